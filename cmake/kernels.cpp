@@ -1,0 +1,3 @@
+// The one translation unit of plumb::kernels: every CPU kernel, for every instruction set.
+#define PLUMB_KERNELS_IMPLEMENTATION
+#include <plumb/cpu/kernels.hpp>

@@ -1,0 +1,162 @@
+// Host memory from free lists by size class: after its first step a training loop asks the system
+// for nothing. Blocks are 64-byte aligned (a cache line, one AVX-512 register). Not a general
+// allocator: no realloc, no statistics beyond two counters; freed blocks are kept for reuse until
+// release_cached_memory().
+#pragma once
+
+#include <plumb/core/check.hpp>
+#include <plumb/core/device.hpp>
+
+#include <bit>
+#include <cstddef>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <new>
+
+namespace plumb::inline v0_1 {
+
+/// Bytes asked from the system so far, how often, and the most bytes in use at once.
+struct MemoryCounters {
+  std::size_t system_calls = 0;
+  std::size_t system_bytes = 0;
+  std::size_t used_bytes = 0;
+  std::size_t peak_bytes = 0;
+};
+
+namespace detail {
+
+// Four size classes per power of two from 64 bytes up: at most a quarter of a block is unused.
+class FreeLists {
+ public:
+  static FreeLists& instance() {
+    static FreeLists lists;
+    return lists;
+  }
+
+  void* allocate(std::size_t bytes) {
+    const int size_class = class_of(bytes);
+    const std::size_t capacity = capacity_of(size_class);
+    const std::lock_guard lock(mutex_);
+    counters_.used_bytes += capacity;
+    if (counters_.used_bytes > counters_.peak_bytes) counters_.peak_bytes = counters_.used_bytes;
+    if (Block* block = heads_[size_class]) {
+      heads_[size_class] = block->next;
+      return block;
+    }
+    void* block = std::aligned_alloc(64, capacity);
+    if (block == nullptr) {
+      counters_.used_bytes -= capacity;
+      throw std::bad_alloc();
+    }
+    ++counters_.system_calls;
+    counters_.system_bytes += capacity;
+    return block;
+  }
+
+  void release(void* pointer, std::size_t bytes) {
+    const int size_class = class_of(bytes);
+    auto* block = static_cast<Block*>(pointer);
+    const std::lock_guard lock(mutex_);
+    counters_.used_bytes -= capacity_of(size_class);
+    block->next = heads_[size_class];
+    heads_[size_class] = block;
+  }
+
+  void trim() {
+    const std::lock_guard lock(mutex_);
+    for (int size_class = 0; size_class < kClasses; ++size_class) {
+      while (Block* block = heads_[size_class]) {
+        heads_[size_class] = block->next;
+        counters_.system_bytes -= capacity_of(size_class);
+        std::free(block);
+      }
+    }
+  }
+
+  MemoryCounters counters() {
+    const std::lock_guard lock(mutex_);
+    return counters_;
+  }
+
+  void reset_peak() {
+    const std::lock_guard lock(mutex_);
+    counters_.peak_bytes = counters_.used_bytes;
+  }
+
+ private:
+  struct Block {
+    Block* next;
+  };
+  static constexpr int kClasses = 4 * 48;
+
+  FreeLists() = default;
+  ~FreeLists() { trim(); }
+
+  // Class 4(e - 8) + q holds (4 + q)·2^(e-2) bytes: 256, 320, 384, 448, 512, 640, …
+  static int class_of(std::size_t bytes) {
+    if (bytes <= 256) return 0;
+    const int exponent = static_cast<int>(std::bit_width(bytes - 1)) - 1;
+    const std::size_t quarter = std::size_t{1} << (exponent - 2);
+    const std::size_t steps = (bytes + quarter - 1) / quarter - 4;
+    return 4 * (exponent - 8) + static_cast<int>(steps);
+  }
+  static std::size_t capacity_of(int size_class) {
+    const int exponent = 8 + size_class / 4;
+    return static_cast<std::size_t>(4 + size_class % 4) << (exponent - 2);
+  }
+
+  std::mutex mutex_;
+  Block* heads_[kClasses] = {};
+  MemoryCounters counters_;
+};
+
+}  // namespace detail
+
+inline MemoryCounters memory_counters() { return detail::FreeLists::instance().counters(); }
+inline void reset_peak_memory() { detail::FreeLists::instance().reset_peak(); }
+/// Gives the blocks that nobody uses back to the system.
+inline void release_cached_memory() { detail::FreeLists::instance().trim(); }
+
+// What a backend must offer to Tensor; found by argument-dependent lookup on the device.
+namespace kernels {
+inline void* allocate(Cpu, std::size_t bytes) {
+  return detail::FreeLists::instance().allocate(bytes);
+}
+inline void release(Cpu, void* pointer, std::size_t bytes) {
+  detail::FreeLists::instance().release(pointer, bytes);
+}
+inline void zero(Cpu, void* pointer, std::size_t bytes) {
+  if (bytes > 0) std::memset(pointer, 0, bytes);
+}
+inline void copy_from_host(Cpu, void* to, const void* from, std::size_t bytes) {
+  if (bytes > 0) std::memcpy(to, from, bytes);
+}
+inline void copy_to_host(Cpu, void* to, const void* from, std::size_t bytes) {
+  if (bytes > 0) std::memcpy(to, from, bytes);
+}
+inline void copy(Cpu, void* to, const void* from, std::size_t bytes) {
+  if (bytes > 0) std::memcpy(to, from, bytes);
+}
+}  // namespace kernels
+
+/// Uninitialised host scratch memory of n elements, returned to the free lists at the end of scope.
+template <class T>
+class Scratch {
+ public:
+  explicit Scratch(Index n)
+      : bytes_(static_cast<std::size_t>(n) * sizeof(T)),
+        data_(static_cast<T*>(kernels::allocate(Cpu{}, bytes_))) {}
+  ~Scratch() { kernels::release(Cpu{}, data_, bytes_); }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+
+  T* data() const { return data_; }
+  T& operator[](Index i) const { return data_[i]; }
+
+ private:
+  std::size_t bytes_;
+  T* data_;
+};
+
+}  // namespace plumb::inline v0_1

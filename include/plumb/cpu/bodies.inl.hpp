@@ -1,0 +1,11 @@
+// Every kernel body, in order of dependence. Included once per instruction set, inside its namespace.
+#include <plumb/cpu/vec.inl.hpp>
+#include <plumb/math/elementary.inl.hpp>
+#include <plumb/math/activation.inl.hpp>
+#include <plumb/cpu/elementwise.inl.hpp>
+#include <plumb/cpu/gemm.inl.hpp>
+#include <plumb/cpu/norm.inl.hpp>
+#include <plumb/cpu/rows.inl.hpp>
+#include <plumb/cpu/optimizer.inl.hpp>
+#include <plumb/cpu/head.inl.hpp>
+#include <plumb/cpu/sampling.inl.hpp>

@@ -1,0 +1,117 @@
+// Language-model head, log-softmax and gather in one: the log-probability of one target token per row.
+//
+//   z = inverse_temperature · x·wᵀ     lse = max + log Σ exp(z − max)
+//   logprob = z[target] − lse          entropy = −Σ p log p, p = exp(z − lse)
+//
+// The logits (N, V) are never held: rows go through in chunks of 256, the backward pass computing each
+// chunk's logits anew. Targets lie in [0, V); logits must be finite. What this is not: cross-entropy
+// (that is −logprob, weighted by the caller), label smoothing, a filter of the distribution.
+// Order: products as in gemm.hpp; rows in 32 lanes, then the butterfly; dw over chunks of 256 rows.
+// Cost: 2·N·V·C FLOPs forward, 6·N·V·C backward; 1 KiB · V of scratch.
+#pragma once
+
+#include <plumb/core/device.hpp>
+#include <plumb/core/memory.hpp>
+#include <plumb/cpu/gemm.hpp>
+#include <plumb/cpu/isa.hpp>
+#include <plumb/cpu/pool.hpp>
+
+#include <algorithm>
+#include <cstdint>
+
+namespace plumb::inline v0_1 {
+namespace kernels {
+
+struct HeadTable {
+  void (*logprob)(float* logprob, float* entropy, float* lse, const float* logits,
+                  std::int32_t target, Index v, float inverse_temperature);
+  /// Turns a row of logits into the gradient by those logits.
+  void (*logprob_backward)(float* row, float dlogprob, float dentropy, std::int32_t target,
+                           float lse, float entropy, Index v, float inverse_temperature);
+  float (*kl)(const float* logits_p, const float* logits_q, Index v, float inverse_temperature);
+};
+
+inline constexpr Index kHeadRows = 256;
+
+/// Calls body(row) for every row of v elements, in parallel.
+template <class Body>
+void for_head_rows(Cpu device, Index rows, Index v, Body&& body) {
+  parallel_for(device, rows, 16384 / std::max<Index>(v, 1), [&](Index i, Index end) {
+    for (; i < end; ++i) body(i);
+  });
+}
+
+/// The row part alone: logits (N, V), before the temperature, give the bits of head_logprob_forward.
+/// targets (N); logprob, lse (N) and entropy (N, or null) in nats, overwritten.
+inline void logprob_rows(Cpu device, float* logprob, float* entropy, float* lse,
+                         const float* logits, const std::int32_t* targets, Index n, Index v,
+                         float inverse_temperature) {
+  const HeadTable& table = dispatch<HeadTable>();
+  for_head_rows(device, n, v, [&](Index i) {
+    table.logprob(logprob + i, entropy != nullptr ? entropy + i : nullptr, lse + i, logits + i * v,
+                  targets[i], v, inverse_temperature);
+  });
+}
+
+/// Log-probability of targets (N) under the head w (V, C) at hidden states x (N, C). logprob, lse (N)
+/// and entropy (N, or null) in nats, overwritten.
+inline void head_logprob_forward(Cpu device, float* logprob, float* entropy, float* lse,
+                                 const float* x, const float* w, const std::int32_t* targets,
+                                 Index n, Index c, Index v, float inverse_temperature) {
+  const Scratch<float> logits(std::min(n, kHeadRows) * v);
+  for (Index i = 0; i < n; i += kHeadRows) {
+    const Index rows = std::min(kHeadRows, n - i);
+    matmul(device, logits.data(), x + i * c, w, rows, v, c, Form::NT);
+    logprob_rows(device, logprob + i, entropy != nullptr ? entropy + i : nullptr, lse + i,
+                 logits.data(), targets + i, rows, v, inverse_temperature);
+  }
+}
+
+/// dx (N, C) += dlogits·w and dw (V, C) += dlogitsᵀ·x, where dlogits = inverse_temperature ·
+/// (dlogprob·(onehot − p) − dentropy·p·(log p + entropy)). dlogprob (N); dentropy and entropy (N) may
+/// be null together; dx or dw may be null. lse and entropy are the forward's.
+inline void head_logprob_backward(Cpu device, float* dx, float* dw, const float* dlogprob,
+                                  const float* dentropy, const float* x, const float* w,
+                                  const std::int32_t* targets, const float* lse,
+                                  const float* entropy, Index n, Index c, Index v,
+                                  float inverse_temperature) {
+  const HeadTable& table = dispatch<HeadTable>();
+  const Scratch<float> logits(std::min(n, kHeadRows) * v);
+  for (Index i = 0; i < n; i += kHeadRows) {
+    const Index rows = std::min(kHeadRows, n - i);
+    matmul(device, logits.data(), x + i * c, w, rows, v, c, Form::NT);
+    for_head_rows(device, rows, v, [&](Index r) {
+      const Index at = i + r;
+      const bool with_entropy = dentropy != nullptr;
+      table.logprob_backward(logits.data() + r * v, dlogprob[at],
+                             with_entropy ? dentropy[at] : 0.0F, targets[at], lse[at],
+                             with_entropy ? entropy[at] : 0.0F, v, inverse_temperature);
+    });
+    if (dx != nullptr)
+      matmul(device, dx + i * c, logits.data(), w, rows, c, v, Form::NN, true);
+    if (dw != nullptr) matmul(device, dw, logits.data(), x + i * c, v, c, rows, Form::TN, true);
+  }
+}
+
+/// Exact KL(p‖q) over the whole vocabulary, nats, of two models' heads at their hidden states: x_p
+/// (N, C_p), w_p (V, C_p), x_q (N, C_q), w_q (V, C_q); kl (N), overwritten. Summed as Σ p·(log p −
+/// log q) − p + q: the same number, but rounding of the two normalisers cancels, which matters while
+/// a policy is near its reference.
+inline void head_kl_forward(Cpu device, float* kl, const float* x_p, const float* w_p, Index c_p,
+                            const float* x_q, const float* w_q, Index c_q, Index n, Index v,
+                            float inverse_temperature) {
+  const HeadTable& table = dispatch<HeadTable>();
+  const Index most = std::min(n, kHeadRows) * v;
+  const Scratch<float> p(most), q(most);
+  for (Index i = 0; i < n; i += kHeadRows) {
+    const Index rows = std::min(kHeadRows, n - i);
+    matmul(device, p.data(), x_p + i * c_p, w_p, rows, v, c_p, Form::NT);
+    matmul(device, q.data(), x_q + i * c_q, w_q, rows, v, c_q, Form::NT);
+    for_head_rows(device, rows, v, [&](Index r) {
+      kl[i + r] = table.kl(p.data() + r * v, q.data() + r * v, v, inverse_temperature);
+    });
+  }
+}
+
+}  // namespace kernels
+}  // namespace plumb::inline v0_1

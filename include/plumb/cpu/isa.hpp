@@ -1,0 +1,86 @@
+// Which instruction set the kernels use: chosen once by cpuid, or by PLUMB_ISA=scalar|avx2|avx512, or
+// by set_isa (tests run every path in one process). All give the same bits.
+//
+// Each family of kernels has a table of function pointers, filled once per instruction set from the
+// same source: see kernels.hpp.
+#pragma once
+
+#include <plumb/core/check.hpp>
+
+#include <atomic>
+#include <cstdlib>
+#include <string_view>
+
+// Before a loop of few, constantly many steps whose array must live in registers; -O2 does not see to
+// it by itself.
+#if defined(__clang__)
+#define PLUMB_UNROLL _Pragma("unroll")
+#else
+#define PLUMB_UNROLL _Pragma("GCC unroll 32")
+#endif
+
+namespace plumb::inline v0_1 {
+
+enum class Isa : int { Scalar = 0, Avx2 = 1, Avx512 = 2 };
+
+inline constexpr const char* kIsaNames[] = {"scalar", "avx2", "avx512"};
+inline const char* name(Isa isa) { return kIsaNames[static_cast<int>(isa)]; }
+
+/// Whether this processor can run `isa`.
+inline bool supported(Isa isa) {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  switch (isa) {
+    case Isa::Avx512:
+      return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+             __builtin_cpu_supports("fma");
+    case Isa::Avx2: return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    default: return true;
+  }
+#else
+  return isa == Isa::Scalar;
+#endif
+}
+
+namespace detail {
+inline Isa initial_isa() {
+  const char* text = std::getenv("PLUMB_ISA");
+  if (text != nullptr && *text != '\0') {
+    for (const Isa isa : {Isa::Scalar, Isa::Avx2, Isa::Avx512})
+      if (std::string_view(text) == name(isa)) {
+        if (!supported(isa))
+          fail<DataError>(str("[isa] PLUMB_ISA is '", text, "', which this processor lacks"));
+        return isa;
+      }
+    fail<DataError>(str("[isa] PLUMB_ISA is '", text, "'; expected scalar, avx2 or avx512"));
+  }
+  return supported(Isa::Avx512) ? Isa::Avx512 : supported(Isa::Avx2) ? Isa::Avx2 : Isa::Scalar;
+}
+inline std::atomic<Isa>& isa_state() {
+  static std::atomic<Isa> isa{initial_isa()};
+  return isa;
+}
+}  // namespace detail
+
+/// The instruction set in use.
+inline Isa current_isa() { return detail::isa_state().load(std::memory_order_relaxed); }
+
+/// Chooses another. Not while kernels run.
+inline void set_isa(Isa isa) {
+  if (!supported(isa)) fail(str("[isa] this processor lacks ", name(isa)));
+  detail::isa_state().store(isa, std::memory_order_relaxed);
+}
+
+namespace kernels {
+/// The table of a family of kernels for an instruction set. Specialised once per family.
+template <class Table>
+const Table& table_for(Isa isa);
+
+template <class Table>
+const Table& dispatch() {
+  return table_for<Table>(current_isa());
+}
+}  // namespace kernels
+
+}  // namespace plumb::inline v0_1

@@ -1,0 +1,107 @@
+// The CPU backend in one include: every kernel, for scalar, AVX2 and AVX-512.
+//
+// Each family's bodies (`*.inl.hpp`) are compiled three times, each time inside a region that turns an
+// instruction set on and in a namespace of its own; a table per family holds the three. No compiler
+// flag is needed, one binary serves every processor, and no function exists in two versions under one
+// name. A program of many files can link plumb::kernels instead, a library that holds the tables: it
+// defines PLUMB_KERNELS_SEPARATE, and the bodies are then compiled once for all.
+#pragma once
+
+#include <plumb/core/device.hpp>
+#include <plumb/cpu/elementwise.hpp>
+#include <plumb/cpu/gemm.hpp>
+#include <plumb/cpu/head.hpp>
+#include <plumb/cpu/isa.hpp>
+#include <plumb/cpu/loss.hpp>
+#include <plumb/cpu/norm.hpp>
+#include <plumb/cpu/optimizer.hpp>
+#include <plumb/cpu/pool.hpp>
+#include <plumb/cpu/rows.hpp>
+#include <plumb/cpu/sampling.hpp>
+
+#include <cstdint>
+
+#if !defined(PLUMB_KERNELS_SEPARATE) || defined(PLUMB_KERNELS_IMPLEMENTATION)
+
+#include <plumb/cpu/simd_begin_scalar.hpp>
+namespace plumb::inline v0_1::kernels::scalar {
+#include <plumb/cpu/vec_scalar.inl.hpp>
+
+#include <plumb/cpu/bodies.inl.hpp>
+// Losses are short arrays: one version, so the same bits everywhere.
+#include <plumb/math/loss.inl.hpp>
+
+#include <plumb/cpu/loss.inl.hpp>
+}  // namespace plumb::inline v0_1::kernels::scalar
+#include <plumb/cpu/simd_end.hpp>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#include <plumb/cpu/simd_begin_avx2.hpp>
+namespace plumb::inline v0_1::kernels::avx2 {
+#include <plumb/cpu/vec_avx2.inl.hpp>
+
+#include <plumb/cpu/bodies.inl.hpp>
+}  // namespace plumb::inline v0_1::kernels::avx2
+#include <plumb/cpu/simd_end.hpp>
+
+#include <plumb/cpu/simd_begin_avx512.hpp>
+namespace plumb::inline v0_1::kernels::avx512 {
+#include <plumb/cpu/vec_avx512.inl.hpp>
+
+#include <plumb/cpu/bodies.inl.hpp>
+}  // namespace plumb::inline v0_1::kernels::avx512
+#include <plumb/cpu/simd_end.hpp>
+
+#define PLUMB_TABLE_FOR(Table, table)                          \
+  template <>                                                  \
+  PLUMB_TABLE_LINKAGE const Table& table_for<Table>(Isa isa) { \
+    switch (isa) {                                             \
+      case Isa::Avx512: return avx512::table();                \
+      case Isa::Avx2: return avx2::table();                    \
+      default: return scalar::table();                         \
+    }                                                          \
+  }
+#else
+#define PLUMB_TABLE_FOR(Table, table) PLUMB_SCALAR_TABLE_FOR(Table, table)
+#endif
+
+#define PLUMB_SCALAR_TABLE_FOR(Table, table) \
+  template <>                                \
+  PLUMB_TABLE_LINKAGE const Table& table_for<Table>(Isa) { return scalar::table(); }
+
+#if defined(PLUMB_KERNELS_IMPLEMENTATION)
+#define PLUMB_TABLE_LINKAGE
+#else
+#define PLUMB_TABLE_LINKAGE inline
+#endif
+
+#else  // the library plumb::kernels defines the tables
+#define PLUMB_TABLE_LINKAGE
+#define PLUMB_TABLE_FOR(Table, table) \
+  template <>                         \
+  const Table& table_for<Table>(Isa isa);
+#define PLUMB_SCALAR_TABLE_FOR(Table, table) PLUMB_TABLE_FOR(Table, table)
+#endif
+
+namespace plumb::inline v0_1 {
+namespace kernels {
+PLUMB_TABLE_FOR(ElementwiseTable, elementwise_table)
+PLUMB_TABLE_FOR(GemmTable, gemm_table)
+PLUMB_TABLE_FOR(NormTable, norm_table)
+PLUMB_TABLE_FOR(RowsTable, rows_table)
+PLUMB_TABLE_FOR(OptimizerTable, optimizer_table)
+PLUMB_TABLE_FOR(HeadTable, head_table)
+PLUMB_TABLE_FOR(SamplingTable, sampling_table)
+PLUMB_SCALAR_TABLE_FOR(LossTable, loss_table)
+}  // namespace kernels
+
+template <>
+inline constexpr bool backend_included<Cpu> = true;
+
+}  // namespace plumb::inline v0_1
+
+#undef PLUMB_TABLE_FOR
+#undef PLUMB_SCALAR_TABLE_FOR
+#undef PLUMB_TABLE_LINKAGE

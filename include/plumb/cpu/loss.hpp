@@ -1,0 +1,78 @@
+// The losses of RLHF over one number per token, value or score: PPO policy and value loss, pairwise and
+// K-wise ranking loss. Each computes the loss and its derivative in one pass. Bodies: loss.inl.hpp,
+// math/loss.inl.hpp.
+//
+// Every loss is Σ weight · term. The weights carry the denominator of the *whole* batch (1 / tokens,
+// or what reduction a configuration names), so that splitting a batch into parts never changes it.
+// Order: terms in chunks of 256 from 0, one fma chain per chunk, chunks added in order. Statistics are
+// sums in double precision; Σ weight · x over `weight` is a mean. One thread: these arrays are small.
+// What this is not: a place for masks (what takes no part is not in the array) or for means.
+#pragma once
+
+#include <plumb/core/device.hpp>
+#include <plumb/cpu/isa.hpp>
+#include <plumb/math/types.hpp>
+
+#include <cstdint>
+
+namespace plumb::inline v0_1 {
+
+namespace kernels {
+
+struct LossTable {
+  void (*ppo_policy)(float* loss, float* dlogprob, PolicyStats* stats, const float* logprob,
+                     const float* old_logprob, const float* advantage, const float* weight, Index n,
+                     const PpoClip& clip);
+  void (*ppo_value)(float* loss, float* dvalue, ValueStats* stats, const float* value,
+                    const float* old_value, const float* returns, const float* weight, Index n,
+                    float clip);
+  void (*weighted_sum)(float* sum, const float* x, const float* weight, Index n);
+  void (*ranking)(float* loss, float* dscore, RankingStats* stats, const float* score,
+                  const std::int32_t* rank, const std::int32_t* offsets, const float* weight,
+                  Index prompts, const RankingLoss& settings);
+};
+
+/// PPO's clipped policy loss Σ w·max(−Aρ, −A·clip(ρ, 1 − low, 1 + high)), ρ = e^(logprob −
+/// old_logprob), in nats; see PpoClip for the dual clip. All arrays (N); loss (1), dlogprob and
+/// *stats are overwritten.
+inline void ppo_policy_loss(Cpu, float* loss, float* dlogprob, PolicyStats* stats,
+                            const float* logprob, const float* old_logprob, const float* advantage,
+                            const float* weight, Index n, const PpoClip& clip) {
+  dispatch<LossTable>().ppo_policy(loss, dlogprob, stats, logprob, old_logprob, advantage, weight,
+                                   n, clip);
+}
+
+/// Value loss Σ w·½·max((v − R)², (clip(v, old ± clip) − R)²); clip = 0 is plain ½ (v − R)², and
+/// old_value may then be null. All arrays (N); loss (1), dvalue and *stats are overwritten.
+inline void ppo_value_loss(Cpu, float* loss, float* dvalue, ValueStats* stats, const float* value,
+                           const float* old_value, const float* returns, const float* weight,
+                           Index n, float clip) {
+  dispatch<LossTable>().ppo_value(loss, dvalue, stats, value, old_value, returns, weight, n, clip);
+}
+
+/// sum[0] = Σ w·x, in the order of the losses. x and weight (N).
+inline void weighted_sum(Cpu, float* sum, const float* x, const float* weight, Index n) {
+  dispatch<LossTable>().weighted_sum(sum, x, weight, n);
+}
+
+/// Ranking loss Σ over prompts of weight · term. Prompt p has responses offsets[p] … offsets[p+1]−1;
+/// rank (n): 0 is best, equal ranks tie, −1 was not judged and takes no part.
+///
+/// BradleyTerry: the mean over all judged pairs of −log σ(better − worse − margin), a tied pair giving
+/// −½ log σ(d) − ½ log σ(−d); plus center · the mean over the pairs of (s_i + s_j)², as in TRL.
+/// PlackettLuce: over groups of equal rank from the best, each member gives log Σ e^(s of this and
+/// later groups) − its s (ties by Breslow's approximation); the last group gives nothing; the mean
+/// over the members that gave; plus center · the mean of s² over the judged. With one best and all
+/// others tied it is the softmax cross-entropy of best-of-K in lm-human-preferences.
+///
+/// Prompts with fewer than two judged responses, for PlackettLuce also those all tied, give 0.
+/// score (n), weight (prompts), offsets (prompts + 1); loss (1), dscore (n) and *stats overwritten.
+inline void ranking_loss(Cpu, float* loss, float* dscore, RankingStats* stats, const float* score,
+                         const std::int32_t* rank, const std::int32_t* offsets, const float* weight,
+                         Index prompts, const RankingLoss& settings) {
+  dispatch<LossTable>().ranking(loss, dscore, stats, score, rank, offsets, weight, prompts,
+                                settings);
+}
+
+}  // namespace kernels
+}  // namespace plumb::inline v0_1

@@ -1,0 +1,89 @@
+// AdamW (Loshchilov and Hutter 2019) on one flat buffer, and the sum of squares that gradient clipping
+// needs. Cost: 16 bytes read and 12 written per parameter, 10 FLOPs with a division and a square root:
+// bound by memory. What this is not: no schedule, no clipping decision, no Adam with L2 in the gradient.
+//
+// Per element, in this order, every fma fused and every division and square root correctly rounded:
+//
+//   g = grad · grad_scale
+//   p = fma(p, -lr·weight_decay, p)               decoupled decay first, as PyTorch
+//   m = fma(1-β1, g - m, m)                       as PyTorch's lerp
+//   v = fma((1-β2) · g, g, β2 · v)
+//   p = fma(-step_size, m / fma(√v, root_scale, eps), p)
+//
+//   PyTorch (eps_inside false):    step_size = lr / (1-β1^t),            root_scale = 1 / √(1-β2^t)
+//   TensorFlow (eps_inside true):  step_size = lr · √(1-β2^t) / (1-β1^t), root_scale = 1
+//
+// The scalars are computed in double and rounded once.
+#pragma once
+
+#include <plumb/core/device.hpp>
+#include <plumb/core/memory.hpp>
+#include <plumb/cpu/isa.hpp>
+#include <plumb/cpu/pool.hpp>
+#include <plumb/math/types.hpp>
+
+#include <algorithm>
+#include <cassert>
+#include <cmath>
+
+namespace plumb::inline v0_1 {
+
+namespace kernels {
+
+/// The constants of one step, as the kernel multiplies by them.
+struct AdamWScalars {
+  float grad_scale, minus_decay, one_minus_beta1, beta2, one_minus_beta2;
+  float root_scale, eps, minus_step_size;
+};
+
+inline AdamWScalars adamw_scalars(const AdamWStep& step) {
+  const double beta1 = step.beta1, beta2 = step.beta2, lr = step.lr;
+  const double t = static_cast<double>(step.step);
+  const double correction1 = 1.0 - std::pow(beta1, t);
+  const double root_correction2 = std::sqrt(1.0 - std::pow(beta2, t));
+  const double step_size = lr / correction1 * (step.eps_inside ? root_correction2 : 1.0);
+  return {
+      .grad_scale = step.grad_scale,
+      .minus_decay = static_cast<float>(-lr * double{step.weight_decay}),
+      .one_minus_beta1 = static_cast<float>(1.0 - beta1),
+      .beta2 = step.beta2,
+      .one_minus_beta2 = static_cast<float>(1.0 - beta2),
+      .root_scale = step.eps_inside ? 1.0F : static_cast<float>(1.0 / root_correction2),
+      .eps = step.eps,
+      .minus_step_size = static_cast<float>(-step_size),
+  };
+}
+
+struct OptimizerTable {
+  void (*adamw)(float* parameter, const float* grad, float* m, float* v, Index n,
+                const AdamWScalars& scalars);
+  float (*squares)(const float* x, Index n);
+};
+
+/// One step of AdamW on n parameters: `m` and `v` are the moments, zero before step 1.
+inline void adamw_update(Cpu device, float* parameter, const float* grad, float* m, float* v,
+                         Index n, const AdamWStep& step) {
+  assert(step.step >= 1);
+  const AdamWScalars scalars = adamw_scalars(step);
+  parallel_for(device, n, 8192, [&](Index i, Index end) {
+    dispatch<OptimizerTable>().adamw(parameter + i, grad + i, m + i, v + i, end - i, scalars);
+  });
+}
+
+/// Σ x²: blocks of 4096 elements by the 32-lane row reduction in float, their sums in order in double.
+inline double sum_of_squares(Cpu device, const float* x, Index n) {
+  constexpr Index kBlock = 4096;
+  const Index blocks = (n + kBlock - 1) / kBlock;
+  const Scratch<float> sums(blocks);
+  parallel_for(device, blocks, 8, [&](Index block, Index end) {
+    for (; block < end; ++block)
+      sums[block] = dispatch<OptimizerTable>().squares(x + block * kBlock,
+                                                       std::min(kBlock, n - block * kBlock));
+  });
+  double total = 0;
+  for (Index block = 0; block < blocks; ++block) total += double{sums[block]};
+  return total;
+}
+
+}  // namespace kernels
+}  // namespace plumb::inline v0_1

@@ -1,0 +1,73 @@
+// RMSNorm and LayerNorm in plain loops and double precision: the oracle of norm.hpp's tests, and the
+// shortest way to read what they compute. Not for use in a program: slow, and in no canonical order.
+#pragma once
+
+#include <plumb/core/check.hpp>
+
+#include <cmath>
+#include <vector>
+
+namespace plumb::inline v0_1 {
+
+namespace reference {
+
+/// What the backward pass needs to know of a row, and the normalised values x̂ (C).
+struct NormRow {
+  double mean, rstd;
+  std::vector<double> normal;
+};
+
+/// centred: LayerNorm, else RMSNorm.
+inline NormRow norm_row(const float* x, Index c, double eps, bool centred) {
+  NormRow row{0, 0, std::vector<double>(static_cast<std::size_t>(c))};
+  double squares = 0;
+  if (centred)
+    for (Index j = 0; j < c; ++j) row.mean += double{x[j]} / static_cast<double>(c);
+  for (Index j = 0; j < c; ++j) squares += (double{x[j]} - row.mean) * (double{x[j]} - row.mean);
+  row.rstd = 1 / std::sqrt(squares / static_cast<double>(c) + eps);
+  for (Index j = 0; j < c; ++j)
+    row.normal[static_cast<std::size_t>(j)] = (double{x[j]} - row.mean) * row.rstd;
+  return row;
+}
+
+/// y (N, C) of either norm; bias null for RMSNorm, which also decides on centring.
+inline std::vector<double> norm_forward(const float* x, const float* weight, const float* bias,
+                                        Index n, Index c, double eps) {
+  std::vector<double> y;
+  for (Index i = 0; i < n; ++i) {
+    const NormRow row = norm_row(x + i * c, c, eps, bias != nullptr);
+    for (Index j = 0; j < c; ++j)
+      y.push_back(row.normal[static_cast<std::size_t>(j)] * double{weight[j]} +
+                  (bias != nullptr ? double{bias[j]} : 0.0));
+  }
+  return y;
+}
+
+struct NormGradients {
+  std::vector<double> dx, dweight, dbias;  ///< (N, C), (C), (C)
+};
+
+inline NormGradients norm_backward(const float* dy, const float* x, const float* weight, Index n,
+                                   Index c, double eps, bool centred) {
+  const auto columns = static_cast<std::size_t>(c);
+  NormGradients result{{}, std::vector<double>(columns), std::vector<double>(columns)};
+  for (Index i = 0; i < n; ++i) {
+    const NormRow row = norm_row(x + i * c, c, eps, centred);
+    double level = 0, along = 0;
+    for (Index j = 0; j < c; ++j) {
+      const auto k = static_cast<std::size_t>(j);
+      const double d = dy[i * c + j], g = d * double{weight[j]};
+      result.dweight[k] += d * row.normal[k];
+      result.dbias[k] += d;
+      level += centred ? g / static_cast<double>(c) : 0.0;
+      along += g * row.normal[k] / static_cast<double>(c);
+    }
+    for (Index j = 0; j < c; ++j)
+      result.dx.push_back(row.rstd * (double{dy[i * c + j]} * double{weight[j]} - level -
+                                      along * row.normal[static_cast<std::size_t>(j)]));
+  }
+  return result;
+}
+
+}  // namespace reference
+}  // namespace plumb::inline v0_1

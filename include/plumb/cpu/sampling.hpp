@@ -1,0 +1,111 @@
+// Drawing the next token: softmax of tempered logits, the filters top-k and top-p, one uniform number.
+//
+// A draw is a function of its row, its settings and its key (seed, step, sequence, token), and of
+// nothing else in the batch. Weights e^(z − max) are summed in blocks of 256 tokens (32 lanes, then
+// the butterfly), the block sums in order; the drawn token is the first at which the running sum
+// exceeds u · total, first over blocks, then inside one. u has 24 bits: below 6e-8 of a block's
+// distance probabilities are not resolved.
+// What this is not: a change of the distribution that training sees. The log-probability given is that
+// of the unfiltered distribution, the bits of head_logprob_forward; with a filter on, samples no
+// longer follow it. Sources: Fan et al. 2018 (top-k); Holtzman et al. 2020 (top-p, nucleus).
+// Cost: one exp per logit; filters select without sorting the vocabulary.
+#pragma once
+
+#include <plumb/core/device.hpp>
+#include <plumb/core/memory.hpp>
+#include <plumb/core/random.hpp>
+#include <plumb/cpu/isa.hpp>
+#include <plumb/cpu/pool.hpp>
+#include <plumb/math/types.hpp>
+
+#include <algorithm>
+#include <cstdint>
+
+namespace plumb::inline v0_1 {
+
+namespace kernels {
+
+struct SamplingTable {
+  /// weights = e^(z − max); returns lse.
+  float (*weights)(float* weights, const float* logits, Index v, float inverse_temperature);
+  float (*total)(const float* weights, Index v);
+  /// The token at u of the weights' running sum.
+  std::int32_t (*draw)(const float* weights, Index v, float u);
+  std::int32_t (*argmax)(const float* logits, Index v);
+  float (*logprob)(float logit, float lse, float inverse_temperature);
+};
+
+/// Zeroes the weights that top-k and top-p exclude. `order` (v) and `kept` (v) are scratch.
+inline void filter_weights(float* weights, const float* logits, Index v,
+                           const SamplingSettings& settings, std::int32_t* order, float* kept) {
+  // By logits: weights may be equal where logits are not, having underflowed.
+  const auto before = [logits](std::int32_t a, std::int32_t b) {
+    return logits[a] != logits[b] ? logits[a] > logits[b] : a < b;
+  };
+  const auto keep_only = [&](Index count) {
+    for (Index i = 0; i < count; ++i) kept[i] = weights[order[i]];
+    std::fill_n(weights, v, 0.0F);
+    for (Index i = 0; i < count; ++i) weights[order[i]] = kept[i];
+  };
+  for (Index i = 0; i < v; ++i) order[i] = static_cast<std::int32_t>(i);
+  Index count = v;
+  if (settings.top_k > 0 && settings.top_k < v) {
+    count = settings.top_k;
+    std::nth_element(order, order + count, order + v, before);
+    keep_only(count);
+  }
+  if (settings.top_p >= 1.0F) return;
+  const double enough =
+      static_cast<double>(settings.top_p) * dispatch<SamplingTable>().total(weights, v);
+  double mass = 0.0;
+  Index sorted = 0, nucleus = 0;
+  while (nucleus < count && (nucleus == 0 || mass < enough)) {
+    if (nucleus == sorted) {  // sort as many again as are sorted already: most nuclei are small
+      const Index more = std::min(count, std::max<Index>(64, 2 * sorted));
+      std::partial_sort(order + sorted, order + more, order + count, before);
+      sorted = more;
+    }
+    mass += static_cast<double>(weights[order[nucleus++]]);
+  }
+  keep_only(nucleus);
+}
+
+/// token[i], drawn with keys[i] from softmax(logits[i] / temperature) after the filters, and
+/// logprob[i], nats: its log-probability in the unfiltered distribution, bitwise that of
+/// head_logprob_forward at inverse_temperature 1 / temperature (greedy: 1). logits (N, V); token, logprob,
+/// keys (N).
+/// A row with a logit that is NaN or +infinity gives token 0 and logprob NaN.
+inline void sample_rows(Cpu device, std::int32_t* token, float* logprob, const float* logits,
+                        Index n, Index v, const SamplingSettings& settings,
+                        const SampleKey* keys) {
+  const SamplingTable& table = dispatch<SamplingTable>();
+  const bool greedy = settings.temperature == 0.0F;
+  const float scale = greedy ? 1.0F : 1.0F / settings.temperature;
+  const bool filtered = !greedy && settings.filters();
+  parallel_for(device, n, 16384 / std::max<Index>(v, 1), [&](Index i, Index end) {
+    const Scratch<float> weights(v), kept(filtered ? v : 0);
+    const Scratch<std::int32_t> order(filtered ? v : 0);
+    for (; i < end; ++i) {
+      const float* row = logits + i * v;
+      const float lse = table.weights(weights.data(), row, v, scale);
+      if (lse != lse) {  // NaN, from a logit that is not finite: nothing can be ordered
+        token[i] = 0;
+        logprob[i] = lse;
+        continue;
+      }
+      if (filtered)
+        filter_weights(weights.data(), row, v, settings, order.data(), kept.data());
+      if (greedy) {
+        token[i] = table.argmax(row, v);
+      } else {
+        const SampleKey& key = keys[i];
+        const auto words = philox(key.seed, Stage::Sample, key.step, key.sequence, key.token);
+        token[i] = table.draw(weights.data(), v, uniform_from(words[0]));
+      }
+      logprob[i] = table.logprob(row[token[i]], lse, scale);
+    }
+  });
+}
+
+}  // namespace kernels
+}  // namespace plumb::inline v0_1

@@ -1,0 +1,63 @@
+// Vectors of eight floats in AVX2 registers. Included inside namespace …::kernels::avx2.
+//
+// The contract, the same for every width: + - * / are the compiler's (never contracted); `fma` is
+// fused; `max(a, b)` and `min(a, b)` give b when either is NaN, as the x86 instructions do; `round` is
+// to nearest-even for |x| < 2^22; `power_of_two(n)` is 2^n for integral n in [-126, 127];
+// `exponent` and `mantissa` split a positive normal x = mantissa · 2^exponent, mantissa in [½, 1).
+// load/store/keep with a count touch the first n lanes only (n may exceed the width, or be ≤ 0); lanes
+// not loaded or kept are zero. `even` and `odd` take every second lane of a followed by b; `zip_low`
+// and `zip_high` put them back: the halves of a0 b0 a1 b1 ….
+
+using V = __m256;
+using Mask = __m256;
+inline constexpr Index kWidth = 8;
+
+inline V set(float x) { return _mm256_set1_ps(x); }
+inline V load(const float* p) { return _mm256_loadu_ps(p); }
+inline void store(float* p, V x) { _mm256_storeu_ps(p, x); }
+inline __m256i first(Index n) {
+  const int count = static_cast<int>(n < 0 ? 0 : n > kWidth ? kWidth : n);
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+inline V load(const float* p, Index n) { return _mm256_maskload_ps(p, first(n)); }
+inline void store(float* p, V x, Index n) { _mm256_maskstore_ps(p, first(n), x); }
+inline V keep(V x, Index n) { return _mm256_and_ps(x, _mm256_castsi256_ps(first(n))); }
+inline V fma(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }
+inline V max(V a, V b) { return _mm256_max_ps(a, b); }
+inline V min(V a, V b) { return _mm256_min_ps(a, b); }
+inline V sqrt(V x) { return _mm256_sqrt_ps(x); }
+inline V abs(V x) {
+  return _mm256_and_ps(x, _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff)));
+}
+inline V round(V x) { return (x + set(0x1.8p23F)) - set(0x1.8p23F); }
+inline Mask less(V a, V b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
+inline V select(Mask m, V a, V b) { return _mm256_blendv_ps(b, a, m); }
+inline V power_of_two(V n) {
+  const __m256i biased = _mm256_add_epi32(_mm256_cvttps_epi32(n), _mm256_set1_epi32(127));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(biased, 23));
+}
+inline V exponent(V x) {
+  const __m256i biased = _mm256_srai_epi32(_mm256_castps_si256(x), 23);
+  return _mm256_cvtepi32_ps(_mm256_sub_epi32(biased, _mm256_set1_epi32(126)));
+}
+inline V mantissa(V x) {
+  const __m256i bits = _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x007fffff));
+  return _mm256_castsi256_ps(_mm256_or_si256(bits, _mm256_set1_epi32(0x3f000000)));
+}
+inline V in_quarters_0213(V x) {
+  return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(x), 0xD8));
+}
+inline V even(V a, V b) { return in_quarters_0213(_mm256_shuffle_ps(a, b, 0x88)); }
+inline V odd(V a, V b) { return in_quarters_0213(_mm256_shuffle_ps(a, b, 0xDD)); }
+inline V zip_low(V a, V b) {
+  return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x20);
+}
+inline V zip_high(V a, V b) {
+  return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x31);
+}
+inline V interleave_low(V a, V b) {
+  return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x20);
+}
+inline V interleave_high(V a, V b) {
+  return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x31);
+}

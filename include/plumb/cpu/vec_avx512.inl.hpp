@@ -1,0 +1,62 @@
+// Vectors of sixteen floats in AVX-512 registers. Included inside namespace …::kernels::avx512.
+// See vec_avx2.inl.hpp for the contract.
+
+using V = __m512;
+using Mask = __mmask16;
+inline constexpr Index kWidth = 16;
+
+inline V set(float x) { return _mm512_set1_ps(x); }
+inline V load(const float* p) { return _mm512_loadu_ps(p); }
+inline void store(float* p, V x) { _mm512_storeu_ps(p, x); }
+inline Mask first(Index n) {
+  return static_cast<Mask>(n <= 0 ? 0U : n >= kWidth ? 0xffffU : (1U << n) - 1U);
+}
+inline V load(const float* p, Index n) { return _mm512_maskz_loadu_ps(first(n), p); }
+inline void store(float* p, V x, Index n) { _mm512_mask_storeu_ps(p, first(n), x); }
+inline V keep(V x, Index n) { return _mm512_maskz_mov_ps(first(n), x); }
+inline V fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
+inline V max(V a, V b) { return _mm512_max_ps(a, b); }
+inline V min(V a, V b) { return _mm512_min_ps(a, b); }
+inline V sqrt(V x) { return _mm512_sqrt_ps(x); }
+inline V abs(V x) { return _mm512_abs_ps(x); }
+inline V round(V x) { return (x + set(0x1.8p23F)) - set(0x1.8p23F); }
+inline Mask less(V a, V b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
+inline V select(Mask m, V a, V b) { return _mm512_mask_blend_ps(m, b, a); }
+inline V power_of_two(V n) {
+  const __m512i biased = _mm512_add_epi32(_mm512_cvttps_epi32(n), _mm512_set1_epi32(127));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(biased, 23));
+}
+inline V exponent(V x) {
+  const __m512i biased = _mm512_srai_epi32(_mm512_castps_si512(x), 23);
+  return _mm512_cvtepi32_ps(_mm512_sub_epi32(biased, _mm512_set1_epi32(126)));
+}
+inline V mantissa(V x) {
+  const __m512i bits = _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x007fffff));
+  return _mm512_castsi512_ps(_mm512_or_si512(bits, _mm512_set1_epi32(0x3f000000)));
+}
+inline V even(V a, V b) {
+  return _mm512_permutex2var_ps(
+      a, _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30), b);
+}
+inline V odd(V a, V b) {
+  return _mm512_permutex2var_ps(
+      a, _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31), b);
+}
+inline V zip_low(V a, V b) {
+  return _mm512_permutex2var_ps(
+      a, _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23), b);
+}
+inline V zip_high(V a, V b) {
+  return _mm512_permutex2var_ps(
+      a, _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31), b);
+}
+inline V interleave_low(V a, V b) {
+  const __m512i order =
+      _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  return _mm512_permutex2var_ps(a, order, b);
+}
+inline V interleave_high(V a, V b) {
+  const __m512i order =
+      _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+  return _mm512_permutex2var_ps(a, order, b);
+}

@@ -1,0 +1,81 @@
+// exp, log, tanh and what the losses build from them: one polynomial each, with explicit fma, so that
+// every instruction set and device computes the same bits. Included inside the namespace of each
+// backend, after its vector type V and the functions fma, max, min, abs, round, select, less,
+// power_of_two, exponent and mantissa; with V = float it is the scalar version. Coefficients: Cephes
+// (Moshier, netlib.org/cephes, expf logf tanhf). Not here: anything correctly rounded; the largest
+// errors are tested (tests/test_elementary.cpp).
+
+/// e^x. Overflows to infinity above 88.73, underflows gradually to zero below -87.34.
+inline V exp(V x) {
+  x = min(set(89.0F), max(set(-104.0F), x));
+  const V n = round(x * set(1.44269504088896341F));
+  V r = fma(n, set(-0.693359375F), x);
+  r = fma(n, set(2.12194440e-4F), r);
+  V p = set(1.9875691500e-4F);
+  p = fma(p, r, set(1.3981999507e-3F));
+  p = fma(p, r, set(8.3334519073e-3F));
+  p = fma(p, r, set(4.1665795894e-2F));
+  p = fma(p, r, set(1.6666665459e-1F));
+  p = fma(p, r, set(5.0000001201e-1F));
+  p = fma(p, r * r, r) + set(1.0F);
+  const V half = round(n * set(0.5F));  // in two steps: 2^n alone may leave the normal range
+  return (p * power_of_two(half)) * power_of_two(n - half);
+}
+
+/// Natural logarithm. log(0) is -infinity, of a negative number NaN.
+inline V log(V x) {
+  const Mask tiny = less(x, set(0x1p-126F));
+  const V scaled = select(tiny, x * set(0x1p23F), x);
+  V e = exponent(scaled) - select(tiny, set(23.0F), set(0.0F));
+  V m = mantissa(scaled);
+  const Mask low = less(m, set(0.70710678F));
+  e = e - select(low, set(1.0F), set(0.0F));
+  m = (select(low, m, set(0.0F)) + m) - set(1.0F);
+  const V z = m * m;
+  V p = set(7.0376836292e-2F);
+  p = fma(p, m, set(-1.1514610310e-1F));
+  p = fma(p, m, set(1.1676998740e-1F));
+  p = fma(p, m, set(-1.2420140846e-1F));
+  p = fma(p, m, set(1.4249322787e-1F));
+  p = fma(p, m, set(-1.6668057665e-1F));
+  p = fma(p, m, set(2.0000714765e-1F));
+  p = fma(p, m, set(-2.4999993993e-1F));
+  p = fma(p, m, set(3.3333331174e-1F));
+  p = p * m * z;
+  p = fma(e, set(-2.12194440e-4F), p);
+  p = fma(z, set(-0.5F), p);
+  V y = fma(e, set(0.693359375F), m + p);
+  const V infinity = set(__builtin_inff());
+  y = select(less(x, infinity), y, x);                      // log(inf) = inf, log(NaN) = NaN
+  y = select(less(x, set(0.0F)), set(__builtin_nanf("")), y);
+  const Mask positive = less(set(0.0F), abs(x));
+  return select(positive, y, select(less(abs(x), infinity), set(0.0F) - infinity, y));
+}
+
+/// Hyperbolic tangent.
+inline V tanh(V x) {
+  const V a = abs(x);
+  const V z = x * x;
+  V p = set(-5.70498872745e-3F);
+  p = fma(p, z, set(2.06390887954e-2F));
+  p = fma(p, z, set(-5.37397155531e-2F));
+  p = fma(p, z, set(1.33314422036e-1F));
+  p = fma(p, z, set(-3.33332819422e-1F));
+  const V small = fma(p * z, x, x);
+  const V far = set(1.0F) - set(2.0F) / (exp(a + a) + set(1.0F));
+  const V large = select(less(x, set(0.0F)), set(0.0F) - far, far);
+  return select(less(a, set(0.625F)), small, large);
+}
+
+/// 1 / (1 + e^-x).
+inline V sigmoid(V x) { return set(1.0F) / (set(1.0F) + exp(set(0.0F) - x)); }
+
+/// log(1 + x) for x ≥ 0, accurate for small x (the rounding of 1 + x is put back).
+inline V log1p(V x) {
+  const V u = set(1.0F) + x;
+  const V lost = x - (u - set(1.0F));
+  return select(less(u, set(__builtin_inff())), log(u) + lost / u, u);
+}
+
+/// log(1 + e^x), never overflowing.
+inline V softplus(V x) { return max(set(0.0F), x) + log1p(exp(set(0.0F) - abs(x))); }

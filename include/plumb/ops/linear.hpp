@@ -1,0 +1,42 @@
+// The linear layer, with its bias and a residual in one pass.
+#pragma once
+
+#include <plumb/ops/basic.hpp>
+
+namespace plumb::inline v0_1 {
+
+/// y = x·Wᵀ (+ bias) (+ residual).
+/// x (N, in), weight (out, in), bias (out) or none, residual (N, out) or none -> y (N, out).
+template <class D>
+Tensor<D> linear(const Tensor<D>& x, const Tensor<D>& weight, const Tensor<D>& bias = {},
+                 const Tensor<D>& residual = {}, Where where = Where::here()) {
+  detail::require_backend<D>();
+  if (x.shape().rank() != 2 || weight.shape().rank() != 2 || x.dim(1) != weight.dim(1))
+    fail(str("[linear] inner sizes differ: x is ", x.shape(), ", weight is ", weight.shape(),
+             ". HINT: weight is (out, in), x is (rows, in)"),
+         where);
+  const Index n = x.dim(0), in = x.dim(1), out = weight.dim(0);
+  if (bias && bias.size() != out)
+    fail(str("[linear] bias is ", bias.shape(), ", expected (", out, ")"), where);
+  if (residual && residual.shape() != Shape{n, out})
+    fail(str("[linear] residual is ", residual.shape(), ", expected ", Shape{n, out}), where);
+
+  auto y = Tensor<D>::empty({n, out});
+  matmul(D{}, y.data(), x.data(), weight.data(), n, out, in, Form::NT, false,
+         Epilogue{bias ? bias.data() : nullptr, residual ? residual.data() : nullptr});
+  if (recording(x, weight, bias, residual))
+    record(y, [y, x, weight, bias, residual, n, in, out] {
+      const float* dy = y.grad();
+      if (weight.requires_grad())
+        matmul(D{}, weight.grad(), dy, x.data(), out, in, n, Form::TN, true);
+      if (bias.requires_grad()) sum_rows(D{}, bias.grad(), dy, n, out);
+      if (x.requires_grad()) {
+        const auto dx = x.grad_target();
+        matmul(D{}, dx.data, dy, weight.data(), n, in, out, Form::NN, dx.accumulate);
+      }
+      if (residual.requires_grad()) accumulate(D{}, residual.grad(), dy, 1.0F, n * out);
+    });
+  return detail::checked("linear", y);
+}
+
+}  // namespace plumb::inline v0_1

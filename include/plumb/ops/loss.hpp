@@ -1,0 +1,135 @@
+// The losses as ops: the language-model head fused with log-softmax and gather, and the RLHF losses.
+// Each loss takes weights that carry the denominator of the whole batch; see weighted_sum.
+#pragma once
+
+#include <plumb/ops/basic.hpp>
+
+namespace plumb::inline v0_1 {
+
+/// What the head says of the tokens that came.
+template <class D>
+struct LogProbs {
+  Tensor<D> logprob;  ///< (N), nats
+  Tensor<D> entropy;  ///< (N), nats, of the whole distribution; none unless asked for
+};
+
+/// log softmax(x·Wᵀ / temperature) at the targets; the logits are never held for all rows at once.
+/// x (N, C), weight (V, C), targets (N) -> logprob (N), entropy (N).
+template <class D>
+LogProbs<D> head_logprob(const Tensor<D>& x, const Tensor<D>& weight,
+                         const Tensor<D, std::int32_t>& targets, float temperature = 1.0F,
+                         bool with_entropy = false, Where where = Where::here()) {
+  detail::require_backend<D>();
+  if (x.shape().rank() != 2 || weight.shape().rank() != 2 || x.dim(1) != weight.dim(1) ||
+      targets.size() != x.dim(0))
+    fail(str("[head_logprob] x ", x.shape(), ", weight ", weight.shape(), " and targets ",
+             targets.shape(), " do not fit"),
+         where);
+  check(temperature > 0, "[head_logprob] the temperature must be positive", where);
+  const Index n = x.dim(0), c = x.dim(1), v = weight.dim(0);
+  const float inverse = 1.0F / temperature;
+  LogProbs<D> y{Tensor<D>::empty({n}), {}};
+  if (with_entropy) y.entropy = Tensor<D>::empty({n});
+  auto lse = Tensor<D>::empty({n});
+  float* entropy = with_entropy ? y.entropy.data() : nullptr;
+  head_logprob_forward(D{}, y.logprob.data(), entropy, lse.data(), x.data(), weight.data(),
+                       targets.data(), n, c, v, inverse);
+  if (recording(x, weight)) {
+    if (with_entropy) y.entropy.set_requires_grad(true);
+    record(y.logprob, [y, x, weight, targets, lse, n, c, v, inverse] {
+      const bool entropy_used = y.entropy.has_grad();
+      head_logprob_backward(D{}, x.requires_grad() ? x.grad() : nullptr,
+                            weight.requires_grad() ? weight.grad() : nullptr, y.logprob.grad(),
+                            entropy_used ? y.entropy.grad() : nullptr, x.data(), weight.data(),
+                            targets.data(), lse.data(),
+                            entropy_used ? y.entropy.data() : nullptr, n, c, v, inverse);
+    });
+  }
+  detail::checked("head_logprob", y.logprob);
+  return y;
+}
+
+namespace detail {
+// A loss whose forward kernel has already computed its derivative: backward scales and adds it.
+template <class D>
+void record_saved_derivative(const Tensor<D>& loss, const Tensor<D>& x, const Tensor<D>& dx) {
+  if (recording(x))
+    record(loss, [loss, x, dx] {
+      float scale = 0;
+      copy_to_host(D{}, &scale, loss.grad(), sizeof scale);
+      accumulate(D{}, x.grad(), dx.data(), scale, x.size());
+    });
+}
+}  // namespace detail
+
+/// Mean negative log-likelihood of classes or tokens, every row weighted alike.
+/// x (N, C), weight (V, C), targets (N) -> (). The head is part of the op.
+template <class D>
+Tensor<D> cross_entropy(const Tensor<D>& x, const Tensor<D>& weight,
+                        const Tensor<D, std::int32_t>& targets, Where where = Where::here()) {
+  const auto out = head_logprob(x, weight, targets, 1.0F, false, where);
+  const Index n = targets.size();
+  const std::vector<float> share(static_cast<std::size_t>(n), -1.0F / static_cast<float>(n));
+  return weighted_sum(out.logprob, Tensor<D>::from(share, {n}), where);
+}
+
+/// Clipped policy loss of PPO (Schulman et al. 2017), Σ w · max(-Aρ, -A·clip(ρ)), optionally with
+/// asymmetric and dual clip. All (N) -> (); `stats` receives the weighted sums.
+template <class D>
+Tensor<D> ppo_policy_loss(const Tensor<D>& logprob, const Tensor<D>& old_logprob,
+                          const Tensor<D>& advantage, const Tensor<D>& weight, const PpoClip& clip,
+                          PolicyStats* stats, Where where = Where::here()) {
+  detail::require_backend<D>();
+  const Index n = logprob.size();
+  if (old_logprob.size() != n || advantage.size() != n || weight.size() != n)
+    fail(str("[ppo_policy_loss] sizes differ: logprob ", n, ", old_logprob ", old_logprob.size(),
+             ", advantage ", advantage.size(), ", weight ", weight.size()),
+         where);
+  auto loss = Tensor<D>::empty({});
+  auto derivative = Tensor<D>::empty({n});
+  ppo_policy_loss(D{}, loss.data(), derivative.data(), stats, logprob.data(), old_logprob.data(),
+                  advantage.data(), weight.data(), n, clip);
+  detail::record_saved_derivative(loss, logprob, derivative);
+  return detail::checked("ppo_policy_loss", loss);
+}
+
+/// Clipped value loss of PPO, Σ w · ½ max((v - R)², (clip(v, v_old ± clip) - R)²). All (N) -> ().
+template <class D>
+Tensor<D> ppo_value_loss(const Tensor<D>& value, const Tensor<D>& old_value,
+                         const Tensor<D>& returns, const Tensor<D>& weight, float clip,
+                         ValueStats* stats, Where where = Where::here()) {
+  detail::require_backend<D>();
+  const Index n = value.size();
+  if (old_value.size() != n || returns.size() != n || weight.size() != n)
+    fail(str("[ppo_value_loss] sizes differ: value ", n, ", old_value ", old_value.size(),
+             ", returns ", returns.size(), ", weight ", weight.size()),
+         where);
+  auto loss = Tensor<D>::empty({});
+  auto derivative = Tensor<D>::empty({n});
+  ppo_value_loss(D{}, loss.data(), derivative.data(), stats, value.data(), old_value.data(),
+                 returns.data(), weight.data(), n, clip);
+  detail::record_saved_derivative(loss, value, derivative);
+  return detail::checked("ppo_value_loss", loss);
+}
+
+/// Loss of scores against rankings, Σ over prompts of w · (pairwise Bradley–Terry or K-wise
+/// Plackett–Luce): see cpu/loss.hpp. score (n), rank (n), offsets (P+1), weight (P) -> ().
+template <class D>
+Tensor<D> ranking_loss(const Tensor<D>& score, const Tensor<D, std::int32_t>& rank,
+                       const Tensor<D, std::int32_t>& offsets, const Tensor<D>& weight,
+                       const RankingLoss& settings, RankingStats* stats,
+                       Where where = Where::here()) {
+  detail::require_backend<D>();
+  if (rank.size() != score.size() || offsets.size() != weight.size() + 1)
+    fail(str("[ranking_loss] score ", score.shape(), ", rank ", rank.shape(), ", offsets ",
+             offsets.shape(), " and weight ", weight.shape(), " do not fit"),
+         where);
+  auto loss = Tensor<D>::empty({});
+  auto derivative = Tensor<D>::empty({score.size()});
+  ranking_loss(D{}, loss.data(), derivative.data(), stats, score.data(), rank.data(),
+               offsets.data(), weight.data(), weight.size(), settings);
+  detail::record_saved_derivative(loss, score, derivative);
+  return detail::checked("ranking_loss", loss);
+}
+
+}  // namespace plumb::inline v0_1

@@ -1,0 +1,11 @@
+// Plumb, the CPU engine in one include. See docs/reading-order.md for where to begin.
+#pragma once
+
+#include <plumb/core/bf16.hpp>
+#include <plumb/core/version.hpp>
+#include <plumb/cpu/kernels.hpp>
+#include <plumb/optim/adamw.hpp>
+#include <plumb/optim/schedule.hpp>
+#include <plumb/rlhf/ppo.hpp>
+#include <plumb/rlhf/reward_model.hpp>
+#include <plumb/rlhf/sft.hpp>

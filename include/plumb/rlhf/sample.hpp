@@ -1,0 +1,223 @@
+// Step 1 of RLHF: sample responses.
+//
+// Sequences of any length run together: a finished one leaves its cache slot and the next enters. A
+// prompt is read once, into a slot of its own, and copied to each of its responses. A token's random
+// number is keyed by (seed, step, response, token), and a row's bits do not depend on the rows beside
+// it, so neither the number of slots nor the order of prompts changes any response; and the log-prob
+// recorded with a token is bitwise the one that the training forward computes for it.
+// Not here: beam search, repetition penalties (they sample from another distribution than is trained).
+#pragma once
+
+#include <plumb/nn/model.hpp>
+
+#include <algorithm>
+#include <functional>
+#include <span>
+#include <utility>
+#include <vector>
+
+namespace plumb::inline v0_1 {
+
+using Tokens = std::vector<std::int32_t>;
+
+struct SampleOptions {
+  SamplingSettings sampling;
+  Index responses = 1;        ///< per prompt
+  Index max_new_tokens = 64;  ///< per response, the stop token included
+  Tokens stops;               ///< a response ends with any of these (kept as its last token)
+  std::function<bool(std::span<const std::int32_t>)> stop_when;  ///< or when this says so; optional
+  std::uint64_t seed = 0;
+  std::uint32_t step = 0;       ///< part of the random key: the round or PPO iteration
+  Index slots = 64;             ///< sequences that run together
+  std::function<void(Index done, Index total)> progress;  ///< after each finished response; optional
+};
+
+/// One sampled response.
+struct Response {
+  Index prompt = 0;             ///< which prompt
+  Tokens tokens;                ///< (R), the stop token included
+  std::vector<float> logprobs;  ///< (R), nats, of the tempered distribution before any filter
+  bool finished = false;        ///< ended by a stop, not by length
+};
+
+namespace detail {
+
+// The running sequences of one call of sample().
+template <class D>
+class Sampler {
+ public:
+  Sampler(const Model<D>& model, const std::vector<Tokens>& prompts, const SampleOptions& options)
+      : model_(model),
+        prompts_(prompts),
+        options_(options),
+        vocab_(model.config().vocab),
+        results_(prompts.size() * static_cast<std::size_t>(options.responses)),
+        slots_(std::min<Index>(options.slots, static_cast<Index>(results_.size()))),
+        cache_(model.transformer().make_cache(
+            slots_ + 1,
+            std::min(longest_prompt() + options.max_new_tokens, model.config().context))) {
+    for (Index slot = slots_; slot-- > 0;) free_.push_back(static_cast<std::int32_t>(slot));
+  }
+
+  std::vector<Response> run() {
+    const auto total = static_cast<Index>(results_.size());
+    while (done_ < total) {
+      admit();
+      if (!running_.empty()) advance();
+    }
+    return std::move(results_);
+  }
+
+ private:
+  struct Running {
+    std::size_t response;
+    std::int32_t slot;
+    std::int32_t position;  // of the last token, which the cache does not hold yet
+  };
+
+  Index longest_prompt() const {
+    std::size_t longest = 0;
+    for (std::size_t i = 0; i < prompts_.size(); ++i) {
+      const std::size_t length = prompts_[i].size();
+      if (length == 0)
+        fail<DataError>(str("[sample] prompt ", i, " is empty. HINT: begin it with the BOS token"));
+      const Index room = model_.config().context - static_cast<Index>(length);
+      if (room < 1)
+        fail<DataError>(str("[sample] prompt ", i, " has ", length, " tokens; the context holds ",
+                            model_.config().context, ". HINT: shorten the prompt"));
+      for (const std::int32_t token : prompts_[i])
+        if (token < 0 || token >= vocab_)
+          fail<DataError>(str("[sample] prompt ", i, " has token ", token,
+                              ", outside the vocabulary of ", vocab_,
+                              ". HINT: is this the model's own tokenizer?"));
+      longest = std::max(longest, length);
+    }
+    return static_cast<Index>(longest);
+  }
+
+  std::size_t per_prompt() const { return static_cast<std::size_t>(options_.responses); }
+
+  // Fills free slots with the next responses; reads their prompt when its first response enters.
+  void admit() {
+    while (!free_.empty() && next_ < results_.size()) {
+      const std::size_t prompt = next_ / per_prompt();
+      if (next_ % per_prompt() == 0) prefill(prompts_[prompt]);
+      const std::int32_t slot = free_.back();
+      free_.pop_back();
+      const auto length = static_cast<Index>(prompts_[prompt].size());
+      cache_.copy_slot(slots_, slot, length);
+      results_[next_].prompt = static_cast<Index>(prompt);
+      running_.push_back({next_, slot, static_cast<std::int32_t>(length - 1)});
+      append(running_.size() - 1, prompt_logits_);
+      ++next_;
+    }
+    retire();
+  }
+
+  void prefill(const Tokens& prompt) {
+    const auto n = static_cast<Index>(prompt.size());
+    Tokens positions(prompt.size()), slots(prompt.size(), static_cast<std::int32_t>(slots_));
+    for (std::size_t i = 0; i < prompt.size(); ++i) positions[i] = static_cast<std::int32_t>(i);
+    const auto hidden = forward(prompt, positions, slots);
+    prompt_logits_ = logits(hidden.rows(n - 1, n));
+  }
+
+  // One more token for every running sequence.
+  void advance() {
+    Tokens tokens, positions, slots;
+    for (const Running& r : running_) {
+      tokens.push_back(results_[r.response].tokens.back());
+      positions.push_back(r.position);
+      slots.push_back(r.slot);
+    }
+    const auto z = logits(forward(tokens, positions, slots));
+    append(0, z);
+    retire();
+  }
+
+  Tensor<D> forward(const Tokens& tokens, const Tokens& positions, const Tokens& slots) {
+    const auto on_device = [](const Tokens& values) {
+      return Tensor<D, std::int32_t>::from(values, {static_cast<Index>(values.size())});
+    };
+    return model_.transformer()({on_device(tokens), on_device(positions), on_device(slots)}, cache_);
+  }
+
+  Tensor<D> logits(const Tensor<D>& hidden) {
+    const Index rows = hidden.dim(0);
+    auto z = Tensor<D>::empty({rows, vocab_});
+    matmul(D{}, z.data(), hidden.data(), model_.transformer().head().data(), rows, vocab_,
+           hidden.dim(1), Form::NT);
+    return z;
+  }
+
+  // Draws a token for running_[first], …, one per row of z.
+  void append(std::size_t first, const Tensor<D>& z) {
+    const Index rows = z.dim(0);
+    std::vector<SampleKey> keys;
+    for (std::size_t i = 0; i < static_cast<std::size_t>(rows); ++i) {
+      const std::size_t response = running_[first + i].response;
+      keys.push_back({options_.seed, options_.step, static_cast<std::uint32_t>(response),
+                      static_cast<std::uint32_t>(results_[response].tokens.size())});
+    }
+    Tokens tokens(keys.size());
+    std::vector<float> logprobs(keys.size());
+    sample_rows(D{}, tokens.data(), logprobs.data(), z.data(), rows, vocab_, options_.sampling,
+                keys.data());
+    for (std::size_t i = 0; i < keys.size(); ++i) {
+      Running& r = running_[first + i];
+      results_[r.response].tokens.push_back(tokens[i]);
+      results_[r.response].logprobs.push_back(logprobs[i]);
+      ++r.position;
+    }
+  }
+
+  // Responses that ended give up their slots.
+  void retire() {
+    std::erase_if(running_, [&](const Running& r) {
+      Response& response = results_[r.response];
+      const std::int32_t last = response.tokens.back();
+      response.finished = std::find(options_.stops.begin(), options_.stops.end(), last) !=
+                              options_.stops.end() ||
+                          (options_.stop_when && options_.stop_when(response.tokens));
+      const Index length = static_cast<Index>(response.tokens.size());
+      const bool full = r.position + 1 >= model_.config().context;
+      if (!response.finished && length < options_.max_new_tokens && !full) return false;
+      free_.push_back(r.slot);
+      ++done_;
+      if (options_.progress) options_.progress(done_, static_cast<Index>(results_.size()));
+      return true;
+    });
+  }
+
+  const Model<D>& model_;
+  const std::vector<Tokens>& prompts_;
+  const SampleOptions& options_;
+  Index vocab_;
+  std::vector<Response> results_;
+  Index slots_;          // slot number `slots_` holds the prompt that is being handed out
+  KvCache<D> cache_;
+  std::vector<std::int32_t> free_;
+  std::vector<Running> running_;
+  std::size_t next_ = 0;
+  Index done_ = 0;
+  Tensor<D> prompt_logits_;
+};
+
+}  // namespace detail
+
+/// Samples `options.responses` responses to every prompt; the responses to prompt i are results
+/// [i·responses, (i+1)·responses). DataError if a prompt is empty, does not leave room for a token in
+/// the context, or holds a token outside the vocabulary.
+template <class D>
+std::vector<Response> sample(const Model<D>& model, const std::vector<Tokens>& prompts,
+                             const SampleOptions& options) {
+  check(options.responses >= 1 && options.max_new_tokens >= 1 && options.slots >= 1,
+        "[sample] responses, max_new_tokens and slots must be at least 1");
+  check(options.sampling.temperature >= 0 && options.sampling.top_p > 0 &&
+            options.sampling.top_k >= 0,
+        "[sample] expected temperature ≥ 0, top_k ≥ 0 and top_p in (0, 1]");
+  if (prompts.empty()) return {};
+  return detail::Sampler<D>(model, prompts, options).run();
+}
+
+}  // namespace plumb::inline v0_1

@@ -1,0 +1,41 @@
+#!/usr/bin/env python3
+"""Every public header compiles alone and twice included, without a warning; prints seconds of each.
+
+Usage: headers.py COMPILER
+"""
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+INCLUDE = Path(__file__).parents[2] / "include"
+FLAGS = ["-std=c++20", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror", "-fsyntax-only"]
+
+
+def is_public(name: str) -> bool:
+    """Bodies that another header includes once per instruction set are not headers by themselves."""
+    return not name.endswith(".inl.hpp") and not name.startswith("plumb/cpu/simd_")
+
+
+def main() -> int:
+    compiler = sys.argv[1]
+    headers = sorted(h.relative_to(INCLUDE).as_posix() for h in INCLUDE.rglob("*.hpp"))
+    headers = [h for h in headers if is_public(h)]
+    failed, total = [], 0.0
+    for header in headers:
+        command = [compiler, *FLAGS, "-I", str(INCLUDE), "-x", "c++", "-"]
+        start = time.monotonic()
+        result = subprocess.run(command, input=f"#include <{header}>\n#include <{header}>\n",
+                                capture_output=True, text=True)
+        seconds = time.monotonic() - start
+        total += seconds
+        print(f"{seconds:6.2f} s  {header}{'  FAILED' if result.returncode else ''}", flush=True)
+        if result.returncode:
+            failed.append(header)
+            print(result.stderr[:4000], flush=True)
+    print(f"{len(headers)} headers by {compiler} in {total:.1f} s, {len(failed)} failed")
+    return 1 if failed or not headers else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+#!/usr/bin/env python3
+"""Layers: includes point down only. Fails on an include, or a construct, that a header may not have.
+
+Usage: include_direction.py [include directory]
+"""
+import re
+import sys
+from pathlib import Path
+
+# What a directory's headers may include besides their own directory: a directory or one header.
+BELOW = {
+    "core": [],
+    "math": ["core"],
+    "cpu": ["core", "math"],
+    "ops": ["core", "math"],  # never cpu: kernels are found by argument-dependent lookup
+    "nn": ["core", "math", "ops"],
+    "optim": ["core", "math", "ops", "nn/parameters.hpp"],
+    "rlhf": ["core", "math", "ops", "nn", "optim", "data/records.hpp", "data/packing.hpp"],
+    # Side rooms know core and nothing above it; of one another, only the earlier ones.
+    "io": ["core"],
+    "text": ["core", "io"],
+    "data": ["core", "io", "text"],
+    "run": ["core", "io", "text", "data"],
+    "dist": ["core"],
+    "plumb.hpp": ["core", "math", "cpu", "ops", "nn", "optim", "rlhf"],
+}
+ENGINE = ["core", "math", "cpu", "ops", "nn", "optim", "rlhf", "plumb.hpp"]
+# Heavy to compile; every user of the engine would pay.
+BANNED_STD = ["iostream", "regex", "ranges", "filesystem"]
+
+BANNED_CODE = [
+    (re.compile(r"\bnamespace\s*\{"), "anonymous namespace in a header: one copy per translation unit"),
+    (re.compile(r"^static\b"), "namespace-scope static in a header: one copy per translation unit"),
+    (re.compile(r"^\s*#.*__CUDACC__"), "__CUDACC__ outside cuda/: two bodies under one name"),
+]
+
+
+def allowed(source: str, target: str) -> bool:
+    layer = source.split("/")[0]
+    return any(target == b or target.split("/")[0] == b for b in [layer, *BELOW[layer]])
+
+
+def without_comments(text: str) -> str:
+    blank = lambda match: re.sub(r"[^\n]", " ", match.group())
+    return re.sub(r"//[^\n]*|/\*.*?\*/", blank, text, flags=re.S)
+
+
+def problems_of(root: Path, header: Path):
+    source = header.relative_to(root).as_posix()
+    layer = source.split("/")[0]
+    if layer not in BELOW:
+        yield 1, f"{layer} is not a known layer (BELOW in tests/scripts/include_direction.py)"
+        return
+    for number, line in enumerate(without_comments(header.read_text()).split("\n"), 1):
+        for pattern, message in BANNED_CODE:
+            if pattern.search(line):
+                yield number, message
+        include = re.match(r'\s*#\s*include\s*([<"])([^>"]+)', line)
+        if not include:
+            continue
+        quote, name = include.groups()
+        if quote == '"':
+            yield number, f'"{name}": write <plumb/…>, the one path from which a header is included'
+        elif name.startswith("plumb/"):
+            target = name.removeprefix("plumb/")
+            if not (root / target).is_file():
+                yield number, f"<{name}> does not exist"
+            elif not allowed(source, target):
+                below = ", ".join([layer, *BELOW[layer]])
+                yield number, f"<{name}> points up; from {layer}/ allowed: {below}"
+        elif name in BANNED_STD and layer in ENGINE:
+            yield number, f"<{name}> is too heavy for {layer}/"
+
+
+def main() -> int:
+    include = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[2] / "include"
+    headers = sorted((include / "plumb").rglob("*.hpp"))
+    problems = 0
+    for header in headers:
+        for number, message in problems_of(include / "plumb", header):
+            print(f"{header.relative_to(include.parent)}:{number}: {message}")
+            problems += 1
+    print(f"{len(headers)} headers, {problems} problems")
+    return 1 if problems or not headers else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+// What kernel tests share: random inputs, every instruction set in turn, comparison of bits.
+#pragma once
+
+#include <plumb/core/random.hpp>
+#include <plumb/cpu/isa.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <span>
+#include <vector>
+
+namespace test {
+
+using plumb::Index;
+
+/// n standard normal numbers times `scale`, the same for the same seed.
+inline std::vector<float> random_vector(Index n, std::uint64_t seed, float scale = 1.0F) {
+  plumb::Rng rng(seed);
+  std::vector<float> x(static_cast<std::size_t>(n));
+  for (float& value : x) value = scale * rng.normal();
+  return x;
+}
+
+/// Calls f(isa) with each supported instruction set in use, then restores the one before.
+template <class F>
+void for_each_isa(F f) {
+  const plumb::Isa before = plumb::current_isa();
+  for (const plumb::Isa isa : {plumb::Isa::Scalar, plumb::Isa::Avx2, plumb::Isa::Avx512})
+    if (plumb::supported(isa)) {
+      plumb::set_isa(isa);
+      f(isa);
+    }
+  plumb::set_isa(before);
+}
+
+inline bool same_bits(std::span<const float> a, std::span<const float> b) {
+  return a.size() == b.size() &&
+         (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0);
+}
+
+/// max |x - exact| / scale; infinite when sizes differ or a value is NaN.
+inline double max_error(std::span<const float> x, std::span<const double> exact,
+                        double scale = 1.0) {
+  double worst = x.size() == exact.size() ? 0.0 : INFINITY;
+  for (std::size_t i = 0; i < std::min(x.size(), exact.size()); ++i) {
+    const double error = std::abs(static_cast<double>(x[i]) - exact[i]) / scale;
+    worst = error <= worst ? worst : std::isnan(error) ? INFINITY : error;
+  }
+  return worst;
+}
+
+}  // namespace test

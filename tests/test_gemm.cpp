@@ -1,0 +1,134 @@
+#include <doctest/doctest.h>
+#include <plumb/cpu/kernels.hpp>
+#include <plumb/cpu/reference_gemm.hpp>
+
+#include "support.hpp"
+
+using namespace plumb;
+using namespace test;
+
+namespace {
+
+constexpr Form kForms[] = {Form::NN, Form::NT, Form::TN};
+
+struct Size {
+  Index m, n, k;
+};
+// Around the tiles (3 × 4, 6 × 16, 12 × 32), the block of 96 rows and the chunk of 256.
+constexpr Size kSizes[] = {{1, 1, 1},     {2, 7, 31},     {7, 2, 33},    {1, 65, 255}, {3, 33, 256},
+                           {5, 31, 257},  {12, 32, 64},   {13, 33, 65},  {24, 96, 64}, {25, 64, 300},
+                           {95, 17, 9},   {96, 64, 64},   {97, 31, 127}, {31, 129, 513}, {193, 63, 70},
+                           {200, 5, 520}, {64, 256, 1},   {4, 2, 1000},  {0, 5, 7},    {5, 0, 7}};
+
+struct Problem {
+  Size size;
+  Form form;
+  std::vector<float> a = random_vector(size.m * size.k, 1);
+  std::vector<float> b = random_vector(size.k * size.n, 2);
+  std::vector<float> c = random_vector(size.m * size.n, 3);
+  std::vector<float> bias = random_vector(size.n, 4);
+  std::vector<float> residual = random_vector(size.m * size.n, 5);
+
+  std::vector<float> run(Cpu device, bool accumulate, bool epilogue) const {
+    std::vector<float> out = c;
+    kernels::matmul(device, out.data(), a.data(), b.data(), size.m, size.n, size.k, form, accumulate,
+                    epilogue ? Epilogue{bias.data(), residual.data()} : Epilogue{});
+    return out;
+  }
+
+  /// The documented order of operations, literally.
+  std::vector<float> in_order(bool accumulate, bool epilogue) const {
+    std::vector<float> out = c;
+    for (Index i = 0; i < size.m; ++i)
+      for (Index j = 0; j < size.n; ++j) {
+        float sum = accumulate ? c[at(i * size.n + j)] : 0.0F;
+        for (Index k0 = 0; k0 < size.k; k0 += 256) {
+          float chunk = 0.0F;
+          for (Index p = k0; p < std::min(size.k, k0 + 256); ++p)
+            chunk = std::fma(a[at(form == Form::TN ? p * size.m + i : i * size.k + p)],
+                             b[at(form == Form::NT ? j * size.k + p : p * size.n + j)], chunk);
+          sum = k0 == 0 && !accumulate ? chunk : sum + chunk;
+        }
+        if (epilogue) sum = (sum + bias[at(j)]) + residual[at(i * size.n + j)];
+        out[at(i * size.n + j)] = sum;
+      }
+    return out;
+  }
+
+  static std::size_t at(Index i) { return static_cast<std::size_t>(i); }
+};
+
+}  // namespace
+
+TEST_CASE("gemm: every form at odd sizes is near the oracle") {
+  for (const Size size : kSizes)
+    for (const Form form : kForms) {
+      const Problem p{size, form};
+      const auto exact = reference::matmul(p.a.data(), p.b.data(), size.m, size.n, size.k, form);
+      const auto scale =
+          reference::matmul_scale(p.a.data(), p.b.data(), size.m, size.n, size.k, form);
+      const auto c = p.run(Cpu{}, false, false);
+      double worst = 0;
+      for (std::size_t i = 0; i < c.size(); ++i)
+        worst = std::max(worst, std::abs(static_cast<double>(c[i]) - exact[i]) / scale[i]);
+      CAPTURE(size.m);
+      CAPTURE(size.n);
+      CAPTURE(size.k);
+      CHECK(worst < 1e-6);  // a chain of k roundings errs by √k · 2^-24 or so
+    }
+}
+
+TEST_CASE("gemm: bits are those of the documented order, for every instruction set and thread count") {
+  Pool pools[] = {Pool(1), Pool(2), Pool(3)};
+  for (const Size size : kSizes)
+    for (const Form form : kForms)
+      for (const bool accumulate : {false, true})
+        for (const bool epilogue : {false, true}) {
+          const Problem p{size, form};
+          const auto expected = p.in_order(accumulate, epilogue);
+          CAPTURE(size.m);
+          CAPTURE(size.n);
+          CAPTURE(size.k);
+          CAPTURE(static_cast<int>(form));
+          for_each_isa([&](Isa isa) {
+            CAPTURE(name(isa));
+            for (Pool& pool : pools) CHECK(same_bits(p.run(Cpu{&pool}, accumulate, epilogue), expected));
+          });
+        }
+}
+
+TEST_CASE("gemm: a row's bits do not depend on the other rows") {
+  const Problem all{{200, 70, 300}, Form::NT};
+  const auto c = all.run(Cpu{}, false, false);
+  for (const Index rows : {Index{1}, Index{7}, Index{13}, Index{97}}) {
+    std::vector<float> some(static_cast<std::size_t>(rows * 70));
+    const Index first = 200 - rows;
+    kernels::matmul(Cpu{}, some.data(), all.a.data() + first * 300, all.b.data(), rows, 70, 300,
+                    Form::NT);
+    CHECK(same_bits(some, std::span(c).subspan(static_cast<std::size_t>(first * 70))));
+  }
+}
+
+TEST_CASE("gemm: a product over k = 0 is the epilogue alone") {
+  for_each_isa([](Isa) {
+    const Problem p{{3, 37, 0}, Form::NN};
+    const auto plain = p.run(Cpu{}, false, false);
+    CHECK(same_bits(plain, std::vector<float>(plain.size(), 0.0F)));
+    CHECK(same_bits(p.run(Cpu{}, true, false), p.c));
+    CHECK(same_bits(p.run(Cpu{}, false, true), p.in_order(false, true)));
+  });
+}
+
+TEST_CASE("gemm: nothing is written beyond C and infinities stay in their row and column") {
+  for_each_isa([](Isa) {
+    const Index m = 14;
+    const Index n = 35;
+    Problem p{{m, n, 40}, Form::NN};
+    p.a[3 * 40 + 5] = INFINITY;
+    std::vector<float> c(static_cast<std::size_t>(m * n + 64), 7.0F);
+    kernels::matmul(Cpu{}, c.data(), p.a.data(), p.b.data(), m, n, 40, Form::NN);
+    for (Index i = 0; i < m * n; ++i)
+      CHECK(std::isfinite(c[static_cast<std::size_t>(i)]) == (i / n != 3));
+    for (std::size_t i = static_cast<std::size_t>(m * n); i < c.size(); ++i) CHECK(c[i] == 7.0F);
+  });
+}
