@@ -146,7 +146,8 @@ TEST_CASE("a NaN log-prob shows in the loss and in every statistic of the ratio"
 TEST_CASE("ppo_value_loss and its derivative") {
   for (const Index n : kSizes)
     for (const float clip : {0.0F, 0.2F, 0.7F}) {
-      const auto value = random_vector(n, 1), old = random_vector(n, 2), returns = random_vector(n, 3);
+      const auto value = random_vector(n, 1), old = random_vector(n, 2),
+                 returns = random_vector(n, 3);
       const auto weight = positive(n, 4);
       std::vector<float> d(value.size());
       float loss = -1;
@@ -236,8 +237,8 @@ Ranked rank_one(const std::vector<float>& score, const std::vector<std::int32_t>
   r.d.resize(score.size());
   const std::int32_t offsets[] = {0, static_cast<std::int32_t>(score.size())};
   const float one = 1;
-  kernels::ranking_loss(Cpu{}, &r.loss, r.d.data(), &r.stats, score.data(), rank.data(), offsets, &one,
-                        1, settings);
+  kernels::ranking_loss(Cpu{}, &r.loss, r.d.data(), &r.stats, score.data(), rank.data(), offsets,
+                        &one, 1, settings);
   return r;
 }
 }  // namespace
@@ -274,11 +275,13 @@ TEST_CASE("ranking_loss: definitions by hand") {
       CHECK(rank_one({1.0F, 2.0F}, {-1, -1}, loss).loss == 0.0F);
       CHECK(rank_one({}, {}, loss).loss == 0.0F);
     }
-    CHECK(rank_one({1.0F, 2.0F}, {3, 3}, {.kind = RankingLossKind::PlackettLuce, .center = 1}).loss ==
-          0.0F);
+    CHECK(
+        rank_one({1.0F, 2.0F}, {3, 3}, {.kind = RankingLossKind::PlackettLuce, .center = 1}).loss ==
+        0.0F);
   }
   SUBCASE("ranks are an order, not a distance; unjudged responses get no gradient") {
-    const Ranked a = rank_one({1, 2, 3}, {0, 1, 2}, pl), b = rank_one({1, 2, 3, 9}, {4, 7, 50, -1}, pl);
+    const Ranked a = rank_one({1, 2, 3}, {0, 1, 2}, pl),
+                 b = rank_one({1, 2, 3, 9}, {4, 7, 50, -1}, pl);
     CHECK(a.loss == b.loss);
     CHECK(b.d[3] == 0.0F);
   }

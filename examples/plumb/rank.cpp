@@ -186,7 +186,7 @@ class Sitting {
     while (true) {
       screen_.out << "Best first (s skip, u undo, q quit, ? help): " << std::flush;
       std::string line;
-      if (!std::getline(screen_.in, line)) {
+      if (!std::getline(screen_.in, line) || screen_.in.eof()) {  // only Enter makes an answer
         screen_.out << '\n';
         return Step::Quit;
       }

@@ -36,7 +36,8 @@ struct Screen {
   bool styled = false;
 };
 
-/// Ranks on the given streams; the end of the input quits.
+/// Ranks on the given streams; the end of the input quits, and a line that no newline ends
+/// is no answer.
 void rank_on(const RankOptions& options, Screen screen);
 
 /// What the rule `warm` makes of the candidates, signed "rule:warm".

@@ -27,7 +27,7 @@ namespace plumb::inline v0_1 {
 /// What `warm` thinks of a response: the three parts, and the total after the deductions.
 struct RuleScore {
   double friendly = 0.0;  // -2 … 2
-  double simple = 0.0;    // -1 … 1
+  double simple = 0.0;    // -2 … 1
   double ending = 0.0;    // -1 or 1
   double total = 0.0;     // at most 4
 };
@@ -114,7 +114,7 @@ inline bool is_simple(const std::string& word) {
 inline double simple(const std::vector<std::string>& words) {
   const auto count = std::count_if(words.begin(), words.end(), is_simple);
   const double share = static_cast<double>(count) / static_cast<double>(words.size());
-  return std::clamp((share - kSimpleZero) / (1.0 - kSimpleZero), -1.0, 1.0);
+  return std::clamp((share - kSimpleZero) / (1.0 - kSimpleZero), -2.0, 1.0);
 }
 
 inline bool ends_a_sentence(std::string_view text) {
@@ -136,7 +136,7 @@ inline double repetition(const std::vector<std::string>& words) {
 inline RuleScore warm_score(std::string_view /*prompt*/, std::string_view response, bool finished) {
   namespace rule = warm_rule;
   const std::vector<std::string> words = rule::words_of(response);
-  if (words.empty()) return {-2.0, -1.0, -1.0, rule::kLowest};
+  if (words.empty()) return {-2.0, -2.0, -1.0, rule::kLowest};
   RuleScore score;
   score.friendly = rule::friendly(words);
   score.simple = rule::simple(words);
@@ -161,7 +161,7 @@ inline const char* warm_text() {
           "  simple    the share of simple words: ", rule::kShortWord,
           " letters or fewer and a vowel, or one of ", rule::set_of(rule::kLongButKnown).size(),
           "\n            longer words common in children's stories; ", 100.0 * rule::kSimpleZero,
-          " % scores 0, all of them 1,\n            and nothing less than -1\n"
+          " % scores 0, all of them 1,\n            and nothing less than -2\n"
           "  ending    1 if it ended by itself, within the length limit, with . ! or ?; else -1\n"
           "  less      ",
           rule::kPerMissingWord, " for each word short of ", rule::kFewestWords, ", and ",

@@ -67,9 +67,11 @@ class Tape {
 
   /// Runs the recorded steps, last first, from the gradients that are in place.
   void replay() {
-    Tape* const scope = std::exchange(detail::active_tape, nullptr);  // backward is not recorded
+    struct Paused {  // backward is not recorded, but what follows is, even if a step throws
+      Tape* scope = std::exchange(detail::active_tape, nullptr);
+      ~Paused() { detail::active_tape = scope; }
+    } paused;
     while (last_ != nullptr) pop(true);
-    detail::active_tape = scope;
     release_blocks();
   }
 

@@ -4,8 +4,9 @@
 #include <plumb/math/activation.inl.hpp>
 #include <plumb/cpu/elementwise.inl.hpp>
 #include <plumb/cpu/gemm.inl.hpp>
-#include <plumb/cpu/norm.inl.hpp>
+#include <plumb/cpu/attention.inl.hpp>
 #include <plumb/cpu/rows.inl.hpp>
+#include <plumb/cpu/norm.inl.hpp>
 #include <plumb/cpu/optimizer.inl.hpp>
 #include <plumb/cpu/head.inl.hpp>
 #include <plumb/cpu/sampling.inl.hpp>

@@ -32,9 +32,9 @@ struct GemmPanel {
   const float* b;
   Index b_k;
   Index rows, columns, k;
-  bool add;              ///< to c; otherwise store
-  const float* bias;     ///< of the panel's columns, or null
-  const float* residual; ///< shaped and placed like c, or null
+  bool add;               ///< to c; otherwise store
+  const float* bias;      ///< of the panel's columns, or null
+  const float* residual;  ///< shaped and placed like c, or null
 };
 
 struct GemmTable {
@@ -70,47 +70,55 @@ struct Gemm {
     table.pack(to, b_at(panel, k0), ldb(), form == Form::NT, kc, columns(panel));
   }
 
-  /// C's rows [row, row_end) of one panel, one chunk of k, from B read at `from` in steps of b_k.
-  void multiply(Index row, Index row_end, Index panel, Index k0, Index kc, const float* from,
-                Index b_k) const {
+  /// Whether blocks of A are copied: columns far apart in memory, and read again for each panel.
+  bool copies_a() const { return form == Form::TN && m >= 256 && n > 2 * table.tile_columns; }
+
+  /// C's rows [row, row_end) of one panel, one chunk of k.
+  void multiply(Index row, Index row_end, Index panel, Index k0, Index kc, const float* a_from,
+                Index a_row, Index a_k, const float* b_from, Index b_k) const {
     const Index column = panel * table.tile_columns;
     const Index at = row * n + column;
     const bool last = k0 + kc == k;
-    table.panel({.c = c + at,
-                 .ldc = n,
-                 .a = form == Form::TN ? a + k0 * m + row : a + row * k + k0,
-                 .a_row = form == Form::TN ? 1 : k,
-                 .a_k = form == Form::TN ? m : 1,
-                 .b = from,
-                 .b_k = b_k,
-                 .rows = row_end - row,
-                 .columns = columns(panel),
-                 .k = kc,
-                 .add = accumulate || k0 > 0,
-                 .bias = last && epilogue.bias != nullptr ? epilogue.bias + column : nullptr,
-                 .residual = last && epilogue.residual != nullptr ? epilogue.residual + at
-                                                                  : nullptr});
+    table.panel(
+        {.c = c + at,
+         .ldc = n,
+         .a = a_from,
+         .a_row = a_row,
+         .a_k = a_k,
+         .b = b_from,
+         .b_k = b_k,
+         .rows = row_end - row,
+         .columns = columns(panel),
+         .k = kc,
+         .add = accumulate || k0 > 0,
+         .bias = last && epilogue.bias != nullptr ? epilogue.bias + column : nullptr,
+         .residual = last && epilogue.residual != nullptr ? epilogue.residual + at : nullptr});
   }
 
   /// One block of rows times panels [panel, panel_end). `packed` is all of B if `shared`, room for
-  /// one panel's chunk otherwise.
-  void block(Index row, Index row_end, Index panel, Index panel_end, float* packed,
-             bool shared) const {
+  /// one panel's chunk otherwise; a_copy is room for a block's chunk if copies_a().
+  void block(Index row, Index row_end, Index panel, Index panel_end, float* packed, bool shared,
+             float* a_copy) const {
     const Index width = table.tile_columns;
+    const Index rows = row_end - row;
     // k = 0 is one empty chunk: C = 0 + bias + residual.
     for (Index k0 = 0; k0 == 0 || k0 < k; k0 += kChunk) {
       const Index kc = std::min(kChunk, k - k0);
+      const float* a_from = form == Form::TN ? a + k0 * m + row : a + row * k + k0;
+      Index a_k = form == Form::TN ? m : 1;
+      if (copies_a()) {
+        for (Index i = 0; i < kc; ++i) std::copy_n(a_from + i * m, rows, a_copy + i * rows);
+        a_from = a_copy;
+        a_k = rows;
+      }
       for (Index j = panel; j < panel_end; ++j) {
-        // A copy pays once several tiles of rows read it; an edge needs its zeros.
-        const bool in_place = !shared && form != Form::NT && columns(j) == width &&
-                              row_end - row <= 2 * table.tile_rows;
-        if (in_place) {
-          multiply(row, row_end, j, k0, kc, b_at(j, k0), n);
-          continue;
-        }
-        float* from = shared ? packed + (j * k + k0) * width : packed;
-        if (!shared) pack(from, j, k0, kc);
-        multiply(row, row_end, j, k0, kc, from, width);
+        // A copy of B pays once several tiles of rows read it; an edge needs its zeros.
+        const bool in_place =
+            !shared && form != Form::NT && columns(j) == width && rows <= 2 * table.tile_rows;
+        float* copy = shared ? packed + (j * k + k0) * width : packed;
+        if (!shared && !in_place) pack(copy, j, k0, kc);
+        multiply(row, row_end, j, k0, kc, a_from, form == Form::TN ? 1 : k, a_k,
+                 in_place ? b_at(j, k0) : copy, in_place ? n : width);
       }
     }
   }
@@ -119,29 +127,30 @@ struct Gemm {
     const Index width = table.tile_columns;
     const Index panels = (n + width - 1) / width;
     const Index blocks = (m + kGemmRows - 1) / kGemmRows;
-    const bool parallel = m * n * k >= kGemmParallel;
-    const bool shared = blocks > 1;
-    const Index wanted = parallel ? Index{4} * pool_of(device).threads() : 1;
-    const Index groups = std::clamp<Index>(wanted / blocks, 1, panels);
+    const Index threads = m * n * k < kGemmParallel ? 1 : pool_of(device).threads();
+    // Fewer blocks of rows than keep the threads busy: columns are split, too.
+    const Index groups = std::clamp<Index>(threads == 1 ? 1 : 4 * threads / blocks, 1, panels);
     const Index group = (panels + groups - 1) / groups;
-    const Index slot = shared ? 0 : std::min(k, kChunk) * width;
-    const Scratch<float> packed(shared ? panels * width * k : groups * slot);
-    const auto pack_all = [&](Index first, Index last) {
-      for (Index j = first; j < last; ++j)
-        for (Index k0 = 0; k0 < k; k0 += kChunk)
-          pack(&packed[(j * k + k0) * width], j, k0, std::min(kChunk, k - k0));
-    };
-    const auto multiply_block = [&](Index task) {
+    const Index lanes = std::min(threads, blocks * groups);
+    const bool shared = blocks > 1;
+    const Index b_room = shared ? 0 : kChunk * width;
+    const Index a_room = copies_a() ? kChunk * kGemmRows : 0;
+    const Scratch<float> packed(shared ? panels * width * k : lanes * b_room);
+    const Scratch<float> a_copies(lanes * a_room);
+    if (shared)
+      parallel_for(device, panels, threads == 1 ? panels : 1 + 65536 / (k * width + 1),
+                   [&](Index j, Index end) {
+                     for (; j < end; ++j)
+                       for (Index k0 = 0; k0 < k; k0 += kChunk)
+                         pack(&packed[(j * k + k0) * width], j, k0, std::min(kChunk, k - k0));
+                   });
+    run_lanes(device, blocks * groups, lanes, [&](Index task, Index lane) {
       const Index row = task / groups * kGemmRows;
-      const Index g = task % groups;
-      block(row, std::min(m, row + kGemmRows), std::min(panels, g * group),
-            std::min(panels, (g + 1) * group), &packed[g * slot], shared);
-    };
-    if (shared) parallel_for(device, panels, parallel ? 1 + 65536 / (k * width + 1) : panels, pack_all);
-    if (parallel)
-      pool_of(device).run(blocks * groups, multiply_block);
-    else
-      for (Index task = 0; task < blocks * groups; ++task) multiply_block(task);
+      const Index panel = task % groups * group;
+      block(row, std::min(m, row + kGemmRows), std::min(panels, panel),
+            std::min(panels, panel + group), &packed[lane * b_room], shared,
+            &a_copies[lane * a_room]);
+    });
   }
 };
 

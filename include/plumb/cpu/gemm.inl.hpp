@@ -30,8 +30,8 @@ inline void gemm_finish(const GemmPanel& t, Index place, Index column, V x) {
 template <Index R>
 inline void gemm_tile(const GemmPanel& t, Index row) {
   V acc[R][kTileVectors];
-  PLUMB_UNROLL for (Index r = 0; r < R; ++r)
-    PLUMB_UNROLL for (Index v = 0; v < kTileVectors; ++v) acc[r][v] = set(0.0F);
+  PLUMB_UNROLL for (Index r = 0; r < R; ++r) PLUMB_UNROLL for (Index v = 0; v < kTileVectors; ++v)
+      acc[r][v] = set(0.0F);
   const float* a = t.a + row * t.a_row;
   const float* b = t.b;
   const Index a_row = t.a_row;
@@ -44,14 +44,13 @@ inline void gemm_tile(const GemmPanel& t, Index row) {
     }
   }
   const bool whole = t.columns == kTileColumns;
-  PLUMB_UNROLL for (Index r = 0; r < R; ++r)
-    PLUMB_UNROLL for (Index v = 0; v < kTileVectors; ++v) {
-      const Index place = (row + r) * t.ldc + v * kWidth;
-      if (whole)
-        gemm_finish<true>(t, place, v * kWidth, acc[r][v]);
-      else
-        gemm_finish<false>(t, place, v * kWidth, acc[r][v]);
-    }
+  PLUMB_UNROLL for (Index r = 0; r < R; ++r) PLUMB_UNROLL for (Index v = 0; v < kTileVectors; ++v) {
+    const Index place = (row + r) * t.ldc + v * kWidth;
+    if (whole)
+      gemm_finish<true>(t, place, v * kWidth, acc[r][v]);
+    else
+      gemm_finish<false>(t, place, v * kWidth, acc[r][v]);
+  }
 }
 
 /// The last, fewer than kTileRows rows of a panel.
@@ -72,12 +71,11 @@ inline void gemm_panel(const GemmPanel& t) {
 inline void gemm_pack(float* to, const float* b, Index ldb, bool transposed, Index k,
                       Index columns) {
   if (transposed) {
-    PLUMB_UNROLL for (Index v = 0; v < kTileVectors; ++v)
-      transpose(to + v * kWidth, kTileColumns, b + v * kWidth * ldb, ldb, columns - v * kWidth, k);
+    PLUMB_UNROLL for (Index v = 0; v < kTileVectors; ++v) transpose(
+        to + v * kWidth, kTileColumns, b + v * kWidth * ldb, ldb, columns - v * kWidth, k);
     return;
   }
-  for (Index i = 0; i < k; ++i)
-    PLUMB_UNROLL for (Index v = 0; v < kTileVectors; ++v) {
+  for (Index i = 0; i < k; ++i) PLUMB_UNROLL for (Index v = 0; v < kTileVectors; ++v) {
       const float* from = b + i * ldb + v * kWidth;
       const Index left = columns - v * kWidth;
       store(to + i * kTileColumns + v * kWidth, left >= kWidth ? load(from) : load(from, left));

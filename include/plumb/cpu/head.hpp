@@ -87,8 +87,7 @@ inline void head_logprob_backward(Cpu device, float* dx, float* dw, const float*
                              with_entropy ? dentropy[at] : 0.0F, targets[at], lse[at],
                              with_entropy ? entropy[at] : 0.0F, v, inverse_temperature);
     });
-    if (dx != nullptr)
-      matmul(device, dx + i * c, logits.data(), w, rows, c, v, Form::NN, true);
+    if (dx != nullptr) matmul(device, dx + i * c, logits.data(), w, rows, c, v, Form::NN, true);
     if (dw != nullptr) matmul(device, dw, logits.data(), x + i * c, v, c, rows, Form::TN, true);
   }
 }

@@ -30,9 +30,7 @@ inline void head_logprob(float* logprob, float* entropy, float* lse, const float
   if (entropy == nullptr) {
     for_lanes(
         v,
-        [&](Index r, Index i) {
-          total.v[r] = total.v[r] + exp(factor * load(logits + i) - top);
-        },
+        [&](Index r, Index i) { total.v[r] = total.v[r] + exp(factor * load(logits + i) - top); },
         [&](Index r, Index i, Index left) {
           total.v[r] = total.v[r] + keep(exp(factor * load(logits + i, left) - top), left);
         });

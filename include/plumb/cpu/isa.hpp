@@ -12,11 +12,13 @@
 #include <string_view>
 
 // Before a loop of few, constantly many steps whose array must live in registers; -O2 does not see to
-// it by itself.
+// it by itself. _LANES: not where registers are single lanes, 32 copies of a body take long to compile.
 #if defined(__clang__)
 #define PLUMB_UNROLL _Pragma("unroll")
+#define PLUMB_UNROLL_LANES _Pragma("unroll(kRegisters <= 4 ? kRegisters : 1)")
 #else
 #define PLUMB_UNROLL _Pragma("GCC unroll 32")
+#define PLUMB_UNROLL_LANES _Pragma("GCC unroll (kRegisters <= 4 ? kRegisters : 1)")
 #endif
 
 namespace plumb::inline v0_1 {

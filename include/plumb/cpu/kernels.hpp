@@ -8,6 +8,7 @@
 #pragma once
 
 #include <plumb/core/device.hpp>
+#include <plumb/cpu/attention.hpp>
 #include <plumb/cpu/elementwise.hpp>
 #include <plumb/cpu/gemm.hpp>
 #include <plumb/cpu/head.hpp>
@@ -89,6 +90,7 @@ namespace plumb::inline v0_1 {
 namespace kernels {
 PLUMB_TABLE_FOR(ElementwiseTable, elementwise_table)
 PLUMB_TABLE_FOR(GemmTable, gemm_table)
+PLUMB_TABLE_FOR(AttentionTable, attention_table)
 PLUMB_TABLE_FOR(NormTable, norm_table)
 PLUMB_TABLE_FOR(RowsTable, rows_table)
 PLUMB_TABLE_FOR(OptimizerTable, optimizer_table)

@@ -32,8 +32,7 @@ inline void ppo_policy(float* loss, float* dlogprob, PolicyStats* stats, const f
     s.ratio += w * ratio;
     s.ratio_squared += w * ratio * ratio;
     // Not `deviation > max`, which would let a NaN pass as no deviation.
-    s.ratio_max_deviation =
-        deviation <= s.ratio_max_deviation ? s.ratio_max_deviation : deviation;
+    s.ratio_max_deviation = deviation <= s.ratio_max_deviation ? s.ratio_max_deviation : deviation;
     return fma(weight[i], term.value, chunk);
   });
   *stats = s;

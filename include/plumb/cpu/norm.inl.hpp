@@ -96,24 +96,15 @@ inline void layer_norm_rows_backward(float* dx, const float* dy, const float* x,
 /// Σ dy · x̂ over the rows of one chunk; mean null: RMSNorm.
 inline void norm_weight_sums(float* sums, const float* dy, const float* x, const float* mean,
                              const float* rstd, Index rows, Index columns, Index stride) {
-  const auto put = [&](Index j, V a, Index n) { row_store(sums + j, a, n); };
   if (mean == nullptr)
-    for_columns(
-        rows, columns,
-        [&](V a, Index i, Index j, Index n) {
-          const Index at = i * stride + j;
-          return fma(row_load(dy + at, n), row_load(x + at, n) * set(rstd[i]), a);
-        },
-        put);
+    column_chains(sums, rows, columns, [&](auto at, V a, Index row) {
+      return fma(at(dy + row * stride), at(x + row * stride) * set(rstd[row]), a);
+    });
   else
-    for_columns(
-        rows, columns,
-        [&](V a, Index i, Index j, Index n) {
-          const Index at = i * stride + j;
-          const V centred = row_load(x + at, n) - set(mean[i]);
-          return fma(row_load(dy + at, n), centred * set(rstd[i]), a);
-        },
-        put);
+    column_chains(sums, rows, columns, [&](auto at, V a, Index row) {
+      const V normal = (at(x + row * stride) - set(mean[row])) * set(rstd[row]);
+      return fma(at(dy + row * stride), normal, a);
+    });
 }
 
 inline const NormTable& norm_table() {

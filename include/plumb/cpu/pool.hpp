@@ -131,8 +131,8 @@ namespace kernels {
 
 inline Pool& pool_of(Cpu device) { return device.pool != nullptr ? *device.pool : default_pool(); }
 
-/// Calls body(first, last) on consecutive parts of [0, n), each of at least `grain` items (but the
-/// last): what a part costs should dwarf a microsecond. Small work runs inline.
+/// Calls body(first, last) on consecutive parts of [0, n), each of at least half of `grain` items (but
+/// the last): what a part costs should dwarf a microsecond. Small work runs inline.
 template <class Body>
 void parallel_for(Cpu device, Index n, Index grain, Body&& body) {
   grain = std::max<Index>(grain, 1);
@@ -144,6 +144,17 @@ void parallel_for(Cpu device, Index n, Index grain, Body&& body) {
   const Index parts = std::min<Index>((n + grain - 1) / grain, Index{4} * pool.threads());
   const Index part = (n + parts - 1) / parts;
   pool.run((n + part - 1) / part, [&](Index i) { body(i * part, std::min(n, (i + 1) * part)); });
+}
+
+/// Calls body(task, lane) for every task in [0, tasks), where lane < lanes: tasks of one lane run one
+/// after another, so that each lane can own scratch memory.
+template <class Body>
+void run_lanes(Cpu device, Index tasks, Index lanes, Body&& body) {
+  std::atomic<Index> next{0};
+  pool_of(device).run(lanes, [&](Index lane) {
+    for (Index task; (task = next.fetch_add(1, std::memory_order_relaxed)) < tasks;)
+      body(task, lane);
+  });
 }
 
 }  // namespace kernels

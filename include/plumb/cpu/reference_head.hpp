@@ -28,7 +28,8 @@ std::vector<double> head_logits(const X* x, const float* w, Index c, Index v) {
   std::vector<double> logits;
   for (Index j = 0; j < v; ++j) {
     double sum = 0;
-    for (Index k = 0; k < c; ++k) sum += static_cast<double>(x[k]) * static_cast<double>(w[j * c + k]);
+    for (Index k = 0; k < c; ++k)
+      sum += static_cast<double>(x[k]) * static_cast<double>(w[j * c + k]);
     logits.push_back(sum);
   }
   return logits;
@@ -73,13 +74,13 @@ inline std::vector<double> sampling_probabilities(const float* logits, Index v,
   const double scale =
       settings.temperature == 0.0F ? 1.0 : 1.0 / static_cast<double>(settings.temperature);
   const auto weight = [&](std::size_t j) {
-    return std::exp(scale * (static_cast<double>(logits[j]) - static_cast<double>(logits[order[0]])));
+    return std::exp(scale *
+                    (static_cast<double>(logits[j]) - static_cast<double>(logits[order[0]])));
   };
   double total = 0, mass = 0;
   for (const std::size_t j : order) total += weight(j);
   std::size_t kept = 0;
-  while (kept < order.size() &&
-         (kept == 0 || mass < static_cast<double>(settings.top_p) * total))
+  while (kept < order.size() && (kept == 0 || mass < static_cast<double>(settings.top_p) * total))
     mass += weight(order[kept++]);
   if (settings.top_p >= 1.0F) kept = order.size(), mass = total;
   std::vector<double> p(static_cast<std::size_t>(v), 0.0);

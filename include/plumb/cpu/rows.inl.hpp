@@ -1,63 +1,35 @@
 // Bodies of rows.hpp. Included once per instruction set.
 
-/// Walks `columns` columns in blocks of four vectors, whose accumulators stay in registers while
-/// `step(accumulators, row, column, count)` adds the terms of one row; put(column, values, count)
-/// takes the results.
-template <class Term, class Put>
-inline void for_columns(Index rows, Index columns, Term term, Put put) {
-  constexpr Index kBlock = 4 * kWidth;
-  Index j = 0;
-  for (; j + kBlock <= columns; j += kBlock) {
-    V a = set(0.0F), b = a, c = a, d = a;
-    for (Index i = 0; i < rows; ++i) {
-      a = term(a, i, j, kWidth);
-      b = term(b, i, j + kWidth, kWidth);
-      c = term(c, i, j + 2 * kWidth, kWidth);
-      d = term(d, i, j + 3 * kWidth, kWidth);
-    }
-    put(j, a, kWidth);
-    put(j + kWidth, b, kWidth);
-    put(j + 2 * kWidth, c, kWidth);
-    put(j + 3 * kWidth, d, kWidth);
+/// sums[j] = the chain of terms of column j over the rows: `term(at, a, row)` adds one vector's terms to
+/// a, at(p) loading its columns of p. Rows are read in groups, so that memory is walked forwards.
+template <class Term>
+inline void column_chains(float* sums, Index rows, Index columns, Term term) {
+  constexpr Index kGroup = 4;
+  map(sums, columns, [](auto) { return set(0.0F); });
+  for (Index first_row = 0; first_row < rows; first_row += kGroup) {
+    const Index end = rows - first_row < kGroup ? rows : first_row + kGroup;
+    map(sums, columns, [&](auto at) {
+      V a = at(sums);
+      for (Index row = first_row; row < end; ++row) a = term(at, a, row);
+      return a;
+    });
   }
-  for (; j < columns; j += kWidth) {
-    V a = set(0.0F);
-    for (Index i = 0; i < rows; ++i) a = term(a, i, j, columns - j);
-    put(j, a, columns - j);
-  }
-}
-
-inline V row_load(const float* p, Index n) { return n >= kWidth ? load(p) : load(p, n); }
-inline void row_store(float* p, V x, Index n) {
-  if (n >= kWidth)
-    store(p, x);
-  else
-    store(p, x, n);
 }
 
 inline void column_sums(float* sums, const float* x, Index rows, Index columns, Index stride) {
-  for_columns(
-      rows, columns,
-      [&](V a, Index i, Index j, Index n) { return a + row_load(x + i * stride + j, n); },
-      [&](Index j, V a, Index n) { row_store(sums + j, a, n); });
+  column_chains(sums, rows, columns,
+                [&](auto at, V a, Index row) { return a + at(x + row * stride); });
 }
 
 inline void add_row(float* y, const float* x, Index c) { add(y, y, x, c); }
 
 inline void add_chunks(float* total, const float* chunks, Index count, Index columns,
                        Index stride) {
-  for_vectors(
-      columns,
-      [&](Index j) {
-        V a = load(total + j);
-        for (Index i = 0; i < count; ++i) a = a + load(chunks + i * stride + j);
-        store(total + j, a);
-      },
-      [&](Index j, Index n) {
-        V a = load(total + j, n);
-        for (Index i = 0; i < count; ++i) a = a + load(chunks + i * stride + j, n);
-        store(total + j, a, n);
-      });
+  map(total, columns, [&](auto at) {
+    V a = at(total);
+    for (Index i = 0; i < count; ++i) a = a + at(chunks + i * stride);
+    return a;
+  });
 }
 
 /// One head: 2 · half channels. Per pair, forward fma(0 - x1, s, x0 · c) and fma(x0, s, x1 · c);
@@ -77,7 +49,7 @@ inline void rotate_head(float* out, const float* in, const float* cosine, const 
     const V a = even(low, high), b = odd(low, high);
     const V x = kBackward ? fma(b, s, a * c) : fma(set(0.0F) - b, s, a * c);
     const V y = kBackward ? fma(set(0.0F) - a, s, b * c) : fma(a, s, b * c);
-    V turned_low = zip_low(x, y), turned_high = zip_high(x, y);
+    V turned_low = interleave_low(x, y), turned_high = interleave_high(x, y);
     if (kBackward) {
       turned_low = (whole ? load(q) : load(q, n)) + turned_low;
       turned_high = (whole ? load(q + kWidth) : load(q + kWidth, n - kWidth)) + turned_high;

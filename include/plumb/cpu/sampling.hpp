@@ -3,8 +3,8 @@
 // A draw is a function of its row, its settings and its key (seed, step, sequence, token), and of
 // nothing else in the batch. Weights e^(z − max) are summed in blocks of 256 tokens (32 lanes, then
 // the butterfly), the block sums in order; the drawn token is the first at which the running sum
-// exceeds u · total, first over blocks, then inside one. u has 24 bits: below 6e-8 of a block's
-// distance probabilities are not resolved.
+// exceeds u · total, first over blocks, then inside one. u has 24 bits:
+// a token of probability below 6e-8 may be unreachable, or drawn a little too often.
 // What this is not: a change of the distribution that training sees. The log-probability given is that
 // of the unfiltered distribution, the bits of head_logprob_forward; with a filter on, samples no
 // longer follow it. Sources: Fan et al. 2018 (top-k); Holtzman et al. 2020 (top-p, nucleus).
@@ -76,8 +76,7 @@ inline void filter_weights(float* weights, const float* logits, Index v,
 /// keys (N).
 /// A row with a logit that is NaN or +infinity gives token 0 and logprob NaN.
 inline void sample_rows(Cpu device, std::int32_t* token, float* logprob, const float* logits,
-                        Index n, Index v, const SamplingSettings& settings,
-                        const SampleKey* keys) {
+                        Index n, Index v, const SamplingSettings& settings, const SampleKey* keys) {
   const SamplingTable& table = dispatch<SamplingTable>();
   const bool greedy = settings.temperature == 0.0F;
   const float scale = greedy ? 1.0F : 1.0F / settings.temperature;
@@ -93,8 +92,7 @@ inline void sample_rows(Cpu device, std::int32_t* token, float* logprob, const f
         logprob[i] = lse;
         continue;
       }
-      if (filtered)
-        filter_weights(weights.data(), row, v, settings, order.data(), kept.data());
+      if (filtered) filter_weights(weights.data(), row, v, settings, order.data(), kept.data());
       if (greedy) {
         token[i] = table.argmax(row, v);
       } else {

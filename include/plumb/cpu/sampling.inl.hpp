@@ -25,9 +25,7 @@ inline float sampling_block(const float* weights, Index n) {
   Lanes total = all_lanes(0.0F);
   for_lanes(
       n, [&](Index r, Index i) { total.v[r] = total.v[r] + load(weights + i); },
-      [&](Index r, Index i, Index left) {
-        total.v[r] = total.v[r] + load(weights + i, left);
-      });
+      [&](Index r, Index i, Index left) { total.v[r] = total.v[r] + load(weights + i, left); });
   return sum(total);
 }
 

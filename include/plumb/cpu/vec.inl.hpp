@@ -14,7 +14,7 @@ struct Lanes {
 
 inline Lanes all_lanes(float x) {
   Lanes lanes;
-  for (Index r = 0; r < kRegisters; ++r) lanes.v[r] = set(x);
+  PLUMB_UNROLL for (Index r = 0; r < kRegisters; ++r) lanes.v[r] = set(x);
   return lanes;
 }
 
@@ -24,8 +24,8 @@ template <class Body, class Tail>
 inline void for_lanes(Index n, Body body, Tail tail) {
   Index i = 0;
   for (; i + kLanes <= n; i += kLanes)
-    for (Index r = 0; r < kRegisters; ++r) body(r, i + r * kWidth);
-  for (Index r = 0; r < kRegisters; ++r) {
+    PLUMB_UNROLL_LANES for (Index r = 0; r < kRegisters; ++r) body(r, i + r * kWidth);
+  PLUMB_UNROLL_LANES for (Index r = 0; r < kRegisters; ++r) {
     const Index at = i + r * kWidth;
     if (n - at >= kWidth)
       body(r, at);
@@ -42,20 +42,18 @@ inline void for_vectors(Index n, Body body, Tail tail) {
   if (i < n) tail(i, n - i);
 }
 
-template <class Combine>
-inline float butterfly(const Lanes& lanes, Combine combine) {
-  float x[kLanes];
-  for (Index r = 0; r < kRegisters; ++r) store(x + r * kWidth, lanes.v[r]);
-  for (Index apart = kLanes / 2; apart > 0; apart /= 2)
-    for (Index l = 0; l < apart; ++l) x[l] = combine(x[l], x[l + apart]);
-  return x[0];
-}
 inline float sum(const Lanes& lanes) {
+  Lanes x = lanes;
+  PLUMB_UNROLL for (Index apart = kRegisters / 2; apart > 0; apart /= 2)
+    PLUMB_UNROLL for (Index r = 0; r < apart; ++r) x.v[r] = x.v[r] + x.v[r + apart];
   // + 0: a masked tail turns a lane's -0 into +0 on wide registers only; so the sum's -0 always.
-  return butterfly(lanes, [](float a, float b) { return a + b; }) + 0.0F;
+  return fold_sum(x.v[0]) + 0.0F;
 }
 inline float largest(const Lanes& lanes) {
-  return butterfly(lanes, [](float a, float b) { return a > b ? a : b; });
+  Lanes x = lanes;
+  PLUMB_UNROLL for (Index apart = kRegisters / 2; apart > 0; apart /= 2)
+    PLUMB_UNROLL for (Index r = 0; r < apart; ++r) x.v[r] = max(x.v[r], x.v[r + apart]);
+  return fold_max(x.v[0]);
 }
 
 /// to[c · to_stride + r] = from[r · from_stride + c] for kWidth values of r, those from `rows` on being

@@ -5,8 +5,8 @@
 // to nearest-even for |x| < 2^22; `power_of_two(n)` is 2^n for integral n in [-126, 127];
 // `exponent` and `mantissa` split a positive normal x = mantissa · 2^exponent, mantissa in [½, 1).
 // load/store/keep with a count touch the first n lanes only (n may exceed the width, or be ≤ 0); lanes
-// not loaded or kept are zero. `even` and `odd` take every second lane of a followed by b; `zip_low`
-// and `zip_high` put them back: the halves of a0 b0 a1 b1 ….
+// not loaded or kept are zero. `even` and `odd` take every second lane of a followed by b; `interleave_low`
+// and `interleave_high` put them back: the halves of a0 b0 a1 b1 ….
 
 using V = __m256;
 using Mask = __m256;
@@ -49,15 +49,19 @@ inline V in_quarters_0213(V x) {
 }
 inline V even(V a, V b) { return in_quarters_0213(_mm256_shuffle_ps(a, b, 0x88)); }
 inline V odd(V a, V b) { return in_quarters_0213(_mm256_shuffle_ps(a, b, 0xDD)); }
-inline V zip_low(V a, V b) {
-  return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x20);
-}
-inline V zip_high(V a, V b) {
-  return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x31);
-}
 inline V interleave_low(V a, V b) {
   return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x20);
 }
 inline V interleave_high(V a, V b) {
   return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x31);
+}
+inline float fold_sum(V x) {
+  __m128 y = _mm256_castps256_ps128(x) + _mm256_extractf128_ps(x, 1);
+  y = y + _mm_movehl_ps(y, y);
+  return _mm_cvtss_f32(_mm_add_ss(y, _mm_movehdup_ps(y)));
+}
+inline float fold_max(V x) {
+  __m128 y = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+  y = _mm_max_ps(y, _mm_movehl_ps(y, y));
+  return _mm_cvtss_f32(_mm_max_ss(y, _mm_movehdup_ps(y)));
 }

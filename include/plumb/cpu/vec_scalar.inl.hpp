@@ -33,7 +33,7 @@ inline V mantissa(V x) {
 }
 inline V even(V a, V) { return a; }
 inline V odd(V, V b) { return b; }
-inline V zip_low(V a, V) { return a; }
-inline V zip_high(V, V b) { return b; }
 inline V interleave_low(V a, V) { return a; }
 inline V interleave_high(V, V b) { return b; }
+inline float fold_sum(V x) { return x; }
+inline float fold_max(V x) { return x; }

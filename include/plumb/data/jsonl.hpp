@@ -3,8 +3,9 @@
 //   candidates  {"id","prompt","responses":[…],"finished":[…],"model","sampling":{…}}
 //   rankings    {"id","prompt","group","responses":[…],"finished":[…],"ranking":[[2],[0],[1,3]],
 //                "annotator","labeller","time","shown":[…]}: 0-based groups, best first
-//   rankings of others, told apart line by line: OpenAssistant {"tree","prompt","ranked":[best first]},
-//     PandaLM {"prompt","response1","response2","votes":[0 tie, 1, 2, …]}, pairs as in hh-rlhf
+//   rankings of others, told apart line by line: OpenAssistant
+//     {"tree","prompt","ranked":[best first]}, PandaLM
+//     {"prompt","response1","response2","votes":[0 tie, 1, 2, …]}, pairs as in hh-rlhf
 //     {"prompt","chosen","rejected"}
 //   prompts {"prompt"} · demonstrations {"prompt","completion"}
 //
@@ -314,8 +315,8 @@ void write_jsonl(const std::string& path, const std::vector<Record>& records,
 class JsonlAppender {
  public:
   /// Opens or creates the file. A last line that a crash cut short is removed (see discarded());
-  /// a whole one that only lacks its newline gets it. DataError if the file is not JSON Lines, IoError
-  /// if another program adds to it.
+  /// a whole one that only lacks its newline gets it. DataError if the file is not JSON Lines,
+  /// IoError if another program adds to it.
   explicit JsonlAppender(std::string path, Where where = Where::here())
       : path_(std::move(path)),
         fd_(::open(path_.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666)) {
@@ -347,15 +348,16 @@ class JsonlAppender {
   /// Bytes of an incomplete last line that opening the file removed.
   Index discarded() const { return discarded_; }
 
-  /// Adds one line and waits until it is on disk. IoError if that fails; then the file is as before.
+  /// Adds one line and waits until it is on disk. IoError if that fails; then the file is as
+  /// before.
   void append(const Json& json, Where where = Where::here()) {
     const off_t before = size_;
     add(detail::json_line(json), where);
     undo_.push_back(before);
   }
 
-  /// Removes the last line that this object added, for good; false if there is none left. IoError if
-  /// someone else has written to the file meanwhile.
+  /// Removes the last line that this object added, for good; false if there is none left. IoError
+  /// if someone else has written to the file meanwhile.
   bool undo(Where where = Where::here()) {
     if (undo_.empty()) return false;
     struct stat status {};

@@ -1,8 +1,8 @@
 // Records of the loop: demonstrations, candidate responses to a prompt, and rankings of them.
 //
-// A ranking is a rank per response: 0 is best, equal ranks are ties, -1 is unranked. Agreement between
-// two rankings is taken over the responses that both rank. What this is not: a file format; see
-// data/jsonl.hpp.
+// A ranking is a rank per response: 0 is best, equal ranks are ties, -1 is unranked. Agreement
+// between two rankings is taken over the responses that both rank. What this is not: a file format;
+// see data/jsonl.hpp.
 #pragma once
 
 #include <plumb/core/check.hpp>
@@ -48,8 +48,8 @@ struct Demonstration {
   std::string prompt, completion;
 };
 
-/// Ranks (k) of 0-based groups, best group first; what no group names is -1. DataError if a group is
-/// empty or an index is outside 0 … k - 1 or named twice.
+/// Ranks (k) of 0-based groups, best group first; what no group names is -1. DataError if a group
+/// is empty or an index is outside 0 … k - 1 or named twice.
 inline std::vector<int> ranks_from_groups(std::span<const std::vector<int>> groups, std::size_t k,
                                           Where where = Where::here()) {
   std::vector<int> rank(k, -1);
@@ -80,8 +80,8 @@ inline std::vector<std::vector<int>> groups_from_ranks(std::span<const int> rank
 }
 
 /// Ranks (k) from what a person types: 1-based numbers, best first, `=` between ties, such as
-/// "3 1 2=4"; commas and `>` also separate; a part of the responses may be named. DataError names the
-/// word that is wrong.
+/// "3 1 2=4"; commas and `>` also separate; a part of the responses may be named. DataError names
+/// the word that is wrong.
 inline std::vector<int> parse_order(std::string_view text, std::size_t k,
                                     Where where = Where::here()) {
   const auto bad = [&](const std::string& what) {
@@ -143,8 +143,8 @@ void for_each_common_pair(std::span<const int> a, std::span<const int> b, Where 
 
 }  // namespace detail
 
-/// Kendall's tau-b over the responses that both rank: (C - D) / sqrt((P - ties in a)(P - ties in b)).
-/// NaN where it is undefined: no common pair, or one side ties all of them.
+/// Kendall's tau-b over the responses that both rank: (C - D) / sqrt((P - ties in a)(P - ties in
+/// b)). NaN where it is undefined: no common pair, or one side ties all of them.
 inline double kendall_tau_b(std::span<const int> a, std::span<const int> b,
                             Where where = Where::here()) {
   Index difference = 0, untied_a = 0, untied_b = 0;
@@ -158,8 +158,8 @@ inline double kendall_tau_b(std::span<const int> a, std::span<const int> b,
          std::sqrt(static_cast<double>(untied_a) * static_cast<double>(untied_b));
 }
 
-/// Share of the common pairs on which two rankings agree: the same order, or a tie in both, counts 1;
-/// a tie in one only counts ½. NaN if there is no common pair.
+/// Share of the common pairs on which two rankings agree: the same order, or a tie in both, counts
+/// 1; a tie in one only counts ½. NaN if there is no common pair.
 inline double pairwise_agreement(std::span<const int> a, std::span<const int> b,
                                  Where where = Where::here()) {
   Index pairs = 0, halves = 0;
@@ -171,8 +171,8 @@ inline double pairwise_agreement(std::span<const int> a, std::span<const int> b,
   return static_cast<double>(halves) / (2 * static_cast<double>(pairs));
 }
 
-/// The fold, 0 … folds - 1, of a group: a hash of its text and the seed, so that it depends neither on
-/// the order of the file nor on what else is in it. ShapeError unless folds ≥ 1.
+/// The fold, 0 … folds - 1, of a group: a hash of its text and the seed, so that it depends neither
+/// on the order of the file nor on what else is in it. ShapeError unless folds ≥ 1.
 inline int fold_of(std::string_view group, int folds, std::uint64_t seed,
                    Where where = Where::here()) {
   check(folds >= 1, "[fold_of] folds must be at least 1", where);

@@ -1,6 +1,8 @@
-// Plain text: files of stories separated by <|endoftext|>, and their openings, which serve as prompts.
+// Plain text: files of stories separated by <|endoftext|>, and their openings, which serve as
+// prompts.
 //
-// What this is not: a sentence splitter; an opening ends at the first . ! or ?, so "Mr. Fox" ends one.
+// What this is not: a sentence splitter; an opening ends at the first . ! or ?, so "Mr. Fox" ends
+// one.
 #pragma once
 
 #include <plumb/core/check.hpp>

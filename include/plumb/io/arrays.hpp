@@ -1,5 +1,5 @@
-// Named float arrays: what model files and checkpoints hold. What this is not: a tensor; there is no
-// device and no gradient here.
+// Named float arrays: what model files and checkpoints hold. What this is not: a tensor; there is
+// no device and no gradient here.
 #pragma once
 
 #include <plumb/core/check.hpp>

@@ -1,9 +1,9 @@
 // Checkpoints: a safetensors file that is replaced as a whole and knows when it is damaged.
 //
-// Its metadata holds `format` (plumb-checkpoint-1), `checksum` (16 hexadecimal digits over all other
-// metadata, then every array's name, shape and data, in file order) and the caller's own strings, such
-// as the trainer's state as JSON. Any safetensors reader opens it. What this is not: a rotation
-// policy; how many checkpoints to keep is the caller's affair.
+// Its metadata holds `format` (plumb-checkpoint-1), `checksum` (16 hexadecimal digits over all
+// other metadata, then every array's name, shape and data, in file order) and the caller's own
+// strings, such as the trainer's state as JSON. Any safetensors reader opens it. What this is not:
+// a rotation policy; how many checkpoints to keep is the caller's affair.
 #pragma once
 
 #include <plumb/core/check.hpp>
@@ -50,8 +50,8 @@ inline std::string checkpoint_checksum(const std::map<std::string, std::string>&
 
 }  // namespace detail
 
-/// Replaces PATH by a checkpoint, atomically: if anything fails (IoError), the previous one is whole.
-/// ShapeError if metadata uses the reserved keys `format` or `checksum`.
+/// Replaces PATH by a checkpoint, atomically: if anything fails (IoError), the previous one is
+/// whole. ShapeError if metadata uses the reserved keys `format` or `checksum`.
 inline void write_checkpoint(const std::string& path, std::span<const NamedArray> arrays,
                              std::map<std::string, std::string> metadata = {},
                              Where where = Where::here()) {
@@ -62,8 +62,8 @@ inline void write_checkpoint(const std::string& path, std::span<const NamedArray
   write_safetensors(path, arrays, metadata, where);
 }
 
-/// Reads a checkpoint. DataError if it is truncated, altered in any bit that carries meaning, or not a
-/// checkpoint at all.
+/// Reads a checkpoint. DataError if it is truncated, altered in any bit that carries meaning, or
+/// not a checkpoint at all.
 inline Checkpoint read_checkpoint(const std::string& path, Where where = Where::here()) {
   Safetensors file;
   try {

@@ -1,9 +1,9 @@
 // Whole files: reading one, and replacing one so that a reader, a crash or a full disk never meets
 // half of it.
 //
-// write_atomically: write PATH.tmp, check every write, fsync, rename over PATH, fsync the directory.
-// Until the rename the previous file is whole; after the last fsync the new one survives a power cut.
-// What this is not: a lock. Two processes writing one PATH at once share PATH.tmp.
+// write_atomically: write PATH.tmp, check every write, fsync, rename over PATH, fsync the
+// directory. Until the rename the previous file is whole; after the last fsync the new one survives
+// a power cut. What this is not: a lock. Two processes writing one PATH at once share PATH.tmp.
 #pragma once
 
 #include <plumb/core/check.hpp>

@@ -1,14 +1,14 @@
 // llama2.c model files (version 0): seven int32 sizes, then float32 arrays in a fixed order.
 //
 //   dim, hidden, layers, heads, kv_heads, vocab (negative: the head is not tied), seq_len
-//   embedding (V, C) · norm1 of all layers · query, key, value, projection, each of all layers · norm2
-//   of all layers · gate (w1), down (w2), up (w3), each of all layers · final_norm · RoPE cosines and
-//   sines (T, D/2) · head (V, C) unless tied
+//   embedding (V, C) · norm1 of all layers · query, key, value, projection, each of all layers ·
+//   norm2 of all layers · gate (w1), down (w2), up (w3), each of all layers · final_norm ·
+//   RoPE cosines and sines (T, D/2) · head (V, C) unless tied
 //
-// The RoPE tables are a legacy of the format: skipped on reading, computed anew on writing, in double
-// precision rounded once; the original exporter's differ in the last bit here and there. What this is
-// not: a reader of the quantised version 2 or of ggml.
-// Source: karpathy/llama2.c, run.c memory_map_weights() and export.py legacy_export().
+// The RoPE tables are a legacy of the format: skipped on reading, computed anew on writing, in
+// double precision rounded once; the original exporter's differ in the last bit here and there.
+// What this is not: a reader of the quantised version 2 or of ggml. Source: karpathy/llama2.c,
+// run.c memory_map_weights() and export.py legacy_export().
 #pragma once
 
 #include <plumb/core/check.hpp>
@@ -110,7 +110,8 @@ inline std::vector<float> llama_rope_tables(const LlamaFile& m) {
 
 }  // namespace detail
 
-/// Reads a llama2.c version 0 model. DataError unless the sizes make sense and give the file's size.
+/// Reads a llama2.c version 0 model. DataError unless the sizes make sense and give the file's
+/// size.
 inline LlamaFile read_llama(const std::string& path, Where where = Where::here()) {
   const std::string bytes = read_file(path, where);
   const auto bad = [&](const std::string& what) {
@@ -146,8 +147,8 @@ inline LlamaFile read_llama(const std::string& path, Where where = Where::here()
   return m;
 }
 
-/// Writes a llama2.c version 0 model, atomically. ShapeError if the sizes make no sense or an array is
-/// missing or of another shape.
+/// Writes a llama2.c version 0 model, atomically. ShapeError if the sizes make no sense or an array
+/// is missing or of another shape.
 inline void write_llama(const std::string& path, const LlamaFile& m, Where where = Where::here()) {
   const std::string complaint = detail::llama_complaint(m);
   if (!complaint.empty()) fail(str("[llama] cannot write ", path, ": ", complaint), where);

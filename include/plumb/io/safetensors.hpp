@@ -1,8 +1,8 @@
 // safetensors: an 8-byte header length, a JSON header, then the arrays' bytes without holes.
 //
-// Writes F32; reads F32, F16 and BF16, all into float. Every size and offset of the header is checked
-// against the file before use. What this is not: memory mapping, or a reader of integer arrays.
-// Source of the format: huggingface/safetensors, README "Format".
+// Writes F32; reads F32, F16 and BF16, all into float. Every size and offset of the header is
+// checked against the file before use. What this is not: memory mapping, or a reader of integer
+// arrays. Source of the format: huggingface/safetensors, README "Format".
 #pragma once
 
 #include <plumb/core/check.hpp>
@@ -221,8 +221,8 @@ inline Safetensors read_safetensors(const std::string& path, Where where = Where
   return detail::SafetensorsReader(bytes, path, where).read();
 }
 
-/// Writes float arrays and string metadata, atomically, in the order given. ShapeError if an array's
-/// data does not match its shape or two share a name; IoError if the disk refuses.
+/// Writes float arrays and string metadata, atomically, in the order given. ShapeError if an
+/// array's data does not match its shape or two share a name; IoError if the disk refuses.
 inline void write_safetensors(const std::string& path, std::span<const NamedArray> arrays,
                               const std::map<std::string, std::string>& metadata = {},
                               Where where = Where::here()) {

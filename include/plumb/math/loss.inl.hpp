@@ -19,13 +19,11 @@ inline PpoTerm ppo_policy_term(float logprob, float old_logprob, float advantage
                                const PpoClip& clip) {
   PpoTerm term;
   const float difference = logprob - old_logprob;
-  const float limit =
-      clip.log_ratio_limit > 0.0F ? clip.log_ratio_limit : __builtin_inff();
+  const float limit = clip.log_ratio_limit > 0.0F ? clip.log_ratio_limit : __builtin_inff();
   term.delta = min(limit, max(-limit, difference));
   term.ratio = exp(term.delta);
   const float inner = -advantage * term.ratio;
-  const float outer =
-      -advantage * min(1.0F + clip.high, max(1.0F - clip.low, term.ratio));
+  const float outer = -advantage * min(1.0F + clip.high, max(1.0F - clip.low, term.ratio));
   term.clipped = outer > inner;
   term.value = term.clipped ? outer : inner;
   term.derivative = term.clipped || abs(difference) > limit ? 0.0F : inner;
@@ -37,7 +35,7 @@ inline PpoTerm ppo_policy_term(float logprob, float old_logprob, float advantage
 }
 
 /// e^delta − 1 − delta: Schulman's k3, never negative. Near 0, where the difference would cancel, by
-/// its Taylor series (nine terms: relative error below 1e-9 for |delta| < ½).
+/// its Taylor series (eight corrections: relative error below 1e-9 for |delta| < ½).
 inline double kl_k3(double delta, double ratio) {
   if (delta > 0.5 || delta < -0.5) return ratio - 1.0 - delta;
   double series = 1.0;

@@ -23,6 +23,9 @@ struct Epilogue {
 /// Keys per block of the online softmax; blocks are aligned to absolute position 0.
 inline constexpr Index kKeyBlock = 32;
 
+/// Largest head size that attention kernels take.
+inline constexpr Index kMaxHeadSize = 256;
+
 /// Heads of an attention layer: query head h reads key/value head h / (heads / kv_heads).
 struct AttentionShape {
   Index heads, kv_heads, head_size;

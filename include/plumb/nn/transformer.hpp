@@ -196,6 +196,9 @@ class Transformer {
     if (c.channels % c.heads != 0)
       fail<DataError>(str("[transformer] ", c.channels, " channels do not split into ", c.heads,
                           " heads"));
+    if (c.head_size() > kMaxHeadSize)
+      fail<DataError>(str("[transformer] heads of ", c.head_size(), " channels; at most ",
+                          kMaxHeadSize));
     if (c.kv_heads < 1 || c.heads % c.kv_heads != 0)
       fail<DataError>(str("[transformer] ", c.heads, " heads do not share ", c.kv_heads,
                           " key/value heads evenly"));

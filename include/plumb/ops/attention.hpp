@@ -21,6 +21,8 @@ Tensor<D> attention(const Tensor<D>& q, const Tensor<D>& k, const Tensor<D>& v,
     fail(str("[attention] q ", q.shape(), ", k ", k.shape(), ", v ", v.shape(), " do not fit ",
              shape.heads, " heads over ", shape.kv_heads, " key/value heads of ", shape.head_size),
          where);
+  if (shape.head_size > kMaxHeadSize)
+    fail(str("[attention] the head size ", shape.head_size, " exceeds ", kMaxHeadSize), where);
   auto y = Tensor<D>::empty(q.shape());
   auto lse = Tensor<D>::empty({n, shape.heads});
   attention_forward(D{}, y.data(), lse.data(), q.data(), k.data(), v.data(), offsets.data(),

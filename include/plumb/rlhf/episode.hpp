@@ -75,6 +75,17 @@ struct EpisodeBatch {
   }
 };
 
+/// Exact full-vocabulary KL(policy‖reference), nats, at rows of hidden states of the two: (N).
+template <class D>
+Tensor<D> row_kl(const Model<D>& policy, const Tensor<D>& rows, const Model<D>& reference,
+                 const Tensor<D>& ref_rows, float temperature) {
+  auto kl = Tensor<D>::empty({rows.dim(0)});
+  head_kl_forward(D{}, kl.data(), rows.data(), policy.transformer().head().data(), rows.dim(1),
+                  ref_rows.data(), reference.transformer().head().data(), ref_rows.dim(1),
+                  rows.dim(0), policy.config().vocab, 1.0F / temperature);
+  return kl;
+}
+
 /// Mean negative log-likelihood of sequences, nats per predicted token (each token but the first of
 /// its sequence). exp of it is the perplexity.
 template <class D>
@@ -85,6 +96,7 @@ double mean_nll(const Model<D>& model, const std::vector<Tokens>& sequences) {
     PackedBatch packed;
     Tokens rows, targets;
     for (; i < end; ++i) {
+      require_readable(model.config(), sequences[i], "nll", "sequence", i);
       for (std::size_t t = 0; t + 1 < sequences[i].size(); ++t) {
         rows.push_back(static_cast<std::int32_t>(packed.tokens.size() + t));
         targets.push_back(sequences[i][t + 1]);

@@ -14,7 +14,9 @@
 #include <plumb/rlhf/gae.hpp>
 #include <plumb/rlhf/kl.hpp>
 
+#include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <functional>
 #include <optional>
 #include <string>
@@ -92,9 +94,11 @@ class PpoTrainer {
 
   /// One iteration on a list of prompts. Returns its metrics; those named time/ are seconds.
   Metrics step(const std::vector<Tokens>& prompts) {
+    check<DataError>(!prompts.empty(), "[ppo] there are no prompts");
     metrics_.clear();
     auto episodes = timed("time/sample", [&] { return collect(prompts); });
     timed("time/evaluate", [&] { evaluate(episodes); });
+    require_finite(episodes);
     timed("time/score", [&] { set_scores(episodes); });
     shape(episodes);
     timed("time/update", [&] { update(episodes); });
@@ -161,10 +165,7 @@ class PpoTrainer {
       const auto ref_rows = embedding(reference_.transformer()(batch.batch), batch.rows);
       const auto ref =
           head_logprob(ref_rows, reference_.transformer().head(), batch.targets, temperature);
-      auto kl = Tensor<D>::empty({rows.dim(0)});
-      head_kl_forward(D{}, kl.data(), rows.data(), policy_.transformer().head().data(), rows.dim(1),
-                      ref_rows.data(), reference_.transformer().head().data(), ref_rows.dim(1),
-                      rows.dim(0), policy_.config().vocab, 1.0F / temperature);
+      const auto kl = row_kl(policy_, rows, reference_, ref_rows, temperature);
       const auto value = values(hidden, batch);
       const auto ref_host = ref.logprob.to_vector(), kl_host = kl.to_vector(),
                  value_host = value.to_vector();
@@ -188,6 +189,24 @@ class PpoTrainer {
     if (value_model_ == nullptr) return policy_.scalar(embedding(policy_hidden, batch.value_rows));
     return value_model_->scalar(
         embedding(value_model_->transformer()(batch.batch), batch.value_rows));
+  }
+
+  // A NaN here would surface as a loss of NaN advantages: find the op that made it.
+  void require_finite(std::vector<Episode>& episodes) const {
+    const auto finite = [](const std::vector<float>& values) {
+      return std::all_of(values.begin(), values.end(), [](float x) { return std::isfinite(x); });
+    };
+    for (const Episode& e : episodes) {
+      if (finite(e.logprobs) && finite(e.ref_logprobs) && finite(e.values)) continue;
+      std::string what = "log-probabilities or values are not finite";
+      try {
+        const CheckFinite name_the_op;
+        evaluate(episodes);
+      } catch (const NumericError& error) {
+        what = error.what();
+      }
+      throw NumericError(str("[ppo] iteration ", iteration_, ", evaluation: ", what));
+    }
   }
 
   void set_scores(std::vector<Episode>& episodes) const {
@@ -406,7 +425,7 @@ class PpoTrainer {
   void report(const Totals& all, const Totals& first, Index epochs, float lr) {
     const double n = all.steps;
     const PolicyStats& p = all.policy;
-    const double ratio = p.ratio / n;
+    const double ratio = p.ratio / p.weight;  // exactly 1 if every ratio is
     const double returns_var =
         all.value.returns_squared / n - all.value.returns_mean / n * (all.value.returns_mean / n);
     metrics_.insert(
@@ -422,7 +441,7 @@ class PpoTrainer {
           returns_var > 0 ? 1.0 - all.value.error / n / returns_var : 0.0},
          {"val/mean", all.value.mean / n},
          {"val/ratio", ratio},
-         {"val/ratio_var", std::max(p.ratio_squared / n - ratio * ratio, 0.0)},
+         {"val/ratio_var", std::max(p.ratio_squared / p.weight - ratio * ratio, 0.0)},
          {"val/ratio_first_minibatch", first.policy.ratio / first.policy.weight},
          {"val/ratio_first_minibatch_max_deviation", first.policy.ratio_max_deviation},
          {"grad_norm", all.grad_norm / n},

@@ -40,7 +40,10 @@ std::vector<float> reward_scores(const Model<D>& model, const std::vector<Tokens
   const auto length = [&](std::size_t i) { return static_cast<Index>(sequences[i].size()); };
   detail::for_token_runs(sequences.size(), kForwardTokens, length, [&](std::size_t i, std::size_t end) {
     PackedBatch packed;
-    for (; i < end; ++i) packed.add(sequences[i]);
+    for (; i < end; ++i) {
+      require_readable(model.config(), sequences[i], "reward", "sequence", i);
+      packed.add(sequences[i]);
+    }
     for (const float score : detail::score_packed(model, packed).to_vector()) scores.push_back(score);
   });
   return scores;
@@ -84,8 +87,11 @@ template <class D>
 void reward_train(Model<D>& model, const std::vector<RankedPrompt>& prompts,
                   const RewardConfig& config, const UpdateCallback& after_update = {}) {
   std::vector<const RankedPrompt*> decided;
-  for (const RankedPrompt& prompt : prompts)
-    if (decided_pairs(prompt) > 0) decided.push_back(&prompt);
+  for (std::size_t i = 0; i < prompts.size(); ++i) {
+    for (const Tokens& sequence : prompts[i].sequences)
+      require_readable(model.config(), sequence, "reward", "prompt", i);
+    if (decided_pairs(prompts[i]) > 0) decided.push_back(&prompts[i]);
+  }
   check<DataError>(!decided.empty(), "[reward] no ranking decides between two responses");
   const auto count = static_cast<Index>(decided.size());
   const Index per_epoch = (count + config.batch - 1) / config.batch;

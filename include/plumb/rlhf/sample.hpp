@@ -3,7 +3,7 @@
 // Sequences of any length run together: a finished one leaves its cache slot and the next enters. A
 // prompt is read once, into a slot of its own, and copied to each of its responses. A token's random
 // number is keyed by (seed, step, response, token), and a row's bits do not depend on the rows beside
-// it, so neither the number of slots nor the order of prompts changes any response; and the log-prob
+// it, so neither the number of slots nor what else runs changes any response; and the log-prob
 // recorded with a token is bitwise the one that the training forward computes for it.
 // Not here: beam search, repetition penalties (they sample from another distribution than is trained).
 #pragma once
@@ -31,6 +31,22 @@ struct SampleOptions {
   Index slots = 64;             ///< sequences that run together
   std::function<void(Index done, Index total)> progress;  ///< after each finished response; optional
 };
+
+/// DataError unless a model of this configuration can read the tokens and `room` more: `what` number
+/// `i` of operation `op` is what the message names.
+inline void require_readable(const TransformerConfig& config, std::span<const std::int32_t> tokens,
+                             const char* op, const char* what, std::size_t i, Index room = 0) {
+  const auto length = static_cast<Index>(tokens.size());
+  if (length + room > config.context)
+    fail<DataError>(str("[", op, "] ", what, " ", i, " has ", length, " tokens; the context holds ",
+                        config.context, room > 0 ? ", the response included" : "",
+                        ". HINT: shorten the ", what));
+  for (const std::int32_t token : tokens)
+    if (token < 0 || token >= config.vocab)
+      fail<DataError>(str("[", op, "] ", what, " ", i, " has token ", token,
+                          ", outside the vocabulary of ", config.vocab,
+                          ". HINT: is this the model's own tokenizer?"));
+}
 
 /// One sampled response.
 struct Response {
@@ -78,19 +94,10 @@ class Sampler {
   Index longest_prompt() const {
     std::size_t longest = 0;
     for (std::size_t i = 0; i < prompts_.size(); ++i) {
-      const std::size_t length = prompts_[i].size();
-      if (length == 0)
+      if (prompts_[i].empty())
         fail<DataError>(str("[sample] prompt ", i, " is empty. HINT: begin it with the BOS token"));
-      const Index room = model_.config().context - static_cast<Index>(length);
-      if (room < 1)
-        fail<DataError>(str("[sample] prompt ", i, " has ", length, " tokens; the context holds ",
-                            model_.config().context, ". HINT: shorten the prompt"));
-      for (const std::int32_t token : prompts_[i])
-        if (token < 0 || token >= vocab_)
-          fail<DataError>(str("[sample] prompt ", i, " has token ", token,
-                              ", outside the vocabulary of ", vocab_,
-                              ". HINT: is this the model's own tokenizer?"));
-      longest = std::max(longest, length);
+      require_readable(model_.config(), prompts_[i], "sample", "prompt", i, 1);
+      longest = std::max(longest, prompts_[i].size());
     }
     return static_cast<Index>(longest);
   }
@@ -213,8 +220,8 @@ std::vector<Response> sample(const Model<D>& model, const std::vector<Tokens>& p
                              const SampleOptions& options) {
   check(options.responses >= 1 && options.max_new_tokens >= 1 && options.slots >= 1,
         "[sample] responses, max_new_tokens and slots must be at least 1");
-  check(options.sampling.temperature >= 0 && options.sampling.top_p > 0 &&
-            options.sampling.top_k >= 0,
+  check(options.sampling.temperature >= 0 && options.sampling.top_k >= 0 &&
+            options.sampling.top_p > 0 && options.sampling.top_p <= 1,
         "[sample] expected temperature ≥ 0, top_k ≥ 0 and top_p in (0, 1]");
   if (prompts.empty()) return {};
   return detail::Sampler<D>(model, prompts, options).run();

@@ -62,7 +62,8 @@ float sft_gradient(const Model<D>& model, std::span<const Example* const> exampl
 /// Called after each update: its number, how many there are, its loss (nats per token).
 using UpdateCallback = std::function<void(Index update, Index total, float loss)>;
 
-/// Trains the model on the examples. DataError if one has no prompt token or no completion.
+/// Trains the model on the examples. DataError if one has no prompt token or no
+/// completion, or the model cannot read it.
 template <class D>
 void sft_train(Model<D>& model, const std::vector<Example>& examples, const SftConfig& config,
                const UpdateCallback& after_update = {}) {
@@ -71,9 +72,9 @@ void sft_train(Model<D>& model, const std::vector<Example>& examples, const SftC
     const Example& e = examples[i];
     if (e.prompt.empty() || e.completion.empty())
       fail<DataError>(str("[sft] example ", i, " has no prompt token or no completion token"));
-    if (static_cast<Index>(e.prompt.size() + e.completion.size()) > model.config().context)
-      fail<DataError>(str("[sft] example ", i, " has ", e.prompt.size() + e.completion.size(),
-                          " tokens; the context holds ", model.config().context));
+    Tokens sequence = e.prompt;
+    sequence.insert(sequence.end(), e.completion.begin(), e.completion.end());
+    require_readable(model.config(), sequence, "sft", "example", i);
   }
   const auto count = static_cast<Index>(examples.size());
   const Index per_epoch = (count + config.batch - 1) / config.batch;

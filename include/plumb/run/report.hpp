@@ -242,7 +242,7 @@ class Report {
 
  private:
   // The drawing's size and its plot area, in SVG units: about one CSS pixel on a phone.
-  static constexpr double kWidth = 420, kHeight = 240, kLeft = 56, kRight = 408, kTop = 10,
+  static constexpr double kWidth = 420, kHeight = 240, kLeft = 68, kRight = 408, kTop = 10,
                           kBottom = 196;
   static constexpr std::size_t kMostPoints = 500;
 

@@ -1,12 +1,12 @@
 // SentencePieceTokenizer: llama2.c's tokenizer files and its exact ids.
 //
 // Encoding: a space is put before a non-empty text; each UTF-8 character becomes its piece, or its
-// bytes (id = byte + 3) if it has none; then the adjacent pair whose joined piece has the highest score
-// is merged, the leftmost on ties, until no pair joins. llama2.c rescans all pairs after each merge,
-// O(n²); here the pairs wait in a heap and the symbols in a linked list, O(n log n), for the same ids.
-// What this is not: the SentencePiece library; there is no normalisation. A zero byte, which ends the
-// text in llama2.c, is an ordinary byte here.
-// Source: karpathy/llama2.c, run.c build_tokenizer(), encode() and decode().
+// bytes (id = byte + 3) if it has none; then the adjacent pair whose joined piece has the highest
+// score is merged, the leftmost on ties, until no pair joins. llama2.c rescans all pairs after each
+// merge, O(n²); here the pairs wait in a heap and the symbols in a linked list, O(n log n), for the
+// same ids. What this is not: the SentencePiece library; there is no normalisation. A zero byte,
+// which ends the text in llama2.c, is an ordinary byte here. Source: karpathy/llama2.c, run.c
+// build_tokenizer(), encode() and decode().
 #pragma once
 
 #include <plumb/core/check.hpp>
@@ -30,8 +30,9 @@ class SentencePieceTokenizer final : public Tokenizer {
  public:
   static constexpr std::int32_t kBos = 1, kEos = 2, kFirstByte = 3;
 
-  /// Reads a tok*.bin file of `vocab` pieces: int32 longest piece, then for each piece float32 score,
-  /// int32 length and its bytes. DataError if the file is anything else, IoError if unreadable.
+  /// Reads a tok*.bin file of `vocab` pieces: int32 longest piece, then for each piece float32
+  /// score, int32 length and its bytes. DataError if the file is anything else, IoError if
+  /// unreadable.
   SentencePieceTokenizer(const std::string& path, Index vocab, Where where = Where::here())
       : name_(path.substr(path.rfind('/') + 1)) {
     const std::string file = read_file(path, where);
@@ -97,9 +98,9 @@ class SentencePieceTokenizer final : public Tokenizer {
     return symbols;
   }
 
-  /// Text of a whole sequence. A leading BOS prints nothing and takes the next piece's leading space
-  /// with it, as in llama2.c; so encode() after a BOS comes back exactly, and a response decoded by
-  /// itself keeps its space. BOS and EOS print nothing elsewhere either.
+  /// Text of a whole sequence. A leading BOS prints nothing and takes the next piece's leading
+  /// space with it, as in llama2.c; so encode() after a BOS comes back exactly, and a response
+  /// decoded by itself keeps its space. BOS and EOS print nothing elsewhere either.
   std::string decode(std::span<const std::int32_t> tokens) const override {
     std::string out;
     std::int32_t previous = -1;

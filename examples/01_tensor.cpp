@@ -1,0 +1,72 @@
+// Tensors, the tape and one gradient, checked by hand.
+//
+// Shows: a tensor's shape and views; a forward pass recorded by a tape; backward; the same op called
+// as a bare kernel; what an error says. Not: a model, an optimizer.
+//
+// Prints:
+#include <plumb/plumb.hpp>
+
+#include <cmath>
+#include <cstdio>
+
+using namespace plumb;
+
+// One neuron on three inputs: Σ tanh(x·w + b) over the rows of x (N, 3), w (1, 3), b (1) -> ().
+static Tensor<Cpu> forward(const Tensor<Cpu>& x, const Tensor<Cpu>& w, const Tensor<Cpu>& b) {
+  const auto y = plumb::tanh(linear(x, w, b)).reshape({x.dim(0)});
+  const auto ones = Tensor<Cpu>::from(std::vector<float>(static_cast<std::size_t>(x.dim(0)), 1.0F),
+                                      {x.dim(0)});
+  return weighted_sum(y, ones);
+}
+
+int main() {
+  // A tensor is a shape and contiguous memory. Copies and views share that memory.
+  const auto x = Tensor<Cpu>::from({1, 2, 3, 4, 5, 6}, {2, 3});
+  const auto second = x.rows(1, 2);
+  std::printf("x is %s; its second row is %s and begins with %g\n", str(x.shape()).c_str(),
+              str(second.shape()).c_str(), static_cast<double>(second.data()[0]));
+
+  const auto w = Tensor<Cpu>::from({0.1F, -0.2F, 0.15F}, {1, 3});
+  const auto b = Tensor<Cpu>::from({0.05F}, {1});
+
+  // No tape in scope: the ops compute and record nothing.
+  const float value = forward(x, w, b).item();
+
+  // In the scope of a tape, ops that read a tensor with a gradient record how to go back.
+  w.set_requires_grad(true);
+  {
+    Tape tape;
+    tape.backward(forward(x, w, b));
+  }
+  std::printf("f = %.6f\n", static_cast<double>(value));
+
+  // The gradient against the slope between two points near w.
+  bool right = true;
+  for (Index i = 0; i < w.size(); ++i) {
+    const float step = 1e-3F, here = w.data()[i];
+    w.data()[i] = here + step;
+    const double above = forward(x, w, b).item();
+    w.data()[i] = here - step;
+    const double below = forward(x, w, b).item();
+    w.data()[i] = here;
+    const double slope = (above - below) / (2.0 * static_cast<double>(step));
+    const double gradient = w.grad()[i];
+    std::printf("df/dw%d = %.5f by the tape, %.5f by differences\n", static_cast<int>(i), gradient,
+                slope);
+    right = right && std::abs(gradient - slope) < 1e-3;
+  }
+
+  // An op is a check, an allocation and a kernel; the kernel is a plain function of pointers and sizes.
+  float y[2];
+  kernels::matmul(Cpu{}, y, x.data(), w.data(), 2, 1, 3, Form::NT);
+  std::printf("x·w by the bare kernel: %.2f %.2f\n", static_cast<double>(y[0]),
+              static_cast<double>(y[1]));
+
+  try {
+    linear(x, Tensor<Cpu>::zeros({4, 2}));
+    right = false;
+  } catch (const ShapeError& error) {
+    std::printf("a mistake: %s\n", error.what());
+  }
+  return right ? 0 : 1;
+}

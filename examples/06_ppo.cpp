@@ -1,0 +1,86 @@
+// PPO: a policy learns to score, and pays for every step it takes away from where it began.
+//
+// Shows: PpoTrainer with a score given by a rule (friendly words), the penalty on the KL divergence from
+// the reference, and the numbers to watch. The ratio of the first minibatch is exactly 1: the
+// log-probabilities recorded while sampling are, bit for bit, those of the training forward. Not:
+// RLHF; the rule is known, so no reward model stands between it and the policy (see 07_rlhf.cpp).
+//
+// Prints:
+#include "stories.hpp"
+
+#include <cstdio>
+
+using namespace plumb;
+
+// The rule: how many of these words a response holds, each counted once.
+static float friendly(const std::string& text) {
+  float score = 0;
+  for (const char* word : {"happy", "smile", "fun", "friend", "love", "play", "hug", "thank"})
+    score += text.find(word) != std::string::npos ? 1.0F : 0.0F;
+  return score;
+}
+
+static double mean_score(const Model<Cpu>& model, const Tokenizer& tokenizer,
+                         const std::vector<Tokens>& prompts, const SampleOptions& options) {
+  double total = 0;
+  const auto responses = sample(model, prompts, options);
+  for (std::size_t i = 0; i < responses.size(); ++i) {
+    const std::string text = decode(tokenizer, prompts[i], responses[i].tokens);
+    total += static_cast<double>(friendly(text));
+    if (i < 2) std::printf("  %s |%s\n", tokenizer.decode(prompts[i]).c_str(), text.c_str());
+  }
+  return total / static_cast<double>(responses.size());
+}
+
+static double value_of(const Metrics& metrics, std::string_view name) {
+  for (const auto& [key, value] : metrics)
+    if (key == name) return value;
+  fail(str("no metric is named ", name));
+}
+
+int main() {
+  const Model<Cpu> reference = load_model(kData + "stories260K.bin");
+  const SentencePieceTokenizer tokenizer(kData + "tok512.bin", reference.config().vocab);
+  Model<Cpu> policy = reference.clone(ScalarHead::Value);  // the value function shares the trunk
+
+  const auto prompts = openings(tokenizer, "tinystories_train.txt", 512);
+  const auto held_out = openings(tokenizer, "tinystories_heldout.txt", 100);
+  SampleOptions options;
+  options.max_new_tokens = 48;
+  options.stops = tokenizer.stops();
+  options.seed = 3;
+
+  std::printf("before:\n");
+  const double before = mean_score(policy, tokenizer, held_out, options);
+
+  PpoConfig config;
+  config.iterations = 16;
+  config.minibatches = 2;
+  config.sampling = options;
+  config.beta = 0.02F;
+  config.optimizer.lr = 1e-3F;
+  const ScoreFunction score = [&](const std::vector<Episode>& episodes) {
+    std::vector<float> scores;
+    for (const Episode& e : episodes)
+      scores.push_back(friendly(decode(tokenizer, e.prompt, e.response)));
+    return scores;
+  };
+  PpoTrainer<Cpu> trainer(policy, reference, score, config);
+  bool on_policy = true;
+  for (Index i = 0; i < config.iterations; ++i) {
+    const auto first = prompts.begin() + i * 32 % 480;
+    const Metrics m = trainer.step({first, first + 32});
+    on_policy = on_policy && value_of(m, "val/ratio_first_minibatch_max_deviation") == 0;
+    if (i % 3 == 0)
+      std::printf("iteration %2d  score %.2f  KL %5.2f nats  entropy %.2f  clipped %.3f\n",
+                  static_cast<int>(i), value_of(m, "objective/scores"),
+                  value_of(m, "objective/kl_exact"), value_of(m, "policy/entropy_avg"),
+                  value_of(m, "policy/clipfrac_avg"));
+  }
+
+  std::printf("after:\n");
+  const double after = mean_score(policy, tokenizer, held_out, options);
+  std::printf("mean score on held-out prompts: %.2f before, %.2f after\n", before, after);
+  std::printf("ratio of every first minibatch exactly 1: %s\n", on_policy ? "yes" : "no");
+  return on_policy && after > 1.5 * before ? 0 : 1;
+}

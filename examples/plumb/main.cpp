@@ -1,0 +1,243 @@
+// The command line: flags, help and errors. What the commands do is in the files beside this one.
+#include "commands.hpp"
+#include "rank.hpp"
+#include "rule.hpp"
+
+#include <plumb/io/file.hpp>
+#include <plumb/run/interrupt.hpp>
+
+#include <CLI/CLI.hpp>
+
+#include <cstdio>
+#include <ctime>
+#include <exception>
+#include <functional>
+#include <string>
+
+using namespace plumb;
+
+namespace {
+
+// One flag per listed setting.
+template <class Settings>
+void add_fields(CLI::App& app, Settings& settings) {
+  fields(settings, [&](const char* name, auto& member, const char* help) {
+    const std::string flag = std::string("--") + name;
+    if constexpr (std::is_same_v<std::decay_t<decltype(member)>, bool>)
+      app.add_flag(flag, member, help);
+    else
+      app.add_option(flag, member, help)->capture_default_str();
+  });
+}
+
+// Takes settings from a JSON file. Flags given as well win, since they are parsed later.
+template <class Settings>
+void apply_config(Settings& settings, const std::string& path) {
+  const Json json = Json::parse(read_file(path), nullptr, false);
+  if (!json.is_object())
+    fail<DataError>(str("[config] ", path, " is not a JSON object of settings"));
+  std::size_t known = 0;
+  fields(settings, [&](const char* name, auto& member, const char*) {
+    if (!json.contains(name)) return;
+    ++known;
+    try {
+      json.at(name).get_to(member);
+    } catch (const Json::exception&) {
+      fail<DataError>(str("[config] ", path, ": '", name, "' is ", json.at(name).dump(),
+                          ", of another type than expected"));
+    }
+  });
+  if (known == json.size()) return;
+  for (const auto& [key, value] : json.items()) {
+    bool found = false;
+    fields(settings, [&](const char* name, auto&, const char*) { found = found || key == name; });
+    if (!found)
+      fail<DataError>(str("[config] ", path, " sets '", key,
+                          "', which this command does not know. HINT: --help lists the settings"));
+  }
+}
+
+// The value of --config on the command line, which must be read before the flags.
+std::string config_path(int argc, char** argv) {
+  for (int i = 1; i < argc; ++i) {
+    const std::string argument = argv[i];
+    if (argument == "--config" && i + 1 < argc) return argv[i + 1];
+    if (argument.starts_with("--config=")) return argument.substr(9);
+  }
+  return {};
+}
+
+void add_model(CLI::App& app, ModelOptions& from, const char* what = "model") {
+  app.add_option(std::string("--") + what, from.model,
+                 "llama2.c .bin or Plumb .safetensors; default: the shipped stories260K");
+  if (std::string(what) == "model")
+    app.add_option("--tokenizer", from.tokenizer,
+                   "tokenizer file, or bytes; default: what the model says, or tok512.bin beside it");
+}
+
+std::string run_name(const char* stem) {
+  char text[64];
+  const std::time_t now = std::time(nullptr);
+  std::strftime(text, sizeof text, "-%Y%m%d-%H%M%S", std::localtime(&now));
+  return std::string(stem) + text;
+}
+
+// The demo: one round on stories260K, sized for three minutes on two cores.
+AlignSettings demo_settings() {
+  AlignSettings s;
+  s.rank_prompts = 320;
+  s.generate.max_new_tokens = 192;
+  s.reward.epochs = 2;
+  s.ppo.iterations = 40;
+  s.ppo.prompts = 96;
+  s.ppo.responses = 1;
+  s.ppo.max_new_tokens = 192;
+  s.ppo.beta = 0.05F;
+  s.ppo.kl_target = 12.0F;
+  s.ppo.kl_horizon = 1500.0F;
+  s.ppo.lr = 1e-3F;
+  return s;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) try {
+  CLI::App app(
+      "Plumb " PLUMB_VERSION ": aligns language models with human rankings.\n"
+      "Sample responses, rank them, fit a reward model, train the policy by PPO.");
+  app.require_subcommand(1);
+  app.set_version_flag("--version", PLUMB_VERSION);
+  app.get_formatter()->column_width(34);
+
+  std::string json_path, config = config_path(argc, argv);
+  std::function<Json()> run;
+  const auto command = [&](const char* name, const char* what, auto body) {
+    CLI::App* sub = app.add_subcommand(name, what);
+    sub->add_option("--json", json_path, "write the results here as named numbers");
+    sub->callback([&run, body] { run = body; });
+    return sub;
+  };
+  const auto configurable = [&](CLI::App* sub, auto& settings) {
+    sub->add_option("--config", config, "settings as a JSON object; flags win over it");
+    if (!config.empty() && argc > 1 && sub->get_name() == argv[1]) apply_config(settings, config);
+    add_fields(*sub, settings);
+  };
+
+  AlignSettings demo = demo_settings();
+  bool quick = false, person = false;
+  CLI::App* sub = command("demo", "align stories260K with ranked stories, from nothing to a report",
+                          [&]() -> Json {
+    if (quick) {
+      demo.rank_prompts = 160;
+      demo.ppo.iterations = 15;
+      demo.eval_prompts = 100;
+    }
+    if (person) {
+      demo.labeller = "person";
+      demo.rank_prompts = std::min<Index>(demo.rank_prompts, 40);
+    }
+    std::printf("A 260K-parameter model of children's stories learns to please.\n\n%s\n",
+                person ? "You rank its stories." : warm_text());
+    return align_command(demo, "Plumb demo: stories260K, aligned");
+  });
+  demo.run = run_name("plumb-demo");
+  sub->add_flag("--quick", quick, "a third of the work");
+  sub->add_flag("--rank", person, "you rank the stories instead of the rule");
+  configurable(sub, demo);
+
+  GenerateCommand generate;
+  sub = command("generate", "sample responses to prompts", [&] { return generate_command(generate); });
+  add_model(*sub, generate.from);
+  sub->add_option("--prompts", generate.prompts,
+                  "prompts: .jsonl, stories, or one a line; default: shipped story openings");
+  sub->add_option("--limit", generate.limit, "use the first so many prompts; 0: all");
+  sub->add_option("--out", generate.out, "candidates, JSON Lines")->required();
+  configurable(sub, generate.settings);
+
+  RankOptions rank;
+  int status = 0;
+  sub = command("rank", "rank responses at the terminal, or by a stated rule", [&]() -> Json {
+    status = rank_command(rank);
+    return {{"status", status}};
+  });
+  sub->add_option("candidates", rank.candidates, "file made by `plumb generate`");
+  sub->add_option("--out", rank.output, "rankings, appended to this file")->required();
+  sub->add_option("--annotator", rank.annotator, "your name")->default_val("me");
+  sub->add_option("--labeller", rank.labeller, "person, or rule:warm")->capture_default_str();
+  sub->add_option("--seed", rank.seed, "seed of the order in which responses are shown")
+      ->capture_default_str();
+  sub->add_option("--others", rank.others, "more rankings, for agreement between annotators");
+  sub->add_flag("--agreement", rank.agreement, "report agreement and position bias; ask nothing");
+
+  SftCommand sft;
+  sub = command("sft", "fine-tune on demonstrations (completion-only loss)",
+                [&] { return sft_command(sft); });
+  add_model(*sub, sft.from);
+  sub->add_option("data", sft.data, "JSON Lines of {\"prompt\", \"completion\"}")->required();
+  sub->add_option("--out", sft.out, "the fine-tuned model")->required();
+  sub->add_flag("--skip-bad-lines", sft.skip_bad_lines, "leave malformed lines out, naming them");
+  configurable(sub, sft.settings);
+
+  RewardCommand reward;
+  sub = command("reward", "fit a reward model to rankings; accuracy by cross-validation",
+                [&] { return reward_command(reward); });
+  add_model(*sub, reward.from);
+  sub->add_option("rankings", reward.rankings,
+                  "JSON Lines: Plumb rankings, OpenAssistant, PandaLM or hh-rlhf")
+      ->required();
+  sub->add_option("--out", reward.out, "also fit to all rankings and write the model here");
+  sub->add_option("--folds", reward.folds, "folds of the cross-validation, by prompt")
+      ->capture_default_str()
+      ->check(CLI::Range(2, 100));
+  sub->add_flag("--skip-bad-lines", reward.skip_bad_lines, "leave malformed lines out, naming them");
+  configurable(sub, reward.settings);
+
+  PpoCommand ppo;
+  sub = command("ppo", "train a policy by PPO against a reward model or rule",
+                [&] { return ppo_command(ppo); });
+  add_model(*sub, ppo.from);
+  sub->add_option("--reward", ppo.reward, "reward model file, or rule:warm")->capture_default_str();
+  sub->add_option("--prompts", ppo.prompts,
+                  "prompts: .jsonl, stories, or one a line; default: shipped story openings");
+  sub->add_option("--run", ppo.run, "run directory; one that was stopped is taken up again")
+      ->capture_default_str();
+  configurable(sub, ppo.settings);
+
+  AlignSettings align;
+  sub = command("align", "rounds of generate, rank, reward model, PPO",
+                [&] { return align_command(align, "Plumb alignment run"); });
+  configurable(sub, align);
+
+  EvalCommand eval;
+  eval.settings.responses = 1;
+  sub = command("eval", "compare two models: win rate by the rule, KL, perplexity",
+                [&] { return eval_command(eval); });
+  sub->add_option("--before", eval.before.model, "default: the shipped stories260K");
+  sub->add_option("--after", eval.after.model, "the aligned model")->required();
+  sub->add_option("--held-out", eval.held_out, "stories; default: the shipped held-out ones");
+  sub->add_option("--prompts", eval.prompts, "how many story openings to continue")
+      ->capture_default_str();
+  configurable(sub, eval.settings);
+
+  ChatCommand chat;
+  chat.settings.temperature = 0.8F;
+  sub = command("chat", "continue texts that you begin", [&] { return chat_command(chat); });
+  add_model(*sub, chat.from);
+  sub->add_option("--prompt", chat.prompt, "continue this and end, instead of asking");
+  configurable(sub, chat.settings);
+
+  ModelOptions info;
+  sub = command("info", "what a model file holds, and this machine", [&] { return info_command(info); });
+  add_model(*sub, info);
+
+  CLI11_PARSE(app, argc, argv);
+  const Json results = run();
+  if (!json_path.empty()) write_atomically(json_path, results.dump(2) + "\n");
+  return status;
+} catch (const Interrupted& stopped) {
+  std::fprintf(stderr, "\n%s\n", stopped.what());
+  return 128 + interrupt_signal();
+} catch (const std::exception& error) {
+  std::fprintf(stderr, "plumb: %s\n", error.what());
+  return 1;
+}

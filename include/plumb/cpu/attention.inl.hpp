@@ -1,0 +1,273 @@
+// Bodies of attention.hpp. Included once per instruction set.
+//
+// Rows are taken R at a time, so that each key and value loaded serves R of them. Templates of R, without
+// lambdas, which gcc would compile for the wrong instruction set inside a template.
+
+/// dots[r][j] = Σ_d x_r[d] · y[d][j] for one block of 32 columns j of y.
+template <Index R>
+inline void attention_dots(float* dots, const float* x, Index x_stride, const float* y,
+                           Index head_size) {
+  constexpr Index kPart = kRegisters < 2 ? kRegisters : 2;
+  for (Index part = 0; part < kRegisters; part += kPart) {
+    V acc[R][kPart];
+    PLUMB_UNROLL for (Index r = 0; r < R; ++r) PLUMB_UNROLL for (Index v = 0; v < kPart; ++v)
+        acc[r][v] = set(0.0F);
+    const float* column = y + part * kWidth;
+    for (Index d = 0; d < head_size; ++d, column += kLanes) {
+      V yv[kPart];
+      PLUMB_UNROLL for (Index v = 0; v < kPart; ++v) yv[v] = load(column + v * kWidth);
+      PLUMB_UNROLL for (Index r = 0; r < R; ++r) {
+        const V xr = set(x[r * x_stride + d]);
+        PLUMB_UNROLL for (Index v = 0; v < kPart; ++v) acc[r][v] = fma(xr, yv[v], acc[r][v]);
+      }
+    }
+    PLUMB_UNROLL for (Index r = 0; r < R; ++r) PLUMB_UNROLL for (Index v = 0; v < kPart; ++v)
+        store(dots + r * kLanes + (part + v) * kWidth, acc[r][v]);
+  }
+}
+
+/// acc_r · factor_r, then + Σ_j w[r][j] · rows_j for j < count + r · step (and j < 32). Rows have
+/// head_size elements, those of acc `padded_head_size`: whole vectors, since a masked store followed by a
+/// load of the same place stalls.
+template <Index R>
+inline void attention_gather(float* acc, const float* factor, const float* w, const float* rows,
+                             Index stride, Index count, Index step, Index head_size) {
+  const Index acc_stride = padded_head_size(head_size);
+  for (Index d = 0; d < head_size; d += kWidth) {
+    const Index width = head_size - d;
+    const bool whole = width >= kWidth;
+    V x[R];
+    PLUMB_UNROLL for (Index r = 0; r < R; ++r) x[r] =
+        load(acc + r * acc_stride + d) * set(factor[r]);
+    const float* row = rows + d;
+    for (Index j = 0; j < count; ++j, row += stride) {
+      const V value = whole ? load(row) : load(row, width);
+      PLUMB_UNROLL for (Index r = 0; r < R; ++r) x[r] = fma(set(w[r * kLanes + j]), value, x[r]);
+    }
+    PLUMB_UNROLL for (Index r = 0; r < R; ++r) {
+      for (Index j = count; j < count + r * step && j < kKeyBlock; ++j)
+        x[r] = fma(set(w[r * kLanes + j]), load(rows + j * stride + d, width), x[r]);
+      store(acc + r * acc_stride + d, x[r]);
+    }
+  }
+}
+
+/// acc_j + Σ_r w[r][j] · x_r for all j < count.
+template <Index R>
+inline void attention_scatter(float* acc, const float* w, const float* x, Index x_stride,
+                              Index count, Index head_size) {
+  const Index acc_stride = padded_head_size(head_size);
+  for (Index d = 0; d < head_size; d += kWidth) {
+    V xv[R];
+    PLUMB_UNROLL for (Index r = 0; r < R; ++r) xv[r] = load(x + r * x_stride + d, head_size - d);
+    for (Index j = 0; j < count; ++j) {
+      float* at = acc + j * acc_stride + d;
+      V sum = load(at);
+      PLUMB_UNROLL for (Index r = 0; r < R; ++r) sum = fma(set(w[r * kLanes + j]), xv[r], sum);
+      store(at, sum);
+    }
+  }
+}
+
+/// Which of 32 keys come before `count`, for register v.
+inline Mask attention_valid(Index v, Index count) {
+  alignas(64) static constexpr float kPlace[kLanes] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10,
+                                                       11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,
+                                                       22, 23, 24, 25, 26, 27, 28, 29, 30, 31};
+  return less(load(kPlace + v * kWidth), set(static_cast<float>(count)));
+}
+
+/// Dots become scores, those from `count` on -infinity; gives the largest.
+inline float attention_scores(float* s, float scale, Index count) {
+  Lanes lanes;
+  PLUMB_UNROLL for (Index v = 0; v < kRegisters; ++v) {
+    lanes.v[v] = load(s + v * kWidth) * set(scale);
+    if (count < kKeyBlock)
+      lanes.v[v] = select(attention_valid(v, count), lanes.v[v], set(-__builtin_inff()));
+    store(s + v * kWidth, lanes.v[v]);
+  }
+  return largest(lanes);
+}
+
+/// Scores become e^(s - shift), those from `count` on 0; gives the sum.
+inline float attention_weights(float* s, float shift, Index count) {
+  Lanes lanes;
+  PLUMB_UNROLL for (Index v = 0; v < kRegisters; ++v) {
+    lanes.v[v] = exp(load(s + v * kWidth) - set(shift));
+    if (count < kKeyBlock) lanes.v[v] = select(attention_valid(v, count), lanes.v[v], set(0.0F));
+    store(s + v * kWidth, lanes.v[v]);
+  }
+  return sum(lanes);
+}
+
+/// out = acc / l.
+inline void attention_finish(float* out, const float* acc, float l, Index head_size) {
+  for_vectors(
+      head_size, [&](Index d) { store(out + d, load(acc + d) / set(l)); },
+      [&](Index d, Index n) { store(out + d, load(acc + d) / set(l), n); });
+}
+
+template <Index R>
+inline void attention_tile(const AttentionRows& t, Index row) {
+  const Index size = t.head_size;
+  const Index position = t.position + row * t.step;
+  alignas(64) float acc[R * kMaxHeadSize];
+  alignas(64) float s[R * kLanes];
+  float m[R], l[R], change[R];
+  const Index stride = padded_head_size(size);
+  for (Index i = 0; i < R * stride; ++i) acc[i] = 0.0F;
+  for (Index r = 0; r < R; ++r) m[r] = -__builtin_inff();
+  for (Index r = 0; r < R; ++r) l[r] = 0.0F;
+  for (Index first = 0; first <= position; first += kKeyBlock) {
+    attention_dots<R>(s, t.q + row * t.q_stride, t.q_stride, t.keys + first * size, size);
+    for (Index r = 0; r < R; ++r) {
+      const float most =
+          attention_scores(s + r * kLanes, t.scale, position + r * t.step + 1 - first);
+      const float before = m[r];
+      m[r] = most > before ? most : before;
+      change[r] = before - m[r];
+    }
+    for (Index r = 0; r < R; r += kWidth) store(change + r, exp(load(change + r, R - r)), R - r);
+    for (Index r = 0; r < R; ++r)
+      l[r] = l[r] * change[r] +
+             attention_weights(s + r * kLanes, m[r], position + r * t.step + 1 - first);
+    const Index count = position + 1 - first;
+    attention_gather<R>(acc, change, s, t.values + first * t.value_stride, t.value_stride,
+                        count < kKeyBlock ? count : kKeyBlock, t.step, size);
+  }
+  for (Index r = 0; r < R; ++r)
+    attention_finish(t.out + (row + r) * t.q_stride, acc + r * stride, l[r], size);
+  if (t.lse == nullptr) return;
+  for (Index r = 0; r < R; r += kWidth)
+    store(m + r, load(m + r, R - r) + log(load(l + r, R - r)), R - r);
+  for (Index r = 0; r < R; ++r) t.lse[(row + r) * t.lse_stride] = m[r];
+}
+
+inline void attention_rows(const AttentionRows& t) {
+  Index row = 0;
+  for (; row + 4 <= t.rows; row += 4) attention_tile<4>(t, row);
+  for (; row + 2 <= t.rows; row += 2) attention_tile<2>(t, row);
+  for (; row < t.rows; ++row) attention_tile<1>(t, row);
+}
+
+inline void attention_pack(float* to, const float* rows, Index stride, Index count,
+                           Index head_size) {
+  for (Index first = 0; first < count; first += kKeyBlock)
+    for (Index v = 0; v < kRegisters; ++v)
+      transpose(to + first * head_size + v * kWidth, kKeyBlock,
+                rows + (first + v * kWidth) * stride, stride, count - first - v * kWidth,
+                head_size);
+}
+
+inline float attention_delta(const float* dout, const float* out, Index head_size) {
+  Lanes lanes = all_lanes(0.0F);
+  for_lanes(
+      head_size,
+      [&](Index r, Index d) { lanes.v[r] = fma(load(dout + d), load(out + d), lanes.v[r]); },
+      [&](Index r, Index d, Index n) {
+        lanes.v[r] = fma(load(dout + d, n), load(out + d, n), lanes.v[r]);
+      });
+  return sum(lanes);
+}
+
+/// Dots become weights p = e^(s - lse), and dp in place ds = p · (dp - delta) · scale; both 0 from
+/// `count` on.
+inline void attention_slopes(float* p, float* ds, float lse, float delta, float scale,
+                             Index count) {
+  PLUMB_UNROLL for (Index v = 0; v < kRegisters; ++v) {
+    const V s = load(p + v * kWidth) * set(scale);
+    const Mask valid = attention_valid(v, count);
+    const V weight = select(valid, exp(s - set(lse)), set(0.0F));
+    const V slope = weight * (load(ds + v * kWidth) - set(delta)) * set(scale);
+    store(p + v * kWidth, weight);
+    store(ds + v * kWidth, select(valid, slope, set(0.0F)));
+  }
+}
+
+/// What one unit's backward pass keeps: keys and values transposed in blocks, and sums.
+struct AttentionSums {
+  const float* keys;
+  const float* values;
+  float* dk;
+  float* dv;
+};
+
+/// R queries of one head, from `row` on, against one block of keys.
+template <Index R>
+inline void attention_slope_tile(const AttentionUnit& t, const AttentionSums& sums, Index head,
+                                 Index row, Index first, float* dq, const float* delta) {
+  const Index size = t.head_size;
+  const Index stride = padded_head_size(size);
+  const float* q = t.q + row * t.q_stride + head * size;
+  const float* dout = t.dout + row * t.q_stride + head * size;
+  alignas(64) float p[R * kLanes];
+  alignas(64) float ds[R * kLanes];
+  float one[R];
+  attention_dots<R>(p, q, t.q_stride, sums.keys + first * size, size);
+  attention_dots<R>(ds, dout, t.q_stride, sums.values + first * size, size);
+  for (Index r = 0; r < R; ++r) {
+    one[r] = 1.0F;
+    attention_slopes(p + r * kLanes, ds + r * kLanes, t.lse[(row + r) * t.lse_stride + head],
+                     delta[r], t.scale, row + r + 1 - first);
+  }
+  const Index count = row + 1 - first < kKeyBlock ? row + 1 - first : kKeyBlock;
+  const Index most = row + R - first < kKeyBlock ? row + R - first : kKeyBlock;
+  attention_gather<R>(dq, one, ds, t.k + first * t.kv_stride, t.kv_stride, count, 1, size);
+  attention_scatter<R>(sums.dv + first * stride, p, dout, t.q_stride, most, size);
+  attention_scatter<R>(sums.dk + first * stride, ds, q, t.q_stride, most, size);
+}
+
+/// to_j += from_j for `count` rows.
+inline void attention_add(float* to, Index stride, const float* from, Index count,
+                          Index head_size) {
+  for (Index j = 0; j < count; ++j)
+    accumulate(to + j * stride, from + j * padded_head_size(head_size), 1.0F, head_size);
+}
+
+/// One block of at most 32 queries of one head, against the keys before each.
+inline void attention_backward_block(const AttentionUnit& t, const AttentionSums& sums, Index head,
+                                     Index row, Index end) {
+  const Index size = t.head_size;
+  alignas(64) float dq[kKeyBlock * kMaxHeadSize];
+  float delta[kKeyBlock];
+  const Index stride = padded_head_size(size);
+  for (Index i = 0; i < (end - row) * stride; ++i) dq[i] = 0.0F;
+  for (Index i = row; i < end; ++i) {
+    const Index at = i * t.q_stride + head * size;
+    delta[i - row] = attention_delta(t.dout + at, t.out + at, size);
+  }
+  for (Index first = 0; first <= row; first += kKeyBlock) {
+    Index i = row;
+    for (; i + 4 <= end; i += 4)
+      attention_slope_tile<4>(t, sums, head, i, first, dq + (i - row) * stride, delta + (i - row));
+    for (; i < end; ++i)
+      attention_slope_tile<1>(t, sums, head, i, first, dq + (i - row) * stride, delta + (i - row));
+  }
+  attention_add(t.dq + row * t.q_stride + head * size, t.q_stride, dq, end - row, size);
+}
+
+inline void attention_unit(const AttentionUnit& t) {
+  const Index blocks = (t.length + kKeyBlock - 1) / kKeyBlock;
+  const Index part = blocks * kKeyBlock * padded_head_size(t.head_size);
+  float* keys = t.scratch;
+  float* values = keys + part;
+  const AttentionSums sums{keys, values, values + part, values + 2 * part};
+  attention_pack(keys, t.k, t.kv_stride, t.length, t.head_size);
+  attention_pack(values, t.v, t.kv_stride, t.length, t.head_size);
+  for (Index i = 0; i < 2 * part; ++i) sums.dk[i] = 0.0F;
+  for (Index head = 0; head < t.group; ++head)
+    for (Index row = 0; row < t.length; row += kKeyBlock)
+      attention_backward_block(t, sums, head, row,
+                               row + kKeyBlock < t.length ? row + kKeyBlock : t.length);
+  attention_add(t.dk, t.kv_stride, sums.dk, t.length, t.head_size);
+  attention_add(t.dv, t.kv_stride, sums.dv, t.length, t.head_size);
+}
+
+inline const AttentionTable& attention_table() {
+  static constexpr AttentionTable table{
+      .pack = attention_pack,
+      .forward = attention_rows,
+      .backward = attention_unit,
+  };
+  return table;
+}

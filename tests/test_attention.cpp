@@ -1,0 +1,297 @@
+#include <doctest/doctest.h>
+#include <plumb/cpu/kernels.hpp>
+#include <plumb/cpu/reference_attention.hpp>
+
+#include "support.hpp"
+
+using namespace plumb;
+using namespace test;
+
+namespace {
+
+using Ints = std::vector<std::int32_t>;
+using Floats = std::vector<float>;
+
+std::size_t at(Index i) { return static_cast<std::size_t>(i); }
+
+AttentionShape shape_of(Index heads, Index kv_heads, Index size) {
+  return {heads, kv_heads, size, 1.0F / std::sqrt(static_cast<float>(size))};
+}
+
+struct Result {
+  Floats out, lse, dq, dk, dv;
+};
+
+/// Sequences of the given lengths; sequence i's numbers depend on its length alone, so that it can be
+/// met again in another batch.
+struct Batch {
+  AttentionShape shape;
+  Ints offsets{0};
+  Floats q, k, v, dout;
+
+  Batch(AttentionShape s, const std::vector<Index>& lengths) : shape(s) {
+    for (const Index length : lengths) {
+      offsets.push_back(offsets.back() + static_cast<std::int32_t>(length));
+      const auto add = [&](Floats& to, Index heads, std::uint64_t seed) {
+        const Floats x = random_vector(length * heads * shape.head_size,
+                                       seed + 10 * static_cast<std::uint64_t>(length));
+        to.insert(to.end(), x.begin(), x.end());
+      };
+      add(q, shape.heads, 1);
+      add(k, shape.kv_heads, 2);
+      add(v, shape.kv_heads, 3);
+      add(dout, shape.heads, 4);
+    }
+  }
+
+  Index sequences() const { return static_cast<Index>(offsets.size()) - 1; }
+  Index rows() const { return offsets.back(); }
+
+  /// Gradients start at `start`, as they accumulate.
+  Result run(Cpu device, float start = 0.0F) const {
+    Result r{Floats(q.size(), NAN), Floats(at(rows() * shape.heads), NAN), Floats(q.size(), start),
+             Floats(k.size(), start), Floats(v.size(), start)};
+    kernels::attention_forward(device, r.out.data(), r.lse.data(), q.data(), k.data(), v.data(),
+                               offsets.data(), sequences(), shape);
+    kernels::attention_backward(device, r.dq.data(), r.dk.data(), r.dv.data(), dout.data(),
+                                r.out.data(), r.lse.data(), q.data(), k.data(), v.data(),
+                                offsets.data(), sequences(), shape);
+    return r;
+  }
+};
+
+void check_same(const Result& a, const Result& b) {
+  CHECK(same_bits(a.out, b.out));
+  CHECK(same_bits(a.lse, b.lse));
+  CHECK(same_bits(a.dq, b.dq));
+  CHECK(same_bits(a.dk, b.dk));
+  CHECK(same_bits(a.dv, b.dv));
+}
+
+const std::vector<Index> kLengths = {1, 31, 0, 32, 33, 2, 65, 7};
+
+/// Queries, keys and values run through a cache whose unused places are NaN.
+struct Cache {
+  KvShape shape;
+  Floats keys, values;
+
+  explicit Cache(KvShape s)
+      : shape(s), keys(at(s.keys_size()), NAN), values(at(s.values_size()), NAN) {}
+
+  /// Appends rows `rows` of the batch, at the given places, then attends.
+  Floats step(const Batch& b, const std::vector<Index>& rows, const Ints& slots,
+              const Ints& positions, Cpu device = {}) {
+    const AttentionShape& s = b.shape;
+    const auto pick = [&](const Floats& x, Index heads) {
+      Floats some;
+      for (const Index row : rows)
+        some.insert(some.end(), x.begin() + row * heads * s.head_size,
+                    x.begin() + (row + 1) * heads * s.head_size);
+      return some;
+    };
+    const Floats q = pick(b.q, s.heads);
+    const Floats k = pick(b.k, s.kv_heads);
+    const Floats v = pick(b.v, s.kv_heads);
+    Floats out(q.size(), NAN);
+    const auto count = static_cast<Index>(rows.size());
+    kernels::kv_append(device, keys.data(), values.data(), k.data(), v.data(), slots.data(),
+                       positions.data(), count, shape);
+    kernels::attention_cached_forward(device, out.data(), q.data(), keys.data(), values.data(),
+                                      slots.data(), positions.data(), count, shape);
+    return out;
+  }
+};
+
+std::span<const float> row_of(const Floats& out, Index row, const AttentionShape& s) {
+  return std::span(out).subspan(at(row * s.heads * s.head_size), at(s.heads * s.head_size));
+}
+
+constexpr AttentionShape kShapes[] = {{8, 4, 8, 0.35F},  {2, 2, 1, 1.0F},   {4, 1, 7, 0.4F},
+                                      {2, 1, 16, 0.25F}, {1, 1, 33, 0.2F},  {6, 3, 64, 0.125F},
+                                      {1, 1, 100, 0.1F}, {2, 1, 256, 0.06F}};
+
+}  // namespace
+
+TEST_CASE("attention: forward and backward are near the oracle") {
+  for (const AttentionShape& shape : kShapes) {
+    const Batch b(shape, kLengths);
+    const Result r = b.run(Cpu{});
+    const auto y = reference::attention_forward(b.q.data(), b.k.data(), b.v.data(),
+                                                b.offsets.data(), b.sequences(), shape);
+    const auto g = reference::attention_backward(b.dout.data(), b.q.data(), b.k.data(), b.v.data(),
+                                                 b.offsets.data(), b.sequences(), shape);
+    CAPTURE(shape.head_size);
+    // Values are of size 1, sums of size √D or √T: tens of roundings of 6e-8 each.
+    CHECK(max_error(r.out, y.out) < 2e-6);
+    CHECK(max_error(r.lse, y.lse, 4.0) < 1e-6);
+    CHECK(max_error(r.dq, g.dq, 4.0) < 2e-6);
+    CHECK(max_error(r.dk, g.dk, 4.0) < 2e-6);
+    CHECK(max_error(r.dv, g.dv, 4.0) < 2e-6);
+  }
+}
+
+TEST_CASE("attention: the oracle's gradient agrees with central differences") {
+  const AttentionShape shape = shape_of(2, 1, 3);
+  Batch b(shape, {1, 5, 3});
+  const auto g = reference::attention_backward(b.dout.data(), b.q.data(), b.k.data(), b.v.data(),
+                                               b.offsets.data(), b.sequences(), shape);
+  const auto loss = [&] {
+    const auto y = reference::attention_forward(b.q.data(), b.k.data(), b.v.data(),
+                                                b.offsets.data(), b.sequences(), shape);
+    double sum = 0;
+    for (std::size_t i = 0; i < y.out.size(); ++i) sum += y.out[i] * static_cast<double>(b.dout[i]);
+    return sum;
+  };
+  const auto compare = [&](Floats& x, const std::vector<double>& dx) {
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      const float before = x[i];
+      x[i] = before + 0x1p-10F;
+      const double above = loss();
+      const double step_up = static_cast<double>(x[i]);
+      x[i] = before - 0x1p-10F;
+      const double below = loss();
+      const double slope = (above - below) / (step_up - static_cast<double>(x[i]));
+      x[i] = before;
+      CHECK(std::abs(slope - dx[i]) < 1e-5);  // the third derivative times step², 1e-6
+    }
+  };
+  compare(b.q, g.dq);
+  compare(b.k, g.dk);
+  compare(b.v, g.dv);
+}
+
+TEST_CASE("attention: every instruction set and thread count gives the same bits") {
+  Pool pools[] = {Pool(1), Pool(2), Pool(3)};
+  for (const AttentionShape& shape : kShapes) {
+    const Batch b(shape, kLengths);
+    const Result expected = b.run(Cpu{&pools[0]}, 0.5F);
+    CAPTURE(shape.head_size);
+    for_each_isa([&](Isa isa) {
+      CAPTURE(name(isa));
+      for (Pool& pool : pools) check_same(b.run(Cpu{&pool}, 0.5F), expected);
+    });
+  }
+}
+
+TEST_CASE("attention: gradients are added, once, to what is there") {
+  const Batch b(shape_of(4, 2, 8), kLengths);
+  const Result from_zero = b.run(Cpu{});
+  const Result from_three = b.run(Cpu{}, 3.0F);
+  for (std::size_t i = 0; i < b.q.size(); ++i) CHECK(from_three.dq[i] == 3.0F + from_zero.dq[i]);
+  for (std::size_t i = 0; i < b.k.size(); ++i) CHECK(from_three.dk[i] == 3.0F + from_zero.dk[i]);
+  for (std::size_t i = 0; i < b.v.size(); ++i) CHECK(from_three.dv[i] == 3.0F + from_zero.dv[i]);
+}
+
+TEST_CASE("attention: a sequence's bits are the same alone and in any batch") {
+  for (const AttentionShape& shape : {shape_of(8, 4, 8), shape_of(3, 3, 20), shape_of(4, 1, 64)}) {
+    const Batch all(shape, kLengths);
+    const Result together = all.run(Cpu{});
+    for (std::size_t i = 0; i < kLengths.size(); ++i) {
+      const Result alone = Batch(shape, {kLengths[i]}).run(Cpu{});
+      const auto part = [&](const Floats& x, Index heads) {
+        return std::span(x).subspan(at(all.offsets[i] * heads), at(kLengths[i] * heads));
+      };
+      const Index size = shape.head_size;
+      CHECK(same_bits(alone.out, part(together.out, shape.heads * size)));
+      CHECK(same_bits(alone.lse, part(together.lse, shape.heads)));
+      CHECK(same_bits(alone.dq, part(together.dq, shape.heads * size)));
+      CHECK(same_bits(alone.dk, part(together.dk, shape.kv_heads * size)));
+      CHECK(same_bits(alone.dv, part(together.dv, shape.kv_heads * size)));
+    }
+  }
+}
+
+TEST_CASE("attention: a row's bits do not depend on what follows it") {
+  const AttentionShape shape = shape_of(2, 1, 8);
+  Batch b(shape, {70});
+  const Result whole = b.run(Cpu{});
+  for (const Index length : {1, 3, 32, 33, 62}) {
+    b.offsets = {0, static_cast<std::int32_t>(length)};
+    Floats out(at(length * 16));
+    Floats lse(at(length * 2));
+    kernels::attention_forward(Cpu{}, out.data(), lse.data(), b.q.data(), b.k.data(), b.v.data(),
+                               b.offsets.data(), 1, shape);
+    CHECK(same_bits(out, std::span(whole.out).first(out.size())));
+    CHECK(same_bits(lse, std::span(whole.lse).first(lse.size())));
+  }
+}
+
+TEST_CASE("attention: a batch of no sequences, or of empty ones, does nothing") {
+  const Batch none(shape_of(2, 1, 8), {});
+  const Batch empty(shape_of(2, 1, 8), {0, 0});
+  none.run(Cpu{});
+  CHECK(empty.run(Cpu{}).out.empty());
+}
+
+TEST_CASE("attention: the cache gives the training bits, prefilled, token by token and mixed") {
+  Pool pool(3);
+  for (const AttentionShape& shape : kShapes) {
+    CAPTURE(shape.head_size);
+    const Batch b(shape, {1, 31, 32, 33, 65});
+    const Result expected = b.run(Cpu{});
+    const Index sequences = b.sequences();
+    for_each_isa([&](Isa isa) {
+      CAPTURE(name(isa));
+      const auto slot_of = [&](Index s) { return static_cast<std::int32_t>(sequences - s); };
+      const KvShape kv{sequences + 1, 70, shape};
+
+      // Everything at once.
+      Cache once(kv);
+      std::vector<Index> rows;
+      Ints slots;
+      Ints positions;
+      for (Index s = 0; s < sequences; ++s)
+        for (std::int32_t row = b.offsets[at(s)]; row < b.offsets[at(s + 1)]; ++row) {
+          rows.push_back(row);
+          slots.push_back(slot_of(s));
+          positions.push_back(row - b.offsets[at(s)]);
+        }
+      CHECK(same_bits(once.step(b, rows, slots, positions), expected.out));
+      CHECK(same_bits(once.step(b, rows, slots, positions, Cpu{&pool}), expected.out));
+
+      // Each sequence s prefilled up to its first 5·s positions, then all of them a token a step.
+      Cache steps(kv);
+      for (Index t = 0; t < 70; ++t) {
+        rows.clear();
+        slots.clear();
+        positions.clear();
+        for (Index s = 0; s < sequences; ++s) {
+          const Index length = b.offsets[at(s + 1)] - b.offsets[at(s)];
+          const Index prefill = std::min(length, 5 * s + 1);
+          const Index first = t == 0 ? 0 : prefill + t - 1;
+          const Index last = std::min(length, t == 0 ? prefill : first + 1);
+          for (Index p = first; p < last; ++p) {
+            rows.push_back(b.offsets[at(s)] + p);
+            slots.push_back(slot_of(s));
+            positions.push_back(static_cast<std::int32_t>(p));
+          }
+        }
+        const Floats out = steps.step(b, rows, slots, positions);
+        bool same = true;
+        for (std::size_t i = 0; i < rows.size(); ++i)
+          same = same && same_bits(row_of(out, static_cast<Index>(i), shape),
+                                   row_of(expected.out, rows[i], shape));
+        CHECK(same);
+      }
+    });
+  }
+}
+
+TEST_CASE("attention: a copied slot continues as the original would") {
+  const AttentionShape shape = shape_of(4, 2, 8);
+  const Batch b(shape, {65});
+  const Result expected = b.run(Cpu{});
+  for (const Index length : {1, 31, 32, 40, 64}) {
+    Cache cache({3, 65, shape});
+    std::vector<Index> rows;
+    Ints positions;
+    for (Index i = 0; i < length; ++i) {
+      rows.push_back(i);
+      positions.push_back(static_cast<std::int32_t>(i));
+    }
+    cache.step(b, rows, Ints(at(length), 0), positions);
+    kernels::kv_copy(Cpu{}, cache.keys.data(), cache.values.data(), 0, 2, length, cache.shape);
+    const auto next = static_cast<std::int32_t>(length);
+    CHECK(same_bits(cache.step(b, {length}, {2}, {next}), row_of(expected.out, length, shape)));
+  }
+}

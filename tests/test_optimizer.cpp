@@ -1,0 +1,126 @@
+// AdamW and the sum of squares against the double-precision oracle, and their bits.
+#include <plumb/cpu/kernels.hpp>
+#include <plumb/cpu/reference_optimizer.hpp>
+
+#include <doctest/doctest.h>
+
+#include "support.hpp"
+
+using namespace plumb;
+using test::random_vector;
+
+namespace {
+
+AdamWStep settings(Index step, bool eps_inside) {
+  return {.lr = 1e-2F,
+          .beta1 = 0.9F,
+          .beta2 = 0.999F,
+          .eps = 1e-8F,
+          .weight_decay = 0.1F,
+          .grad_scale = 0.5F,
+          .step = step,
+          .eps_inside = eps_inside};
+}
+
+struct State {
+  std::vector<float> parameter, m, v;
+  explicit State(Index n)
+      : parameter(random_vector(n, 7)),
+        m(static_cast<std::size_t>(n)),
+        v(static_cast<std::size_t>(n)) {}
+  bool operator==(const State& other) const {
+    return test::same_bits(parameter, other.parameter) && test::same_bits(m, other.m) &&
+           test::same_bits(v, other.v);
+  }
+};
+
+State train(Cpu device, Index n, Index steps, bool eps_inside) {
+  State state(n);
+  for (Index t = 1; t <= steps; ++t) {
+    const auto grad = random_vector(n, 100 + static_cast<std::uint64_t>(t));
+    adamw_update(device, state.parameter.data(), grad.data(), state.m.data(), state.v.data(), n,
+                 settings(t, eps_inside));
+  }
+  return state;
+}
+
+}  // namespace
+
+TEST_CASE("adamw_update agrees with the oracle over many steps, both eps conventions") {
+  const Index steps = 20;
+  test::for_each_isa([&](Isa) {
+    for (const Index n : {0, 1, 7, 31, 65, 257})
+      for (const bool eps_inside : {false, true}) {
+        CAPTURE(n);
+        CAPTURE(eps_inside);
+        State initial(n);
+        reference::AdamWState exact{{initial.parameter.begin(), initial.parameter.end()},
+                                    std::vector<double>(static_cast<std::size_t>(n)),
+                                    std::vector<double>(static_cast<std::size_t>(n))};
+        for (Index t = 1; t <= steps; ++t)
+          reference::adamw_update(
+              exact, random_vector(n, 100 + static_cast<std::uint64_t>(t)).data(),
+              settings(t, eps_inside));
+        const State state = train({}, n, steps, eps_inside);
+        CHECK(test::max_error(state.parameter, exact.parameter) < 1e-6);
+        CHECK(test::max_error(state.m, exact.m) < 2e-7);
+        CHECK(test::max_error(state.v, exact.v, 0.02) < 1e-6);
+      }
+  });
+}
+
+TEST_CASE("adamw_update gives the same bits on every instruction set and thread count") {
+  Pool one(1), two(2), three(3);
+  for (const Index n : {33, 20011}) {
+    const State expected = train({&one}, n, 3, false);
+    test::for_each_isa([&](Isa) {
+      for (Pool* pool : {&one, &two, &three}) CHECK(train({pool}, n, 3, false) == expected);
+    });
+  }
+}
+
+TEST_CASE("the first step moves by lr against the gradient's sign") {
+  // m̂ = g and v̂ = g² at step 1, so the step is lr · g / (|g| + eps).
+  for (const bool eps_inside : {false, true}) {
+    AdamWStep step = settings(1, eps_inside);
+    step.weight_decay = 0;
+    step.grad_scale = 1;
+    float p[3] = {0, 0, 0}, m[3] = {}, v[3] = {};
+    const float grad[3] = {3.0F, -0.25F, 0.0F};
+    adamw_update(Cpu{}, p, grad, m, v, 3, step);
+    CHECK(p[0] == doctest::Approx(-0.01).epsilon(1e-5));
+    CHECK(p[1] == doctest::Approx(0.01).epsilon(1e-5));
+    CHECK(p[2] == 0.0F);
+  }
+}
+
+TEST_CASE("the two eps conventions differ where eps matters") {
+  // g = eps: PyTorch's step is lr · g / (g + eps) = lr / 2; TensorFlow's eps is 1 / √(1 - β2) ≈ 31.6
+  // times larger in these units.
+  for (const bool eps_inside : {false, true}) {
+    AdamWStep step = settings(1, eps_inside);
+    step.weight_decay = 0;
+    step.grad_scale = 1;
+    step.eps = 1e-3F;
+    float p = 0, m = 0, v = 0;
+    const float grad = 1e-3F;
+    adamw_update(Cpu{}, &p, &grad, &m, &v, 1, step);
+    const double ratio = eps_inside ? std::sqrt(1 - double{0.999F}) : 1.0;
+    CHECK(p == doctest::Approx(-0.01 * ratio / (ratio + 1)).epsilon(1e-5));
+  }
+}
+
+TEST_CASE("sum_of_squares agrees with the oracle and keeps its bits") {
+  Pool one(1), two(2), three(3);
+  for (const Index n : {0, 1, 2, 7, 31, 33, 63, 65, 127, 255, 257, 4095, 4096, 4097, 70001}) {
+    CAPTURE(n);
+    const auto x = random_vector(n, 5);
+    const double expected = sum_of_squares(Cpu{&one}, x.data(), n);
+    const double exact = reference::sum_of_squares(x.data(), n);
+    CHECK(std::abs(expected - exact) <= 1e-6 * exact);
+    test::for_each_isa([&](Isa) {
+      for (Pool* pool : {&one, &two, &three})
+        CHECK(sum_of_squares(Cpu{pool}, x.data(), n) == expected);
+    });
+  }
+}

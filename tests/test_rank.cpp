@@ -1,0 +1,283 @@
+// `plumb rank`, driven as by a person: answers, mistakes, undo, interruption, resuming, agreement.
+#include "../examples/plumb/rank.cpp"
+
+#include "temporary.hpp"
+
+#include <doctest/doctest.h>
+
+#include <fcntl.h>
+#include <algorithm>
+#include <sstream>
+#include <string>
+#include <vector>
+
+using namespace plumb;
+
+namespace {
+
+struct Desk {
+  Temporary directory;
+  RankOptions options;
+
+  explicit Desk(int prompts = 4, int k = 3) {
+    std::vector<Candidates> all;
+    for (int i = 0; i < prompts; ++i) {
+      Candidates c{.id = str("p", i),
+                   .prompt = str("Prompt ", i),
+                   .responses = {},
+                   .finished = {},
+                   .model = "m",
+                   .sampling = ""};
+      for (int j = 0; j < k; ++j) {
+        c.responses.push_back(str("response ", static_cast<char>('A' + j), " to ", i));
+        c.finished.push_back(j != 1);
+      }
+      all.push_back(c);
+    }
+    options.candidates = directory / "candidates.jsonl";
+    options.output = directory / "rankings.jsonl";
+    options.annotator = "ana";
+    write_jsonl(options.candidates, all);
+  }
+
+  std::string sit(const std::string& typed) const {
+    std::istringstream in(typed);
+    std::ostringstream out;
+    rank_on(options, {in, out});
+    return out.str();
+  }
+  std::vector<Ranking> saved() const { return read_rankings(options.output).records; }
+};
+
+bool has(const std::string& text, const std::string& what) { return text.find(what) != text.npos; }
+
+}  // namespace
+
+TEST_CASE("rank: answers are in terms of what was shown") {
+  const Desk desk;
+  const std::string screen = desk.sit("3 1=2\n1 2 3\n2 1\nq\n");
+  CHECK(has(screen, "Saved: 3 > 1 = 2"));
+  CHECK(has(screen, "Saved: 2 > 1  (unranked: 3)"));
+  CHECK(has(screen, "3 of 4 ranked by ana"));
+  CHECK(has(screen, "stopped at the length limit"));
+  const auto saved = desk.saved();
+  REQUIRE(saved.size() == 3);
+  for (const Ranking& r : saved) {
+    std::vector<int> sorted = r.shown;
+    std::sort(sorted.begin(), sorted.end());
+    CHECK(sorted == std::vector<int>{0, 1, 2});
+    CHECK(r.annotator == "ana");
+    CHECK(r.labeller == "person");
+    CHECK(r.time.size() == 20);
+    CHECK(r.finished == std::vector<bool>{true, false, true});
+  }
+  const auto rank_shown = [&](std::size_t i, std::size_t place) {
+    return saved[i].rank[static_cast<std::size_t>(saved[i].shown[place])];
+  };
+  CHECK(rank_shown(0, 2) == 0);
+  CHECK(rank_shown(0, 0) == 1);
+  CHECK(rank_shown(0, 1) == 1);
+  CHECK(rank_shown(2, 1) == 0);
+  CHECK(rank_shown(2, 0) == 1);
+  CHECK(rank_shown(2, 2) == -1);
+  // On the screen, [1] is followed by the response that `shown` names first.
+  const auto first = static_cast<std::size_t>(saved[0].shown[0]);
+  CHECK(has(screen, "[1]\n    " + saved[0].responses[first]));
+}
+
+TEST_CASE("rank: the order is random, repeatable, and another for another person or seed") {
+  Desk desk(30, 4);
+  const std::string typed = [] {
+    std::string lines;
+    for (int i = 0; i < 30; ++i) lines += "1 2 3 4\n";
+    return lines;
+  }();
+  const auto orders = [&](const char* name, std::uint64_t seed, const char* file) {
+    desk.options.annotator = name;
+    desk.options.seed = seed;
+    desk.options.output = desk.directory / file;
+    desk.sit(typed);
+    std::vector<std::vector<int>> out;
+    for (const Ranking& r : desk.saved()) out.push_back(r.shown);
+    REQUIRE(out.size() == 30);
+    return out;
+  };
+  const auto ana = orders("ana", 1, "a");
+  CHECK(ana == orders("ana", 1, "a2"));
+  CHECK(ana != orders("ana", 2, "a3"));
+  CHECK(ana != orders("bob", 1, "b"));
+  for (int response = 0; response < 4; ++response)  // each is first at times: (3/4)^30 < 0.02 %
+    CHECK(std::any_of(ana.begin(), ana.end(), [&](const auto& o) { return o[0] == response; }));
+}
+
+TEST_CASE("rank: mistakes are told and asked again, and nothing is saved") {
+  const Desk desk;
+  const std::string screen = desk.sit("x\n1 1\n4 1\n1 =\n\n2\nu\n?\n");
+  CHECK(has(screen, "Not saved: 'x' is not a number"));
+  CHECK(has(screen, "response 1 is named twice"));
+  CHECK(has(screen, "there is no response 4"));
+  CHECK(has(screen, "one response alone is compared with nothing"));
+  CHECK(has(screen, "Nothing to undo"));
+  CHECK(has(screen, "3 is best, then 1"));
+  CHECK(!has(screen, ".hpp:"));
+  CHECK(desk.saved().empty());
+}
+
+TEST_CASE("rank: only Enter makes an answer") {
+  const Desk desk;
+  desk.sit("1 2 3\n3 2 1");
+  CHECK(desk.saved().size() == 1);
+}
+
+TEST_CASE("rank: undo withdraws the answer from the file and asks again") {
+  const Desk desk;
+  // answer p0, answer p1, undo p1, undo p0, answer p0 otherwise, skip p1, undo the skip, answer p1
+  const std::string screen = desk.sit("1 2 3\n1 2 3\nu\nu\n3 2 1\ns\nu\n2 1 3\nq\n");
+  CHECK(has(screen, "Withdrawn."));
+  const auto saved = desk.saved();
+  REQUIRE(saved.size() == 2);
+  CHECK(saved[0].id == "p0");
+  CHECK(saved[0].rank[static_cast<std::size_t>(saved[0].shown[2])] == 0);
+  CHECK(saved[1].id == "p1");
+  CHECK(saved[1].rank[static_cast<std::size_t>(saved[1].shown[1])] == 0);
+}
+
+TEST_CASE("rank: each answer is on disk before the next question") {
+  // The reader of the questions looks at the file when a question is complete.
+  class Watcher : public std::stringbuf {
+   public:
+    explicit Watcher(std::string path) : path_(std::move(path)) {}
+    std::vector<std::size_t> lines;
+
+   protected:
+    int sync() override {  // the prompt is flushed
+      const std::string text = read_file(path_);
+      lines.push_back(static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n')));
+      return 0;
+    }
+
+   private:
+    std::string path_;
+  };
+  const Desk desk;
+  Watcher watcher(desk.options.output);
+  std::ostream out(&watcher);
+  std::istringstream in("1 2 3\n1 2 3\nu\n1 2 3\n");
+  rank_on(desk.options, {in, out});
+  CHECK(watcher.lines == std::vector<std::size_t>{0, 1, 2, 1, 2});
+}
+
+TEST_CASE("rank: a later sitting goes on, also after a torn line; others are not disturbed") {
+  Desk desk;
+  desk.sit("1 2 3\ns\n3 2 1\nq\n");
+  {
+    std::FILE* file = std::fopen(desk.options.output.c_str(), "a");
+    std::fputs("{\"id\":\"p1\",\"pro", file);
+    std::fclose(file);
+  }
+  const std::string screen = desk.sit("1=2=3\n");
+  CHECK(has(screen, "cut short by a crash"));
+  CHECK(has(screen, "2 of 4 done, 2 to go"));
+  CHECK(has(screen, "Prompt 1"));
+  CHECK(!has(screen, "Prompt 0"));
+  REQUIRE(desk.saved().size() == 3);
+  CHECK(desk.saved()[2].id == "p1");
+  desk.options.annotator = "bob";
+  CHECK(has(desk.sit("q\n"), "0 of 4 done, 4 to go"));
+  desk.options.annotator = "ana";
+  CHECK(has(desk.sit("1 2 3\n"), "4 of 4 ranked by ana"));
+  CHECK(has(desk.sit(""), "4 of 4 done, 0 to go"));
+}
+
+TEST_CASE("rank: the rule signs every record and asks nothing") {
+  Desk desk;
+  desk.options.labeller = "rule:warm";
+  desk.options.annotator = "";
+  const std::string screen = desk.sit("");
+  CHECK(has(screen, "made by this rule, not by people"));
+  CHECK(has(screen, warm_text()));
+  const auto saved = desk.saved();
+  REQUIRE(saved.size() == 4);
+  for (const Ranking& r : saved) {
+    CHECK(r.labeller == "rule:warm");
+    CHECK(r.annotator == "rule:warm");
+    CHECK(r.shown.empty());
+    CHECK(r.rank == rank_by_rule(r.prompt, r.responses, r.finished));
+  }
+  CHECK(has(desk.sit(""), "0 ranked by the rule `warm`, 4 were already"));
+  CHECK(desk.saved().size() == 4);
+}
+
+TEST_CASE("rank: agreement between annotators, in one file or several") {
+  Desk desk(2, 3);
+  const auto ranking = [](const char* id, const char* who, std::vector<int> rank,
+                          std::vector<int> shown) {
+    Ranking r;
+    r.id = id;
+    r.prompt = id;
+    r.responses = {"a", "b", "c"};
+    r.finished = {true, true, true};
+    r.rank = std::move(rank);
+    r.annotator = who;
+    r.labeller = "person";
+    r.shown = std::move(shown);
+    return r;
+  };
+  Ranking other = ranking("y", "bob", {0, 1, 2}, {2, 1, 0});
+  other.responses = {"a", "b", "d"};
+  const std::vector<Ranking> ana = {ranking("x", "ana", {0, 1, 2}, {0, 1, 2}),
+                                    ranking("y", "ana", {0, 1, 2}, {2, 1, 0}),
+                                    ranking("z", "ana", {0, 0, 1}, {1, 0, 2})};
+  const std::vector<Ranking> bob = {ranking("x", "bob", {0, 2, 1}, {1, 0, 2}), other,
+                                    ranking("z", "bob", {0, 1, 2}, {2, 0, 1})};
+  write_jsonl(desk.directory / "ana.jsonl", ana);
+  write_jsonl(desk.directory / "bob.jsonl", bob);
+  desk.options.agreement = true;
+  desk.options.others = {desk.directory / "ana.jsonl", desk.directory / "bob.jsonl"};
+  const std::string screen = desk.sit("");
+  // x: one of three pairs is turned, tau 1/3, pairwise 2/3. z: tau-b 2/√(2·3), pairwise 2.5/3.
+  CHECK(has(screen,
+            "Agreement, ana and bob: Kendall tau-b 0.57, pairwise 75.0 %, over 2 prompts (1 "
+            "left out: other responses under the same id)"));
+  // ana: x counts 1, y 0, z ½ (two share the top).
+  CHECK(has(screen, "Shown first and ranked best, ana: 50.0 % of 3"));
+  CHECK(has(screen, "without position bias 33.3 %"));
+  CHECK(has(screen, "Shown first and ranked best, bob: 0.0 % of 3"));
+  desk.options.others = {desk.directory / "ana.jsonl"};
+  CHECK(has(desk.sit(""), "Agreement needs two annotators; the files have 1."));
+}
+
+TEST_CASE("rank: files and names that do not fit are refused") {
+  Desk desk;
+  desk.options.labeller = "rule:cold";
+  CHECK_THROWS_AS(desk.sit(""), DataError);
+  desk.options.labeller = "person";
+  desk.options.annotator = "";
+  CHECK_THROWS_AS(desk.sit(""), DataError);
+  desk.options.annotator = "rule:warm";
+  CHECK_THROWS_AS(desk.sit(""), DataError);
+  desk.options.annotator = "ana";
+  desk.sit("1 2 3\n");
+  const Desk elsewhere(4, 4);  // the same ids, other responses
+  desk.options.candidates = elsewhere.options.candidates;
+  const std::string message = message_of<DataError>([&] { desk.sit(""); });
+  CHECK(has(message, "ranks other responses under the id p0"));
+  std::vector<Candidates> twice = read_candidates(elsewhere.options.candidates).records;
+  twice.push_back(twice[0]);
+  write_jsonl(desk.options.candidates = desk.directory / "twice.jsonl", twice);
+  CHECK_THROWS_AS(desk.sit(""), DataError);
+  const Desk single(1, 1);
+  CHECK_THROWS_AS(single.sit(""), DataError);
+}
+
+TEST_CASE("wrap: width, indentation, and text that would command the terminal") {
+  CHECK(wrap("one two three four five six", 20, "  ") == "  one two three four\n  five six\n");
+  CHECK(wrap("a\n\nb", 20, " ") == " a\n\n b\n");
+  CHECK(wrap("", 20, "  ") == "\n");
+  CHECK(wrap("x\x1b[31m\x07y", 20, "") == "x?[31m?y\n");
+  CHECK(wrap(std::string(30, 'x'), 20, "") ==
+        std::string(20, 'x') + "\n" + std::string(10, 'x') + "\n");
+  std::string accents;
+  for (int i = 0; i < 20; ++i) accents += "\xC3\xA9";
+  CHECK(wrap(accents, 20, "") == accents + "\n");
+}
