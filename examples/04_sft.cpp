@@ -11,7 +11,7 @@
 
 using namespace plumb;
 
-// (first sentence, second sentence and the end token) of each story that has both, both short.
+// (first sentence, second sentence and the token that separates stories) of each story that has both, both short.
 static std::vector<Example> demonstrations(const Tokenizer& tokenizer, const std::string& file) {
   std::vector<Example> examples;
   for (const std::string& story : split_stories(read_text(kData + file))) {
@@ -22,7 +22,7 @@ static std::vector<Example> demonstrations(const Tokenizer& tokenizer, const std
     if (second.size() < 2 || prompt.size() > 40 || both.size() > 80 ||
         !std::equal(prompt.begin(), prompt.end(), both.begin()))
       continue;
-    both.push_back(SentencePieceTokenizer::kEos);
+    both.push_back(SentencePieceTokenizer::kBos);
     examples.push_back({prompt, Tokens(both.begin() + std::ssize(prompt), both.end())});
   }
   return examples;
@@ -67,9 +67,9 @@ int main() {
   std::printf("before, on %d held-out prompts:\n", static_cast<int>(prompts.size()));
   const Habits before = habits(model, tokenizer, prompts);
 
-  const SftConfig config{.epochs = 1, .batch = 16, .optimizer = {.lr = 1e-3F}, .seed = 1};
+  const SftConfig config{.epochs = 3, .batch = 16, .optimizer = {.lr = 5e-4F}, .seed = 1};
   sft_train(model, train, config, [](Index update, Index total, float loss) {
-    if (update % 10 == 0 || update + 1 == total)
+    if (update % 25 == 0 || update + 1 == total)
       std::printf("update %2d of %d  loss %.3f nats per completion token\n",
                   static_cast<int>(update + 1), static_cast<int>(total), static_cast<double>(loss));
   });

@@ -57,8 +57,8 @@ int main() {
   config.iterations = 16;
   config.minibatches = 2;
   config.sampling = options;
-  config.beta = 0.02F;
-  config.optimizer.lr = 1e-3F;
+  config.beta = 0.1F;
+  config.optimizer.lr = 5e-4F;
   const ScoreFunction score = [&](const std::vector<Episode>& episodes) {
     std::vector<float> scores;
     for (const Episode& e : episodes)

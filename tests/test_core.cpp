@@ -118,7 +118,9 @@ TEST_CASE("tensors: values in, values out") {
   copy = std::move(copy);
   CHECK(to<Cpu>(x).to_vector() == x.to_vector());
 
-  CHECK(contains(message_of<ShapeError>([] { (void)T::from({1, 2}, {3}); }),
+  CHECK(contains(message_of<ShapeError>([] {
+                   (void)T::from({1, 2}, {3});
+                 }),
                  "[tensor] 2 values do not fill the shape (3) (test_core.cpp:"));
   CHECK(contains(message_of<ShapeError>([&] { (void)x.item(); }),
                  "[item] one element expected, the shape is (2, 3) (test_core.cpp:"));
@@ -239,7 +241,8 @@ TEST_CASE("nothing is recorded without a tape or without a gradient, nor during 
   CHECK(recording(x));
 }
 
-TEST_CASE("an inner tape takes the recording for its scope, backward of an outer step may use one") {
+TEST_CASE(
+    "an inner tape takes the recording for its scope, backward of an outer step may use one") {
   const T x = parameter({1});
   Tape outer;
   const T y = scaled(x, 2);
@@ -430,7 +433,8 @@ TEST_CASE("bf16 rounds to the nearest, ties to even") {
   }
   CHECK(right);
   CHECK(bf16(1.0F).bits == 0x3f80);
-  CHECK(bf16(std::bit_cast<float>(0x7f800001U)).bits == 0x7fc0);  // a NaN whose upper half is infinity
+  CHECK(bf16(std::bit_cast<float>(0x7f800001U)).bits ==
+        0x7fc0);  // a NaN whose upper half is infinity
   CHECK(bf16(std::bit_cast<float>(0xffffffffU)).bits == 0xffff);
   CHECK(bf16(-INFINITY).bits == 0xff80);
 }

@@ -84,8 +84,9 @@ TEST_CASE("every instruction set gives the same bits on the sweep") {
       const auto y = evaluate(f, x);
       std::size_t different = 0;
       for (std::size_t i = 0; i < x.size(); ++i)  // the payload of a NaN is no result
-        different += std::bit_cast<std::uint32_t>(y[i]) != std::bit_cast<std::uint32_t>(expected[i]) &&
-                     !(std::isnan(y[i]) && std::isnan(expected[i]));
+        different +=
+            std::bit_cast<std::uint32_t>(y[i]) != std::bit_cast<std::uint32_t>(expected[i]) &&
+            !(std::isnan(y[i]) && std::isnan(expected[i]));
       INFO(name(isa));
       CHECK(different == 0);
     });

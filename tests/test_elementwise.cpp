@@ -79,17 +79,16 @@ std::vector<Case> cases() {
        [](double y, double a, double, double c) { return y + c * a * reference::sigmoid(a); },
        1e-6},
   };
-  for (const auto& [f, name] :
-       {std::pair{Activation::Gelu, "gelu"}, {Activation::Silu, "silu"}, {Activation::Tanh, "tanh"},
-        {Activation::Relu, "relu"}}) {
-    list.push_back({std::string(name) + " forward",
-                    [f = f](Cpu d, float* y, const float* a, const float*, const float*, Index n) {
-                      activation_forward(d, y, a, f, n);
-                    },
-                    [f = f](double, double a, double, double) {
-                      return reference::activation(f, a);
-                    },
-                    4e-7});
+  for (const auto& [f, name] : {std::pair{Activation::Gelu, "gelu"},
+                                {Activation::Silu, "silu"},
+                                {Activation::Tanh, "tanh"},
+                                {Activation::Relu, "relu"}}) {
+    list.push_back(
+        {std::string(name) + " forward",
+         [f = f](Cpu d, float* y, const float* a, const float*, const float*, Index n) {
+           activation_forward(d, y, a, f, n);
+         },
+         [f = f](double, double a, double, double) { return reference::activation(f, a); }, 4e-7});
     list.push_back({std::string(name) + " backward",
                     [f = f](Cpu d, float* y, const float* a, const float* b, const float*,
                             Index n) { activation_backward(d, y, b, a, f, n); },
@@ -125,9 +124,10 @@ TEST_CASE("element kernels agree with the oracle on every instruction set") {
         const auto out = in.run(kernel, {});
         double worst = 0;
         for (std::size_t i = 0; i < out.size(); ++i) {
-          const double exact = kernel.exact(double{in.y[i]}, double{in.a[i]}, double{in.b[i]},
-                                            double{in.c[i]});
-          worst = std::max(worst, std::abs(double{out[i]} - exact) / std::max(1.0, std::abs(exact)));
+          const double exact =
+              kernel.exact(double{in.y[i]}, double{in.a[i]}, double{in.b[i]}, double{in.c[i]});
+          worst =
+              std::max(worst, std::abs(double{out[i]} - exact) / std::max(1.0, std::abs(exact)));
         }
         INFO(kernel.name, " on ", name(isa), ", n = ", n);
         CHECK(worst <= kernel.tolerance);
@@ -165,7 +165,8 @@ TEST_CASE("no element kernel writes beyond its n elements") {
 }
 
 TEST_CASE("the oracle's derivatives are the slopes of its activations") {
-  for (const Activation f : {Activation::Gelu, Activation::Silu, Activation::Tanh, Activation::Relu})
+  for (const Activation f :
+       {Activation::Gelu, Activation::Silu, Activation::Tanh, Activation::Relu})
     for (const double x : {-9.0, -2.0, -0.7, 0.1, 0.5, 1.0, 3.0, 12.0}) {
       const double h = 1e-5;
       const double slope =

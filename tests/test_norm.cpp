@@ -63,16 +63,14 @@ Result run(Cpu device, const Inputs& in, bool centred, float start = 0.0F) {
 }  // namespace
 
 TEST_CASE("norms agree with the oracle at odd sizes on every instruction set") {
-  const Index sizes[][2] = {{0, 8},  {1, 1},   {2, 2},   {3, 7},    {5, 31},    {4, 33},  {2, 63},
-                            {7, 64}, {3, 65},  {5, 127}, {255, 17}, {256, 3},   {257, 9}, {513, 40},
-                            {2, 255}, {1, 257}, {9, 1031}};
+  const Index sizes[][2] = {{0, 8},   {1, 1},    {2, 2},   {3, 7},   {5, 31},   {4, 33},
+                            {2, 63},  {7, 64},   {3, 65},  {5, 127}, {255, 17}, {256, 3},
+                            {257, 9}, {513, 40}, {2, 255}, {1, 257}, {9, 1031}};
   test::for_each_isa([&](Isa) {
     for (const auto& [n, c] : sizes)
       for (const bool centred : {false, true}) {
-        CAPTURE(n);
-        CAPTURE(c);
-        CAPTURE(centred);
         const Inputs in(n, c);
+        INFO("n = ", in.n, ", c = ", in.c, centred ? ", LayerNorm" : ", RMSNorm");
         const Result r = run({}, in, centred);
         const auto y = reference::norm_forward(in.x.data(), in.weight.data(),
                                                centred ? in.bias.data() : nullptr, n, c, kEps);
@@ -100,8 +98,7 @@ TEST_CASE("norms give the same bits on every instruction set and for every numbe
       const Inputs in(n, c);
       const Result expected = run({&one}, in, centred, 0.25F);
       test::for_each_isa([&](Isa) {
-        for (Pool* pool : {&one, &two, &three})
-          CHECK(run({pool}, in, centred, 0.25F) == expected);
+        for (Pool* pool : {&one, &two, &three}) CHECK(run({pool}, in, centred, 0.25F) == expected);
       });
     }
 }
@@ -182,8 +179,8 @@ TEST_CASE("the oracle's norm gradients are the slopes of its norms") {
         CHECK(slope == doctest::Approx(gradient[i]).epsilon(1e-4));
       }
     };
-    const auto g = reference::norm_backward(in.dy.data(), in.x.data(), in.weight.data(), n, c,
-                                            kEps, centred);
+    const auto g =
+        reference::norm_backward(in.dy.data(), in.x.data(), in.weight.data(), n, c, kEps, centred);
     slopes(in.x, g.dx);
     slopes(in.weight, g.dweight);
     if (centred) slopes(in.bias, g.dbias);

@@ -58,9 +58,9 @@ TEST_CASE("adamw_update agrees with the oracle over many steps, both eps convent
                                     std::vector<double>(static_cast<std::size_t>(n)),
                                     std::vector<double>(static_cast<std::size_t>(n))};
         for (Index t = 1; t <= steps; ++t)
-          reference::adamw_update(
-              exact, random_vector(n, 100 + static_cast<std::uint64_t>(t)).data(),
-              settings(t, eps_inside));
+          reference::adamw_update(exact,
+                                  random_vector(n, 100 + static_cast<std::uint64_t>(t)).data(),
+                                  settings(t, eps_inside));
         const State state = train({}, n, steps, eps_inside);
         CHECK(test::max_error(state.parameter, exact.parameter) < 1e-6);
         CHECK(test::max_error(state.m, exact.m) < 2e-7);

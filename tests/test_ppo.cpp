@@ -137,11 +137,15 @@ std::map<std::string, double> check_objective(const TransformerConfig& transform
       CAPTURE(entry.name);
       const auto from = gradient.begin() + (entry.tensor.data() - flat);
       const std::vector<float> part(from, from + entry.tensor.size());
-      const double error = gradient_error(
-          entry.tensor, part,
-          [&] { return objective(policy, critic ? &*critic : nullptr, two.episodes(), config); },
-          2e-3F, sanitized() ? 1 : 2, 0.02);
-      CHECK(error < 1e-2);
+      // A token at the edge of a clip within a step has no one slope, and a small step is noisy: an
+      // error must show at both.
+      const auto error = [&](float step) {
+        return gradient_error(
+            entry.tensor, part,
+            [&] { return objective(policy, critic ? &*critic : nullptr, two.episodes(), config); },
+            step, sanitized() ? 1 : 2, 0.02);
+      };
+      CHECK(std::min(error(1e-3F), error(5e-4F)) < 8e-3);
     }
   };
   check(policy, two.optimizer());
@@ -155,8 +159,8 @@ TEST_CASE("the trainer's gradients are those of the objective, for every clip") 
   PpoConfig config = small_config();
   config.optimizer.lr = 0.01F;
   config.value_lr = 0.01F;
-  config.entropy_coef = 0.05F;
-  config.value_coef = 0.3F;
+  config.entropy_coef = 0.5F;
+  config.value_coef = 0.5F;
   const PpoClip clips[] = {{},
                            {.low = 0.1F, .high = 0.3F},
                            {.dual = 1.2F},

@@ -83,7 +83,8 @@ TEST_CASE("below is uniform over its values") {
     for (int i = 0; i < 70000; ++i) counts.at(rng.below(n)) += 1;
     const double expected = draws / n;
     double chi_squared = 0;
-    for (const double count : counts) chi_squared += (count - expected) * (count - expected) / expected;
+    for (const double count : counts)
+      chi_squared += (count - expected) * (count - expected) / expected;
     CHECK(chi_squared < n - 1 + 4 * std::sqrt(2.0 * n));  // mean n - 1, variance 2(n - 1)
   }
   // Three quarters of the range: without rejection every third value would be drawn twice as often.

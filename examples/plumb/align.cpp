@@ -157,10 +157,12 @@ Round run_round(const AlignSettings& s, const Inputs& in, const Loaded& referenc
     result.reward.held_out.length_correct = said.at("length_correct");
     result.reward.held_out.ece = said.at("ece");
     result.reward.held_out.mean_margin = said.at("mean_margin");
-    result.reward.shuffled_accuracy = said.at("shuffled_accuracy");
+    if (said.at("shuffled_accuracy").is_number())
+      result.reward.shuffled_accuracy = said.at("shuffled_accuracy");
     result.reward.prompts = said.at("prompts");
   } else {
-    reward = train_and_evaluate(reference, rankings, s.reward, result.reward);
+    reward = train_and_evaluate(reference, rankings, s.reward, round + 1 == s.rounds, result.reward,
+                                tag("3 reward model"));
     const RewardEvaluation& e = result.reward.held_out;
     write_atomically(directory + "/reward.json",
                      Json{{"pairs", e.pairs},
@@ -255,7 +257,8 @@ std::string write_report(const AlignSettings& s, const std::string& title, const
                          "; ", decimal("%.0f", e.pairs), " pairs of ",
                          reward.prompts, " prompts"));
   report.add_summary("  baseline: longer response wins", percent(e.length_accuracy()));
-  report.add_summary("  control: fitted to shuffled labels", percent(reward.shuffled_accuracy));
+  if (!std::isnan(reward.shuffled_accuracy))
+    report.add_summary("  control: fitted to shuffled labels", percent(reward.shuffled_accuracy));
   report.add_summary("KL to the first policy", decimal("%.2f nats", o.kl),
                      "exact, full vocabulary, mean per response");
   report.add_summary("Perplexity of held-out stories",

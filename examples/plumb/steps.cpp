@@ -266,7 +266,7 @@ void RewardReport::print() const {
               "  longer response wins     %5.1f %%\n",
               static_cast<long long>(prompts), held_out.pairs, 100 * held_out.accuracy(),
               100 * i.low, 100 * i.high, 100 * held_out.length_accuracy());
-  if (shuffled_accuracy == shuffled_accuracy)
+  if (!std::isnan(shuffled_accuracy))
     std::printf("  fitted to shuffled labels %4.1f %%\n", 100 * shuffled_accuracy);
   std::printf("  calibration error (ECE)  %6.3f\n", held_out.ece);
 }
@@ -312,14 +312,17 @@ RewardReport cross_validate(const Loaded& base, const std::vector<Ranking>& rank
 
 std::shared_ptr<CpuModel> train_and_evaluate(const Loaded& base,
                                              const std::vector<Ranking>& rankings,
-                                             const RewardSettings& s, RewardReport& report) {
+                                             const RewardSettings& s, bool control,
+                                             RewardReport& report, const std::string& label) {
   const Split split = split_fold(rankings, encode_rankings(base, rankings), 5, 0, s.seed);
-  const auto model = train_reward(base, split.train, s, "reward model");
-  const auto shuffled =
-      train_reward(base, shuffle_labels(split.train, s.seed), s, "control: shuffled labels");
+  const auto model = train_reward(base, split.train, s, label);
   report.held_out = reward_evaluate(*model, split.held_out);
-  report.shuffled_accuracy = reward_evaluate(*shuffled, split.held_out).accuracy();
   report.prompts = static_cast<Index>(split.held_out.size());
+  if (control) {
+    const auto shuffled = train_reward(base, shuffle_labels(split.train, s.seed), s,
+                                       label + ", control: shuffled labels");
+    report.shuffled_accuracy = reward_evaluate(*shuffled, split.held_out).accuracy();
+  }
   std::vector<Tokens> seen;
   for (const RankedPrompt& prompt : split.train)
     seen.insert(seen.end(), prompt.sequences.begin(), prompt.sequences.end());

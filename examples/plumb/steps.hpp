@@ -33,15 +33,14 @@ std::vector<Candidates> generate_candidates(const Loaded& loaded,
 /// How a reward model did on rankings that it was not fitted to, with its baselines beside it.
 struct RewardReport {
   RewardEvaluation held_out;
-  double shuffled_accuracy = 0;  ///< of a model fitted to shuffled labels; NaN if not asked for
+  double shuffled_accuracy = std::nan("");  ///< of a model fitted to shuffled labels; NaN if not asked for
   Index prompts = 0;             ///< held out
 
   Json json() const;
   void print() const;
 };
 
-/// Step 3. Fits a reward model, its trunk that of `base`, to all rankings but those of the held-out
-/// prompts. With `control`, also fits one to shuffled labels.
+/// Step 3. Fits a reward model, its trunk that of `base`.
 std::shared_ptr<CpuModel> train_reward(const Loaded& base, const std::vector<RankedPrompt>& train,
                                        const RewardSettings& settings, const std::string& label);
 
@@ -49,11 +48,12 @@ std::shared_ptr<CpuModel> train_reward(const Loaded& base, const std::vector<Ran
 RewardReport cross_validate(const Loaded& base, const std::vector<Ranking>& rankings, int folds,
                             const RewardSettings& settings);
 
-/// One held-out split: trains on the rest (twice, once on shuffled labels) and evaluates. Returns the
-/// model fitted to the true labels.
+/// One held-out split: trains on the rest and evaluates; with `control`, also a model fitted to
+/// shuffled labels. Returns the model fitted to the true ones, normalised.
 std::shared_ptr<CpuModel> train_and_evaluate(const Loaded& base,
                                              const std::vector<Ranking>& rankings,
-                                             const RewardSettings& settings, RewardReport& report);
+                                             const RewardSettings& settings, bool control,
+                                             RewardReport& report, const std::string& label);
 
 /// Step 4. Trains `policy` (which has a value head, or `value` is given) by PPO from where the
 /// checkpoint at `path` stands, if there is one; writes it every few iterations and at the end.

@@ -13,7 +13,7 @@ BELOW = {
     "math": ["core"],
     "cpu": ["core", "math"],
     "ops": ["core", "math"],  # never cpu: kernels are found by argument-dependent lookup
-    "nn": ["core", "math", "ops"],
+    "nn": ["core", "math", "ops", "data/packing.hpp"],
     "optim": ["core", "math", "ops", "nn/parameters.hpp"],
     "rlhf": ["core", "math", "ops", "nn", "optim", "data/records.hpp", "data/packing.hpp"],
     # Side rooms know core and nothing above it; of one another, only the earlier ones.

@@ -31,8 +31,8 @@ struct NormTable {
 };
 
 /// y = weight · (x · rstd): x, y (N, C), weight (C); rstd (N) is kept for the backward pass.
-inline void rms_norm_forward(Cpu device, float* y, float* rstd, const float* x,
-                             const float* weight, Index n, Index c, float eps) {
+inline void rms_norm_forward(Cpu device, float* y, float* rstd, const float* x, const float* weight,
+                             Index n, Index c, float eps) {
   parallel_for(device, n, row_grain(c), [&](Index i, Index end) {
     dispatch<NormTable>().rms_forward(y + i * c, rstd + i, x + i * c, weight, end - i, c, eps);
   });

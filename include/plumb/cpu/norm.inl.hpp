@@ -62,8 +62,8 @@ inline void rms_norm_rows_backward(float* dx, const float* dy, const float* x, c
   }
 }
 
-inline void layer_norm_rows(float* y, float* mean, float* rstd, const float* x,
-                            const float* weight, const float* bias, Index n, Index c, float eps) {
+inline void layer_norm_rows(float* y, float* mean, float* rstd, const float* x, const float* weight,
+                            const float* bias, Index n, Index c, float eps) {
   const float channels = static_cast<float>(c);
   for (Index row = 0; row < n; ++row, x += c, y += c) {
     mean[row] = norm_row_sum(c, [&](auto at, V total) { return total + at(x); }) / channels;
@@ -80,11 +80,10 @@ inline void layer_norm_rows_backward(float* dx, const float* dy, const float* x,
   const float channels = static_cast<float>(c);
   for (Index row = 0; row < n; ++row, dx += c, dy += c, x += c) {
     const V m = set(mean[row]), r = set(rstd[row]);
-    const float level = norm_row_sum(
-        c, [&](auto at, V total) { return fma(at(weight), at(dy), total); });
-    const float along = norm_row_sum(c, [&](auto at, V total) {
-      return fma(at(weight) * at(dy), (at(x) - m) * r, total);
-    });
+    const float level =
+        norm_row_sum(c, [&](auto at, V total) { return fma(at(weight), at(dy), total); });
+    const float along = norm_row_sum(
+        c, [&](auto at, V total) { return fma(at(weight) * at(dy), (at(x) - m) * r, total); });
     const V mean_g = set(level / channels), minus_mean = set(-(along / channels));
     map(dx, c, [&](auto at) {
       const V g = at(weight) * at(dy) - mean_g;

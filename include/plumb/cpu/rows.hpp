@@ -46,16 +46,15 @@ void sum_over_tokens(Cpu device, float* total, Index n, Index c, ChunkSums&& chu
   const Index blocks = (c + kColumns - 1) / kColumns;
   if (chunks == 0 || blocks == 0) return;
   const Scratch<float> sums(chunks * c);
-  parallel_for(device, chunks * blocks, n * c <= 16384 ? chunks * blocks : 1,
-               [&](Index task, Index end) {
-                 for (; task < end; ++task) {
-                   const Index chunk = task / blocks, column = task % blocks * kColumns;
-                   const Index token = chunk * kTokenChunk;
-                   chunk_sums(sums.data() + chunk * c + column, token,
-                              std::min(kTokenChunk, n - token), column,
-                              std::min(kColumns, c - column));
-                 }
-               });
+  parallel_for(
+      device, chunks * blocks, n * c <= 16384 ? chunks * blocks : 1, [&](Index task, Index end) {
+        for (; task < end; ++task) {
+          const Index chunk = task / blocks, column = task % blocks * kColumns;
+          const Index token = chunk * kTokenChunk;
+          chunk_sums(sums.data() + chunk * c + column, token, std::min(kTokenChunk, n - token),
+                     column, std::min(kColumns, c - column));
+        }
+      });
   parallel_for(device, c, row_grain(chunks), [&](Index i, Index end) {
     dispatch<RowsTable>().add_chunks(total + i, sums.data() + i, chunks, end - i, c);
   });
@@ -90,11 +89,11 @@ inline void embedding_backward(Cpu device, float* dtable, const float* dy, const
 
 /// total += sums of the rows of x: total (C), x (N, C). The gradient of a bias.
 inline void sum_rows(Cpu device, float* total, const float* x, Index n, Index c) {
-  sum_over_tokens(
-      device, total, n, c,
-      [&](float* sums, Index token, Index tokens, Index column, Index columns) {
-        dispatch<RowsTable>().column_sums(sums, x + token * c + column, tokens, columns, c);
-      });
+  sum_over_tokens(device, total, n, c,
+                  [&](float* sums, Index token, Index tokens, Index column, Index columns) {
+                    dispatch<RowsTable>().column_sums(sums, x + token * c + column, tokens, columns,
+                                                      c);
+                  });
 }
 
 /// y = x with each pair of channels of each head turned by the angle of its token's position:

@@ -230,7 +230,7 @@ class PpoTrainer {
   // 3. Rewards per token, advantages, returns.
   void shape(std::vector<Episode>& episodes) {
     const float beta = controller_.beta();
-    double kl = 0, kl3 = 0, exact = 0, exact2 = 0, gap = 0, gap2 = 0, entropy = 0, score = 0, penalty = 0;
+    double kl = 0, kl3 = 0, exact = 0, gap = 0, gap2 = 0, entropy = 0, score = 0, penalty = 0;
     double tokens = 0, ended = 0;
     for (Episode& e : episodes) {
       e.rewards.assign(e.values.size(), 0.0F);
@@ -246,7 +246,6 @@ class PpoTrainer {
       e.rewards.back() += e.score;
       kl += k1;
       exact += full;
-      exact2 += full * full;
       gap += k1 - full;
       gap2 += (k1 - full) * (k1 - full);
       score += e.score;

@@ -113,11 +113,15 @@ void reward_train(Model<D>& model, const std::vector<RankedPrompt>& prompts,
         tokens += static_cast<Index>(sequence.size());
       return tokens;
     };
-    detail::for_token_runs(
-        members.size(), kForwardTokens, length, [&](std::size_t first, std::size_t last) {
-          loss += reward_gradient(model, std::span(members).subspan(first, last - first),
-                                  config.loss, share, stats);
-        });
+    try {
+      detail::for_token_runs(
+          members.size(), kForwardTokens, length, [&](std::size_t first, std::size_t last) {
+            loss += reward_gradient<D>(model, std::span(members).subspan(first, last - first),
+                                       config.loss, share, stats);
+          });
+    } catch (const NumericError& error) {
+      throw NumericError(str("[reward] update ", update, ": ", error.what()));
+    }
     optimizer.step(linear_schedule(config.optimizer.lr, update, total));
     if (after_update) after_update(update, total, loss);
   }

@@ -93,10 +93,14 @@ void sft_train(Model<D>& model, const std::vector<Example>& examples, const SftC
     const auto micro = config.micro_sequences > 0 ? static_cast<std::size_t>(config.micro_sequences)
                                                   : members.size();
     float loss = 0;
-    for (std::size_t i = 0; i < members.size(); i += micro)
-      loss += sft_gradient(model,
-                           std::span(members).subspan(i, std::min(micro, members.size() - i)),
-                           1.0F / static_cast<float>(tokens));
+    try {
+      for (std::size_t i = 0; i < members.size(); i += micro)
+        loss += sft_gradient(model,
+                             std::span(members).subspan(i, std::min(micro, members.size() - i)),
+                             1.0F / static_cast<float>(tokens));
+    } catch (const NumericError& error) {
+      throw NumericError(str("[sft] update ", update, ": ", error.what()));
+    }
     const float lr = config.linear_lr ? linear_schedule(config.optimizer.lr, update, total)
                                       : config.optimizer.lr;
     optimizer.step(lr);
