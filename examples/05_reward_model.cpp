@@ -73,5 +73,5 @@ int main() {
   print("longer reply wins", fitted.length_correct, fitted.pairs);
   print("fitted to shuffled labels", control.correct, control.pairs);
   std::printf("calibration error of the model: %.3f\n", fitted.ece);
-  return wilson_interval(fitted.correct, fitted.pairs).low > 0.5 ? 0 : 1;
+  return fitted.accuracy() > 0.5 && fitted.accuracy() > control.accuracy() ? 0 : 1;
 }

@@ -68,12 +68,12 @@ int main() {
   // 4. PPO against the reward model's scores.
   Model<Cpu> policy = reference.clone(ScalarHead::Value);
   PpoConfig config;
-  config.iterations = 14;
+  config.iterations = 12;
   config.minibatches = 2;
   config.sampling = options;
   config.sampling.responses = 1;
-  config.beta = 0.05F;
-  config.optimizer.lr = 1e-3F;
+  config.beta = 0.1F;
+  config.optimizer.lr = 5e-4F;
   const ScoreFunction score = [&](const std::vector<Episode>& episodes) {
     std::vector<Tokens> sequences;
     for (const Episode& e : episodes) sequences.push_back(joined(e.prompt, e.response));

@@ -3,16 +3,13 @@
 //   1. collect     sample responses; their log-probs are those of training, bitwise
 //   2. evaluate    reference log-probs, exact KL, values, scores
 //   3. shape       r_t = −β·kl_t, plus the score at the end; GAE; whitening
-//   4. update      epochs × minibatches of the clipped losses
+//   4. update      epochs × minibatches of the clipped losses (this file; 1 to 3: rollout.hpp)
 // Variants and their sources are named at the settings. Denominators are whole minibatches', so
 // splitting one into micro-batches changes memory and never the loss. Not here: padding, dropout.
 #pragma once
 
-#include <plumb/optim/adamw.hpp>
 #include <plumb/optim/schedule.hpp>
-#include <plumb/rlhf/episode.hpp>
-#include <plumb/rlhf/gae.hpp>
-#include <plumb/rlhf/kl.hpp>
+#include <plumb/rlhf/rollout.hpp>
 
 #include <algorithm>
 #include <chrono>
@@ -24,49 +21,6 @@
 #include <vector>
 
 namespace plumb::inline v0_1 {
-
-/// Named numbers in a fixed order.
-using Metrics = std::vector<std::pair<std::string, double>>;
-
-/// Where the score enters. LastToken: with the response's last token. AfterEnd: one step later if
-/// the response is shorter than the limit, reaching its tokens through the value of the state after
-/// the end (TRL's layout).
-enum class ScorePosition { LastToken, AfterEnd };
-
-/// What happens to the score of a response that did not end. Subtract: score − penalty (TRL);
-/// Replace: −penalty (lm-human-preferences).
-enum class MissingEos { Subtract, Replace };
-
-struct PpoConfig {
-  Index iterations = 100;      ///< length of the linear schedule of the learning rate
-  Index epochs = 4;            ///< passes over an iteration's episodes
-  Index minibatches = 4;       ///< optimizer steps per epoch
-  Index micro_sequences = 0;   ///< sequences per forward in an update; 0: the whole minibatch
-  SampleOptions sampling;      ///< responses, length, temperature, stops, seed
-  bool allow_filters = false;  ///< permit top-k, top-p or greedy rollouts, which are off-policy
-  KlEstimator kl = KlEstimator::K1;  ///< of the penalty in the reward
-  float beta = 0.05F;          ///< its coefficient, initially
-  float kl_target = 0.0F;      ///< nats per response; 0: beta stays fixed
-  float kl_horizon = 10000.0F; ///< episodes
-  float gamma = 1.0F, lambda = 0.95F;
-  Whitening whiten_rewards = Whitening::None;
-  Whitening whiten_advantages = Whitening::Population;
-  PpoClip clip;
-  float value_clip = 0.2F;     ///< 0: off
-  float value_coef = 0.1F;
-  float entropy_coef = 0.0F;
-  float score_clip = 0.0F;     ///< scores are clipped to ± this; 0: off
-  float missing_eos_penalty = 0.0F;
-  MissingEos missing_eos = MissingEos::Subtract;
-  ScorePosition score_position = ScorePosition::LastToken;
-  float target_kl = 0.0F;      ///< an epoch whose mean approx_kl exceeds this is the last; 0: off
-  bool linear_lr = true;       ///< learning rates fall to zero over `iterations`
-  AdamWConfig optimizer{.lr = 1e-4F, .eps = 1e-5F};
-  float value_lr = 1e-3F;      ///< of a separate value model
-};
-
-/// Scores for episodes: a reward model, or a rule.
-using ScoreFunction = std::function<std::vector<float>(const std::vector<Episode>&)>;
 
 template <class D>
 class PpoTrainer {
@@ -81,28 +35,42 @@ class PpoTrainer {
         config_(config),
         controller_(config.beta, config.kl_target, config.kl_horizon),
         optimizer_(policy.parameters(), config.optimizer) {
-    if (value_model != nullptr) value_optimizer_.emplace(value_model->parameters(), config.optimizer);
+    if (value_model != nullptr)
+      value_optimizer_.emplace(value_model->parameters(), config.optimizer);
     check((value_model != nullptr ? *value_model : policy).head_kind() != ScalarHead::None,
           "[ppo] neither the policy nor a value model has a scalar head");
     if (config.sampling.sampling.filters() && !config.allow_filters)
       fail<DataError>(
           "[ppo] top-k, top-p and greedy rollouts draw from another distribution than the update "
-          "trains: ratios are wrong and the KL can be negative. HINT: sample with temperature alone, "
+          "trains: ratios are wrong and the KL can be negative. HINT: sample with temperature "
+          "alone, "
           "or set allow_filters");
-    check(config.epochs >= 1 && config.minibatches >= 1, "[ppo] epochs and minibatches must be ≥ 1");
+    check(config.epochs >= 1 && config.minibatches >= 1,
+          "[ppo] epochs and minibatches must be ≥ 1");
   }
 
   /// One iteration on a list of prompts. Returns its metrics; those named time/ are seconds.
   Metrics step(const std::vector<Tokens>& prompts) {
     check<DataError>(!prompts.empty(), "[ppo] there are no prompts");
     metrics_.clear();
-    auto episodes = timed("time/sample", [&] { return collect(prompts); });
-    timed("time/evaluate", [&] { evaluate(episodes); });
-    require_finite(episodes);
-    timed("time/score", [&] { set_scores(episodes); });
-    shape(episodes);
+    auto episodes =
+        timed("time/sample", [&] { return collect(policy_, prompts, config_, iteration_); });
+    try {
+      const auto evaluation = [&] {
+        evaluate(episodes, policy_, reference_, value_model_,
+                 config_.sampling.sampling.temperature);
+      };
+      timed("time/evaluate", evaluation);
+      require_finite(episodes, evaluation);
+      timed("time/score", [&] { set_scores(episodes, score_, config_); });
+    } catch (const NumericError& error) {
+      throw NumericError(str("[ppo] iteration ", iteration_, ", ", error.what()));
+    }
+    const Metrics objective = shape_rewards(episodes, config_, controller_.beta());
+    metrics_.insert(metrics_.end(), objective.begin(), objective.end());
     timed("time/update", [&] { update(episodes); });
-    controller_.update(kl_, static_cast<Index>(episodes.size()));
+    controller_.update(static_cast<float>(objective.front().second),
+                       static_cast<Index>(episodes.size()));
     episodes_ += static_cast<Index>(episodes.size());
     ++iteration_;
     metrics_.emplace_back("episode", static_cast<double>(episodes_));
@@ -127,165 +95,12 @@ class PpoTrainer {
     controller_.set_beta(state.beta);
   }
   const AdamW<D>& optimizer() const { return optimizer_; }
-  const AdamW<D>* value_optimizer() const { return value_optimizer_ ? &*value_optimizer_ : nullptr; }
+  const AdamW<D>* value_optimizer() const {
+    return value_optimizer_ ? &*value_optimizer_ : nullptr;
+  }
   Index iteration() const { return iteration_; }
 
  private:
-  // 1. Responses and the log-probs they were sampled with.
-  std::vector<Episode> collect(const std::vector<Tokens>& prompts) {
-    SampleOptions options = config_.sampling;
-    options.step = static_cast<std::uint32_t>(iteration_);
-    std::vector<Episode> episodes;
-    for (Response& response : sample(policy_, prompts, options)) {
-      Episode e;
-      e.prompt = prompts[static_cast<std::size_t>(response.prompt)];
-      e.response = std::move(response.tokens);
-      e.logprobs = std::move(response.logprobs);
-      e.finished = response.finished;
-      const bool after = config_.score_position == ScorePosition::AfterEnd &&
-                         static_cast<Index>(e.response.size()) < options.max_new_tokens;
-      e.values.resize(e.response.size() + (after ? 1 : 0));
-      episodes.push_back(std::move(e));
-    }
-    return episodes;
-  }
-
-  // 2. Reference log-probs, exact KL and values, all under the policy as it sampled.
-  void evaluate(std::vector<Episode>& episodes) const {
-    const float temperature = config_.sampling.sampling.temperature;
-    const auto length = [&](std::size_t i) {
-      return static_cast<Index>(episodes[i].prompt.size() + episodes[i].response.size());
-    };
-    detail::for_token_runs(episodes.size(), kForwardTokens, length, [&](std::size_t i, std::size_t end) {
-      std::vector<const Episode*> members;
-      for (std::size_t m = i; m < end; ++m) members.push_back(&episodes[m]);
-      const auto batch = EpisodeBatch<D>::from(members);
-      const auto hidden = policy_.transformer()(batch.batch);
-      const auto rows = embedding(hidden, batch.rows);
-      const auto ref_rows = embedding(reference_.transformer()(batch.batch), batch.rows);
-      const auto ref =
-          head_logprob(ref_rows, reference_.transformer().head(), batch.targets, temperature);
-      const auto kl = row_kl(policy_, rows, reference_, ref_rows, temperature);
-      const auto value = values(hidden, batch);
-      const auto ref_host = ref.logprob.to_vector(), kl_host = kl.to_vector(),
-                 value_host = value.to_vector();
-      std::size_t token = 0, step = 0;
-      for (; i < end; ++i) {
-        Episode& e = episodes[i];
-        const auto cut = [](const std::vector<float>& from, std::size_t at, std::size_t n) {
-          const auto first = from.begin() + static_cast<std::ptrdiff_t>(at);
-          return std::vector<float>(first, first + static_cast<std::ptrdiff_t>(n));
-        };
-        e.ref_logprobs = cut(ref_host, token, e.response.size());
-        e.kl_exact = cut(kl_host, token, e.response.size());
-        e.values = cut(value_host, step, e.values.size());
-        token += e.response.size();
-        step += e.values.size();
-      }
-    });
-  }
-
-  Tensor<D> values(const Tensor<D>& policy_hidden, const EpisodeBatch<D>& batch) const {
-    if (value_model_ == nullptr) return policy_.scalar(embedding(policy_hidden, batch.value_rows));
-    return value_model_->scalar(
-        embedding(value_model_->transformer()(batch.batch), batch.value_rows));
-  }
-
-  // A NaN here would surface as a loss of NaN advantages: find the op that made it.
-  void require_finite(std::vector<Episode>& episodes) const {
-    const auto finite = [](const std::vector<float>& values) {
-      return std::all_of(values.begin(), values.end(), [](float x) { return std::isfinite(x); });
-    };
-    for (const Episode& e : episodes) {
-      if (finite(e.logprobs) && finite(e.ref_logprobs) && finite(e.values)) continue;
-      std::string what = "log-probabilities or values are not finite";
-      try {
-        const CheckFinite name_the_op;
-        evaluate(episodes);
-      } catch (const NumericError& error) {
-        what = error.what();
-      }
-      throw NumericError(str("[ppo] iteration ", iteration_, ", evaluation: ", what));
-    }
-  }
-
-  void set_scores(std::vector<Episode>& episodes) const {
-    const auto scores = score_(episodes);
-    if (scores.size() != episodes.size())
-      fail(str("[ppo] the score function gave ", scores.size(), " scores for ", episodes.size(),
-               " episodes"));
-    for (std::size_t i = 0; i < scores.size(); ++i) {
-      float score = scores[i];
-      if (!std::isfinite(score))
-        fail<NumericError>(str("[ppo] the score of episode ", i, " of iteration ", iteration_,
-                               " is ", score));
-      if (config_.score_clip > 0) score = std::clamp(score, -config_.score_clip, config_.score_clip);
-      if (!episodes[i].finished && config_.missing_eos_penalty != 0)
-        score = (config_.missing_eos == MissingEos::Subtract ? score : 0.0F) -
-                config_.missing_eos_penalty;
-      episodes[i].score = score;
-    }
-  }
-
-  // 3. Rewards per token, advantages, returns.
-  void shape(std::vector<Episode>& episodes) {
-    const float beta = controller_.beta();
-    double kl = 0, kl3 = 0, exact = 0, gap = 0, gap2 = 0, entropy = 0, score = 0, penalty = 0;
-    double tokens = 0, ended = 0;
-    for (Episode& e : episodes) {
-      e.rewards.assign(e.values.size(), 0.0F);
-      double k1 = 0, full = 0;
-      for (std::size_t t = 0; t < e.response.size(); ++t) {
-        e.rewards[t] = -beta * kl_estimate(config_.kl, e.logprobs[t], e.ref_logprobs[t]);
-        penalty += e.rewards[t];
-        k1 += kl_estimate(KlEstimator::K1, e.logprobs[t], e.ref_logprobs[t]);
-        kl3 += kl_estimate(KlEstimator::K3, e.logprobs[t], e.ref_logprobs[t]);
-        full += e.kl_exact[t];
-        entropy -= e.logprobs[t];
-      }
-      e.rewards.back() += e.score;
-      kl += k1;
-      exact += full;
-      gap += k1 - full;
-      gap2 += (k1 - full) * (k1 - full);
-      score += e.score;
-      tokens += static_cast<double>(e.response.size());
-      ended += e.finished ? 1.0 : 0.0;
-    }
-    whiten_all(episodes, &Episode::rewards, config_.whiten_rewards, false);
-    for (Episode& e : episodes) {
-      auto result = gae(e.rewards, e.values, config_.gamma, config_.lambda);
-      e.advantages = std::move(result.advantages);
-      e.returns = std::move(result.returns);
-      e.advantages.resize(e.response.size());  // no token was chosen in the step after the end
-    }
-    whiten_all(episodes, &Episode::advantages, config_.whiten_advantages, true);
-
-    const auto n = static_cast<double>(episodes.size());
-    kl_ = static_cast<float>(kl / n);
-    const double gap_se = std::sqrt(std::max(gap2 / n - gap / n * (gap / n), 0.0) / n);
-    metrics_.insert(metrics_.end(),
-                    {{"objective/kl", kl / n},
-                     {"objective/kl_k3", kl3 / n},
-                     {"objective/kl_exact", exact / n},
-                     {"objective/kl_gap_se", gap_se > 0 ? gap / n / gap_se : 0.0},
-                     {"objective/entropy", entropy / n},
-                     {"objective/non_score_reward", penalty / n},
-                     {"objective/scores", score / n},
-                     {"objective/rlhf_reward", (score + penalty) / n},
-                     {"objective/kl_coef", beta},
-                     {"val/num_eos_tokens", ended},
-                     {"response/length", tokens / n}});
-  }
-
-  static void whiten_all(std::vector<Episode>& episodes, std::vector<float> Episode::*field,
-                         Whitening kind, bool shift_mean) {
-    std::vector<float*> all;
-    for (Episode& e : episodes)
-      for (float& x : e.*field) all.push_back(&x);
-    whiten(all, kind, shift_mean);
-  }
-
   // 4. Clipped losses, epochs × minibatches.
   struct Totals {
     PolicyStats policy;
@@ -300,16 +115,16 @@ class PpoTrainer {
     Totals all, first;
     Index epoch = 0;
     for (bool stop = false; epoch < config_.epochs && !stop; ++epoch) {
-      const auto order =
-          permutation(count, Rng(config_.sampling.seed, Stage::Shuffle,
-                                 static_cast<std::uint32_t>(iteration_),
-                                 static_cast<std::uint32_t>(epoch)));
+      const auto order = permutation(
+          count, Rng(config_.sampling.seed, Stage::Shuffle, static_cast<std::uint32_t>(iteration_),
+                     static_cast<std::uint32_t>(epoch)));
       Totals this_epoch;
       const Index parts = std::min(config_.minibatches, count);
       for (Index m = 0; m < parts; ++m) {
         std::vector<const Episode*> members;
         for (Index i = m * count / parts; i < (m + 1) * count / parts; ++i)
-          members.push_back(&episodes[static_cast<std::size_t>(order[static_cast<std::size_t>(i)])]);
+          members.push_back(
+              &episodes[static_cast<std::size_t>(order[static_cast<std::size_t>(i)])]);
         minibatch(members, str("epoch ", epoch, ", minibatch ", m), this_epoch);
         this_epoch.grad_norm += optimizer_.step(config_.optimizer.lr * fraction);
         if (value_optimizer_) value_optimizer_->step(config_.value_lr * fraction);
@@ -361,15 +176,15 @@ class PpoTrainer {
 
     const auto forward = [&] {
       const auto hidden = policy_.transformer()(batch.batch);
-      const auto out =
-          head_logprob(embedding(hidden, batch.rows), policy_.transformer().head(), batch.targets,
-                       config_.sampling.sampling.temperature, true);
+      const auto out = head_logprob(embedding(hidden, batch.rows), policy_.transformer().head(),
+                                    batch.targets, config_.sampling.sampling.temperature, true);
       PolicyStats policy_stats;
       ValueStats value_stats;
       const auto policy_loss = ppo_policy_loss(out.logprob, old_logprob, advantage, token_weight,
                                                config_.clip, &policy_stats);
-      const auto value_loss = ppo_value_loss(values(hidden, batch), old_value, returns, step_weight,
-                                             config_.value_clip, &value_stats);
+      const auto value_loss =
+          ppo_value_loss(batch_values(policy_, value_model_, hidden, batch), old_value, returns,
+                         step_weight, config_.value_clip, &value_stats);
       const auto entropy = weighted_sum(out.entropy, token_weight);
       auto loss = add(policy_loss, scale(value_loss, config_.value_coef));
       if (config_.entropy_coef != 0) loss = add(loss, scale(entropy, -config_.entropy_coef));
@@ -427,25 +242,24 @@ class PpoTrainer {
     const double ratio = p.ratio / p.weight;  // exactly 1 if every ratio is
     const double returns_var =
         all.value.returns_squared / n - all.value.returns_mean / n * (all.value.returns_mean / n);
-    metrics_.insert(
-        metrics_.end(),
-        {{"policy/approxkl_avg", p.approx_kl / n},
-         {"policy/approxkl_k3_avg", p.approx_kl_k3 / n},
-         {"policy/clipfrac_avg", p.clipfrac / n},
-         {"policy/entropy_avg", all.entropy / n},
-         {"loss/policy_avg", all.policy_loss / n},
-         {"loss/value_avg", all.value_loss / n},
-         {"val/clipfrac_avg", all.value.clipfrac / n},
-         {"val/explained_variance",
-          returns_var > 0 ? 1.0 - all.value.error / n / returns_var : 0.0},
-         {"val/mean", all.value.mean / n},
-         {"val/ratio", ratio},
-         {"val/ratio_var", std::max(p.ratio_squared / p.weight - ratio * ratio, 0.0)},
-         {"val/ratio_first_minibatch", first.policy.ratio / first.policy.weight},
-         {"val/ratio_first_minibatch_max_deviation", first.policy.ratio_max_deviation},
-         {"grad_norm", all.grad_norm / n},
-         {"epochs", static_cast<double>(epochs)},
-         {"lr", lr}});
+    metrics_.insert(metrics_.end(),
+                    {{"policy/approxkl_avg", p.approx_kl / n},
+                     {"policy/approxkl_k3_avg", p.approx_kl_k3 / n},
+                     {"policy/clipfrac_avg", p.clipfrac / n},
+                     {"policy/entropy_avg", all.entropy / n},
+                     {"loss/policy_avg", all.policy_loss / n},
+                     {"loss/value_avg", all.value_loss / n},
+                     {"val/clipfrac_avg", all.value.clipfrac / n},
+                     {"val/explained_variance",
+                      returns_var > 0 ? 1.0 - all.value.error / n / returns_var : 0.0},
+                     {"val/mean", all.value.mean / n},
+                     {"val/ratio", ratio},
+                     {"val/ratio_var", std::max(p.ratio_squared / p.weight - ratio * ratio, 0.0)},
+                     {"val/ratio_first_minibatch", first.policy.ratio / first.policy.weight},
+                     {"val/ratio_first_minibatch_max_deviation", first.policy.ratio_max_deviation},
+                     {"grad_norm", all.grad_norm / n},
+                     {"epochs", static_cast<double>(epochs)},
+                     {"lr", lr}});
   }
 
   template <class Work>
@@ -466,13 +280,12 @@ class PpoTrainer {
   Model<D>& policy_;
   const Model<D>& reference_;
   ScoreFunction score_;
-  Model<D>* value_model_;
+  const Model<D>* value_model_;
   PpoConfig config_;
   KlController controller_;
   AdamW<D> optimizer_;
   std::optional<AdamW<D>> value_optimizer_;
   Index iteration_ = 0, episodes_ = 0;
-  float kl_ = 0;
   Metrics metrics_;
   std::vector<Episode> last_episodes_;
 };

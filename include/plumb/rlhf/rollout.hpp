@@ -1,0 +1,178 @@
+// What PPO learns from: responses sampled by the policy, what reference, value function and reward say
+// of them, and the advantages that follow. The steps before the update, in the order they run.
+#pragma once
+
+#include <plumb/rlhf/ppo_config.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <vector>
+
+namespace plumb::inline v0_1 {
+
+/// 1. Responses and the log-probs they were sampled with; the iteration is part of the random key.
+template <class D>
+std::vector<Episode> collect(const Model<D>& policy, const std::vector<Tokens>& prompts,
+                             const PpoConfig& config, Index iteration) {
+  SampleOptions options = config.sampling;
+  options.step = static_cast<std::uint32_t>(iteration);
+  std::vector<Episode> episodes;
+  for (Response& response : sample(policy, prompts, options)) {
+    Episode e;
+    e.prompt = prompts[static_cast<std::size_t>(response.prompt)];
+    e.response = std::move(response.tokens);
+    e.logprobs = std::move(response.logprobs);
+    e.finished = response.finished;
+    const bool after = config.score_position == ScorePosition::AfterEnd &&
+                       static_cast<Index>(e.response.size()) < options.max_new_tokens;
+    e.values.resize(e.response.size() + (after ? 1 : 0));
+    episodes.push_back(std::move(e));
+  }
+  return episodes;
+}
+
+/// Values of the rows that a batch values: by a model of their own if there is one, else by the head on
+/// the policy's hidden states. (Σ steps)
+template <class D>
+Tensor<D> batch_values(const Model<D>& policy, const Model<D>* value_model,
+                       const Tensor<D>& policyhidden, const EpisodeBatch<D>& batch) {
+  if (value_model == nullptr) return policy.scalar(embedding(policyhidden, batch.value_rows));
+  return value_model->scalar(embedding(value_model->transformer()(batch.batch), batch.value_rows));
+}
+
+/// 2. Reference log-probs, exact KL and values, all under the policy as it sampled.
+template <class D>
+void evaluate(std::vector<Episode>& episodes, const Model<D>& policy, const Model<D>& reference,
+              const Model<D>* value_model, float temperature) {
+  const auto length = [&](std::size_t i) {
+    return static_cast<Index>(episodes[i].prompt.size() + episodes[i].response.size());
+  };
+  detail::for_token_runs(
+      episodes.size(), kForwardTokens, length, [&](std::size_t i, std::size_t end) {
+        std::vector<const Episode*> members;
+        for (std::size_t m = i; m < end; ++m) members.push_back(&episodes[m]);
+        const auto batch = EpisodeBatch<D>::from(members);
+        const auto hidden = policy.transformer()(batch.batch);
+        const auto rows = embedding(hidden, batch.rows);
+        const auto ref_rows = embedding(reference.transformer()(batch.batch), batch.rows);
+        const auto ref =
+            head_logprob(ref_rows, reference.transformer().head(), batch.targets, temperature);
+        const auto kl = row_kl(policy, rows, reference, ref_rows, temperature);
+        const auto value = batch_values(policy, value_model, hidden, batch);
+        const auto ref_host = ref.logprob.to_vector(), kl_host = kl.to_vector(),
+                   value_host = value.to_vector();
+        std::size_t token = 0, step = 0;
+        for (; i < end; ++i) {
+          Episode& e = episodes[i];
+          const auto cut = [](const std::vector<float>& from, std::size_t at, std::size_t n) {
+            const auto first = from.begin() + static_cast<std::ptrdiff_t>(at);
+            return std::vector<float>(first, first + static_cast<std::ptrdiff_t>(n));
+          };
+          e.ref_logprobs = cut(ref_host, token, e.response.size());
+          e.kl_exact = cut(kl_host, token, e.response.size());
+          e.values = cut(value_host, step, e.values.size());
+          token += e.response.size();
+          step += e.values.size();
+        }
+      });
+}
+
+/// NumericError naming the op if an evaluation is not finite: it would surface only later, as a loss of
+/// NaN advantages. `again` repeats the evaluation.
+template <class Again>
+void require_finite(const std::vector<Episode>& episodes, Again again) {
+  const auto finite = [](const std::vector<float>& values) {
+    return std::all_of(values.begin(), values.end(), [](float x) { return std::isfinite(x); });
+  };
+  for (const Episode& e : episodes) {
+    if (finite(e.logprobs) && finite(e.ref_logprobs) && finite(e.values)) continue;
+    std::string what = "log-probabilities or values are not finite";
+    try {
+      const CheckFinite name_the_op;
+      again();
+    } catch (const NumericError& error) {
+      what = error.what();
+    }
+    throw NumericError(str("evaluation: ", what));
+  }
+}
+
+/// The score of each whole response, clipped, and penalised where it did not end.
+inline void set_scores(std::vector<Episode>& episodes, const ScoreFunction& score_function,
+                       const PpoConfig& config) {
+  const auto scores = score_function(episodes);
+  if (scores.size() != episodes.size())
+    fail(str("[ppo] the score function gave ", scores.size(), " scores for ", episodes.size(),
+             " episodes"));
+  for (std::size_t i = 0; i < scores.size(); ++i) {
+    float score = scores[i];
+    if (!std::isfinite(score))
+      fail<NumericError>(str("[ppo] the score of episode ", i, " is ", score));
+    if (config.score_clip > 0) score = std::clamp(score, -config.score_clip, config.score_clip);
+    if (!episodes[i].finished && config.missing_eos_penalty != 0)
+      score =
+          (config.missing_eos == MissingEos::Subtract ? score : 0.0F) - config.missing_eos_penalty;
+    episodes[i].score = score;
+  }
+}
+
+namespace detail {
+inline void whiten_all(std::vector<Episode>& episodes, std::vector<float> Episode::*field,
+                       Whitening kind, bool shift_mean) {
+  std::vector<float*> all;
+  for (Episode& e : episodes)
+    for (float& x : e.*field) all.push_back(&x);
+  whiten(all, kind, shift_mean);
+}
+}  // namespace detail
+
+/// 3. Rewards per token, advantages, returns. The metrics begin with objective/kl.
+inline Metrics shape_rewards(std::vector<Episode>& episodes, const PpoConfig& config, float beta) {
+  double kl = 0, kl3 = 0, exact = 0, gap = 0, gap2 = 0, entropy = 0, score = 0, penalty = 0;
+  double tokens = 0, ended = 0;
+  for (Episode& e : episodes) {
+    e.rewards.assign(e.values.size(), 0.0F);
+    double k1 = 0, full = 0;
+    for (std::size_t t = 0; t < e.response.size(); ++t) {
+      e.rewards[t] = -beta * kl_estimate(config.kl, e.logprobs[t], e.ref_logprobs[t]);
+      penalty += e.rewards[t];
+      k1 += kl_estimate(KlEstimator::K1, e.logprobs[t], e.ref_logprobs[t]);
+      kl3 += kl_estimate(KlEstimator::K3, e.logprobs[t], e.ref_logprobs[t]);
+      full += e.kl_exact[t];
+      entropy -= e.logprobs[t];
+    }
+    e.rewards.back() += e.score;
+    kl += k1;
+    exact += full;
+    gap += k1 - full;
+    gap2 += (k1 - full) * (k1 - full);
+    score += e.score;
+    tokens += static_cast<double>(e.response.size());
+    ended += e.finished ? 1.0 : 0.0;
+  }
+  detail::whiten_all(episodes, &Episode::rewards, config.whiten_rewards, false);
+  for (Episode& e : episodes) {
+    auto result = gae(e.rewards, e.values, config.gamma, config.lambda);
+    e.advantages = std::move(result.advantages);
+    e.returns = std::move(result.returns);
+    e.advantages.resize(e.response.size());  // no token was chosen in the step after the end
+  }
+  detail::whiten_all(episodes, &Episode::advantages, config.whiten_advantages, true);
+
+  const auto n = static_cast<double>(episodes.size());
+  const double gap_se = std::sqrt(std::max(gap2 / n - gap / n * (gap / n), 0.0) / n);
+  return {{"objective/kl", kl / n},
+          {"objective/kl_k3", kl3 / n},
+          {"objective/kl_exact", exact / n},
+          {"objective/kl_gap_se", gap_se > 0 ? gap / n / gap_se : 0.0},
+          {"objective/entropy", entropy / n},
+          {"objective/non_score_reward", penalty / n},
+          {"objective/scores", score / n},
+          {"objective/rlhf_reward", (score + penalty) / n},
+          {"objective/kl_coef", beta},
+          {"val/num_eos_tokens", ended},
+          {"response/length", tokens / n}};
+}
+
+}  // namespace plumb::inline v0_1
