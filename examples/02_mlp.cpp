@@ -1,9 +1,29 @@
 // A two-layer network learns to tell two spirals apart.
 //
-// Shows: Parameters (every weight in one flat buffer), a forward function of ops, the training loop
+// Shows: Parameters (all weights in one flat buffer), a forward function of ops, the training loop
 // tape -> backward -> AdamW, and a held-out test. Not: batches of a data set; the 400 points are one.
 //
 // Prints:
+//   4480 weights
+//   step   0  loss 0.6982  gradient norm 0.486
+//   step  50  loss 0.0973  gradient norm 0.069
+//   step 100  loss 0.0237  gradient norm 0.012
+//   step 150  loss 0.0163  gradient norm 0.006
+//   step 200  loss 0.0143  gradient norm 0.003
+//   step 250  loss 0.0134  gradient norm 0.002
+//   .........................................
+//   .........................................
+//   .........................................
+//   …
+//   ###########.......###########............
+//   ###########.........#####................
+//   ############.....................########
+//   ##############................###########
+//   ###################.......###############
+//   #########################################
+//   #########################################
+//   #########################################
+//   accuracy: 0.998 on its own points, 0.995 on others
 #include <plumb/plumb.hpp>
 
 #include <cmath>

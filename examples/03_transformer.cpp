@@ -1,9 +1,19 @@
 // A small transformer learns to write, byte by byte, from nothing.
 //
 // Shows: Model (a Llama of 2 layers), packed batches of stories of their own lengths, the training
-// loop, and sampling with a key/value cache. Not: a useful model; it reads the openings of 1,500 stories, most of them four times.
+// loop, and sampling with a key/value cache. Not: a useful model; it reads the beginnings of 1,500
+// stories about three times, and spells like it.
 //
 // Prints:
+//   117056 weights, 1500 stories
+//   step   0  loss 5.568 nats per byte
+//   step 100  loss 2.435 nats per byte
+//   step 200  loss 2.056 nats per byte
+//   step 300  loss 1.634 nats per byte
+//   step 400  loss 1.538 nats per byte
+//   step 500  loss 1.608 nats per byte
+//   held-out: 1.498 nats per byte
+//   Once upon a time, there was a little wirl named The liked a bo boun. The bule winted sar he f…
 #include <plumb/data/text.hpp>
 #include <plumb/plumb.hpp>
 #include <plumb/text/bytes.hpp>

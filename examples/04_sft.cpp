@@ -5,13 +5,29 @@
 // copies, and nobody said which of two answers is better.
 //
 // Prints:
+//   before, on 60 held-out prompts:
+//     Once upon a time, there was a little cat named Tom. | Tom liked to walk home with his frien…
+//   At the university, there was a glass. There liked to use a pil
+//     Once upon a time, there was a little girl named Lily. | She lived in a tall island with a b…
+//     0 % ended by themselves; 80.0 tokens on average
+//   update  1 of 114  loss 1.669 nats per completion token
+//   update 26 of 114  loss 1.243 nats per completion token
+//   update 51 of 114  loss 0.970 nats per completion token
+//   update 76 of 114  loss 0.881 nats per completion token
+//   update 101 of 114  loss 1.030 nats per completion token
+//   update 114 of 114  loss 0.965 nats per completion token
+//   after:
+//     Once upon a time, there was a little cat named Tom. | Tom liked to hop all day long.
+//     Once upon a time, there was a little girl named Lily. | She had a toy truck on her boat.
+//     100 % ended by themselves; 18.7 tokens on average
 #include "stories.hpp"
 
 #include <cstdio>
 
 using namespace plumb;
 
-// (first sentence, second sentence and the token that separates stories) of each story that has both, both short.
+// Of each story that has both, and both short: its first sentence as the prompt, its second and the
+// token that separates stories as the completion.
 static std::vector<Example> demonstrations(const Tokenizer& tokenizer, const std::string& file) {
   std::vector<Example> examples;
   for (const std::string& story : split_stories(read_text(kData + file))) {

@@ -1,12 +1,20 @@
-// A reward model learns what people preferred.
+// A reward model learns what people preferred, and its baselines say how little that is here.
 //
-// Shows: rankings read from JSON Lines (votes of three people on pairs of replies, PandaLM), a split by
-// prompt, reward_train, and accuracy on held-out prompts with its interval, beside two baselines:
-// "the longer reply wins" and a model fitted to shuffled labels. Not: a good judge. stories260K knows
-// children's stories and 512 word pieces; that little carries over to instructions is the point of
-// printing the baselines.
+// Shows: rankings read from JSON Lines (PandaLM: three people's votes on pairs of replies), folds by
+// prompt, reward_train, and accuracy on prompts held out, beside two baselines: "the longer reply
+// wins" and a model fitted to shuffled labels. Not: a good judge. stories260K knows children's
+// stories and reads the first 96 tokens of a reply: it beats shuffled labels and loses to length.
+// Accuracy moves by ten points from fold to fold, so one split alone would show whatever one
+// likes. Several pairs share a prompt, so the intervals, which count pairs, are too narrow.
 //
 // Prints:
+//   fold 0: 239 rankings held out, accuracy 54.1 %, longer reply 60.6 %
+//   fold 1: 288 rankings held out, accuracy 65.0 %, longer reply 74.2 %
+//   fold 2: 307 rankings held out, accuracy 53.7 %, longer reply 67.5 %
+//   all 756 pairs that the people decided:
+//   reward model                57.6 %  (95 % interval 54.1 to 61.1)
+//   longer reply wins           67.8 %  (95 % interval 64.4 to 71.0)
+//   fitted to shuffled labels   49.7 %  (95 % interval 46.1 to 53.2)
 #include "stories.hpp"
 
 #include <plumb/data/jsonl.hpp>
@@ -16,10 +24,10 @@
 
 using namespace plumb;
 
-// Prompt and replies as the model reads them: the end of the prompt and the beginning of the reply, as
-// much as leaves room, and the end token, at which the score is read.
+// Prompt and replies as the model reads them: the end of the prompt, the beginning of the reply, and
+// the end token, at which the score is read.
 static RankedPrompt ranked(const Tokenizer& tokenizer, const Ranking& ranking) {
-  const std::size_t prompt_room = 64, reply_room = 128;
+  const std::size_t prompt_room = 32, reply_room = 96;
   RankedPrompt result;
   Tokens prompt = tokenizer.encode(ranking.prompt);
   if (prompt.size() > prompt_room) prompt.erase(prompt.begin(), prompt.end() - prompt_room);
@@ -38,14 +46,10 @@ static RankedPrompt ranked(const Tokenizer& tokenizer, const Ranking& ranking) {
 }
 
 static RewardEvaluation fit_and_test(const Model<Cpu>& base, const std::vector<RankedPrompt>& train,
-                                     const std::vector<RankedPrompt>& test, bool say) {
+                                     const std::vector<RankedPrompt>& test) {
   Model<Cpu> model = base.clone(ScalarHead::Reward, 1);  // same trunk, a fresh scalar head
   const RewardConfig config{.epochs = 1, .batch = 16, .optimizer = {.lr = 1e-3F}, .seed = 1};
-  reward_train(model, train, config, [&](Index update, Index total, float loss) {
-    if (say && update % 10 == 0)
-      std::printf("update %2d of %d  loss %.3f\n", static_cast<int>(update + 1),
-                  static_cast<int>(total), static_cast<double>(loss));
-  });
+  reward_train(model, train, config);
   return reward_evaluate(model, test);
 }
 
@@ -58,20 +62,29 @@ static void print(const char* name, double correct, double pairs) {
 int main() {
   const Model<Cpu> base = load_model(kData + "stories260K.bin");
   const SentencePieceTokenizer tokenizer(kData + "tok512.bin", base.config().vocab);
+  const auto rankings = read_rankings(kData + "pandalm_votes_train.jsonl").records;
 
-  // One fold in four is held out. A fold is a property of the prompt, so no prompt is on both sides.
-  std::vector<RankedPrompt> train, test;
-  for (const Ranking& ranking : read_rankings(kData + "pandalm_votes_train.jsonl").records)
-    (fold_of(ranking.group, 4, 1) == 0 ? test : train).push_back(ranked(tokenizer, ranking));
-  std::printf("%d rankings to learn from, %d held out\n", static_cast<int>(train.size()),
-              static_cast<int>(test.size()));
-
-  const RewardEvaluation fitted = fit_and_test(base, train, test, true);
-  const RewardEvaluation control = fit_and_test(base, shuffle_labels(train, 1), test, false);
-  std::printf("held-out pairs that the people decided: %.0f\n", fitted.pairs);
-  print("reward model", fitted.correct, fitted.pairs);
-  print("longer reply wins", fitted.length_correct, fitted.pairs);
-  print("fitted to shuffled labels", control.correct, control.pairs);
-  std::printf("calibration error of the model: %.3f\n", fitted.ece);
-  return fitted.accuracy() > 0.5 && fitted.accuracy() > control.accuracy() ? 0 : 1;
+  // Each fold is held out once. A fold is a property of the prompt, so no prompt is on both sides.
+  const int folds = 3;
+  double pairs = 0, correct = 0, longer = 0, shuffled = 0;
+  for (int fold = 0; fold < folds; ++fold) {
+    std::vector<RankedPrompt> train, test;
+    for (const Ranking& ranking : rankings)
+      (fold_of(ranking.group, folds, 1) == fold ? test : train)
+          .push_back(ranked(tokenizer, ranking));
+    const RewardEvaluation fitted = fit_and_test(base, train, test);
+    const RewardEvaluation control = fit_and_test(base, shuffle_labels(train, 1), test);
+    std::printf("fold %d: %3d rankings held out, accuracy %.1f %%, longer reply %.1f %%\n", fold,
+                static_cast<int>(test.size()), 100 * fitted.accuracy(),
+                100 * fitted.length_accuracy());
+    pairs += fitted.pairs;
+    correct += fitted.correct;
+    longer += fitted.length_correct;
+    shuffled += control.correct;
+  }
+  std::printf("all %.0f pairs that the people decided:\n", pairs);
+  print("reward model", correct, pairs);
+  print("longer reply wins", longer, pairs);
+  print("fitted to shuffled labels", shuffled, pairs);
+  return correct > shuffled ? 0 : 1;
 }

@@ -1,11 +1,25 @@
 // PPO: a policy learns to score, and pays for every step it takes away from where it began.
 //
-// Shows: PpoTrainer with a score given by a rule (friendly words), the penalty on the KL divergence from
-// the reference, and the numbers to watch. The ratio of the first minibatch is exactly 1: the
+// Shows: PpoTrainer with a score given by a rule (friendly words), the penalty on the KL divergence
+// from the reference, and the numbers to watch. The ratio of the first minibatch is exactly 1: the
 // log-probabilities recorded while sampling are, bit for bit, those of the training forward. Not:
 // RLHF; the rule is known, so no reward model stands between it and the policy (see 07_rlhf.cpp).
 //
 // Prints:
+//   before:
+//     Once upon a time, there was a little cat named Tom. | Tom loved to play with his toy cars.…
+//     Once upon a time, there was a little girl named Lily. | She loved to work near her house an…
+//   iteration  0  score 0.91  KL  0.00 nats  entropy 1.32  clipped 0.347
+//   iteration  3  score 1.12  KL 11.34 nats  entropy 1.37  clipped 0.195
+//   iteration  6  score 1.94  KL 16.89 nats  entropy 1.24  clipped 0.159
+//   iteration  9  score 2.28  KL 22.22 nats  entropy 1.24  clipped 0.117
+//   iteration 12  score 2.25  KL 22.74 nats  entropy 1.27  clipped 0.075
+//   iteration 15  score 2.78  KL 21.83 nats  entropy 1.19  clipped 0.009
+//   after:
+//     Once upon a time, there was a little cat named Tom. | Tom loved to play with his bus. Tom l…
+//     Once upon a time, there was a little girl named Lily. | She loved to dance that noises was…
+//   mean score on held-out prompts: 0.72 before, 2.55 after
+//   ratio of every first minibatch exactly 1: yes
 #include "stories.hpp"
 
 #include <cstdio>

@@ -1,10 +1,20 @@
 // One round of RLHF: sample, rank, fit a reward model, optimise the policy against it, compare.
 //
-// Shows: the four steps in order, and that a policy improves under a judgement that it never sees: PPO
-// is given the reward model's scores only. Not: human feedback. Where a person would rank, a stated
+// Shows: the four steps in order, and that a policy improves under a judgement that it never sees:
+// PPO is given the reward model's scores only. Not: human feedback. Where a person would rank, a stated
 // rule does (`judge` below); `plumb rank` puts the person there.
 //
 // Prints:
+//   reward model: 98.3 % of 60 held-out pairs right (the longer one wins: 50.0 %)
+//   iteration  0  objective/kl_exact  0.000
+//   iteration  0  objective/scores   -0.123
+//   iteration  4  objective/kl_exact 10.704
+//   iteration  4  objective/scores    0.059
+//   …
+//   Once upon a time, there was a little girl named Lily.
+//     before | She loved to work near her house and twirl again. One day, she went out to buy som…
+//     after  | She loved to wribb food some arms while she could fly away all. One day, her broth…
+//   after beats before on 86 of 100 prompts (ties count half): 0.77 to 0.91
 #include "stories.hpp"
 
 #include <plumb/run/statistics.hpp>

@@ -534,7 +534,7 @@ TEST_CASE("what is wrong with a run is said before or instead of training on it"
     };
     PpoTrainer<Cpu> trainer(policy, reference, nan_score, config);
     CHECK(contains(message_of<NumericError>([&] { trainer.step(prompts); }),
-                   "the score of episode 1 of iteration 0 is nan"));
+                   "[ppo] iteration 0, the score of episode 1 is nan"));
   }
   {
     const auto too_few = [](const std::vector<Episode>&) { return std::vector<float>(1); };

@@ -78,8 +78,7 @@ Inputs load_inputs(const AlignSettings& s) {
 Loaded first_policy(const AlignSettings& s, const std::string& directory) {
   const std::string path = directory + "/sft.safetensors";
   if (exists(path)) return load_model(path, s.tokenizer);
-  Loaded loaded =
-      load_model(s.model.empty() ? data_path("stories260K.bin") : s.model, s.tokenizer);
+  Loaded loaded = load_model(s.model.empty() ? data_path("stories260K.bin") : s.model, s.tokenizer);
   if (s.sft.empty()) return loaded;
   train_sft(loaded, read_demonstrations(s.sft).records, s.supervised);
   save_model(path, *loaded.model, loaded);
@@ -105,9 +104,10 @@ std::vector<Ranking> rank_stage(const AlignSettings& s, const std::string& direc
   }
   auto rankings = read_rankings(path).records;
   if (rankings.size() < 5)
-    fail<DataError>(str("[align] ", path, " holds ", rankings.size(),
-                        " rankings; a reward model needs at least 5. HINT: the same command goes on "
-                        "ranking"));
+    fail<DataError>(
+        str("[align] ", path, " holds ", rankings.size(),
+            " rankings; a reward model needs at least 5. HINT: the same command goes on "
+            "ranking"));
   return rankings;
 }
 
@@ -244,8 +244,8 @@ std::string write_report(const AlignSettings& s, const std::string& title, const
                          const RewardReport& reward, const Json& results, const Json& config) {
   Report report(title, "Plumb " PLUMB_VERSION ", CPU");
   if (s.labeller != "person")
-    report.add_notice(str("The rankings were made by a stated rule, “warm”, not by people. Its text: ",
-                          warm_text()));
+    report.add_notice(str(
+        "The rankings were made by a stated rule, “warm”, not by people. Its text: ", warm_text()));
   const Interval win = o.win.interval();
   report.add_summary("Win rate, after against before", percent(o.win.rate()),
                      str("95 % interval ", percent(win.low), " to ", percent(win.high), "; ",
@@ -254,17 +254,16 @@ std::string write_report(const AlignSettings& s, const std::string& title, const
   const Interval accuracy = wilson_interval(e.correct, e.pairs);
   report.add_summary("Reward model, held-out pairs", percent(e.accuracy()),
                      str("95 % interval ", percent(accuracy.low), " to ", percent(accuracy.high),
-                         "; ", decimal("%.0f", e.pairs), " pairs of ",
-                         reward.prompts, " prompts"));
+                         "; ", decimal("%.0f", e.pairs), " pairs of ", reward.prompts, " prompts"));
   report.add_summary("  baseline: longer response wins", percent(e.length_accuracy()));
   if (!std::isnan(reward.shuffled_accuracy))
     report.add_summary("  control: fitted to shuffled labels", percent(reward.shuffled_accuracy));
   report.add_summary("KL to the first policy", decimal("%.2f nats", o.kl),
                      "exact, full vocabulary, mean per response");
-  report.add_summary("Perplexity of held-out stories",
-                     str(decimal("%.2f", o.perplexity_before), " → ",
-                         decimal("%.2f", o.perplexity_after)),
-                     "per token, before → after: what alignment cost");
+  report.add_summary(
+      "Perplexity of held-out stories",
+      str(decimal("%.2f", o.perplexity_before), " → ", decimal("%.2f", o.perplexity_after)),
+      "per token, before → after: what alignment cost");
   report.add_summary("Responses that end by themselves",
                      str(percent(o.ended_before), " → ", percent(o.ended_after)));
   report.add_summary("Length",
@@ -275,9 +274,9 @@ std::string write_report(const AlignSettings& s, const std::string& title, const
     return metric_series(name, rows, metric);
   };
   report.add_heading("Training");
-  report.add_chart("Score by the reward model", "PPO iteration", "score",
-                   {series("score", "objective/scores"),
-                    series("score − β·KL", "objective/rlhf_reward")});
+  report.add_chart(
+      "Score by the reward model", "PPO iteration", "score",
+      {series("score", "objective/scores"), series("score − β·KL", "objective/rlhf_reward")});
   report.add_chart("KL to the first policy", "PPO iteration", "nats per response",
                    {series("exact", "objective/kl_exact"), series("sampled (k1)", "objective/kl"),
                     series("sampled (k3)", "objective/kl_k3")});
@@ -295,7 +294,8 @@ std::string write_report(const AlignSettings& s, const std::string& title, const
   report.add_heading("Held-out prompts, before and after (score by the rule in brackets)");
   std::vector<std::vector<std::string>> table;
   for (std::size_t i = 0; i < std::min<std::size_t>(12, o.before.size()); ++i)
-    table.push_back({o.before[i].prompt, rule_score_text(o.before[i]), rule_score_text(o.after[i])});
+    table.push_back(
+        {o.before[i].prompt, rule_score_text(o.before[i]), rule_score_text(o.after[i])});
   report.add_samples({"Prompt", "Before", "After"}, table);
   report.add_details("Results", results.dump(2));
   report.add_details("Configuration", config.dump(2));
@@ -380,17 +380,19 @@ Json align_command(const AlignSettings& s, const std::string& title) {
   print_samples(o, 3);
   std::printf("\n");
   last.reward.print();
-  std::printf("win rate, after against before, %.0f held-out prompts, judged by the rule:\n"
-              "  %.1f %%  (95 %% interval %.1f to %.1f)\n",
-              o.win.n, 100 * o.win.rate(), 100 * win.low, 100 * win.high);
+  std::printf(
+      "win rate, after against before, %.0f held-out prompts, judged by the rule:\n"
+      "  %.1f %%  (95 %% interval %.1f to %.1f)\n",
+      o.win.n, 100 * o.win.rate(), 100 * win.low, 100 * win.high);
   std::printf("responses that end by themselves: %.1f %% -> %.1f %%\n", 100 * o.ended_before,
               100 * o.ended_after);
   std::printf("KL(policy || first policy), exact: %.2f nats per response\n", o.kl);
   std::printf("perplexity of held-out stories: %.3f before, %.3f after\n", o.perplexity_before,
               o.perplexity_after);
-  std::printf("first-minibatch ratio: %.9g (1 means the sampled log-probs are the trained ones, "
-              "bit for bit)\n",
-              ratio);
+  std::printf(
+      "first-minibatch ratio: %.9g (1 means the sampled log-probs are the trained ones, "
+      "bit for bit)\n",
+      ratio);
   if (s.labeller != "person")
     std::printf("The rankings were made by the rule 'warm', not by people.\n");
   std::printf("report: %s\nmodel:  %s/round-%lld/policy.safetensors\n",

@@ -18,8 +18,7 @@ namespace plumb::inline v0_1 {
 namespace {
 
 Loaded load(const ModelOptions& from) {
-  return load_model(from.model.empty() ? data_path("stories260K.bin") : from.model,
-                    from.tokenizer);
+  return load_model(from.model.empty() ? data_path("stories260K.bin") : from.model, from.tokenizer);
 }
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
@@ -54,8 +53,8 @@ Json generate_command(const GenerateCommand& c) {
       finished += candidate.finished[i] ? 1 : 0;
       characters += static_cast<double>(candidate.responses[i].size());
     }
-  std::printf("%zu prompts, %.0f responses, %.1f %% ended by themselves -> %s\n",
-              candidates.size(), responses, 100 * finished / responses, c.out.c_str());
+  std::printf("%zu prompts, %.0f responses, %.1f %% ended by themselves -> %s\n", candidates.size(),
+              responses, 100 * finished / responses, c.out.c_str());
   return {{"seconds", seconds_since(start)},
           {"prompts", candidates.size()},
           {"responses", responses},
@@ -125,8 +124,10 @@ Json ppo_command(const PpoCommand& c) {
   if (c.reward != "rule:warm") {
     const Loaded loaded = load_model(c.reward, c.from.tokenizer);
     if (loaded.tokenizer->fingerprint() != reference.tokenizer->fingerprint())
-      fail<DataError>(str("[ppo] the reward model ", c.reward, " has another tokenizer than the "
-                          "policy ", reference.source,
+      fail<DataError>(str("[ppo] the reward model ", c.reward,
+                          " has another tokenizer than the "
+                          "policy ",
+                          reference.source,
                           ". HINT: fit it on the policy's model, `plumb reward --model …`"));
     check<DataError>(loaded.model->head_kind() == ScalarHead::Reward,
                      "[ppo] the reward model's file holds a policy. HINT: `plumb reward --out …` "
@@ -159,8 +160,9 @@ Json eval_command(const EvalCommand& c) {
   const InterruptGuard guard;
   const Loaded before = load(c.before), after = load_model(c.after.model, c.after.tokenizer);
   if (before.tokenizer->fingerprint() != after.tokenizer->fingerprint())
-    fail<DataError>(str("[eval] ", before.source, " and ", after.source,
-                        " have different tokenizers; their responses can be compared only under one"));
+    fail<DataError>(
+        str("[eval] ", before.source, " and ", after.source,
+            " have different tokenizers; their responses can be compared only under one"));
   const std::string path = c.held_out.empty() ? data_path("tinystories_heldout.txt") : c.held_out;
   auto prompts = load_prompts(path);
   if (static_cast<Index>(prompts.size()) > c.prompts)
@@ -173,15 +175,17 @@ Json eval_command(const EvalCommand& c) {
                   {"win_rate_low", win.interval().low},
                   {"win_rate_high", win.interval().high},
                   {"kl", kl}};
-  std::printf("win rate by the rule 'warm', after against before: %.1f %% (95 %% interval %.1f to "
-              "%.1f, %.0f responses)\nKL(after || before), exact: %.2f nats per response\n",
-              100 * win.rate(), 100 * win.interval().low, 100 * win.interval().high, win.n, kl);
+  std::printf(
+      "win rate by the rule 'warm', after against before: %.1f %% (95 %% interval %.1f to "
+      "%.1f, %.0f responses)\nKL(after || before), exact: %.2f nats per response\n",
+      100 * win.rate(), 100 * win.interval().low, 100 * win.interval().high, win.n, kl);
   const auto stories = split_stories(read_text(path));
   const auto sequences = encode_stories(before, stories);
   results["perplexity_before"] = std::exp(mean_nll(*before.model, sequences));
   results["perplexity_after"] = std::exp(mean_nll(*after.model, sequences));
   std::printf("perplexity of %zu held-out stories: %.3f before, %.3f after\n", stories.size(),
-              results["perplexity_before"].get<double>(), results["perplexity_after"].get<double>());
+              results["perplexity_before"].get<double>(),
+              results["perplexity_after"].get<double>());
   results["seconds"] = seconds_since(start);
   return results;
 }

@@ -71,8 +71,9 @@ void add_model(CLI::App& app, ModelOptions& from, const char* what = "model") {
   app.add_option(std::string("--") + what, from.model,
                  "llama2.c .bin or Plumb .safetensors; default: the shipped stories260K");
   if (std::string(what) == "model")
-    app.add_option("--tokenizer", from.tokenizer,
-                   "tokenizer file, or bytes; default: what the model says, or tok512.bin beside it");
+    app.add_option(
+        "--tokenizer", from.tokenizer,
+        "tokenizer file, or bytes; default: what the model says, or tok512.bin beside it");
 }
 
 std::string run_name(const char* stem) {
@@ -105,9 +106,9 @@ AlignSettings demo_settings() {
 }  // namespace
 
 int main(int argc, char** argv) try {
-  CLI::App app(
-      "Plumb " PLUMB_VERSION ": aligns language models with human rankings.\n"
-      "Sample responses, rank them, fit a reward model, train the policy by PPO.");
+  CLI::App app("Plumb " PLUMB_VERSION
+               ": aligns language models with human rankings.\n"
+               "Sample responses, rank them, fit a reward model, train the policy by PPO.");
   app.require_subcommand(1);
   app.set_version_flag("--version", PLUMB_VERSION);
   app.get_formatter()->column_width(34);
@@ -128,30 +129,31 @@ int main(int argc, char** argv) try {
 
   AlignSettings demo = demo_settings();
   bool quick = false, person = false;
-  CLI::App* sub = command("demo", "align stories260K with ranked stories, from nothing to a report",
-                          [&]() -> Json {
-    if (quick) {
-      demo.rank_prompts = 100;
-      demo.ppo.iterations = 8;
-      demo.ppo.prompts = 64;
-      demo.eval_prompts = 100;
-    }
-    if (person) {
-      demo.labeller = "person";
-      demo.rounds = 1;
-      demo.rank_prompts = std::min<Index>(demo.rank_prompts, 40);
-    }
-    std::printf("A 260K-parameter model of children's stories learns to please.\n\n%s\n",
-                person ? "You rank its stories." : warm_text());
-    return align_command(demo, "Plumb demo: stories260K, aligned");
-  });
+  CLI::App* sub = command(
+      "demo", "align stories260K with ranked stories, from nothing to a report", [&]() -> Json {
+        if (quick) {
+          demo.rank_prompts = 100;
+          demo.ppo.iterations = 8;
+          demo.ppo.prompts = 64;
+          demo.eval_prompts = 100;
+        }
+        if (person) {
+          demo.labeller = "person";
+          demo.rounds = 1;
+          demo.rank_prompts = std::min<Index>(demo.rank_prompts, 40);
+        }
+        std::printf("A 260K-parameter model of children's stories learns to please.\n\n%s\n",
+                    person ? "You rank its stories." : warm_text());
+        return align_command(demo, "Plumb demo: stories260K, aligned");
+      });
   demo.run = run_name("plumb-demo");
   sub->add_flag("--quick", quick, "a third of the work");
   sub->add_flag("--rank", person, "you rank the stories instead of the rule");
   configurable(sub, demo);
 
   GenerateCommand generate;
-  sub = command("generate", "sample responses to prompts", [&] { return generate_command(generate); });
+  sub = command("generate", "sample responses to prompts",
+                [&] { return generate_command(generate); });
   add_model(*sub, generate.from);
   sub->add_option("--prompts", generate.prompts,
                   "prompts: .jsonl, stories, or one a line; default: shipped story openings");
@@ -194,7 +196,8 @@ int main(int argc, char** argv) try {
   sub->add_option("--folds", reward.folds, "folds of the cross-validation, by prompt")
       ->capture_default_str()
       ->check(CLI::Range(2, 100));
-  sub->add_flag("--skip-bad-lines", reward.skip_bad_lines, "leave malformed lines out, naming them");
+  sub->add_flag("--skip-bad-lines", reward.skip_bad_lines,
+                "leave malformed lines out, naming them");
   configurable(sub, reward.settings);
 
   PpoCommand ppo;
@@ -232,7 +235,8 @@ int main(int argc, char** argv) try {
   configurable(sub, chat.settings);
 
   ModelOptions info;
-  sub = command("info", "what a model file holds, and this machine", [&] { return info_command(info); });
+  sub = command("info", "what a model file holds, and this machine",
+                [&] { return info_command(info); });
   add_model(*sub, info);
 
   CLI11_PARSE(app, argc, argv);

@@ -106,8 +106,7 @@ Loaded load_checkpoint(const std::string& path, std::string tokenizer) {
   const std::string made_with = said("tokenizer_fingerprint");
   if (made_with != hex64(loaded.tokenizer->fingerprint()))
     fail<DataError>(str("[model] ", path, " was made with another tokenizer (fingerprint ",
-                        made_with, ", ", tokenizer, " has ",
-                        hex64(loaded.tokenizer->fingerprint()),
+                        made_with, ", ", tokenizer, " has ", hex64(loaded.tokenizer->fingerprint()),
                         "). HINT: name the right one with --tokenizer"));
   load_parameters(*loaded.model, checkpoint);
   return loaded;
@@ -162,7 +161,8 @@ void save_model(const std::string& path, const CpuModel& model, const Loaded& li
 std::vector<NamedArray> parameter_arrays(const CpuModel& model, const std::string& prefix) {
   std::vector<NamedArray> arrays;
   for (const auto& entry : model.parameters().entries())
-    arrays.push_back({prefix + entry.name, entry.tensor.shape(),
+    arrays.push_back({prefix + entry.name,
+                      entry.tensor.shape(),
                       {entry.tensor.data(), static_cast<std::size_t>(entry.tensor.size())}});
   return arrays;
 }
@@ -231,8 +231,7 @@ RankedPrompt ranked_prompt(const Loaded& loaded, const Ranking& ranking) {
   RankedPrompt result;
   for (std::size_t i = 0; i < ranking.responses.size(); ++i) {
     const bool finished = ranking.finished.empty() || ranking.finished[i];
-    result.sequences.push_back(
-        encode_pair(loaded, ranking.prompt, ranking.responses[i], finished));
+    result.sequences.push_back(encode_pair(loaded, ranking.prompt, ranking.responses[i], finished));
     result.lengths.push_back(static_cast<Index>(ranking.responses[i].size()));
     result.rank.push_back(ranking.rank[i]);
   }

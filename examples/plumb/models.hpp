@@ -38,7 +38,8 @@ Loaded new_model(const TransformerConfig& config, const std::string& tokenizer, 
 /// Writes a model as a Plumb checkpoint (or, if the path ends in .bin, in llama2.c's format), with
 /// more arrays and metadata beside it.
 void save_model(const std::string& path, const CpuModel& model, const Loaded& like,
-                std::vector<NamedArray> more = {}, std::map<std::string, std::string> metadata = {});
+                std::vector<NamedArray> more = {},
+                std::map<std::string, std::string> metadata = {});
 
 /// Arrays of a model's parameters, under their names after `prefix`.
 std::vector<NamedArray> parameter_arrays(const CpuModel& model, const std::string& prefix = {});

@@ -123,7 +123,8 @@ void fields(PpoSettings& s, F&& f) {
   f("ppo-epochs", s.epochs, "passes over an iteration's episodes");
   f("minibatches", s.minibatches, "optimizer steps per epoch");
   f("micro-sequences", s.micro_sequences,
-    "sequences per forward pass of an update; 0: the whole minibatch; changes memory, not the loss");
+    "sequences per forward pass of an update; 0: the whole minibatch; changes memory, not the "
+    "loss");
   f("ppo-max-new-tokens", s.max_new_tokens, "longest response, tokens");
   f("ppo-temperature", s.temperature, "softmax temperature of rollouts and of all log-probs");
   f("ppo-top-k", s.top_k, "filter of rollouts; refused without --allow-filters");
@@ -146,7 +147,8 @@ void fields(PpoSettings& s, F&& f) {
   f("value-lr", s.value_lr, "learning rate of a separate value model");
   f("entropy-coef", s.entropy_coef, "weight of the entropy bonus");
   f("score-clip", s.score_clip, "scores clipped to ± this; 0: off");
-  f("missing-eos-penalty", s.missing_eos_penalty, "taken off the score of a response cut by length");
+  f("missing-eos-penalty", s.missing_eos_penalty,
+    "taken off the score of a response cut by length");
   f("missing-eos-replaces", s.missing_eos_replaces, "the penalty replaces the score instead");
   f("score-after-end", s.score_after_end, "score enters one step after a short response (TRL)");
   f("target-kl", s.target_kl, "approx_kl at which an iteration's epochs end; 0: off");
@@ -162,11 +164,11 @@ void fields(PpoSettings& s, F&& f) {
 
 /// Rounds of the four steps.
 struct AlignSettings {
-  std::string model;      // the first policy; empty: the shipped stories260K
+  std::string model;  // the first policy; empty: the shipped stories260K
   std::string tokenizer;
-  std::string sft;        // demonstrations to fine-tune the first policy on
-  std::string prompts;    // empty: openings of the shipped stories
-  std::string held_out;   // stories for evaluation; empty: the shipped ones
+  std::string sft;       // demonstrations to fine-tune the first policy on
+  std::string prompts;   // empty: openings of the shipped stories
+  std::string held_out;  // stories for evaluation; empty: the shipped ones
   std::string run = "run";
   std::string labeller = "rule:warm";
   std::string annotator = "me";

@@ -30,15 +30,16 @@ std::string number(const char* format, double value) {
 // A callback for a stop text: decodes the last tokens of a response.
 auto stop_texts(const Loaded& loaded, const std::vector<std::string>& texts) {
   return [&loaded, texts](std::span<const std::int32_t> response) {
-    const std::string tail =
-        loaded.tokenizer->decode(response.subspan(response.size() - std::min<std::size_t>(response.size(), 32)));
+    const std::string tail = loaded.tokenizer->decode(
+        response.subspan(response.size() - std::min<std::size_t>(response.size(), 32)));
     for (const std::string& text : texts)
       if (tail.find(text) != std::string::npos) return true;
     return false;
   };
 }
 
-std::vector<RankedPrompt> encode_rankings(const Loaded& base, const std::vector<Ranking>& rankings) {
+std::vector<RankedPrompt> encode_rankings(const Loaded& base,
+                                          const std::vector<Ranking>& rankings) {
   std::vector<RankedPrompt> prompts;
   for (const Ranking& ranking : rankings) prompts.push_back(ranked_prompt(base, ranking));
   return prompts;
@@ -173,8 +174,8 @@ void restore_ppo(const std::string& path, CpuModel& policy, CpuModel* value,
     restore_flat(checkpoint, "value_adamw.m", trainer.value_optimizer()->m());
     restore_flat(checkpoint, "value_adamw.v", trainer.value_optimizer()->v());
   }
-  trainer.restore({state.at("iteration"), state.at("episodes"), state.at("optimizer_steps"),
-                   state.at("beta")});
+  trainer.restore(
+      {state.at("iteration"), state.at("episodes"), state.at("optimizer_steps"), state.at("beta")});
 }
 
 double metric(const Metrics& metrics, const std::string& name) {
@@ -231,9 +232,12 @@ std::vector<Candidates> generate_candidates(const Loaded& loaded,
   const auto responses = sample(*loaded.model, tokens, options);
 
   const std::string model = fingerprint(*loaded.model);
-  const Json sampling = {{"temperature", s.temperature}, {"top_k", s.top_k},
-                         {"top_p", s.top_p},             {"max_new_tokens", s.max_new_tokens},
-                         {"stop", s.stop},               {"seed", s.seed},
+  const Json sampling = {{"temperature", s.temperature},
+                         {"top_k", s.top_k},
+                         {"top_p", s.top_p},
+                         {"max_new_tokens", s.max_new_tokens},
+                         {"stop", s.stop},
+                         {"seed", s.seed},
                          {"step", step}};
   std::vector<Candidates> result(prompts.size());
   for (std::size_t i = 0; i < prompts.size(); ++i)
@@ -261,11 +265,12 @@ Json RewardReport::json() const {
 
 void RewardReport::print() const {
   const Interval i = wilson_interval(held_out.correct, held_out.pairs);
-  std::printf("reward model on %lld held-out prompts, %.0f pairs:\n"
-              "  accuracy                 %5.1f %%  (95 %% interval %.1f to %.1f)\n"
-              "  longer response wins     %5.1f %%\n",
-              static_cast<long long>(prompts), held_out.pairs, 100 * held_out.accuracy(),
-              100 * i.low, 100 * i.high, 100 * held_out.length_accuracy());
+  std::printf(
+      "reward model on %lld held-out prompts, %.0f pairs:\n"
+      "  accuracy                 %5.1f %%  (95 %% interval %.1f to %.1f)\n"
+      "  longer response wins     %5.1f %%\n",
+      static_cast<long long>(prompts), held_out.pairs, 100 * held_out.accuracy(), 100 * i.low,
+      100 * i.high, 100 * held_out.length_accuracy());
   if (!std::isnan(shuffled_accuracy))
     std::printf("  fitted to shuffled labels %4.1f %%\n", 100 * shuffled_accuracy);
   std::printf("  calibration error (ECE)  %6.3f\n", held_out.ece);
@@ -345,10 +350,10 @@ ScoreFunction rule_function(const Loaded& loaded) {
   return [&loaded](const std::vector<Episode>& episodes) {
     std::vector<float> scores;
     for (const Episode& e : episodes)
-      scores.push_back(static_cast<float>(
-          warm_score(loaded.tokenizer->decode(e.prompt), response_text(loaded, e.prompt, e.response),
-                     e.finished)
-              .total));
+      scores.push_back(
+          static_cast<float>(warm_score(loaded.tokenizer->decode(e.prompt),
+                                        response_text(loaded, e.prompt, e.response), e.finished)
+                                 .total));
     return scores;
   };
 }
@@ -364,6 +369,7 @@ void run_ppo(const Loaded& like, CpuModel& policy, const CpuModel& reference, Cp
   PpoTrainer<Cpu> trainer(policy, reference, score, ppo_config(s, like), value);
   struct stat status = {};
   if (::stat(path.c_str(), &status) == 0) restore_ppo(path, policy, value, trainer);
+  if (trainer.iteration() >= s.iterations) return;  // later rows belong to later rounds
   metrics.truncate_after(metrics_offset + trainer.iteration() - 1);
 
   Progress progress(label, s.iterations, "iteration", {.start = trainer.iteration()});
@@ -374,8 +380,8 @@ void run_ppo(const Loaded& like, CpuModel& policy, const CpuModel& reference, Cp
     std::vector<Tokens> batch;
     for (Index j = i * s.prompts; j < (i + 1) * s.prompts; ++j) {
       const auto count = static_cast<Index>(tokens.size());
-      const auto order = permutation(
-          count, Rng(s.seed, Stage::Order, static_cast<std::uint32_t>(j / count)));
+      const auto order =
+          permutation(count, Rng(s.seed, Stage::Order, static_cast<std::uint32_t>(j / count)));
       batch.push_back(tokens[static_cast<std::size_t>(order[static_cast<std::size_t>(j % count)])]);
     }
     const Metrics row = trainer.step(batch);
@@ -435,16 +441,17 @@ double exact_kl(const Loaded& policy, const CpuModel& reference,
   const auto length = [&](std::size_t i) {
     return static_cast<Index>(episodes[i].prompt.size() + episodes[i].response.size());
   };
-  detail::for_token_runs(episodes.size(), kForwardTokens, length, [&](std::size_t i, std::size_t end) {
-    std::vector<const Episode*> members;
-    for (; i < end; ++i) members.push_back(&episodes[i]);
-    const auto batch = EpisodeBatch<Cpu>::from(members);
-    const auto rows = embedding(policy.model->transformer()(batch.batch), batch.rows);
-    const auto ref_rows = embedding(reference.transformer()(batch.batch), batch.rows);
-    for (const float kl :
-         row_kl(*policy.model, rows, reference, ref_rows, s.temperature).to_vector())
-      total += kl;
-  });
+  detail::for_token_runs(
+      episodes.size(), kForwardTokens, length, [&](std::size_t i, std::size_t end) {
+        std::vector<const Episode*> members;
+        for (; i < end; ++i) members.push_back(&episodes[i]);
+        const auto batch = EpisodeBatch<Cpu>::from(members);
+        const auto rows = embedding(policy.model->transformer()(batch.batch), batch.rows);
+        const auto ref_rows = embedding(reference.transformer()(batch.batch), batch.rows);
+        for (const float kl :
+             row_kl(*policy.model, rows, reference, ref_rows, s.temperature).to_vector())
+          total += kl;
+      });
   return total / static_cast<double>(episodes.size());
 }
 

@@ -33,8 +33,9 @@ std::vector<Candidates> generate_candidates(const Loaded& loaded,
 /// How a reward model did on rankings that it was not fitted to, with its baselines beside it.
 struct RewardReport {
   RewardEvaluation held_out;
-  double shuffled_accuracy = std::nan("");  ///< of a model fitted to shuffled labels; NaN if not asked for
-  Index prompts = 0;             ///< held out
+  double shuffled_accuracy =
+      std::nan("");   ///< of a model fitted to shuffled labels; NaN if not asked for
+  Index prompts = 0;  ///< held out
 
   Json json() const;
   void print() const;

@@ -30,7 +30,6 @@ namespace plumb::inline v0_1 {
 
 namespace kernels {
 
-inline constexpr Index kMaxHeadSize = 256;
 /// Floats from row to row of the sums that a kernel keeps: whole vectors of any width.
 inline constexpr Index padded_head_size(Index head_size) { return (head_size + 15) / 16 * 16; }
 inline constexpr Index kAttentionParallel =

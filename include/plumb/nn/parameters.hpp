@@ -86,8 +86,8 @@ class Parameters {
       for (const Entry& source : other.entries())
         if (source.name == entry.name) {
           if (source.tensor.shape() != entry.tensor.shape())
-            fail(str("[parameters] '", entry.name, "' is ", entry.tensor.shape(),
-                     " here and ", source.tensor.shape(), " in the source"));
+            fail(str("[parameters] '", entry.name, "' is ", entry.tensor.shape(), " here and ",
+                     source.tensor.shape(), " in the source"));
           copy(D{}, entry.tensor.data(), source.tensor.data(), entry.tensor.bytes());
           ++copied;
         }

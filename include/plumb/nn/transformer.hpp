@@ -77,7 +77,8 @@ class Transformer {
     };
 
     embedding_ = parameters.add("embedding", {config.vocab, c}, normal);
-    if (gpt2) position_embedding_ = parameters.add("position_embedding", {config.context, c}, normal);
+    if (gpt2)
+      position_embedding_ = parameters.add("position_embedding", {config.context, c}, normal);
     for (Index i = 0; i < config.layers; ++i) {
       const std::string p = str("blocks.", i, ".");
       Block b;
@@ -149,8 +150,8 @@ class Transformer {
   }
 
   template <class Attend>
-  Tensor<D> forward(const Tensor<D, std::int32_t>& tokens,
-                    const Tensor<D, std::int32_t>& positions, const Attend& attend) const {
+  Tensor<D> forward(const Tensor<D, std::int32_t>& tokens, const Tensor<D, std::int32_t>& positions,
+                    const Attend& attend) const {
     auto x = embedding(embedding_, tokens);
     if (position_embedding_) x = add(x, embedding(position_embedding_, positions));
     for (Index layer = 0; layer < config_.layers; ++layer) {
@@ -192,19 +193,20 @@ class Transformer {
   static void check_config(const TransformerConfig& c) {
     if (c.vocab < 1 || c.context < 1 || c.channels < 1 || c.layers < 1 || c.heads < 1 ||
         c.hidden < 1)
-      fail<DataError>("[transformer] vocab, context, channels, layers, heads and hidden must be ≥ 1");
+      fail<DataError>(
+          "[transformer] vocab, context, channels, layers, heads and hidden must be ≥ 1");
     if (c.channels % c.heads != 0)
-      fail<DataError>(str("[transformer] ", c.channels, " channels do not split into ", c.heads,
-                          " heads"));
+      fail<DataError>(
+          str("[transformer] ", c.channels, " channels do not split into ", c.heads, " heads"));
     if (c.head_size() > kMaxHeadSize)
-      fail<DataError>(str("[transformer] heads of ", c.head_size(), " channels; at most ",
-                          kMaxHeadSize));
+      fail<DataError>(
+          str("[transformer] heads of ", c.head_size(), " channels; at most ", kMaxHeadSize));
     if (c.kv_heads < 1 || c.heads % c.kv_heads != 0)
       fail<DataError>(str("[transformer] ", c.heads, " heads do not share ", c.kv_heads,
                           " key/value heads evenly"));
     if (c.family == Family::Llama && c.head_size() % 2 != 0)
-      fail<DataError>(str("[transformer] rotary positions need an even head size, not ",
-                          c.head_size()));
+      fail<DataError>(
+          str("[transformer] rotary positions need an even head size, not ", c.head_size()));
   }
 
   TransformerConfig config_;

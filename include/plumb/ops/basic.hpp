@@ -100,9 +100,7 @@ Tensor<D> activate(const Tensor<D>& x, Activation f) {
   auto y = Tensor<D>::empty(x.shape());
   activation_forward(D{}, y.data(), x.data(), f, y.size());
   if (recording(x))
-    record(y, [y, x, f] {
-      activation_backward(D{}, x.grad(), y.grad(), x.data(), f, y.size());
-    });
+    record(y, [y, x, f] { activation_backward(D{}, x.grad(), y.grad(), x.data(), f, y.size()); });
   return detail::checked("activate", y);
 }
 
@@ -151,8 +149,8 @@ Tensor<D> rope(const Tensor<D>& x, const Tensor<D>& cosine, const Tensor<D>& sin
                head_size);
   if (recording(x))
     record(y, [=] {
-      rope_backward(D{}, x.grad(), y.grad(), cosine.data(), sine.data(), positions.data(), n,
-                    heads, head_size);
+      rope_backward(D{}, x.grad(), y.grad(), cosine.data(), sine.data(), positions.data(), n, heads,
+                    head_size);
     });
   return detail::checked("rope", y);
 }

@@ -41,8 +41,8 @@ LogProbs<D> head_logprob(const Tensor<D>& x, const Tensor<D>& weight,
       head_logprob_backward(D{}, x.requires_grad() ? x.grad() : nullptr,
                             weight.requires_grad() ? weight.grad() : nullptr, y.logprob.grad(),
                             entropy_used ? y.entropy.grad() : nullptr, x.data(), weight.data(),
-                            targets.data(), lse.data(),
-                            entropy_used ? y.entropy.data() : nullptr, n, c, v, inverse);
+                            targets.data(), lse.data(), entropy_used ? y.entropy.data() : nullptr,
+                            n, c, v, inverse);
     });
   }
   detail::checked("head_logprob", y.logprob);

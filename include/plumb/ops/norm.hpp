@@ -32,8 +32,8 @@ Tensor<D> layer_norm(const Tensor<D>& x, const Tensor<D>& weight, const Tensor<D
                      Where where = Where::here()) {
   detail::require_backend<D>();
   if (x.shape().rank() != 2 || weight.size() != x.dim(1) || bias.size() != x.dim(1))
-    fail(str("[layer_norm] x ", x.shape(), ", weight ", weight.shape(), " and bias ",
-             bias.shape(), " do not fit"),
+    fail(str("[layer_norm] x ", x.shape(), ", weight ", weight.shape(), " and bias ", bias.shape(),
+             " do not fit"),
          where);
   const Index n = x.dim(0), c = x.dim(1);
   auto y = Tensor<D>::empty({n, c});

@@ -2,8 +2,8 @@
 // into the step. State: two moments of the buffer's size and a step count.
 #pragma once
 
-#include <plumb/nn/parameters.hpp>
 #include <plumb/math/types.hpp>
+#include <plumb/nn/parameters.hpp>
 
 #include <cmath>
 
@@ -35,13 +35,19 @@ class AdamW {
     }
   }
 
-  /// Updates the parameters from their gradients, then clears these. Returns the gradient norm before
-  /// clipping. NumericError, with nothing changed, if that is not finite.
-  float step(float lr) {
+  /// Norm of the gradient. NumericError if it is not finite.
+  double gradient_norm() const {
     const double norm = std::sqrt(sum_of_squares(D{}, flat_.grad(), flat_.size()));
     if (!std::isfinite(norm))
       fail<NumericError>(str("[adamw] the gradient norm is ", norm, " at step ", step_ + 1,
                              ". HINT: lower the learning rate; the weights were not touched"));
+    return norm;
+  }
+
+  /// Updates the parameters from their gradients, then clears these. Returns the gradient norm before
+  /// clipping. NumericError, with nothing changed, if that is not finite.
+  float step(float lr) {
+    const double norm = gradient_norm();
     const double limit = config_.max_grad_norm;
     const double scale = limit > 0 && norm > limit ? limit / norm : 1.0;
     ++step_;

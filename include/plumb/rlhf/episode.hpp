@@ -13,14 +13,14 @@ namespace plumb::inline v0_1 {
 
 struct Episode {
   Tokens prompt;
-  Tokens response;               ///< (R), the stop token included
-  bool finished = false;         ///< ended by a stop, not by length
-  std::vector<float> logprobs;   ///< (R) when sampled, nats
+  Tokens response;                  ///< (R), the stop token included
+  bool finished = false;            ///< ended by a stop, not by length
+  std::vector<float> logprobs;      ///< (R) when sampled, nats
   std::vector<float> ref_logprobs;  ///< (R) under the reference
-  std::vector<float> kl_exact;   ///< (R) full-vocabulary KL to the reference, nats
-  std::vector<float> values;     ///< (R), or (R+1) with the state after the last token
+  std::vector<float> kl_exact;      ///< (R) full-vocabulary KL to the reference, nats
+  std::vector<float> values;        ///< (R), or (R+1) with the state after the last token
   std::vector<float> rewards, advantages, returns;  ///< as many as values
-  float score = 0;               ///< of the whole response, penalties included
+  float score = 0;                                  ///< of the whole response, penalties included
 };
 
 namespace detail {
@@ -92,24 +92,26 @@ template <class D>
 double mean_nll(const Model<D>& model, const std::vector<Tokens>& sequences) {
   double total = 0, count = 0;
   const auto length = [&](std::size_t i) { return static_cast<Index>(sequences[i].size()); };
-  detail::for_token_runs(sequences.size(), kForwardTokens, length, [&](std::size_t i, std::size_t end) {
-    PackedBatch packed;
-    Tokens rows, targets;
-    for (; i < end; ++i) {
-      require_readable(model.config(), sequences[i], "nll", "sequence", i);
-      for (std::size_t t = 0; t + 1 < sequences[i].size(); ++t) {
-        rows.push_back(static_cast<std::int32_t>(packed.tokens.size() + t));
-        targets.push_back(sequences[i][t + 1]);
-      }
-      packed.add(sequences[i]);
-    }
-    if (rows.empty()) return;
-    const auto hidden = model.transformer()(Batch<D>::from(packed));
-    const auto out = head_logprob(embedding(hidden, detail::device_vector<D>(rows)),
-                                  model.transformer().head(), detail::device_vector<D>(targets));
-    for (const float logprob : out.logprob.to_vector()) total -= logprob;
-    count += static_cast<double>(rows.size());
-  });
+  detail::for_token_runs(
+      sequences.size(), kForwardTokens, length, [&](std::size_t i, std::size_t end) {
+        PackedBatch packed;
+        Tokens rows, targets;
+        for (; i < end; ++i) {
+          require_readable(model.config(), sequences[i], "nll", "sequence", i);
+          for (std::size_t t = 0; t + 1 < sequences[i].size(); ++t) {
+            rows.push_back(static_cast<std::int32_t>(packed.tokens.size() + t));
+            targets.push_back(sequences[i][t + 1]);
+          }
+          packed.add(sequences[i]);
+        }
+        if (rows.empty()) return;
+        const auto hidden = model.transformer()(Batch<D>::from(packed));
+        const auto out =
+            head_logprob(embedding(hidden, detail::device_vector<D>(rows)),
+                         model.transformer().head(), detail::device_vector<D>(targets));
+        for (const float logprob : out.logprob.to_vector()) total -= logprob;
+        count += static_cast<double>(rows.size());
+      });
   if (count == 0) fail<DataError>("[nll] no sequence has two tokens");
   return total / count;
 }

@@ -125,9 +125,12 @@ class PpoTrainer {
         for (Index i = m * count / parts; i < (m + 1) * count / parts; ++i)
           members.push_back(
               &episodes[static_cast<std::size_t>(order[static_cast<std::size_t>(i)])]);
-        minibatch(members, str("epoch ", epoch, ", minibatch ", m), this_epoch);
-        this_epoch.grad_norm += optimizer_.step(config_.optimizer.lr * fraction);
-        if (value_optimizer_) value_optimizer_->step(config_.value_lr * fraction);
+        try {
+          minibatch(members, fraction, this_epoch);
+        } catch (const NumericError& error) {
+          throw NumericError(str("[ppo] iteration ", iteration_, ", epoch ", epoch, ", minibatch ",
+                                 m, ": ", error.what()));
+        }
         if (epoch == 0 && m == 0) first = this_epoch;
       }
       const double approx_kl = this_epoch.policy.approx_kl / this_epoch.steps;
@@ -137,8 +140,8 @@ class PpoTrainer {
     report(all, first, epoch, config_.optimizer.lr * fraction);
   }
 
-  // Gradients of one minibatch, a micro-batch at a time; weights are shares of the whole minibatch.
-  void minibatch(const std::vector<const Episode*>& members, const std::string& where, Totals& t) {
+  // One optimizer step. Gradients come a micro-batch at a time; weights are shares of the minibatch.
+  void minibatch(const std::vector<const Episode*>& members, float lr_fraction, Totals& t) {
     double tokens = 0, steps = 0;
     for (const Episode* e : members) {
       tokens += static_cast<double>(e->response.size());
@@ -147,14 +150,12 @@ class PpoTrainer {
     const auto micro = config_.micro_sequences > 0
                            ? static_cast<std::size_t>(config_.micro_sequences)
                            : members.size();
-    for (std::size_t i = 0; i < members.size(); i += micro) {
-      const std::span part(members.data() + i, std::min(micro, members.size() - i));
-      try {
-        micro_batch(part, static_cast<float>(1.0 / tokens), static_cast<float>(1.0 / steps), t);
-      } catch (const NumericError& error) {
-        throw NumericError(str("[ppo] iteration ", iteration_, ", ", where, ": ", error.what()));
-      }
-    }
+    for (std::size_t i = 0; i < members.size(); i += micro)
+      micro_batch(std::span(members.data() + i, std::min(micro, members.size() - i)),
+                  static_cast<float>(1.0 / tokens), static_cast<float>(1.0 / steps), t);
+    if (value_optimizer_) value_optimizer_->gradient_norm();  // both models step, or neither
+    t.grad_norm += optimizer_.step(config_.optimizer.lr * lr_fraction);
+    if (value_optimizer_) value_optimizer_->step(config_.value_lr * lr_fraction);
     t.steps += 1;
   }
 

@@ -38,14 +38,16 @@ template <class D>
 std::vector<float> reward_scores(const Model<D>& model, const std::vector<Tokens>& sequences) {
   std::vector<float> scores;
   const auto length = [&](std::size_t i) { return static_cast<Index>(sequences[i].size()); };
-  detail::for_token_runs(sequences.size(), kForwardTokens, length, [&](std::size_t i, std::size_t end) {
-    PackedBatch packed;
-    for (; i < end; ++i) {
-      require_readable(model.config(), sequences[i], "reward", "sequence", i);
-      packed.add(sequences[i]);
-    }
-    for (const float score : detail::score_packed(model, packed).to_vector()) scores.push_back(score);
-  });
+  detail::for_token_runs(
+      sequences.size(), kForwardTokens, length, [&](std::size_t i, std::size_t end) {
+        PackedBatch packed;
+        for (; i < end; ++i) {
+          require_readable(model.config(), sequences[i], "reward", "sequence", i);
+          packed.add(sequences[i]);
+        }
+        for (const float score : detail::score_packed(model, packed).to_vector())
+          scores.push_back(score);
+      });
   return scores;
 }
 
@@ -178,7 +180,8 @@ inline RewardEvaluation evaluate_scores(const std::vector<RankedPrompt>& prompts
         result.length_correct += wins(p.lengths[i], p.lengths[j]);
         result.mean_margin += margin;
         const double confidence = 1.0 / (1.0 + std::exp(-std::abs(margin)));  // in [½, 1)
-        Bin& bin = bins[std::min<std::size_t>(static_cast<std::size_t>((confidence - 0.5) * 20), 9)];
+        Bin& bin =
+            bins[std::min<std::size_t>(static_cast<std::size_t>((confidence - 0.5) * 20), 9)];
         bin.n += 1;
         bin.confidence += confidence;
         bin.correct += win;

@@ -108,7 +108,7 @@ inline void set_scores(std::vector<Episode>& episodes, const ScoreFunction& scor
   for (std::size_t i = 0; i < scores.size(); ++i) {
     float score = scores[i];
     if (!std::isfinite(score))
-      fail<NumericError>(str("[ppo] the score of episode ", i, " is ", score));
+      fail<NumericError>(str("the score of episode ", i, " is ", score));
     if (config.score_clip > 0) score = std::clamp(score, -config.score_clip, config.score_clip);
     if (!episodes[i].finished && config.missing_eos_penalty != 0)
       score =

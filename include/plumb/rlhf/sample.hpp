@@ -27,9 +27,10 @@ struct SampleOptions {
   Tokens stops;               ///< a response ends with any of these (kept as its last token)
   std::function<bool(std::span<const std::int32_t>)> stop_when;  ///< or when this says so; optional
   std::uint64_t seed = 0;
-  std::uint32_t step = 0;       ///< part of the random key: the round or PPO iteration
-  Index slots = 64;             ///< sequences that run together
-  std::function<void(Index done, Index total)> progress;  ///< after each finished response; optional
+  std::uint32_t step = 0;  ///< part of the random key: the round or PPO iteration
+  Index slots = 64;        ///< sequences that run together
+  std::function<void(Index done, Index total)>
+      progress;  ///< after each finished response; optional
 };
 
 /// DataError unless a model of this configuration can read the tokens and `room` more: `what` number
@@ -146,7 +147,8 @@ class Sampler {
     const auto on_device = [](const Tokens& values) {
       return Tensor<D, std::int32_t>::from(values, {static_cast<Index>(values.size())});
     };
-    return model_.transformer()({on_device(tokens), on_device(positions), on_device(slots)}, cache_);
+    return model_.transformer()({on_device(tokens), on_device(positions), on_device(slots)},
+                                cache_);
   }
 
   Tensor<D> logits(const Tensor<D>& hidden) {
@@ -183,9 +185,9 @@ class Sampler {
     std::erase_if(running_, [&](const Running& r) {
       Response& response = results_[r.response];
       const std::int32_t last = response.tokens.back();
-      response.finished = std::find(options_.stops.begin(), options_.stops.end(), last) !=
-                              options_.stops.end() ||
-                          (options_.stop_when && options_.stop_when(response.tokens));
+      response.finished =
+          std::find(options_.stops.begin(), options_.stops.end(), last) != options_.stops.end() ||
+          (options_.stop_when && options_.stop_when(response.tokens));
       const Index length = static_cast<Index>(response.tokens.size());
       const bool full = r.position + 1 >= model_.config().context;
       if (!response.finished && length < options_.max_new_tokens && !full) return false;
@@ -201,7 +203,7 @@ class Sampler {
   const SampleOptions& options_;
   Index vocab_;
   std::vector<Response> results_;
-  Index slots_;          // slot number `slots_` holds the prompt that is being handed out
+  Index slots_;  // slot number `slots_` holds the prompt that is being handed out
   KvCache<D> cache_;
   std::vector<std::int32_t> free_;
   std::vector<Running> running_;

@@ -18,8 +18,8 @@ struct Example {
 
 struct SftConfig {
   Index epochs = 1;
-  Index batch = 16;            ///< examples per update
-  Index micro_sequences = 0;   ///< examples per forward; 0: the whole batch
+  Index batch = 16;           ///< examples per update
+  Index micro_sequences = 0;  ///< examples per forward; 0: the whole batch
   AdamWConfig optimizer{.lr = 3e-4F, .weight_decay = 0.01F};
   bool linear_lr = true;
   std::uint64_t seed = 0;
@@ -41,7 +41,8 @@ float sft_gradient(const Model<D>& model, std::span<const Example* const> exampl
     packed.add(sequence);
   }
   const auto batch = Batch<D>::from(packed);
-  const auto row_ids = detail::device_vector<D>(rows), target_ids = detail::device_vector<D>(targets);
+  const auto row_ids = detail::device_vector<D>(rows),
+             target_ids = detail::device_vector<D>(targets);
   const auto weight = detail::device_vector<D>(std::vector<float>(rows.size(), -share));
   const auto forward = [&] {
     const auto hidden = embedding(model.transformer()(batch), row_ids);
@@ -95,9 +96,9 @@ void sft_train(Model<D>& model, const std::vector<Example>& examples, const SftC
     float loss = 0;
     try {
       for (std::size_t i = 0; i < members.size(); i += micro)
-        loss += sft_gradient(model,
-                             std::span(members).subspan(i, std::min(micro, members.size() - i)),
-                             1.0F / static_cast<float>(tokens));
+        loss +=
+            sft_gradient(model, std::span(members).subspan(i, std::min(micro, members.size() - i)),
+                         1.0F / static_cast<float>(tokens));
     } catch (const NumericError& error) {
       throw NumericError(str("[sft] update ", update, ": ", error.what()));
     }
