@@ -111,6 +111,23 @@ std::vector<Ranking> rank_stage(const AlignSettings& s, const std::string& direc
   return rankings;
 }
 
+RewardReport read_reward_report(const std::string& directory) {
+  const std::string path = directory + "/reward.json";
+  const Json said = Json::parse(read_file(path), nullptr, false);
+  check<DataError>(said.is_object() && said.contains("pairs"),
+                   "[align] reward.json is malformed. HINT: delete reward.safetensors beside it");
+  RewardReport report;
+  report.held_out.pairs = said.at("pairs");
+  report.held_out.correct = said.at("correct");
+  report.held_out.length_correct = said.at("length_correct");
+  report.held_out.ece = said.at("ece");
+  report.held_out.mean_margin = said.at("mean_margin");
+  if (said.at("shuffled_accuracy").is_number())
+    report.shuffled_accuracy = said.at("shuffled_accuracy");
+  report.prompts = said.at("prompts");
+  return report;
+}
+
 // What a round leaves behind.
 struct Round {
   std::shared_ptr<CpuModel> policy;
@@ -151,15 +168,7 @@ Round run_round(const AlignSettings& s, const Inputs& in, const Loaded& referenc
   std::shared_ptr<CpuModel> reward;
   if (exists(reward_path)) {
     reward = load_model(reward_path, s.tokenizer).model;
-    const auto said = Json::parse(read_file(directory + "/reward.json"));
-    result.reward.held_out.pairs = said.at("pairs");
-    result.reward.held_out.correct = said.at("correct");
-    result.reward.held_out.length_correct = said.at("length_correct");
-    result.reward.held_out.ece = said.at("ece");
-    result.reward.held_out.mean_margin = said.at("mean_margin");
-    if (said.at("shuffled_accuracy").is_number())
-      result.reward.shuffled_accuracy = said.at("shuffled_accuracy");
-    result.reward.prompts = said.at("prompts");
+    result.reward = read_reward_report(directory);
   } else {
     reward = train_and_evaluate(reference, rankings, s.reward, round + 1 == s.rounds, result.reward,
                                 tag("3 reward model"));
@@ -228,7 +237,7 @@ Outcome evaluate(const AlignSettings& s, const Inputs& in, const Loaded& referen
 
 std::string rule_score_text(const Candidates& c) {
   const RuleScore score = warm_score(c.prompt, c.responses[0], c.finished[0]);
-  return str("[", decimal("%+.2f", score.total), "] ", c.responses[0]);
+  return str("[", decimal("%.1f", score.total), "] ", c.responses[0]);
 }
 
 void print_samples(const Outcome& o, std::size_t count) {
@@ -287,6 +296,15 @@ std::string write_report(const AlignSettings& s, const std::string& title, const
                    {series("policy", "policy/clipfrac_avg"), series("value", "val/clipfrac_avg")});
   report.add_chart("Approximate KL of an update", "PPO iteration", "nats per token",
                    {series("approx_kl", "policy/approxkl_avg")});
+  Series accuracy_line{"held-out accuracy", {}, {}}, length_line{"longer response wins", {}, {}};
+  for (Index round = 0; round < s.rounds; ++round) {
+    const RewardEvaluation held_out = read_reward_report(str(s.run, "/round-", round)).held_out;
+    accuracy_line.x.push_back(static_cast<double>(round + 1));
+    accuracy_line.y.push_back(held_out.accuracy());
+    length_line.x.push_back(static_cast<double>(round + 1));
+    length_line.y.push_back(held_out.length_accuracy());
+  }
+  report.add_chart("Reward model", "round", "share of pairs", {accuracy_line, length_line});
   report.add_chart("Value function", "PPO iteration", "explained variance",
                    {series("explained variance", "val/explained_variance")});
   report.add_chart("Response length", "PPO iteration", "tokens",
