@@ -43,18 +43,6 @@ std::string decimal(const char* format, double value) {
   return buffer;
 }
 
-// The settings a run was begun with must be those it is taken up with.
-void check_same_run(const std::string& path, const Json& config) {
-  if (!exists(path)) return write_atomically(path, config.dump(2) + "\n");
-  const Json before = Json::parse(read_file(path), nullptr, false);
-  for (const auto& [key, value] : config.items())
-    if (!before.is_object() || !before.contains(key) || before[key] != value)
-      fail<DataError>(str("[run] ", path, " holds a run with another '", key, "' (",
-                          before.is_object() && before.contains(key) ? before[key].dump() : "none",
-                          ", now ", value.dump(),
-                          "). HINT: name another directory with --run, or delete this one"));
-}
-
 struct Inputs {
   std::vector<std::string> prompts, held_out_prompts, held_out_stories;
 };
@@ -324,6 +312,19 @@ std::string write_report(const AlignSettings& s, const std::string& title, const
 
 }  // namespace
 
+void begin_run(const std::string& directory, const Json& config) {
+  make_directory(directory);
+  const std::string path = directory + "/config.json";
+  if (!exists(path)) return write_atomically(path, config.dump(2) + "\n");
+  const Json before = Json::parse(read_file(path), nullptr, false);
+  for (const auto& [key, value] : config.items())
+    if (!before.is_object() || !before.contains(key) || before[key] != value)
+      fail<DataError>(str("[run] ", path, " holds a run with another '", key, "' (",
+                          before.is_object() && before.contains(key) ? before[key].dump() : "none",
+                          ", now ", value.dump(),
+                          "). HINT: name another directory with --run, or delete this one"));
+}
+
 std::vector<std::string> load_prompts(const std::string& path) {
   std::vector<std::string> all;
   if (path.ends_with(".jsonl")) {
@@ -354,8 +355,7 @@ Json align_command(const AlignSettings& s, const std::string& title) {
   const auto start = std::chrono::steady_clock::now();
   const InterruptGuard guard;
   const Json config = settings_json(s);
-  make_directory(s.run);
-  check_same_run(s.run + "/config.json", config);
+  begin_run(s.run, config);
 
   const Inputs in = load_inputs(s);
   const Loaded reference = first_policy(s, s.run);

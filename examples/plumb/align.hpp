@@ -15,6 +15,9 @@ namespace plumb::inline v0_1 {
 /// Runs or takes up a run. Returns its results as named numbers. `title` heads the report.
 Json align_command(const AlignSettings& settings, const std::string& title);
 
+/// Makes a run directory and keeps its settings there. DataError if it holds a run with others.
+void begin_run(const std::string& directory, const Json& config);
+
 /// Settings as JSON, in the order of their list.
 template <class Settings>
 Json settings_json(Settings settings) {

@@ -4,13 +4,10 @@
 #include <plumb/io/file.hpp>
 #include <plumb/run/interrupt.hpp>
 
-#include <sys/stat.h>
 #include <unistd.h>
 
-#include <cerrno>
 #include <chrono>
 #include <cstdio>
-#include <cstring>
 #include <iostream>
 
 namespace plumb::inline v0_1 {
@@ -134,9 +131,11 @@ Json ppo_command(const PpoCommand& c) {
                      "makes a reward model");
     reward = loaded.model;
   }
-  if (::mkdir(c.run.c_str(), 0777) != 0 && errno != EEXIST)
-    fail<IoError>(str("[run] cannot make the directory ", c.run, ": ", std::strerror(errno)));
-  write_atomically(c.run + "/config.json", settings_json(c.settings).dump(2) + "\n");
+  Json config = settings_json(c.settings);
+  config["model"] = fingerprint(*reference.model);
+  config["reward"] = reward ? fingerprint(*reward) : c.reward;
+  config["prompts"] = c.prompts;
+  begin_run(c.run, config);
   const ScalarHead head = c.settings.separate_value ? ScalarHead::None : ScalarHead::Value;
   CpuModel policy = reference.model->clone(head, c.settings.seed);
   std::unique_ptr<CpuModel> value;

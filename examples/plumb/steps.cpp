@@ -273,7 +273,10 @@ void RewardReport::print() const {
       100 * i.high, 100 * held_out.length_accuracy());
   if (!std::isnan(shuffled_accuracy))
     std::printf("  fitted to shuffled labels %4.1f %%\n", 100 * shuffled_accuracy);
-  std::printf("  calibration error (ECE)  %6.3f\n", held_out.ece);
+  std::printf(
+      "  calibration error (ECE)  %6.3f\n"
+      "  (the interval takes pairs as independent; those of one prompt are not quite)\n",
+      held_out.ece);
 }
 
 std::shared_ptr<CpuModel> train_reward(const Loaded& base, const std::vector<RankedPrompt>& train,
@@ -388,10 +391,10 @@ void run_ppo(const Loaded& like, CpuModel& policy, const CpuModel& reference, Cp
     metrics.write(metrics_offset + i, row);
     progress.update(i + 1, str("score ", number("%.2f", metric(row, "objective/scores")), " kl ",
                                number("%.2f", metric(row, "objective/kl_exact"))));
-    if (!warned && std::abs(metric(row, "objective/kl_gap_se")) > 4) {
+    if (!warned && std::abs(metric(row, "objective/kl_gap_z")) > 4) {
       warned = true;
       progress.message(str("warning: sampled and exact KL differ by ",
-                           number("%.1f", metric(row, "objective/kl_gap_se")),
+                           number("%.1f", metric(row, "objective/kl_gap_z")),
                            " standard errors: responses are not drawn from the policy's own "
                            "distribution"));
     }

@@ -132,4 +132,22 @@ Tensor<D> ranking_loss(const Tensor<D>& score, const Tensor<D, std::int32_t>& ra
   return detail::checked("ranking_loss", loss);
 }
 
+/// Computes a loss under a tape, adds its gradients, and returns it. If it is not finite, nothing is
+/// added: the forward pass runs again and NumericError names the first op whose result is not.
+template <class Forward>
+float backpropagate(Forward forward) {
+  {
+    Tape tape;
+    const auto loss = forward();
+    const float value = loss.item();
+    if (std::isfinite(value)) {
+      tape.backward(loss);
+      return value;
+    }
+  }
+  const CheckFinite name_the_op;
+  forward();
+  fail<NumericError>("the loss is not finite");
+}
+
 }  // namespace plumb::inline v0_1

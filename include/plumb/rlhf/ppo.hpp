@@ -74,6 +74,11 @@ class PpoTrainer {
     episodes_ += static_cast<Index>(episodes.size());
     ++iteration_;
     metrics_.emplace_back("episode", static_cast<double>(episodes_));
+    double tokens = 0, seconds = 0;
+    for (const Episode& e : episodes) tokens += static_cast<double>(e.response.size());
+    for (const auto& [name, value] : metrics_)
+      if (name.starts_with("time/")) seconds += value;
+    metrics_.emplace_back("time/tokens_per_second", tokens / seconds);
     last_episodes_ = std::move(episodes);
     return metrics_;
   }
@@ -175,7 +180,7 @@ class PpoTrainer {
     const auto token_weight = share(batch.targets.size(), token_share);
     const auto step_weight = share(batch.value_rows.size(), step_share);
 
-    const auto forward = [&] {
+    backpropagate([&] {
       const auto hidden = policy_.transformer()(batch.batch);
       const auto out = head_logprob(embedding(hidden, batch.rows), policy_.transformer().head(),
                                     batch.targets, config_.sampling.sampling.temperature, true);
@@ -189,24 +194,13 @@ class PpoTrainer {
       const auto entropy = weighted_sum(out.entropy, token_weight);
       auto loss = add(policy_loss, scale(value_loss, config_.value_coef));
       if (config_.entropy_coef != 0) loss = add(loss, scale(entropy, -config_.entropy_coef));
-      if (!std::isfinite(loss.item()))
-        fail<NumericError>(str("the loss is not finite: policy ", policy_loss.item(), ", value ",
-                               value_loss.item(), ", entropy ", entropy.item()));
       add_stats(t.policy, policy_stats);
       add_stats(t.value, value_stats);
       t.policy_loss += policy_loss.item();
       t.value_loss += value_loss.item();
       t.entropy += entropy.item();
       return loss;
-    };
-    try {
-      Tape tape;
-      tape.backward(forward());
-    } catch (const NumericError&) {
-      const CheckFinite name_the_op;
-      forward();
-      throw;
-    }
+    });
   }
 
   static void add_stats(PolicyStats& a, const PolicyStats& b) {

@@ -64,7 +64,7 @@ float reward_gradient(const Model<D>& model, std::span<const RankedPrompt* const
     offsets.push_back(static_cast<std::int32_t>(rank.size()));
   }
   const auto weight = detail::device_vector<D>(std::vector<float>(prompts.size(), share));
-  const auto forward = [&] {
+  return backpropagate([&] {
     RankingStats part;
     auto loss = ranking_loss(detail::score_packed(model, packed), detail::device_vector<D>(rank),
                              detail::device_vector<D>(offsets), weight, settings, &part);
@@ -72,16 +72,7 @@ float reward_gradient(const Model<D>& model, std::span<const RankedPrompt* const
     stats.correct += part.correct;
     stats.margin_sum += part.margin_sum;
     return loss;
-  };
-  Tape tape;
-  const auto loss = forward();
-  if (!std::isfinite(loss.item())) {
-    const CheckFinite name_the_op;
-    forward();
-    fail<NumericError>(str("[reward] the loss is ", loss.item()));
-  }
-  tape.backward(loss);
-  return loss.item();
+  });
 }
 
 /// Fits the model to the rankings. Prompts that decide no pair are left out.

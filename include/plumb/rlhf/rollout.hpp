@@ -165,7 +165,7 @@ inline Metrics shape_rewards(std::vector<Episode>& episodes, const PpoConfig& co
   return {{"objective/kl", kl / n},
           {"objective/kl_k3", kl3 / n},
           {"objective/kl_exact", exact / n},
-          {"objective/kl_gap_se", gap_se > 0 ? gap / n / gap_se : 0.0},
+          {"objective/kl_gap_z", gap_se > 0 ? gap / n / gap_se : 0.0},
           {"objective/entropy", entropy / n},
           {"objective/non_score_reward", penalty / n},
           {"objective/scores", score / n},

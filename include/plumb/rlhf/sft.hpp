@@ -44,20 +44,11 @@ float sft_gradient(const Model<D>& model, std::span<const Example* const> exampl
   const auto row_ids = detail::device_vector<D>(rows),
              target_ids = detail::device_vector<D>(targets);
   const auto weight = detail::device_vector<D>(std::vector<float>(rows.size(), -share));
-  const auto forward = [&] {
+  return backpropagate([&] {
     const auto hidden = embedding(model.transformer()(batch), row_ids);
     const auto out = head_logprob(hidden, model.transformer().head(), target_ids);
     return weighted_sum(out.logprob, weight);
-  };
-  Tape tape;
-  const auto loss = forward();
-  if (!std::isfinite(loss.item())) {
-    const CheckFinite name_the_op;
-    forward();
-    fail<NumericError>(str("[sft] the loss is ", loss.item()));
-  }
-  tape.backward(loss);
-  return loss.item();
+  });
 }
 
 /// Called after each update: its number, how many there are, its loss (nats per token).
