@@ -131,6 +131,7 @@ Json ppo_command(const PpoCommand& c) {
                      "makes a reward model");
     reward = loaded.model;
   }
+  ppo_config(c.settings, reference);  // refuse settings that make no sense before a run begins
   Json config = settings_json(c.settings);
   config["model"] = fingerprint(*reference.model);
   config["reward"] = reward ? fingerprint(*reward) : c.reward;

@@ -91,42 +91,6 @@ Whitening whitening_of(const char* setting, const std::string& name) {
                             {"unbiased", Whitening::Unbiased}});
 }
 
-PpoConfig ppo_config(const PpoSettings& s, const Loaded& like) {
-  PpoConfig c;
-  c.iterations = s.iterations;
-  c.epochs = s.epochs;
-  c.minibatches = s.minibatches;
-  c.micro_sequences = s.micro_sequences;
-  c.sampling.sampling = {s.temperature, s.top_k, s.top_p};
-  c.sampling.responses = s.responses;
-  c.sampling.max_new_tokens = s.max_new_tokens;
-  c.sampling.stops = like.tokenizer->stops();
-  c.sampling.seed = s.seed;
-  c.allow_filters = s.allow_filters;
-  c.kl = choose<KlEstimator>(
-      "kl", s.kl, {{"k1", KlEstimator::K1}, {"k2", KlEstimator::K2}, {"k3", KlEstimator::K3}});
-  c.beta = s.beta;
-  c.kl_target = s.kl_target;
-  c.kl_horizon = s.kl_horizon;
-  c.gamma = s.gamma;
-  c.lambda = s.lambda;
-  c.whiten_rewards = whitening_of("whiten-rewards", s.whiten_rewards);
-  c.whiten_advantages = whitening_of("whiten-advantages", s.whiten_advantages);
-  c.clip = {s.clip, s.clip_high > 0 ? s.clip_high : s.clip, s.dual_clip, 0.0F};
-  c.value_clip = s.value_clip;
-  c.value_coef = s.value_coef;
-  c.value_lr = s.value_lr;
-  c.entropy_coef = s.entropy_coef;
-  c.score_clip = s.score_clip;
-  c.missing_eos_penalty = s.missing_eos_penalty;
-  c.missing_eos = s.missing_eos_replaces ? MissingEos::Replace : MissingEos::Subtract;
-  c.score_position = s.score_after_end ? ScorePosition::AfterEnd : ScorePosition::LastToken;
-  c.target_kl = s.target_kl;
-  c.linear_lr = !s.constant_lr;
-  c.optimizer = {s.lr, 0.9F, 0.999F, s.eps, s.weight_decay, s.max_grad_norm, s.tf_eps};
-  return c;
-}
-
 NamedArray flat_array(const std::string& name, const Tensor<Cpu>& tensor) {
   return {name, tensor.shape(), {tensor.data(), static_cast<std::size_t>(tensor.size())}};
 }
@@ -185,6 +149,42 @@ double metric(const Metrics& metrics, const std::string& name) {
 }
 
 }  // namespace
+
+PpoConfig ppo_config(const PpoSettings& s, const Loaded& like) {
+  PpoConfig c;
+  c.iterations = s.iterations;
+  c.epochs = s.epochs;
+  c.minibatches = s.minibatches;
+  c.micro_sequences = s.micro_sequences;
+  c.sampling.sampling = {s.temperature, s.top_k, s.top_p};
+  c.sampling.responses = s.responses;
+  c.sampling.max_new_tokens = s.max_new_tokens;
+  c.sampling.stops = like.tokenizer->stops();
+  c.sampling.seed = s.seed;
+  c.allow_filters = s.allow_filters;
+  c.kl = choose<KlEstimator>(
+      "kl", s.kl, {{"k1", KlEstimator::K1}, {"k2", KlEstimator::K2}, {"k3", KlEstimator::K3}});
+  c.beta = s.beta;
+  c.kl_target = s.kl_target;
+  c.kl_horizon = s.kl_horizon;
+  c.gamma = s.gamma;
+  c.lambda = s.lambda;
+  c.whiten_rewards = whitening_of("whiten-rewards", s.whiten_rewards);
+  c.whiten_advantages = whitening_of("whiten-advantages", s.whiten_advantages);
+  c.clip = {s.clip, s.clip_high > 0 ? s.clip_high : s.clip, s.dual_clip, 0.0F};
+  c.value_clip = s.value_clip;
+  c.value_coef = s.value_coef;
+  c.value_lr = s.value_lr;
+  c.entropy_coef = s.entropy_coef;
+  c.score_clip = s.score_clip;
+  c.missing_eos_penalty = s.missing_eos_penalty;
+  c.missing_eos = s.missing_eos_replaces ? MissingEos::Replace : MissingEos::Subtract;
+  c.score_position = s.score_after_end ? ScorePosition::AfterEnd : ScorePosition::LastToken;
+  c.target_kl = s.target_kl;
+  c.linear_lr = !s.constant_lr;
+  c.optimizer = {s.lr, 0.9F, 0.999F, s.eps, s.weight_decay, s.max_grad_norm, s.tf_eps};
+  return c;
+}
 
 void train_sft(const Loaded& loaded, const std::vector<Demonstration>& demonstrations,
                const SftSettings& s) {

@@ -20,6 +20,9 @@ struct Interrupted : Error {
   using Error::Error;
 };
 
+/// The trainer's configuration. DataError naming the setting that makes no sense.
+PpoConfig ppo_config(const PpoSettings& settings, const Loaded& like);
+
 /// Step 0. Fine-tunes a model on demonstrations (completion-only loss).
 void train_sft(const Loaded& loaded, const std::vector<Demonstration>& demonstrations,
                const SftSettings& settings);
