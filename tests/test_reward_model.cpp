@@ -116,7 +116,7 @@ TEST_CASE("prompts apart or together give the same gradient") {
   const auto prompts = some_rankings(19);
   const auto members = pointers(prompts);
   std::vector<float> whole;
-  for (const std::size_t part : {6, 2, 1}) {
+  for (const std::size_t part : {6U, 2U, 1U}) {
     const auto model = tiny_model(tiny_llama(), 7, ScalarHead::Reward);
     RankingStats stats;
     for (std::size_t i = 0; i < 6; i += part)

@@ -100,7 +100,7 @@ TEST_CASE("splitting a minibatch changes neither loss nor gradient") {
     const auto members = pointers(examples);
     std::vector<float> whole;
     float whole_loss = 0;
-    for (const std::size_t micro : {6, 4, 1}) {
+    for (const std::size_t micro : {6U, 4U, 1U}) {
       const auto model = tiny_model(config);
       float loss = 0;
       for (std::size_t i = 0; i < members.size(); i += micro)

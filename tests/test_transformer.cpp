@@ -124,7 +124,7 @@ TEST_CASE("the cached forward has the bits of the packed one, however tokens arr
   for (const auto& config : {tiny_llama(), tiny_gpt2()}) {
     const auto model = tiny_model(config);
     const auto sequences = some_sequences(config.vocab, {1, 5, 31, 32, 33, 80});
-    for (const std::size_t chunk : {1, 3, 32, 80}) {
+    for (const std::size_t chunk : {1U, 3U, 32U, 80U}) {
       CAPTURE(chunk);
       const auto cached = cached_hidden(model, sequences, {3, 0, 5, 1, 6, 2}, chunk);
       for (std::size_t s = 0; s < sequences.size(); ++s)

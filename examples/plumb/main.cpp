@@ -48,11 +48,13 @@ void apply_config(Settings& settings, const std::string& path) {
     }
   });
   if (known == json.size()) return;
-  for (const auto& [key, value] : json.items()) {
+  for (const auto& item : json.items()) {
     bool found = false;
-    fields(settings, [&](const char* name, auto&, const char*) { found = found || key == name; });
+    fields(settings, [&](const char* name, auto&, const char*) {
+      found = found || item.key() == name;
+    });
     if (!found)
-      fail<DataError>(str("[config] ", path, " sets '", key,
+      fail<DataError>(str("[config] ", path, " sets '", item.key(),
                           "', which this command does not know. HINT: --help lists the settings"));
   }
 }

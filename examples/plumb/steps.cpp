@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <limits>
 #include <optional>
+#include <set>
 
 namespace plumb::inline v0_1 {
 
@@ -59,14 +60,19 @@ void merge(RewardEvaluation& a, const RewardEvaluation& b) {
 
 struct Split {
   std::vector<RankedPrompt> train, held_out;
+  Index held_out_prompts = 0;  // several rankings may be of one prompt
 };
 
 Split split_fold(const std::vector<Ranking>& rankings, const std::vector<RankedPrompt>& prompts,
                  int folds, int fold, std::uint64_t seed) {
   Split split;
-  for (std::size_t i = 0; i < rankings.size(); ++i)
-    (fold_of(rankings[i].group, folds, seed) == fold ? split.held_out : split.train)
-        .push_back(prompts[i]);
+  std::set<std::string> groups;
+  for (std::size_t i = 0; i < rankings.size(); ++i) {
+    const bool held_out = fold_of(rankings[i].group, folds, seed) == fold;
+    (held_out ? split.held_out : split.train).push_back(prompts[i]);
+    if (held_out) groups.insert(rankings[i].group);
+  }
+  split.held_out_prompts = static_cast<Index>(groups.size());
   if (split.train.empty() || split.held_out.empty())
     fail<DataError>(str("[reward] ", rankings.size(), " rankings do not split into ", folds,
                         " folds by prompt. HINT: fewer folds, or more rankings"));
@@ -312,7 +318,7 @@ RewardReport cross_validate(const Loaded& base, const std::vector<Ranking>& rank
     const auto shuffled = train_reward(base, shuffle_labels(split.train, s.seed), s,
                                        str("fold ", fold + 1, "/", folds, ", shuffled labels"));
     merge(control, reward_evaluate(*shuffled, split.held_out));
-    report.prompts += static_cast<Index>(split.held_out.size());
+    report.prompts += split.held_out_prompts;
   }
   report.shuffled_accuracy = control.accuracy();
   return report;
@@ -325,7 +331,7 @@ std::shared_ptr<CpuModel> train_and_evaluate(const Loaded& base,
   const Split split = split_fold(rankings, encode_rankings(base, rankings), 5, 0, s.seed);
   const auto model = train_reward(base, split.train, s, label);
   report.held_out = reward_evaluate(*model, split.held_out);
-  report.prompts = static_cast<Index>(split.held_out.size());
+  report.prompts = split.held_out_prompts;
   if (control) {
     const auto shuffled = train_reward(base, shuffle_labels(split.train, s.seed), s,
                                        label + ", control: shuffled labels");

@@ -116,7 +116,7 @@ font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
 h1{font-size:1.6rem;line-height:1.25;margin:0 0 .2rem}h2{font-size:1.15rem;margin:2rem 0 .6rem}
 .sub{color:var(--soft);margin:0 0 1rem}
 .notice{background:var(--warn);border-left:4px solid var(--edge);padding:.6rem .9rem;margin:1rem 0;
-border-radius:4px;white-space:pre-line}
+border-radius:4px;white-space:pre-wrap}
 table{border-collapse:collapse;width:100%}
 th,td{text-align:left;vertical-align:top;padding:.4rem .7rem .4rem 0;
 border-bottom:1px solid var(--line)}
