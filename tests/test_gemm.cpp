@@ -137,3 +137,37 @@ TEST_CASE("gemm: nothing is written beyond C and infinities stay in their row an
     for (std::size_t i = static_cast<std::size_t>(m * n); i < c.size(); ++i) CHECK(c[i] == 7.0F);
   });
 }
+
+TEST_CASE("gemm: a B larger than what is packed at once, in k and in columns") {
+  Pool pool(2);
+  for (const Form form : kForms) {
+    const Problem p{{97, 260, 4100}, form};
+    const auto expected = p.in_order(true, true);
+    CAPTURE(static_cast<int>(form));
+    for_each_isa([&](Isa) { CHECK(same_bits(p.run(Cpu{&pool}, true, true), expected)); });
+  }
+}
+
+TEST_CASE("gemm: with B packed before, the bits of the form NT") {
+  Pool pools[] = {Pool(1), Pool(2)};
+  for (const Size size : kSizes) {
+    const Problem p{size, Form::NT};
+    CAPTURE(size.m);
+    CAPTURE(size.n);
+    CAPTURE(size.k);
+    for (const bool epilogue : {false, true})
+      for_each_isa([&](Isa) {
+        const auto expected = p.run(Cpu{&pools[0]}, false, epilogue);
+        for (Pool& pool : pools) {
+          const Cpu device{&pool};
+          std::vector<float> packed(Problem::at(kernels::packed_size(device, size.n, size.k)));
+          kernels::pack_matrix(device, packed.data(), p.b.data(), size.n, size.k);
+          std::vector<float> c = p.c;
+          kernels::matmul_packed(
+              device, c.data(), p.a.data(), packed.data(), size.m, size.n, size.k,
+              epilogue ? Epilogue{p.bias.data(), p.residual.data()} : Epilogue{});
+          CHECK(same_bits(c, expected));
+        }
+      });
+  }
+}

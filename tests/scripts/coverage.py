@@ -27,6 +27,8 @@ def main() -> int:
                         number = line["line_number"]
                         lines[number] = lines.get(number, False) or line["count"] > 0
     for header, lines in sorted(ran.items()):
+        if not lines:
+            continue  # declarations only
         missed = sorted(number for number, hit in lines.items() if not hit)
         shown = " ".join(map(str, missed[:12])) + (" …" if len(missed) > 12 else "")
         print(f"{100 * (1 - len(missed) / len(lines)):5.1f} %  {len(lines):5d} lines  {header}"

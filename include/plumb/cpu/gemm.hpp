@@ -5,7 +5,8 @@
 // Order of reduction: k in chunks of 256 from 0; within a chunk one chain acc = fma(a, b, acc) from
 // +0, k ascending; chunk results added in order, to C's old value first if accumulating. A row of C
 // depends on no other row.
-// Cost: 2·M·N·K FLOPs; B is copied once if more than one block of rows reads it.
+// Cost: 2·M·N·K FLOPs; B is copied once if more than one block of rows reads it. Few rows are bound by
+// reading B, fastest when it was packed before (pack_matrix).
 #pragma once
 
 #include <plumb/core/memory.hpp>
@@ -22,88 +23,100 @@ namespace kernels {
 /// Products' k per chunk; the tokens per chunk of every sum over tokens, too.
 inline constexpr Index kChunk = 256;
 
-/// Rows of C (M, columns of one panel) += or = A·B over one chunk of k. A is read as
-/// a[row · a_row + k · a_k], B as b[k · b_k + column].
-struct GemmPanel {
+/// Rows of C, columns of consecutive panels, += or = A·B over one chunk of k. A is read as
+/// a[row · a_row + k · a_k], where a_row or a_k is 1; B's panel j as b[j · b_panel + k · b_k + column].
+struct GemmPanels {
   float* c;
   Index ldc;
   const float* a;
   Index a_row, a_k;
   const float* b;
-  Index b_k;
+  Index b_k, b_panel;
   Index rows, columns, k;
   bool add;               ///< to c; otherwise store
-  const float* bias;      ///< of the panel's columns, or null
+  const float* bias;      ///< of the columns, or null
   const float* residual;  ///< shaped and placed like c, or null
 };
 
 struct GemmTable {
-  Index tile_rows, tile_columns;  ///< of the tile of C kept in registers
+  Index tile_rows,
+      tile_columns;  ///< of the tile of C kept in registers; the latter a panel's width
   /// to [k][tile_columns] = k rows of B from b on, zeros beyond `columns`; transposed: B is (N, K).
   void (*pack)(float* to, const float* b, Index ldb, bool transposed, Index k, Index columns);
-  void (*panel)(const GemmPanel& panel);
+  void (*panels)(const GemmPanels& panels);
 };
 
-inline constexpr Index kGemmRows = 96;          // of A per block: 96 KiB a chunk, in the L2 cache
+inline constexpr Index kGemmRows = 96;  // of A per block: 96 KiB a chunk, in the L2 cache
+inline constexpr Index kGemmPacked = 1
+                                     << 20;  // floats of B packed at a time: 4 MiB, in the L3 cache
 inline constexpr Index kGemmParallel = 100000;  // FMAs below which threads cost more than they give
 
-/// One product: its operands, and how it is split into blocks.
+/// One product: its operands, and how it is split into blocks. B is packed in panels [k][width] of
+/// tile_columns columns: piece by piece, unless the caller did it before (`packed`).
 struct Gemm {
   const GemmTable& table;
   float* c;
   const float* a;
-  const float* b;
+  const float* b;       ///< or null, if packed
+  const float* packed;  ///< all of B: panel after panel, each (K, width)
   Index m, n, k;
   Form form;
   bool accumulate;
   Epilogue epilogue;
 
-  Index ldb() const { return form == Form::NT ? k : n; }
-  Index columns(Index panel) const {
-    return std::min(table.tile_columns, n - panel * table.tile_columns);
-  }
-  const float* b_at(Index panel, Index k0) const {
-    const Index column = panel * table.tile_columns;
-    return form == Form::NT ? b + column * k + k0 : b + k0 * n + column;
-  }
-  void pack(float* to, Index panel, Index k0, Index kc) const {
-    table.pack(to, b_at(panel, k0), ldb(), form == Form::NT, kc, columns(panel));
+  /// Panels [panel, panel_end) and k from k0 to k_end of B: what is packed together.
+  struct Piece {
+    Index panel, panel_end, k0, k_end;
+  };
+  struct PackedB {
+    const float* data;
+    Index panel_stride;
+  };
+
+  Index width() const { return table.tile_columns; }
+  Index columns(Index panel) const { return std::min(width(), n - panel * width()); }
+  void pack(float* to, Index panel, Index k0, Index k_end) const {
+    const Index column = panel * width();
+    const float* from = form == Form::NT ? b + column * k + k0 : b + k0 * n + column;
+    table.pack(to, from, form == Form::NT ? k : n, form == Form::NT, k_end - k0, columns(panel));
   }
 
   /// Whether blocks of A are copied: columns far apart in memory, and read again for each panel.
-  bool copies_a() const { return form == Form::TN && m >= 256 && n > 2 * table.tile_columns; }
+  bool copies_a() const { return form == Form::TN && m >= 256 && n > 2 * width(); }
 
-  /// C's rows [row, row_end) of one panel, one chunk of k.
-  void multiply(Index row, Index row_end, Index panel, Index k0, Index kc, const float* a_from,
-                Index a_row, Index a_k, const float* b_from, Index b_k) const {
-    const Index column = panel * table.tile_columns;
+  /// C's rows [row, row_end), panels [panel, panel_end), one chunk of k, from B's panels at b_from.
+  void multiply(Index row, Index row_end, Index panel, Index panel_end, Index k0, Index kc,
+                const float* a_from, Index a_k, const float* b_from, Index b_k,
+                Index b_panel) const {
+    const Index column = panel * width();
     const Index at = row * n + column;
     const bool last = k0 + kc == k;
-    table.panel(
+    table.panels(
         {.c = c + at,
          .ldc = n,
          .a = a_from,
-         .a_row = a_row,
+         .a_row = form == Form::TN ? 1 : k,
          .a_k = a_k,
          .b = b_from,
          .b_k = b_k,
+         .b_panel = b_panel,
          .rows = row_end - row,
-         .columns = columns(panel),
+         .columns = std::min(panel_end * width(), n) - column,
          .k = kc,
          .add = accumulate || k0 > 0,
          .bias = last && epilogue.bias != nullptr ? epilogue.bias + column : nullptr,
          .residual = last && epilogue.residual != nullptr ? epilogue.residual + at : nullptr});
   }
 
-  /// One block of rows times panels [panel, panel_end). `packed` is all of B if `shared`, room for
-  /// one panel's chunk otherwise; a_copy is room for a block's chunk if copies_a().
-  void block(Index row, Index row_end, Index panel, Index panel_end, float* packed, bool shared,
-             float* a_copy) const {
-    const Index width = table.tile_columns;
+  /// One block of rows times some panels of a piece. `from` holds the piece's panels, from its first
+  /// one on; without it B is packed or read here, `room` taking one panel's chunk. a_copy is room
+  /// for a block's chunk if copies_a().
+  void block(Index row, Index row_end, const Piece& piece, Index panel, Index panel_end,
+             PackedB from, float* room, float* a_copy) const {
     const Index rows = row_end - row;
     // k = 0 is one empty chunk: C = 0 + bias + residual.
-    for (Index k0 = 0; k0 == 0 || k0 < k; k0 += kChunk) {
-      const Index kc = std::min(kChunk, k - k0);
+    for (Index k0 = piece.k0; k0 == 0 || k0 < piece.k_end; k0 += kChunk) {
+      const Index kc = std::min(kChunk, piece.k_end - k0);
       const float* a_from = form == Form::TN ? a + k0 * m + row : a + row * k + k0;
       Index a_k = form == Form::TN ? m : 1;
       if (copies_a()) {
@@ -111,46 +124,64 @@ struct Gemm {
         a_from = a_copy;
         a_k = rows;
       }
-      for (Index j = panel; j < panel_end; ++j) {
-        // A copy of B pays once several tiles of rows read it; an edge needs its zeros.
-        const bool in_place =
-            !shared && form != Form::NT && columns(j) == width && rows <= 2 * table.tile_rows;
-        float* copy = shared ? packed + (j * k + k0) * width : packed;
-        if (!shared && !in_place) pack(copy, j, k0, kc);
-        multiply(row, row_end, j, k0, kc, a_from, form == Form::TN ? 1 : k, a_k,
-                 in_place ? b_at(j, k0) : copy, in_place ? n : width);
+      if (from.data != nullptr) {
+        multiply(row, row_end, panel, panel_end, k0, kc, a_from, a_k,
+                 from.data + (panel - piece.panel) * from.panel_stride + (k0 - piece.k0) * width(),
+                 width(), from.panel_stride);
+        continue;
+      }
+      // A copy of B pays once several tiles of rows read it; an edge needs its zeros.
+      Index j = panel;
+      if (form != Form::NT && rows <= 2 * table.tile_rows) {
+        j = std::min(panel_end, n / width());
+        if (j > panel)
+          multiply(row, row_end, panel, j, k0, kc, a_from, a_k, b + k0 * n + panel * width(), n,
+                   width());
+      }
+      for (; j < panel_end; ++j) {
+        pack(room, j, k0, k0 + kc);
+        multiply(row, row_end, j, j + 1, k0, kc, a_from, a_k, room, width(), 0);
       }
     }
   }
 
-  void run(Cpu device) const {
-    const Index width = table.tile_columns;
-    const Index panels = (n + width - 1) / width;
+  /// Tasks are blocks of rows × groups of panels; rows are split evenly.
+  void multiply_piece(Cpu device, const Piece& piece, Index threads, PackedB from) const {
     const Index blocks = (m + kGemmRows - 1) / kGemmRows;
-    const Index threads = m * n * k < kGemmParallel ? 1 : pool_of(device).threads();
-    // Fewer blocks of rows than keep the threads busy: columns are split, too.
-    const Index groups = std::clamp<Index>(threads == 1 ? 1 : 4 * threads / blocks, 1, panels);
-    const Index group = (panels + groups - 1) / groups;
+    const Index panels = piece.panel_end - piece.panel;
+    const Index groups = std::clamp<Index>(threads == 1 ? 1 : 8 * threads / blocks, 1, panels);
     const Index lanes = std::min(threads, blocks * groups);
-    const bool shared = blocks > 1;
-    const Index b_room = shared ? 0 : kChunk * width;
+    const Index b_room = from.data != nullptr ? 0 : kChunk * width();
     const Index a_room = copies_a() ? kChunk * kGemmRows : 0;
-    const Scratch<float> packed(shared ? panels * width * k : lanes * b_room);
-    const Scratch<float> a_copies(lanes * a_room);
-    if (shared)
-      parallel_for(device, panels, threads == 1 ? panels : 1 + 65536 / (k * width + 1),
-                   [&](Index j, Index end) {
-                     for (; j < end; ++j)
-                       for (Index k0 = 0; k0 < k; k0 += kChunk)
-                         pack(&packed[(j * k + k0) * width], j, k0, std::min(kChunk, k - k0));
-                   });
+    const Scratch<float> rooms(lanes * b_room), a_copies(lanes * a_room);
     run_lanes(device, blocks * groups, lanes, [&](Index task, Index lane) {
-      const Index row = task / groups * kGemmRows;
-      const Index panel = task % groups * group;
-      block(row, std::min(m, row + kGemmRows), std::min(panels, panel),
-            std::min(panels, panel + group), &packed[lane * b_room], shared,
+      const Index i = task / groups, group = task % groups;
+      block(i * m / blocks, (i + 1) * m / blocks, piece, piece.panel + group * panels / groups,
+            piece.panel + (group + 1) * panels / groups, from, &rooms[lane * b_room],
             &a_copies[lane * a_room]);
     });
+  }
+
+  void run(Cpu device) const {
+    const Index panels = (n + width() - 1) / width();
+    const Index threads = m * n * k < kGemmParallel ? 1 : pool_of(device).threads();
+    if (packed != nullptr)
+      return multiply_piece(device, {0, panels, 0, k}, threads, {packed, k * width()});
+    if (m <= kGemmRows) return multiply_piece(device, {0, panels, 0, k}, threads, {nullptr, 0});
+    // Many blocks of rows read B: it is packed in pieces that stay in the cache.
+    const Index deep = std::min(k, 16 * kChunk);
+    const Index wide = std::clamp<Index>(kGemmPacked / (deep * width() + 1), 1, panels);
+    const Scratch<float> copy(wide * width() * deep);
+    for (Index k0 = 0; k0 == 0 || k0 < k; k0 += deep)
+      for (Index panel = 0; panel < panels; panel += wide) {
+        const Piece piece{panel, std::min(panels, panel + wide), k0, std::min(k, k0 + deep)};
+        const Index depth = piece.k_end - k0;
+        const Index grain = threads == 1 ? wide : 1 + 65536 / (depth * width() + 1);
+        parallel_for(device, piece.panel_end - panel, grain, [&](Index j, Index end) {
+          for (; j < end; ++j) pack(&copy[j * depth * width()], panel + j, k0, piece.k_end);
+        });
+        multiply_piece(device, piece, threads, {copy.data(), depth * width()});
+      }
   }
 };
 
@@ -160,7 +191,30 @@ struct Gemm {
 inline void matmul(Cpu device, float* c, const float* a, const float* b, Index m, Index n, Index k,
                    Form form, bool accumulate = false, Epilogue epilogue = {}) {
   if (m == 0 || n == 0) return;
-  const Gemm gemm{dispatch<GemmTable>(), c, a, b, m, n, k, form, accumulate, epilogue};
+  const Gemm gemm{dispatch<GemmTable>(), c, a, b, nullptr, m, n, k, form, accumulate, epilogue};
+  gemm.run(device);
+}
+
+/// Floats that pack_matrix writes for a matrix of n columns and k rows.
+inline Index packed_size(Cpu, Index n, Index k) { return (n + 31) / 32 * 32 * k; }
+
+/// B, given as (N, K) (a weight), in the order that matmul_packed reads it: once for many products of
+/// few rows, which are bound by reading it. Valid for the instruction set in use.
+inline void pack_matrix(Cpu device, float* packed, const float* b, Index n, Index k) {
+  const Gemm gemm{
+      dispatch<GemmTable>(), nullptr, nullptr, b, nullptr, 0, n, k, Form::NT, false, {}};
+  const Index width = gemm.width();
+  parallel_for(device, (n + width - 1) / width, 1 + 65536 / (k * width + 1),
+               [&](Index j, Index end) {
+                 for (; j < end; ++j) gemm.pack(packed + j * k * width, j, 0, k);
+               });
+}
+
+/// C (M, N) = A·Bᵀ with B (N, K) packed, + bias, + residual: the bits of matmul in the form NT.
+inline void matmul_packed(Cpu device, float* c, const float* a, const float* packed, Index m,
+                          Index n, Index k, Epilogue epilogue = {}) {
+  if (m == 0 || n == 0) return;
+  const Gemm gemm{dispatch<GemmTable>(), c, a, nullptr, packed, m, n, k, Form::NT, false, epilogue};
   gemm.run(device);
 }
 

@@ -61,6 +61,21 @@ struct CachedBatch {
   Tensor<D, std::int32_t> tokens, positions, slots;  ///< (M) each
 };
 
+/// Weights of one block, its matrices plain or packed.
+template <class D, class Matrix>
+struct TransformerBlock {
+  Matrix query, key, value, projection, gate, up, down;
+  Tensor<D> norm1, norm1_bias, query_bias, key_bias, value_bias, projection_bias;
+  Tensor<D> norm2, norm2_bias, up_bias, down_bias;
+};
+
+/// A transformer's matrices packed for generation; see PackedWeight.
+template <class D>
+struct PackedTransformer {
+  std::vector<TransformerBlock<D, PackedWeight<D>>> blocks;
+  PackedWeight<D> head;
+};
+
 template <class D>
 class Transformer {
  public:
@@ -116,28 +131,41 @@ class Transformer {
     return KvCache<D>(config_.layers, slots, capacity, attention_shape());
   }
 
+  /// The matrices as they are now, packed for generation.
+  PackedTransformer<D> pack() const {
+    PackedTransformer<D> all{{}, PackedWeight<D>(head_)};
+    const auto packed = [](const Tensor<D>& weight) { return PackedWeight<D>(weight); };
+    for (const Block& b : blocks_)
+      all.blocks.push_back({packed(b.query), packed(b.key), packed(b.value), packed(b.projection),
+                            packed(b.gate), packed(b.up), packed(b.down), b.norm1, b.norm1_bias,
+                            b.query_bias, b.key_bias, b.value_bias, b.projection_bias, b.norm2,
+                            b.norm2_bias, b.up_bias, b.down_bias});
+    return all;
+  }
+
   /// Hidden states after the final norm, packed sequences: (N, C).
   Tensor<D> operator()(const Batch<D>& batch) const {
-    return forward(batch.tokens, batch.positions,
+    return forward(blocks_, batch.tokens, batch.positions,
                    [&](Index, const Tensor<D>& q, const Tensor<D>& k, const Tensor<D>& v) {
                      return attention(q, k, v, batch.offsets, attention_shape());
                    });
   }
 
-  /// The same for new tokens of cached sequences, whose keys and values join the cache: (M, C).
-  Tensor<D> operator()(const CachedBatch<D>& batch, KvCache<D>& cache) const {
-    return forward(batch.tokens, batch.positions,
-                   [&](Index layer, const Tensor<D>& q, const Tensor<D>& k, const Tensor<D>& v) {
-                     return cached_attention(q, k, v, cache.keys(layer), cache.values(layer),
-                                             batch.slots, batch.positions, cache.shape());
-                   });
+  /// The same for new tokens of cached sequences, whose keys and values join the cache: (M, C). With
+  /// this model's weights packed, faster; the bits are the same.
+  Tensor<D> operator()(const CachedBatch<D>& batch, KvCache<D>& cache,
+                       const PackedTransformer<D>* packed = nullptr) const {
+    const auto attend = [&](Index layer, const Tensor<D>& q, const Tensor<D>& k,
+                            const Tensor<D>& v) {
+      return cached_attention(q, k, v, cache.keys(layer), cache.values(layer), batch.slots,
+                              batch.positions, cache.shape());
+    };
+    return packed != nullptr ? forward(packed->blocks, batch.tokens, batch.positions, attend)
+                             : forward(blocks_, batch.tokens, batch.positions, attend);
   }
 
  private:
-  struct Block {
-    Tensor<D> norm1, norm1_bias, query, query_bias, key, key_bias, value, value_bias;
-    Tensor<D> projection, projection_bias, norm2, norm2_bias, gate, up, up_bias, down, down_bias;
-  };
+  using Block = TransformerBlock<D, Tensor<D>>;
 
   AttentionShape attention_shape() const {
     const Index size = config_.head_size();
@@ -149,13 +177,13 @@ class Transformer {
                 : rms_norm(x, weight, config_.norm_eps);
   }
 
-  template <class Attend>
-  Tensor<D> forward(const Tensor<D, std::int32_t>& tokens, const Tensor<D, std::int32_t>& positions,
-                    const Attend& attend) const {
+  template <class Blocks, class Attend>
+  Tensor<D> forward(const Blocks& blocks, const Tensor<D, std::int32_t>& tokens,
+                    const Tensor<D, std::int32_t>& positions, const Attend& attend) const {
     auto x = embedding(embedding_, tokens);
     if (position_embedding_) x = add(x, embedding(position_embedding_, positions));
     for (Index layer = 0; layer < config_.layers; ++layer) {
-      const Block& b = blocks_[static_cast<std::size_t>(layer)];
+      const auto& b = blocks[static_cast<std::size_t>(layer)];
       const auto h = norm(x, b.norm1, b.norm1_bias);
       auto q = linear(h, b.query, b.query_bias);
       auto k = linear(h, b.key, b.key_bias);

@@ -39,4 +39,36 @@ Tensor<D> linear(const Tensor<D>& x, const Tensor<D>& weight, const Tensor<D>& b
   return detail::checked("linear", y);
 }
 
+/// A weight (out, in) in the order that products of few rows read fastest, with the values that it had
+/// when it was packed: for generation, where the weights stay as they are. No gradient flows to it.
+template <class D>
+struct PackedWeight {
+  Tensor<D> packed;
+  Index out = 0, in = 0;
+
+  PackedWeight() = default;
+  explicit PackedWeight(const Tensor<D>& weight) {
+    if (!weight) return;
+    out = weight.dim(0);
+    in = weight.dim(1);
+    packed = Tensor<D>::empty({packed_size(D{}, out, in)});
+    pack_matrix(D{}, packed.data(), weight.data(), out, in);
+  }
+  explicit operator bool() const { return static_cast<bool>(packed); }
+};
+
+/// The same bits as with the weight itself. x (N, in) -> y (N, out).
+template <class D>
+Tensor<D> linear(const Tensor<D>& x, const PackedWeight<D>& weight, const Tensor<D>& bias = {},
+                 const Tensor<D>& residual = {}, Where where = Where::here()) {
+  if (x.shape().rank() != 2 || x.dim(1) != weight.in)
+    fail(str("[linear] inner sizes differ: x is ", x.shape(), ", the packed weight ",
+             Shape{weight.out, weight.in}),
+         where);
+  auto y = Tensor<D>::empty({x.dim(0), weight.out});
+  matmul_packed(D{}, y.data(), x.data(), weight.packed.data(), x.dim(0), weight.out, weight.in,
+                Epilogue{bias ? bias.data() : nullptr, residual ? residual.data() : nullptr});
+  return detail::checked("linear", y);
+}
+
 }  // namespace plumb::inline v0_1

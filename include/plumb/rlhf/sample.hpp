@@ -67,7 +67,7 @@ class Sampler {
       : model_(model),
         prompts_(prompts),
         options_(options),
-        vocab_(model.config().vocab),
+        weights_(model.transformer().pack()),
         results_(prompts.size() * static_cast<std::size_t>(options.responses)),
         slots_(std::min<Index>(options.slots, static_cast<Index>(results_.size()))),
         cache_(model.transformer().make_cache(
@@ -127,7 +127,7 @@ class Sampler {
     Tokens positions(prompt.size()), slots(prompt.size(), static_cast<std::int32_t>(slots_));
     for (std::size_t i = 0; i < prompt.size(); ++i) positions[i] = static_cast<std::int32_t>(i);
     const auto hidden = forward(prompt, positions, slots);
-    prompt_logits_ = logits(hidden.rows(n - 1, n));
+    prompt_logits_ = linear(hidden.rows(n - 1, n), weights_.head);
   }
 
   // One more token for every running sequence.
@@ -138,8 +138,7 @@ class Sampler {
       positions.push_back(r.position);
       slots.push_back(r.slot);
     }
-    const auto z = logits(forward(tokens, positions, slots));
-    append(0, z);
+    append(0, linear(forward(tokens, positions, slots), weights_.head));
     retire();
   }
 
@@ -147,16 +146,8 @@ class Sampler {
     const auto on_device = [](const Tokens& values) {
       return Tensor<D, std::int32_t>::from(values, {static_cast<Index>(values.size())});
     };
-    return model_.transformer()({on_device(tokens), on_device(positions), on_device(slots)},
-                                cache_);
-  }
-
-  Tensor<D> logits(const Tensor<D>& hidden) {
-    const Index rows = hidden.dim(0);
-    auto z = Tensor<D>::empty({rows, vocab_});
-    matmul(D{}, z.data(), hidden.data(), model_.transformer().head().data(), rows, vocab_,
-           hidden.dim(1), Form::NT);
-    return z;
+    return model_.transformer()({on_device(tokens), on_device(positions), on_device(slots)}, cache_,
+                                &weights_);
   }
 
   // Draws a token for running_[first], …, one per row of z.
@@ -170,7 +161,7 @@ class Sampler {
     }
     Tokens tokens(keys.size());
     std::vector<float> logprobs(keys.size());
-    sample_rows(D{}, tokens.data(), logprobs.data(), z.data(), rows, vocab_, options_.sampling,
+    sample_rows(D{}, tokens.data(), logprobs.data(), z.data(), rows, z.dim(1), options_.sampling,
                 keys.data());
     for (std::size_t i = 0; i < keys.size(); ++i) {
       Running& r = running_[first + i];
@@ -201,7 +192,7 @@ class Sampler {
   const Model<D>& model_;
   const std::vector<Tokens>& prompts_;
   const SampleOptions& options_;
-  Index vocab_;
+  PackedTransformer<D> weights_;  // as they are during this call
   std::vector<Response> results_;
   Index slots_;  // slot number `slots_` holds the prompt that is being handed out
   KvCache<D> cache_;
