@@ -26,30 +26,48 @@ inline void attention_dots(float* dots, const float* x, Index x_stride, const fl
   }
 }
 
+/// What attention_gather does, for W vectors of the head's elements from d on; all whole, or one
+/// of `width` elements.
+template <Index R, Index W>
+inline void attention_gather_at(float* acc, const float* factor, const float* w, const float* rows,
+                                Index stride, Index count, Index step, Index acc_stride,
+                                Index width) {
+  const bool whole = width >= W * kWidth;
+  V x[R][W];
+  PLUMB_UNROLL for (Index r = 0; r < R; ++r) PLUMB_UNROLL for (Index v = 0; v < W; ++v) x[r][v] =
+      load(acc + r * acc_stride + v * kWidth) * set(factor[r]);
+  const float* row = rows;
+  for (Index j = 0; j < count; ++j, row += stride) {
+    V value[W];
+    PLUMB_UNROLL for (Index v = 0; v < W; ++v) value[v] =
+        whole ? load(row + v * kWidth) : load(row + v * kWidth, width - v * kWidth);
+    PLUMB_UNROLL for (Index r = 0; r < R; ++r) {
+      const V weight = set(w[r * kLanes + j]);
+      PLUMB_UNROLL for (Index v = 0; v < W; ++v) x[r][v] = fma(weight, value[v], x[r][v]);
+    }
+  }
+  PLUMB_UNROLL for (Index r = 0; r < R; ++r) PLUMB_UNROLL for (Index v = 0; v < W; ++v) {
+    for (Index j = count; j < count + r * step && j < kKeyBlock; ++j)
+      x[r][v] = fma(set(w[r * kLanes + j]),
+                    load(rows + j * stride + v * kWidth, width - v * kWidth), x[r][v]);
+    store(acc + r * acc_stride + v * kWidth, x[r][v]);
+  }
+}
+
 /// acc_r · factor_r, then + Σ_j w[r][j] · rows_j for j < count + r · step (and j < 32). Rows have
 /// head_size elements, those of acc `padded_head_size`: whole vectors, since a masked store followed by a
-/// load of the same place stalls.
+/// load of the same place stalls. Two vectors at a time, so that eight chains of fma run side by side.
 template <Index R>
 inline void attention_gather(float* acc, const float* factor, const float* w, const float* rows,
                              Index stride, Index count, Index step, Index head_size) {
   const Index acc_stride = padded_head_size(head_size);
-  for (Index d = 0; d < head_size; d += kWidth) {
-    const Index width = head_size - d;
-    const bool whole = width >= kWidth;
-    V x[R];
-    PLUMB_UNROLL for (Index r = 0; r < R; ++r) x[r] =
-        load(acc + r * acc_stride + d) * set(factor[r]);
-    const float* row = rows + d;
-    for (Index j = 0; j < count; ++j, row += stride) {
-      const V value = whole ? load(row) : load(row, width);
-      PLUMB_UNROLL for (Index r = 0; r < R; ++r) x[r] = fma(set(w[r * kLanes + j]), value, x[r]);
-    }
-    PLUMB_UNROLL for (Index r = 0; r < R; ++r) {
-      for (Index j = count; j < count + r * step && j < kKeyBlock; ++j)
-        x[r] = fma(set(w[r * kLanes + j]), load(rows + j * stride + d, width), x[r]);
-      store(acc + r * acc_stride + d, x[r]);
-    }
-  }
+  Index d = 0;
+  for (; d + 2 * kWidth <= head_size; d += 2 * kWidth)
+    attention_gather_at<R, 2>(acc + d, factor, w, rows + d, stride, count, step, acc_stride,
+                              head_size - d);
+  for (; d < head_size; d += kWidth)
+    attention_gather_at<R, 1>(acc + d, factor, w, rows + d, stride, count, step, acc_stride,
+                              head_size - d);
 }
 
 /// acc_j + Σ_r w[r][j] · x_r for all j < count.
@@ -145,6 +163,7 @@ inline void attention_tile(const AttentionRows& t, Index row) {
 
 inline void attention_rows(const AttentionRows& t) {
   Index row = 0;
+  for (; row + 8 <= t.rows; row += 8) attention_tile<8>(t, row);
   for (; row + 4 <= t.rows; row += 4) attention_tile<4>(t, row);
   for (; row + 2 <= t.rows; row += 2) attention_tile<2>(t, row);
   for (; row < t.rows; ++row) attention_tile<1>(t, row);
@@ -238,6 +257,8 @@ inline void attention_backward_block(const AttentionUnit& t, const AttentionSums
   }
   for (Index first = 0; first <= row; first += kKeyBlock) {
     Index i = row;
+    for (; i + 8 <= end; i += 8)
+      attention_slope_tile<8>(t, sums, head, i, first, dq + (i - row) * stride, delta + (i - row));
     for (; i + 4 <= end; i += 4)
       attention_slope_tile<4>(t, sums, head, i, first, dq + (i - row) * stride, delta + (i - row));
     for (; i < end; ++i)
