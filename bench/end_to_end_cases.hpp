@@ -1,0 +1,190 @@
+// The four measurements, each written as a user of the library would: a training step, generation, an
+// iteration of PPO, a step of the reward model.
+#pragma once
+
+#include "end_to_end_support.hpp"
+
+namespace end_to_end {
+
+/// Forward, backward, clipping and AdamW on B sequences of 256; cross-entropy on every token.
+inline Result train(const Size& size, int repeat) {
+  constexpr Index kLength = 256;
+  const Index tokens = size.batch * kLength;
+  Model<Cpu> model(size.config(), 1);
+  AdamW<Cpu> adamw(model.parameters(), {.lr = 3e-4F, .weight_decay = 0.01F});
+
+  PackedBatch packed;
+  for (const Tokens& sequence : random_sequences(size.batch, kLength, size.vocab))
+    packed.add(sequence);
+  const auto batch = Batch<Cpu>::from(packed);
+  const auto targets =
+      Tensor<Cpu, std::int32_t>::from(random_tokens(tokens, size.vocab, 1000), {tokens});
+
+  Result result{.name = str("train/", size.name), .unit = "tokens/s"};
+  std::vector<float> losses;
+  measure(result, 2, repeat, [&] {
+    Tape tape;
+    const auto loss =
+        cross_entropy(model.transformer()(batch), model.transformer().head(), targets);
+    losses.push_back(loss.item());
+    tape.backward(loss);
+    adamw.step();
+  });
+  check(losses.back() < losses.front(), "[train] the loss did not fall: this is not training");
+  per_second(result, static_cast<double>(tokens));
+  result.work = {{"parameters", static_cast<double>(model.parameters().count())},
+                 {"sequences", static_cast<double>(size.batch)},
+                 {"length", kLength},
+                 {"predicted", static_cast<double>(tokens)}};
+  result.estimate = model_bytes(model.parameters().size(), true) +
+                    training_bytes(size, static_cast<double>(tokens)) + head_bytes(size);
+  return result;
+}
+
+/// `batch` prompts of 32 tokens, 128 new tokens each at temperature 1; reading the prompts counts.
+inline Result generate(const Size& size, Index batch, int repeat) {
+  constexpr Index kPrompt = 32, kNew = 128;
+  const Model<Cpu> model(size.config(), 1);
+  const auto prompts = random_sequences(batch, kPrompt, size.vocab);
+  SampleOptions options;
+  options.max_new_tokens = kNew;
+  options.slots = batch;
+
+  Result result{.name = str("generate/", size.name, "/b", batch), .unit = "tokens/s"};
+  measure(result, 1, repeat, [&] {
+    ++options.step;
+    for (const Response& response : sample(model, prompts, options))
+      check(static_cast<Index>(response.tokens.size()) == kNew, "[generate] a response is short");
+  });
+  per_second(result, static_cast<double>(batch * kNew));
+  result.work = {{"parameters", static_cast<double>(model.parameters().count())},
+                 {"sequences", static_cast<double>(batch)},
+                 {"prompt", kPrompt},
+                 {"new_tokens", kNew}};
+  const double cached = static_cast<double>((batch + 1) * (kPrompt + kNew));
+  const auto c = static_cast<double>(size.channels);
+  // The weights, and a copy packed for generation.
+  result.estimate = 2 * model_bytes(model.parameters().size(), false) +
+                    4 * (cached * static_cast<double>(size.layers) * 2 * c +
+                         static_cast<double>(batch) * (static_cast<double>(size.vocab) + 16 * c));
+  return result;
+}
+
+/// One form of the PPO iteration.
+struct PpoCase {
+  bool shared;     ///< the value head sits on the policy; otherwise a model of its own has it
+  bool geometric;  ///< each token ends its response with probability 1/40; otherwise all have 64
+};
+
+inline constexpr Index kPpoPrompts = 64, kPpoPrompt = 32, kPpoNew = 64, kPpoMinibatches = 4;
+
+inline PpoConfig ppo_config(const Size& size, bool geometric) {
+  PpoConfig config;
+  config.epochs = 4;
+  config.minibatches = kPpoMinibatches;
+  config.linear_lr = false;
+  config.sampling.max_new_tokens = kPpoNew;
+  config.sampling.slots = kPpoPrompts;
+  config.sampling.seed = 1;
+  // An untrained model's distribution is nearly flat: a fortieth of the tokens as stops gives lengths of
+  // mean 32 under the limit of 64.
+  if (geometric)
+    for (Index token = 0; token < size.vocab / 40; ++token)
+      config.sampling.stops.push_back(static_cast<std::int32_t>(token));
+  return config;
+}
+
+inline double ppo_estimate(const Size& size, const PpoCase& form, Index weights) {
+  const double minibatch = static_cast<double>(kPpoPrompts / kPpoMinibatches) *
+                           static_cast<double>(kPpoPrompt + kPpoNew);
+  const int trained = form.shared ? 1 : 2;
+  return trained * (model_bytes(weights, true) + training_bytes(size, minibatch)) +
+         2 * model_bytes(weights, false) + head_bytes(size);
+}
+
+/// 64 prompts of 32 tokens, up to 64 new ones, 4 epochs of 4 minibatches; a reference, a reward model
+/// and (unless shared) a value model of the policy's size. Beyond what peers do, Plumb computes the
+/// exact KL to the reference, for which the policy reads every response once more.
+inline Result ppo(const Size& size, const PpoCase& form, int repeat) {
+  const Model<Cpu> reference(size.config(), 1);
+  const Model<Cpu> reward_model = reference.clone(ScalarHead::Reward, 2);
+  Model<Cpu> policy = reference.clone(form.shared ? ScalarHead::Value : ScalarHead::None);
+  std::optional<Model<Cpu>> value_model;
+  if (!form.shared) value_model.emplace(reference.clone(ScalarHead::Value));
+
+  const ScoreFunction score = [&](const std::vector<Episode>& episodes) {
+    std::vector<Tokens> sequences;
+    for (const Episode& e : episodes) {
+      sequences.push_back(e.prompt);
+      sequences.back().insert(sequences.back().end(), e.response.begin(), e.response.end());
+    }
+    return reward_scores(reward_model, sequences);
+  };
+  const PpoConfig config = ppo_config(size, form.geometric);
+  PpoTrainer<Cpu> trainer(policy, reference, score, config, value_model ? &*value_model : nullptr);
+  const auto prompts = random_sequences(kPpoPrompts, kPpoPrompt, size.vocab);
+
+  Result result{.name = str("ppo/", size.name, form.shared ? "/shared" : "/separate",
+                            form.geometric ? "/geometric" : "/full"),
+                .unit = "s"};
+  std::vector<Named> phases;
+  measure(result, 1, repeat, [&] {
+    Named seconds;
+    for (const auto& [name, value] : trainer.step(prompts))
+      if (name == "time/sample" || name == "time/evaluate" || name == "time/score" ||
+          name == "time/update")
+        seconds.emplace_back(name.substr(5), value);
+    phases.push_back(seconds);
+    std::vector<Index> lengths;
+    for (const Episode& e : trainer.episodes())
+      lengths.push_back(static_cast<Index>(e.response.size()));
+    result.lengths.push_back(lengths);
+  });
+  result.phases.assign(phases.begin() + 1, phases.end());
+  double tokens = 0;  // of the timed iterations
+  for (std::size_t i = 1; i < result.lengths.size(); ++i)
+    for (const Index length : result.lengths[i]) tokens += static_cast<double>(length);
+  result.work = {{"parameters", static_cast<double>(reference.parameters().count())},
+                 {"prompts", kPpoPrompts},
+                 {"prompt", kPpoPrompt},
+                 {"response_tokens", tokens},
+                 {"updates", static_cast<double>(trainer.state().optimizer_steps) /
+                                 static_cast<double>(trainer.iteration())},
+                 {"trained_models", form.shared ? 1 : 2}};
+  result.estimate = ppo_estimate(size, form, reference.parameters().size());
+  return result;
+}
+
+/// Forward, backward, clipping and AdamW of the pairwise loss on 16 pairs of 128 tokens.
+inline Result reward(const Size& size, int repeat) {
+  constexpr Index kPairs = 16, kLength = 128;
+  Model<Cpu> model(size.config(), 1, ScalarHead::Reward);
+  AdamW<Cpu> adamw(model.parameters(), {.lr = 3e-4F, .weight_decay = 0.01F});
+  const auto sequences = random_sequences(2 * kPairs, kLength, size.vocab);
+  std::vector<RankedPrompt> prompts(kPairs);
+  std::vector<const RankedPrompt*> members;
+  for (std::size_t i = 0; i < prompts.size(); ++i) {
+    prompts[i] = {{sequences[2 * i], sequences[2 * i + 1]}, {0, 1}, {kLength, kLength}};
+    members.push_back(&prompts[i]);
+  }
+
+  Result result{.name = str("reward/", size.name), .unit = "pairs/s"};
+  double pairs = 0;
+  std::vector<float> losses;
+  measure(result, 2, repeat, [&] {
+    RankingStats stats;
+    losses.push_back(reward_gradient<Cpu>(model, members, {}, 1.0F / kPairs, stats));
+    adamw.step();
+    pairs = stats.pairs;
+  });
+  check(losses.back() < losses.front(), "[reward] the loss did not fall: this is not training");
+  per_second(result, kPairs);
+  result.work = {{"parameters", static_cast<double>(model.parameters().count())},
+                 {"pairs", pairs},
+                 {"length", kLength}};
+  result.estimate =
+      model_bytes(model.parameters().size(), true) + training_bytes(size, 2.0 * kPairs * kLength);
+  return result;
+}
+
+}  // namespace end_to_end
