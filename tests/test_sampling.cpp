@@ -6,8 +6,11 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <limits>
+#include <numeric>
 #include <set>
 #include <vector>
 
@@ -238,6 +241,28 @@ TEST_CASE("a row that is not finite gives NaN, for every setting") {
       const Draws draws = sample(row, 40, settings, keys_of(1));
       CHECK(draws.token[0] == 0);
       CHECK(std::isnan(draws.logprob[0]));
+    }
+  }
+}
+
+TEST_CASE("the likeliest tokens are those of a whole sort, whatever the order of the logits") {
+  const Index v = 1000;
+  const auto random = random_vector(v, 21);
+  std::vector<std::vector<float>> rows(6, random);
+  std::sort(rows[1].begin(), rows[1].end());
+  std::sort(rows[2].rbegin(), rows[2].rend());
+  std::fill(rows[3].begin(), rows[3].end(), 0.25F);
+  for (float& x : rows[4]) x = std::round(x);
+  for (std::size_t i = 0; i < rows[5].size(); i += 2) rows[5][i] = -INFINITY;
+  for (const auto& row : rows) {
+    std::vector<std::int32_t> all(row.size()), order(row.size());
+    std::iota(all.begin(), all.end(), 0);
+    std::stable_sort(all.begin(), all.end(), [&](std::int32_t a, std::int32_t b) {
+      return row[static_cast<std::size_t>(a)] > row[static_cast<std::size_t>(b)];
+    });
+    for (const Index k : {Index{1}, Index{2}, Index{63}, Index{500}, Index{999}, v}) {
+      kernels::likeliest(order.data(), row.data(), v, k);
+      CHECK(std::equal(all.begin(), all.begin() + k, order.begin()));
     }
   }
 }

@@ -20,6 +20,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 
 namespace plumb::inline v0_1 {
 
@@ -35,35 +36,53 @@ struct SamplingTable {
   float (*logprob)(float logit, float lse, float inverse_temperature);
 };
 
-/// Zeroes the weights that top-k and top-p exclude. `order` (v) and `kept` (v) are scratch.
-inline void filter_weights(float* weights, const float* logits, Index v,
-                           const SamplingSettings& settings, std::int32_t* order, float* kept) {
-  // By logits: weights may be equal where logits are not, having underflowed.
+/// order[0, k) = the k likeliest tokens, likeliest first, the lower of equals first. One pass: what
+/// does not exceed the k-th of those seen so far is passed over. order has room for v.
+inline void likeliest(std::int32_t* order, const float* logits, Index v, Index k) {
   const auto before = [logits](std::int32_t a, std::int32_t b) {
     return logits[a] != logits[b] ? logits[a] > logits[b] : a < b;
   };
+  const Index room = std::min(v, 2 * k + 64);
+  Index held = 0;
+  float least = -std::numeric_limits<float>::infinity();
+  for (Index i = 0; i < v; ++i) {
+    if (held >= k && !(logits[i] > least)) continue;
+    if (held == room) {
+      std::nth_element(order, order + k - 1, order + held, before);
+      held = k;
+      least = logits[order[k - 1]];
+      if (!(logits[i] > least)) continue;
+    }
+    order[held++] = static_cast<std::int32_t>(i);
+  }
+  std::partial_sort(order, order + k, order + held, before);
+}
+
+/// Zeroes the weights that top-k and top-p exclude. `order` (v) and `kept` (v) are scratch.
+inline void filter_weights(float* weights, const float* logits, Index v,
+                           const SamplingSettings& settings, std::int32_t* order, float* kept) {
   const auto keep_only = [&](Index count) {
     for (Index i = 0; i < count; ++i) kept[i] = weights[order[i]];
     std::fill_n(weights, v, 0.0F);
     for (Index i = 0; i < count; ++i) weights[order[i]] = kept[i];
   };
-  for (Index i = 0; i < v; ++i) order[i] = static_cast<std::int32_t>(i);
-  Index count = v;
-  if (settings.top_k > 0 && settings.top_k < v) {
-    count = settings.top_k;
-    std::nth_element(order, order + count, order + v, before);
-    keep_only(count);
+  // By logits: weights may be equal where logits are not, having underflowed.
+  const bool by_rank = settings.top_k > 0 && settings.top_k < v;
+  if (by_rank) {
+    likeliest(order, logits, v, settings.top_k);
+    keep_only(settings.top_k);
   }
   if (settings.top_p >= 1.0F) return;
   const double enough =
       static_cast<double>(settings.top_p) * dispatch<SamplingTable>().total(weights, v);
+  // Most nuclei are small: more tokens are put in order only while their mass falls short.
+  const Index most = by_rank ? settings.top_k : v;
+  Index nucleus = 0;
   double mass = 0.0;
-  Index sorted = 0, nucleus = 0;
-  while (nucleus < count && (nucleus == 0 || mass < enough)) {
-    if (nucleus == sorted) {  // sort as many again as are sorted already: most nuclei are small
-      const Index more = std::min(count, std::max<Index>(64, 2 * sorted));
-      std::partial_sort(order + sorted, order + more, order + count, before);
-      sorted = more;
+  for (Index sorted = by_rank ? most : 0; nucleus < most && (nucleus == 0 || mass < enough);) {
+    if (nucleus == sorted) {
+      sorted = std::min(most, std::max<Index>(64, 8 * sorted));
+      likeliest(order, logits, v, sorted);
     }
     mass += static_cast<double>(weights[order[nucleus++]]);
   }
