@@ -11,14 +11,6 @@ namespace {
 namespace head = cases::head;
 namespace reference = plumb::reference;
 
-std::vector<std::int32_t> random_targets(Index n, Index v) {
-  plumb::Rng rng(7);
-  std::vector<std::int32_t> targets;
-  for (Index i = 0; i < n; ++i)
-    targets.push_back(static_cast<std::int32_t>(rng.below(static_cast<std::uint32_t>(v))));
-  return targets;
-}
-
 struct Inputs {
   using Case = head::Case;
   Case of;
@@ -33,7 +25,7 @@ struct Inputs {
         logprob(c.n),
         entropy(c.n),
         lse(c.n),
-        targets(random_targets(c.n, c.v)) {}
+        targets(random_ids(c.n, c.v)) {}
 
   void forward(Cpu device) const {
     plumb::kernels::head_logprob_forward(device, logprob.data(), entropy.data(), lse.data(),
@@ -141,11 +133,7 @@ struct Rows {
   std::vector<std::int32_t> targets;
 
   explicit Rows(const Case& c)
-      : of(c),
-        logits(c.n * c.v, 1, 10.0F),
-        logprob(c.n),
-        lse(c.n),
-        targets(random_targets(c.n, c.v)) {}
+      : of(c), logits(c.n * c.v, 1, 10.0F), logprob(c.n), lse(c.n), targets(random_ids(c.n, c.v)) {}
 
   void forward(Cpu device) const {
     plumb::kernels::logprob_rows(device, logprob.data(), nullptr, lse.data(), logits.data(),

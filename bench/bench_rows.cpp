@@ -11,14 +11,6 @@ namespace rows = cases::rows;
 namespace kernels = plumb::kernels;
 namespace reference = plumb::reference;
 
-std::vector<std::int32_t> random_ids(Index n, Index v) {
-  plumb::Rng rng(7);
-  std::vector<std::int32_t> ids;
-  for (Index i = 0; i < n; ++i)
-    ids.push_back(static_cast<std::int32_t>(rng.below(static_cast<std::uint32_t>(v))));
-  return ids;
-}
-
 struct Embedding {
   using Case = rows::Case;
   Case of;

@@ -113,12 +113,7 @@ inline Result ppo(const Size& size, const PpoCase& form, int repeat) {
   if (!form.shared) value_model.emplace(reference.clone(ScalarHead::Value));
 
   const ScoreFunction score = [&](const std::vector<Episode>& episodes) {
-    std::vector<Tokens> sequences;
-    for (const Episode& e : episodes) {
-      sequences.push_back(e.prompt);
-      sequences.back().insert(sequences.back().end(), e.response.begin(), e.response.end());
-    }
-    return reward_scores(reward_model, sequences);
+    return score_episodes(reward_model, episodes);
   };
   const PpoConfig config = ppo_config(size, form.geometric);
   PpoTrainer<Cpu> trainer(policy, reference, score, config, value_model ? &*value_model : nullptr);

@@ -15,6 +15,7 @@
 #include <benchmark/benchmark.h>
 
 #include <plumb/core/memory.hpp>
+#include <plumb/core/random.hpp>
 #include <plumb/cpu/kernels.hpp>
 
 #include <algorithm>
@@ -52,6 +53,15 @@ class Floats : public plumb::Scratch<float> {
  private:
   Index size_;
 };
+
+/// n tokens of a vocabulary of v, the same every time.
+inline std::vector<std::int32_t> random_ids(Index n, Index v) {
+  plumb::Rng rng(7);
+  std::vector<std::int32_t> ids;
+  for (Index i = 0; i < n; ++i)
+    ids.push_back(static_cast<std::int32_t>(rng.below(static_cast<std::uint32_t>(v))));
+  return ids;
+}
 
 /// Arrays of n floats, taken in turn: so many that each has left the caches when its turn comes
 /// again, as the weights of a model's layers have.

@@ -85,9 +85,7 @@ int main() {
   config.beta = 0.1F;
   config.optimizer.lr = 5e-4F;
   const ScoreFunction score = [&](const std::vector<Episode>& episodes) {
-    std::vector<Tokens> sequences;
-    for (const Episode& e : episodes) sequences.push_back(joined(e.prompt, e.response));
-    return reward_scores(reward, sequences);
+    return score_episodes(reward, episodes);
   };
   PpoTrainer<Cpu> trainer(policy, reference, score, config);
   for (Index i = 0; i < config.iterations; ++i) {

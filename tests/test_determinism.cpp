@@ -81,12 +81,7 @@ std::uint64_t whole_run(Family family) {
   const Model<Cpu> reference = policy.clone();
   Model<Cpu> value = reward.clone(ScalarHead::Value);
   const auto score = [&](const std::vector<Episode>& episodes) {
-    std::vector<Tokens> sequences;
-    for (const Episode& e : episodes) {
-      sequences.push_back(e.prompt);
-      sequences.back().insert(sequences.back().end(), e.response.begin(), e.response.end());
-    }
-    return reward_scores(reward, sequences);
+    return score_episodes(reward, episodes);
   };
   PpoTrainer<Cpu> trainer(policy, reference, score, ppo_config(), &value);
   const auto prompts = prompts_of(6);

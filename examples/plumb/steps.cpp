@@ -346,12 +346,7 @@ std::shared_ptr<CpuModel> train_and_evaluate(const Loaded& base,
 
 ScoreFunction reward_function(std::shared_ptr<const CpuModel> reward) {
   return [reward](const std::vector<Episode>& episodes) {
-    std::vector<Tokens> sequences;
-    for (const Episode& e : episodes) {
-      sequences.push_back(e.prompt);
-      sequences.back().insert(sequences.back().end(), e.response.begin(), e.response.end());
-    }
-    return reward_scores(*reward, sequences);
+    return score_episodes(*reward, episodes);
   };
 }
 

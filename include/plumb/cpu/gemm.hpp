@@ -39,16 +39,14 @@ struct GemmPanels {
 };
 
 struct GemmTable {
-  Index tile_rows,
-      tile_columns;  ///< of the tile of C kept in registers; the latter a panel's width
+  Index tile_rows, tile_columns;  ///< of the tile of C kept in registers; a panel has its columns
   /// to [k][tile_columns] = k rows of B from b on, zeros beyond `columns`; transposed: B is (N, K).
   void (*pack)(float* to, const float* b, Index ldb, bool transposed, Index k, Index columns);
   void (*panels)(const GemmPanels& panels);
 };
 
-inline constexpr Index kGemmRows = 96;  // of A per block: 96 KiB a chunk, in the L2 cache
-inline constexpr Index kGemmPacked = 1
-                                     << 20;  // floats of B packed at a time: 4 MiB, in the L3 cache
+inline constexpr Index kGemmRows = 96;          // of A per block: 96 KiB a chunk, in the L2 cache
+inline constexpr Index kGemmPacked = 1 << 20;   // floats of B packed at once: 4 MiB, in L3
 inline constexpr Index kGemmParallel = 100000;  // FMAs below which threads cost more than they give
 
 /// One product: its operands, and how it is split into blocks. B is packed in panels [k][width] of
@@ -74,11 +72,22 @@ struct Gemm {
   };
 
   Index width() const { return table.tile_columns; }
+  Index panels() const { return (n + width() - 1) / width(); }
   Index columns(Index panel) const { return std::min(width(), n - panel * width()); }
   void pack(float* to, Index panel, Index k0, Index k_end) const {
     const Index column = panel * width();
     const float* from = form == Form::NT ? b + column * k + k0 : b + k0 * n + column;
     table.pack(to, from, form == Form::NT ? k : n, form == Form::NT, k_end - k0, columns(panel));
+  }
+
+  /// A piece of B, panel after panel, each (k of the piece, width).
+  void pack_piece(Cpu device, float* to, const Piece& piece) const {
+    const Index panel_size = (piece.k_end - piece.k0) * width();
+    parallel_for(device, piece.panel_end - piece.panel, 1 + 65536 / (panel_size + 1),
+                 [&](Index j, Index end) {
+                   for (; j < end; ++j)
+                     pack(to + j * panel_size, piece.panel + j, piece.k0, piece.k_end);
+                 });
   }
 
   /// Whether blocks of A are copied: columns far apart in memory, and read again for each panel.
@@ -163,24 +172,19 @@ struct Gemm {
   }
 
   void run(Cpu device) const {
-    const Index panels = (n + width() - 1) / width();
     const Index threads = m * n * k < kGemmParallel ? 1 : pool_of(device).threads();
     if (packed != nullptr)
-      return multiply_piece(device, {0, panels, 0, k}, threads, {packed, k * width()});
-    if (m <= kGemmRows) return multiply_piece(device, {0, panels, 0, k}, threads, {nullptr, 0});
+      return multiply_piece(device, {0, panels(), 0, k}, threads, {packed, k * width()});
+    if (m <= kGemmRows) return multiply_piece(device, {0, panels(), 0, k}, threads, {nullptr, 0});
     // Many blocks of rows read B: it is packed in pieces that stay in the cache.
     const Index deep = std::min(k, 16 * kChunk);
-    const Index wide = std::clamp<Index>(kGemmPacked / (deep * width() + 1), 1, panels);
+    const Index wide = std::clamp<Index>(kGemmPacked / (deep * width() + 1), 1, panels());
     const Scratch<float> copy(wide * width() * deep);
     for (Index k0 = 0; k0 == 0 || k0 < k; k0 += deep)
-      for (Index panel = 0; panel < panels; panel += wide) {
-        const Piece piece{panel, std::min(panels, panel + wide), k0, std::min(k, k0 + deep)};
-        const Index depth = piece.k_end - k0;
-        const Index grain = threads == 1 ? wide : 1 + 65536 / (depth * width() + 1);
-        parallel_for(device, piece.panel_end - panel, grain, [&](Index j, Index end) {
-          for (; j < end; ++j) pack(&copy[j * depth * width()], panel + j, k0, piece.k_end);
-        });
-        multiply_piece(device, piece, threads, {copy.data(), depth * width()});
+      for (Index panel = 0; panel < panels(); panel += wide) {
+        const Piece piece{panel, std::min(panels(), panel + wide), k0, std::min(k, k0 + deep)};
+        pack_piece(device, copy.data(), piece);
+        multiply_piece(device, piece, threads, {copy.data(), (piece.k_end - k0) * width()});
       }
   }
 };
@@ -203,11 +207,7 @@ inline Index packed_size(Cpu, Index n, Index k) { return (n + 31) / 32 * 32 * k;
 inline void pack_matrix(Cpu device, float* packed, const float* b, Index n, Index k) {
   const Gemm gemm{
       dispatch<GemmTable>(), nullptr, nullptr, b, nullptr, 0, n, k, Form::NT, false, {}};
-  const Index width = gemm.width();
-  parallel_for(device, (n + width - 1) / width, 1 + 65536 / (k * width + 1),
-               [&](Index j, Index end) {
-                 for (; j < end; ++j) gemm.pack(packed + j * k * width, j, 0, k);
-               });
+  gemm.pack_piece(device, packed, {0, gemm.panels(), 0, k});
 }
 
 /// C (M, N) = A·Bᵀ with B (N, K) packed, + bias, + residual: the bits of matmul in the form NT.

@@ -13,8 +13,6 @@
 
 // Before a loop of few, constantly many steps whose array must live in registers; -O2 does not see to
 // it by itself. _LANES: not where registers are single lanes, 32 copies of a body take long to compile.
-// _OPAQUE: from here on the compiler does not know where a pointer came from.
-#define PLUMB_OPAQUE(pointer) __asm__("" : "+r"(pointer))
 #if defined(__clang__)
 #define PLUMB_UNROLL _Pragma("unroll")
 #define PLUMB_UNROLL_LANES _Pragma("unroll(kRegisters <= 4 ? kRegisters : 1)")

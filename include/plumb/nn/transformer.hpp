@@ -136,10 +136,23 @@ class Transformer {
     PackedTransformer<D> all{{}, PackedWeight<D>(head_)};
     const auto packed = [](const Tensor<D>& weight) { return PackedWeight<D>(weight); };
     for (const Block& b : blocks_)
-      all.blocks.push_back({packed(b.query), packed(b.key), packed(b.value), packed(b.projection),
-                            packed(b.gate), packed(b.up), packed(b.down), b.norm1, b.norm1_bias,
-                            b.query_bias, b.key_bias, b.value_bias, b.projection_bias, b.norm2,
-                            b.norm2_bias, b.up_bias, b.down_bias});
+      all.blocks.push_back({.query = packed(b.query),
+                            .key = packed(b.key),
+                            .value = packed(b.value),
+                            .projection = packed(b.projection),
+                            .gate = packed(b.gate),
+                            .up = packed(b.up),
+                            .down = packed(b.down),
+                            .norm1 = b.norm1,
+                            .norm1_bias = b.norm1_bias,
+                            .query_bias = b.query_bias,
+                            .key_bias = b.key_bias,
+                            .value_bias = b.value_bias,
+                            .projection_bias = b.projection_bias,
+                            .norm2 = b.norm2,
+                            .norm2_bias = b.norm2_bias,
+                            .up_bias = b.up_bias,
+                            .down_bias = b.down_bias});
     return all;
   }
 

@@ -5,6 +5,17 @@
 
 namespace plumb::inline v0_1 {
 
+namespace detail {
+template <class D>
+void check_epilogue(const Tensor<D>& bias, const Tensor<D>& residual, Index n, Index out,
+                    Where where) {
+  if (bias && bias.size() != out)
+    fail(str("[linear] bias is ", bias.shape(), ", expected (", out, ")"), where);
+  if (residual && residual.shape() != Shape{n, out})
+    fail(str("[linear] residual is ", residual.shape(), ", expected ", Shape{n, out}), where);
+}
+}  // namespace detail
+
 /// y = x·Wᵀ (+ bias) (+ residual).
 /// x (N, in), weight (out, in), bias (out) or none, residual (N, out) or none -> y (N, out).
 template <class D>
@@ -16,10 +27,7 @@ Tensor<D> linear(const Tensor<D>& x, const Tensor<D>& weight, const Tensor<D>& b
              ". HINT: weight is (out, in), x is (rows, in)"),
          where);
   const Index n = x.dim(0), in = x.dim(1), out = weight.dim(0);
-  if (bias && bias.size() != out)
-    fail(str("[linear] bias is ", bias.shape(), ", expected (", out, ")"), where);
-  if (residual && residual.shape() != Shape{n, out})
-    fail(str("[linear] residual is ", residual.shape(), ", expected ", Shape{n, out}), where);
+  detail::check_epilogue(bias, residual, n, out, where);
 
   auto y = Tensor<D>::empty({n, out});
   matmul(D{}, y.data(), x.data(), weight.data(), n, out, in, Form::NT, false,
@@ -65,8 +73,10 @@ Tensor<D> linear(const Tensor<D>& x, const PackedWeight<D>& weight, const Tensor
     fail(str("[linear] inner sizes differ: x is ", x.shape(), ", the packed weight ",
              Shape{weight.out, weight.in}),
          where);
-  auto y = Tensor<D>::empty({x.dim(0), weight.out});
-  matmul_packed(D{}, y.data(), x.data(), weight.packed.data(), x.dim(0), weight.out, weight.in,
+  const Index n = x.dim(0);
+  detail::check_epilogue(bias, residual, n, weight.out, where);
+  auto y = Tensor<D>::empty({n, weight.out});
+  matmul_packed(D{}, y.data(), x.data(), weight.packed.data(), n, weight.out, weight.in,
                 Epilogue{bias ? bias.data() : nullptr, residual ? residual.data() : nullptr});
   return detail::checked("linear", y);
 }

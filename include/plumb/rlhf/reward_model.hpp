@@ -51,6 +51,17 @@ std::vector<float> reward_scores(const Model<D>& model, const std::vector<Tokens
   return scores;
 }
 
+/// Scores of episodes: what PPO is trained on when a reward model gives the score.
+template <class D>
+std::vector<float> score_episodes(const Model<D>& model, const std::vector<Episode>& episodes) {
+  std::vector<Tokens> sequences;
+  for (const Episode& e : episodes) {
+    sequences.push_back(e.prompt);
+    sequences.back().insert(sequences.back().end(), e.response.begin(), e.response.end());
+  }
+  return reward_scores(model, sequences);
+}
+
 /// Adds the gradient of the ranking loss of some prompts, each weighted `share`. Returns their part
 /// of the loss and adds their counts to `stats`.
 template <class D>
