@@ -35,8 +35,8 @@ inline constexpr Index padded_head_size(Index head_size) { return (head_size + 1
 inline constexpr Index kAttentionParallel =
     50000;  // FMAs below which threads cost more than they give
 
-/// Query rows that read the same keys and values: row r stands at position + r · step and reads the
-/// keys from 0 to itself. All rows end in one block of keys.
+/// Query rows: row r stands at position + r · step and reads the keys from 0 to itself. All rows end in
+/// one block of keys. They read the same keys and values, or (step 0) each those of its own head.
 struct AttentionRows {
   float* out;
   float* lse;  ///< or null
@@ -45,6 +45,7 @@ struct AttentionRows {
   const float* keys;           ///< [block][D][32]
   const float* values;         ///< [position][stride]
   Index value_stride;
+  Index head_step;  ///< from a row's keys and values to the next row's; 0: the same ones
   Index position, step, rows, head_size;
   float scale;
 };
@@ -95,6 +96,7 @@ inline void attention_query_block(float* out, float* lse, const float* q, const 
          .keys = packed,
          .values = v + (start * shape.kv_heads + kv_head) * shape.head_size,
          .value_stride = shape.kv_heads * shape.head_size,
+         .head_step = 0,
          .position = first,
          .step = 1,
          .rows = last - first,
@@ -247,8 +249,10 @@ inline void attention_cached_forward(Cpu device, float* out, const float* q, con
   const Index group = heads.heads / heads.kv_heads;
   const Index width = heads.heads * size;
   assert(size >= 1 && size <= kMaxHeadSize && heads.heads % heads.kv_heads == 0);
-  const auto attend = [&](Index row, Index count, Index kv_head, Index head, Index head_count) {
-    const Index base = (slots[row] * heads.kv_heads + kv_head) * shape.rounded_capacity() * size;
+  const Index head_step = shape.rounded_capacity() * size;
+  // `count` positions of one head, or `head_count` heads of one position.
+  const auto attend = [&](Index row, Index count, Index head, Index head_count) {
+    const Index base = (slots[row] * heads.kv_heads + head / group) * head_step;
     const Index at = row * width + head * size;
     dispatch<AttentionTable>().forward({.out = out + at,
                                         .lse = nullptr,
@@ -258,6 +262,7 @@ inline void attention_cached_forward(Cpu device, float* out, const float* q, con
                                         .keys = keys + base,
                                         .values = values + base,
                                         .value_stride = size,
+                                        .head_step = head_count > group ? head_step : 0,
                                         .position = positions[row],
                                         .step = count > 1 ? 1 : 0,
                                         .rows = count > 1 ? count : head_count,
@@ -268,17 +273,20 @@ inline void attention_cached_forward(Cpu device, float* out, const float* q, con
   for (Index row = 0; row < rows; ++row) work += Index{2} * width * (positions[row] + 1);
   parallel_for(device, rows, 1 + rows * kAttentionParallel / (work + 1), [&](Index row, Index end) {
     while (row < end) {
-      // Consecutive positions of one slot (a prompt) share keys; otherwise the heads of a group do.
+      // Consecutive positions of one slot (a prompt) share keys; otherwise the heads of a group do;
+      // heads without a group run side by side, each with its own.
       Index count = 1;
       while (row + count < end && slots[row + count] == slots[row] &&
              positions[row + count] == positions[row] + count &&
              positions[row + count] % kKeyBlock != 0)
         ++count;
-      for (Index kv_head = 0; kv_head < heads.kv_heads; ++kv_head)
-        if (count > 1)
-          for (Index g = 0; g < group; ++g) attend(row, count, kv_head, kv_head * group + g, 1);
-        else
-          attend(row, 1, kv_head, kv_head * group, group);
+      if (count == 1 && group == 1) {
+        attend(row, 1, 0, heads.heads);
+      } else {
+        const Index together = count > 1 ? 1 : group;
+        for (Index head = 0; head < heads.heads; head += together)
+          attend(row, count, head, together);
+      }
       row += count;
     }
   });

@@ -3,10 +3,11 @@
 // Rows are taken R at a time, so that each key and value loaded serves R of them. Templates of R, without
 // lambdas, which gcc would compile for the wrong instruction set inside a template.
 
-/// dots[r][j] = Σ_d x_r[d] · y[d][j] for one block of 32 columns j of y.
-template <Index R>
+/// dots[r][j] = Σ_d x_r[d] · y[d][j] for one block of 32 columns j of y; kOwn: each row has a y of its
+/// own, y_step apart.
+template <Index R, bool kOwn = false>
 inline void attention_dots(float* dots, const float* x, Index x_stride, const float* y,
-                           Index head_size) {
+                           Index head_size, Index y_step = 0) {
   constexpr Index kPart = kRegisters < 2 ? kRegisters : 2;
   for (Index part = 0; part < kRegisters; part += kPart) {
     V acc[R][kPart];
@@ -18,7 +19,8 @@ inline void attention_dots(float* dots, const float* x, Index x_stride, const fl
       PLUMB_UNROLL for (Index v = 0; v < kPart; ++v) yv[v] = load(column + v * kWidth);
       PLUMB_UNROLL for (Index r = 0; r < R; ++r) {
         const V xr = set(x[r * x_stride + d]);
-        PLUMB_UNROLL for (Index v = 0; v < kPart; ++v) acc[r][v] = fma(xr, yv[v], acc[r][v]);
+        PLUMB_UNROLL for (Index v = 0; v < kPart; ++v) acc[r][v] =
+            fma(xr, kOwn ? load(column + r * y_step + v * kWidth) : yv[v], acc[r][v]);
       }
     }
     PLUMB_UNROLL for (Index r = 0; r < R; ++r) PLUMB_UNROLL for (Index v = 0; v < kPart; ++v)
@@ -28,10 +30,10 @@ inline void attention_dots(float* dots, const float* x, Index x_stride, const fl
 
 /// What attention_gather does, for W vectors of the head's elements from d on; all whole, or one
 /// of `width` elements.
-template <Index R, Index W>
+template <Index R, Index W, bool kOwn>
 inline void attention_gather_at(float* acc, const float* factor, const float* w, const float* rows,
                                 Index stride, Index count, Index step, Index acc_stride,
-                                Index width) {
+                                Index width, Index rows_step) {
   const bool whole = width >= W * kWidth;
   V x[R][W];
   PLUMB_UNROLL for (Index r = 0; r < R; ++r) PLUMB_UNROLL for (Index v = 0; v < W; ++v) x[r][v] =
@@ -39,9 +41,12 @@ inline void attention_gather_at(float* acc, const float* factor, const float* w,
   const float* row = rows;
   for (Index j = 0; j < count; ++j, row += stride) {
     V value[W];
-    PLUMB_UNROLL for (Index v = 0; v < W; ++v) value[v] =
-        whole ? load(row + v * kWidth) : load(row + v * kWidth, width - v * kWidth);
     PLUMB_UNROLL for (Index r = 0; r < R; ++r) {
+      if (kOwn || r == 0)
+        PLUMB_UNROLL for (Index v = 0; v < W; ++v) {
+          const float* from = row + r * rows_step + v * kWidth;
+          value[v] = whole ? load(from) : load(from, width - v * kWidth);
+        }
       const V weight = set(w[r * kLanes + j]);
       PLUMB_UNROLL for (Index v = 0; v < W; ++v) x[r][v] = fma(weight, value[v], x[r][v]);
     }
@@ -57,17 +62,19 @@ inline void attention_gather_at(float* acc, const float* factor, const float* w,
 /// acc_r · factor_r, then + Σ_j w[r][j] · rows_j for j < count + r · step (and j < 32). Rows have
 /// head_size elements, those of acc `padded_head_size`: whole vectors, since a masked store followed by a
 /// load of the same place stalls. Two vectors at a time, so that eight chains of fma run side by side.
-template <Index R>
+/// kOwn: each r has rows of its own, rows_step apart; step is then 0.
+template <Index R, bool kOwn = false>
 inline void attention_gather(float* acc, const float* factor, const float* w, const float* rows,
-                             Index stride, Index count, Index step, Index head_size) {
+                             Index stride, Index count, Index step, Index head_size,
+                             Index rows_step = 0) {
   const Index acc_stride = padded_head_size(head_size);
   Index d = 0;
   for (; d + 2 * kWidth <= head_size; d += 2 * kWidth)
-    attention_gather_at<R, 2>(acc + d, factor, w, rows + d, stride, count, step, acc_stride,
-                              head_size - d);
+    attention_gather_at<R, 2, kOwn>(acc + d, factor, w, rows + d, stride, count, step, acc_stride,
+                                    head_size - d, rows_step);
   for (; d < head_size; d += kWidth)
-    attention_gather_at<R, 1>(acc + d, factor, w, rows + d, stride, count, step, acc_stride,
-                              head_size - d);
+    attention_gather_at<R, 1, kOwn>(acc + d, factor, w, rows + d, stride, count, step, acc_stride,
+                                    head_size - d, rows_step);
 }
 
 /// acc_j + Σ_r w[r][j] · x_r for all j < count.
@@ -125,7 +132,7 @@ inline void attention_finish(float* out, const float* acc, float l, Index head_s
       [&](Index d, Index n) { store(out + d, load(acc + d) / set(l), n); });
 }
 
-template <Index R>
+template <Index R, bool kOwn>
 inline void attention_tile(const AttentionRows& t, Index row) {
   const Index size = t.head_size;
   const Index position = t.position + row * t.step;
@@ -136,8 +143,11 @@ inline void attention_tile(const AttentionRows& t, Index row) {
   for (Index i = 0; i < R * stride; ++i) acc[i] = 0.0F;
   for (Index r = 0; r < R; ++r) m[r] = -__builtin_inff();
   for (Index r = 0; r < R; ++r) l[r] = 0.0F;
+  const float* keys = t.keys + row * t.head_step;
+  const float* values = t.values + row * t.head_step;
   for (Index first = 0; first <= position; first += kKeyBlock) {
-    attention_dots<R>(s, t.q + row * t.q_stride, t.q_stride, t.keys + first * size, size);
+    attention_dots<R, kOwn>(s, t.q + row * t.q_stride, t.q_stride, keys + first * size, size,
+                            t.head_step);
     for (Index r = 0; r < R; ++r) {
       const float most =
           attention_scores(s + r * kLanes, t.scale, position + r * t.step + 1 - first);
@@ -150,8 +160,8 @@ inline void attention_tile(const AttentionRows& t, Index row) {
       l[r] = l[r] * change[r] +
              attention_weights(s + r * kLanes, m[r], position + r * t.step + 1 - first);
     const Index count = position + 1 - first;
-    attention_gather<R>(acc, change, s, t.values + first * t.value_stride, t.value_stride,
-                        count < kKeyBlock ? count : kKeyBlock, t.step, size);
+    attention_gather<R, kOwn>(acc, change, s, values + first * t.value_stride, t.value_stride,
+                              count < kKeyBlock ? count : kKeyBlock, t.step, size, t.head_step);
   }
   for (Index r = 0; r < R; ++r)
     attention_finish(t.out + (row + r) * t.q_stride, acc + r * stride, l[r], size);
@@ -163,10 +173,15 @@ inline void attention_tile(const AttentionRows& t, Index row) {
 
 inline void attention_rows(const AttentionRows& t) {
   Index row = 0;
-  for (; row + 8 <= t.rows; row += 8) attention_tile<8>(t, row);
-  for (; row + 4 <= t.rows; row += 4) attention_tile<4>(t, row);
-  for (; row + 2 <= t.rows; row += 2) attention_tile<2>(t, row);
-  for (; row < t.rows; ++row) attention_tile<1>(t, row);
+  if (t.head_step != 0) {
+    // Each row loads its own keys: four keep the loads as busy as eight rows that share them.
+    for (; row + 4 <= t.rows; row += 4) attention_tile<4, true>(t, row);
+  } else {
+    for (; row + 8 <= t.rows; row += 8) attention_tile<8, false>(t, row);
+    for (; row + 4 <= t.rows; row += 4) attention_tile<4, false>(t, row);
+    for (; row + 2 <= t.rows; row += 2) attention_tile<2, false>(t, row);
+  }
+  for (; row < t.rows; ++row) attention_tile<1, false>(t, row);
 }
 
 inline void attention_pack(float* to, const float* rows, Index stride, Index count,
