@@ -1,5 +1,6 @@
 // Host memory from free lists by size class: after its first step a training loop asks the system
-// for nothing. Blocks are 64-byte aligned (a cache line, one AVX-512 register). Not a general
+// for nothing. Blocks are 64-byte aligned (a cache line, one AVX-512 register); those of 2 MiB or more
+// ask for huge pages, without which a pass over weights waits for address translations. Not a general
 // allocator: no realloc, no statistics beyond two counters; freed blocks are kept for reuse until
 // release_cached_memory().
 #pragma once
@@ -13,6 +14,8 @@
 #include <cstring>
 #include <mutex>
 #include <new>
+
+#include <sys/mman.h>
 
 namespace plumb::inline v0_1 {
 
@@ -44,11 +47,15 @@ class FreeLists {
       heads_[size_class] = block->next;
       return block;
     }
-    void* block = std::aligned_alloc(64, capacity);
+    const std::size_t unit = capacity < kHugePage ? 64 : kHugePage;
+    void* block = std::aligned_alloc(unit, (capacity + unit - 1) / unit * unit);
     if (block == nullptr) {
       counters_.used_bytes -= capacity;
       throw std::bad_alloc();
     }
+#ifdef MADV_HUGEPAGE
+    if (capacity >= kHugePage) madvise(block, capacity, MADV_HUGEPAGE);  // a wish: may fail
+#endif
     ++counters_.system_calls;
     counters_.system_bytes += capacity;
     return block;
@@ -88,6 +95,7 @@ class FreeLists {
   struct Block {
     Block* next;
   };
+  static constexpr std::size_t kHugePage = std::size_t{2} << 20;
   static constexpr int kClasses = 4 * 48;
 
   FreeLists() = default;

@@ -42,8 +42,7 @@ inline void attention_gather_at(float* acc, const float* factor, const float* w,
   for (Index j = 0; j < count; ++j, row += stride) {
     V value[W];
     PLUMB_UNROLL for (Index r = 0; r < R; ++r) {
-      if (kOwn || r == 0)
-        PLUMB_UNROLL for (Index v = 0; v < W; ++v) {
+      if (kOwn || r == 0) PLUMB_UNROLL for (Index v = 0; v < W; ++v) {
           const float* from = row + r * rows_step + v * kWidth;
           value[v] = whole ? load(from) : load(from, width - v * kWidth);
         }

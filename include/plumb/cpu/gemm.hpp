@@ -32,6 +32,10 @@ struct GemmPanels {
   Index a_row, a_k;
   const float* b;
   Index b_k, b_panel;
+  /// What will be read after panel j, to be fetched meanwhile: for each k the two cache lines from
+  /// ahead[j · ahead_panel + k / 8 · ahead_8k + k % 8 · ahead_k] on.
+  const float* ahead;
+  Index ahead_panel, ahead_k, ahead_8k;
   Index rows, columns, k;
   bool add;               ///< to c; otherwise store
   const float* bias;      ///< of the columns, or null
@@ -45,6 +49,7 @@ struct GemmTable {
   void (*panels)(const GemmPanels& panels);
 };
 
+inline constexpr Index kCacheLine = 16;         // floats
 inline constexpr Index kGemmRows = 96;          // of A per block: 96 KiB a chunk, in the L2 cache
 inline constexpr Index kGemmPacked = 1 << 20;   // floats of B packed at once: 4 MiB, in L3
 inline constexpr Index kGemmParallel = 100000;  // FMAs below which threads cost more than they give
@@ -74,10 +79,13 @@ struct Gemm {
   Index width() const { return table.tile_columns; }
   Index panels() const { return (n + width() - 1) / width(); }
   Index columns(Index panel) const { return std::min(width(), n - panel * width()); }
+  /// Where a panel's values from k0 on begin in B.
+  const float* source(Index panel, Index k0) const {
+    return form == Form::NT ? b + panel * width() * k + k0 : b + k0 * n + panel * width();
+  }
   void pack(float* to, Index panel, Index k0, Index k_end) const {
-    const Index column = panel * width();
-    const float* from = form == Form::NT ? b + column * k + k0 : b + k0 * n + column;
-    table.pack(to, from, form == Form::NT ? k : n, form == Form::NT, k_end - k0, columns(panel));
+    table.pack(to, source(panel, k0), form == Form::NT ? k : n, form == Form::NT, k_end - k0,
+               columns(panel));
   }
 
   /// A piece of B, panel after panel, each (k of the piece, width).
@@ -93,10 +101,11 @@ struct Gemm {
   /// Whether blocks of A are copied: columns far apart in memory, and read again for each panel.
   bool copies_a() const { return form == Form::TN && m >= 256 && n > 2 * width(); }
 
-  /// C's rows [row, row_end), panels [panel, panel_end), one chunk of k, from B's panels at b_from.
+  /// C's rows [row, row_end), panels [panel, panel_end), one chunk of k, from B's panels at b_from. What
+  /// B's own matrix holds at `next`, if any, will be packed after this.
   void multiply(Index row, Index row_end, Index panel, Index panel_end, Index k0, Index kc,
-                const float* a_from, Index a_k, const float* b_from, Index b_k,
-                Index b_panel) const {
+                const float* a_from, Index a_k, const float* b_from, Index b_k, Index b_panel,
+                const float* next = nullptr) const {
     const Index column = panel * width();
     const Index at = row * n + column;
     const bool last = k0 + kc == k;
@@ -109,6 +118,14 @@ struct Gemm {
          .b = b_from,
          .b_k = b_k,
          .b_panel = b_panel,
+         .ahead = next != nullptr ? next : b_from + b_panel,
+         .ahead_panel = next != nullptr ? 0 : b_panel,
+         .ahead_k = next == nullptr    ? b_k
+                    : form == Form::NT ? 2 * kCacheLine
+                                       : n,
+         .ahead_8k = next == nullptr    ? 8 * b_k
+                     : form == Form::NT ? k
+                                        : 8 * n,
          .rows = row_end - row,
          .columns = std::min(panel_end * width(), n) - column,
          .k = kc,
@@ -149,7 +166,7 @@ struct Gemm {
       }
       for (; j < panel_end; ++j) {
         pack(room, j, k0, k0 + kc);
-        multiply(row, row_end, j, j + 1, k0, kc, a_from, a_k, room, width(), 0);
+        multiply(row, row_end, j, j + 1, k0, kc, a_from, a_k, room, width(), 0, source(j + 1, k0));
       }
     }
   }

@@ -3,6 +3,9 @@
 // Registers: AVX-512 holds 12 × 32 values of C in 24 of its 32 registers, AVX2 6 × 16 in 12 of its 16:
 // the rest take a row of B and one broadcast of A. One to three rows take several panels of B at
 // once: a chain of fma waits for itself, and eight must run side by side to hide that.
+//
+// Fetching ahead: a panel's first tile asks, one step of k at a time, for what the next panel will read,
+// to the second cache; each tile, before it begins, for the values of C that it will end with.
 
 inline constexpr Index kTileVectors = kWidth == 1 ? 4 : 2;
 inline constexpr Index kTileColumns = kTileVectors * kWidth;
@@ -37,7 +40,15 @@ inline void gemm_tile(const GemmPanels& t, Index row, Index panel) {
   const Index a_row = t.a_row, a_k = t.a_k, b_k = t.b_k, b_panel = t.b_panel;
   const float* b = t.b + panel * b_panel;
   const float* a = t.a + row * a_row;
+  const bool first = row == 0;
+  const float* ahead = t.ahead + (first ? panel * t.ahead_panel : 0);
+  const Index ahead_k = first ? t.ahead_k : 0, ahead_8k = first ? t.ahead_8k : 0;
   for (Index k = 0; k < t.k; ++k, a += a_k, b += b_k) {
+    if constexpr (R > 2) {  // fewer rows only wait for loads: more of them would be in the way
+      const float* next = ahead + k / 8 * ahead_8k + k % 8 * ahead_k;
+      __builtin_prefetch(next, 0, 2);
+      __builtin_prefetch(next + kCacheLine, 0, 2);
+    }
     V bv[kVectors];
     PLUMB_UNROLL for (Index v = 0; v < kVectors; ++v) bv[v] =
         load(b + v / kTileVectors * b_panel + v % kTileVectors * kWidth);
@@ -84,8 +95,13 @@ inline void gemm_all(const GemmPanels& t) {
   const Index tiles = (t.rows + kTileRows - 1) / kTileRows;
   for (Index panel = 0; panel * kTileColumns < t.columns; ++panel)
     for (Index tile = 0; tile < tiles; ++tile) {
-      const Index row = tile * t.rows / tiles;
-      gemm_tile_of<kTileRows, kRowsOfA>((tile + 1) * t.rows / tiles - row, t, row, panel);
+      const Index row = tile * t.rows / tiles, end = (tile + 1) * t.rows / tiles;
+      for (Index r = row; r < end; ++r) {
+        const float* c = t.c + r * t.ldc + panel * kTileColumns;
+        __builtin_prefetch(c, 1, 3);
+        __builtin_prefetch(c + kTileColumns - 1, 1, 3);
+      }
+      gemm_tile_of<kTileRows, kRowsOfA>(end - row, t, row, panel);
     }
 }
 
