@@ -22,8 +22,10 @@ std::vector<Result> run(const Options& options) {
     add(str("train/", size.name), [&] { return train(size, options.repeat); });
   if (options.wants("generate"))
     for (const Index batch : {1, 16, 64})
-      add(str("generate/", size.name, "/b", batch),
-          [&] { return generate(size, batch, options.repeat); });
+      for (const bool bf16_weights : {false, true})
+        if (batch == 1 || !bf16_weights)  // more rows are not bound by reading the weights
+          add(str("generate/", size.name, "/b", batch, bf16_weights ? "/bf16" : ""),
+              [&] { return generate(size, batch, bf16_weights, options.repeat); });
   if (options.wants("ppo"))
     for (const PpoCase form : {PpoCase{false, false}, PpoCase{false, true}, PpoCase{true, false}})
       add(str("ppo/", size.name, form.shared ? "/shared" : "/separate",

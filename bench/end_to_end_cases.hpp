@@ -42,15 +42,17 @@ inline Result train(const Size& size, int repeat) {
 }
 
 /// `batch` prompts of 32 tokens, 128 new tokens each at temperature 1; reading the prompts counts.
-inline Result generate(const Size& size, Index batch, int repeat) {
+inline Result generate(const Size& size, Index batch, bool bf16_weights, int repeat) {
   constexpr Index kPrompt = 32, kNew = 128;
   const Model<Cpu> model(size.config(), 1);
   const auto prompts = random_sequences(batch, kPrompt, size.vocab);
   SampleOptions options;
   options.max_new_tokens = kNew;
   options.slots = batch;
+  options.bf16_weights = bf16_weights;
 
-  Result result{.name = str("generate/", size.name, "/b", batch), .unit = "tokens/s"};
+  const char* weights = bf16_weights ? "/bf16" : "";
+  Result result{.name = str("generate/", size.name, "/b", batch, weights), .unit = "tokens/s"};
   measure(result, 1, repeat, [&] {
     ++options.step;
     for (const Response& response : sample(model, prompts, options))
@@ -64,7 +66,7 @@ inline Result generate(const Size& size, Index batch, int repeat) {
   const double cached = static_cast<double>((batch + 1) * (kPrompt + kNew));
   const auto c = static_cast<double>(size.channels);
   // The weights, and a copy packed for generation.
-  result.estimate = 2 * model_bytes(model.parameters().size(), false) +
+  result.estimate = (bf16_weights ? 1.5 : 2) * model_bytes(model.parameters().size(), false) +
                     4 * (cached * static_cast<double>(size.layers) * 2 * c +
                          static_cast<double>(batch) * (static_cast<double>(size.vocab) + 16 * c));
   return result;

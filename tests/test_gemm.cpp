@@ -2,6 +2,9 @@
 #include <plumb/cpu/kernels.hpp>
 #include <plumb/cpu/reference_gemm.hpp>
 
+#include <bit>
+#include <limits>
+
 #include "support.hpp"
 
 using namespace plumb;
@@ -148,26 +151,66 @@ TEST_CASE("gemm: a B larger than what is packed at once, in k and in columns") {
   }
 }
 
-TEST_CASE("gemm: with B packed before, the bits of the form NT") {
+namespace {
+
+/// The product with B packed as T before.
+template <class T>
+std::vector<float> run_packed(const Problem& p, Cpu device, bool epilogue) {
+  const auto [m, n, k] = p.size;
+  std::vector<T> packed(Problem::at(kernels::packed_size(device, n, k)));
+  kernels::pack_matrix(device, packed.data(), p.b.data(), n, k);
+  std::vector<float> c = p.c;
+  kernels::matmul_packed(device, c.data(), p.a.data(), packed.data(), m, n, k,
+                         epilogue ? Epilogue{p.bias.data(), p.residual.data()} : Epilogue{});
+  return c;
+}
+
+}  // namespace
+
+TEST_CASE("gemm: with B packed before, the bits of the form NT; as bf16, those of B rounded") {
   Pool pools[] = {Pool(1), Pool(2)};
   for (const Size size : kSizes) {
     const Problem p{size, Form::NT};
+    Problem rounded = p;
+    for (float& b : rounded.b) b = static_cast<float>(bf16(b));
     CAPTURE(size.m);
     CAPTURE(size.n);
     CAPTURE(size.k);
-    for (const bool epilogue : {false, true})
+    for (const bool epilogue : {false, true}) {
+      const auto expected = p.in_order(false, epilogue);
+      const auto expected_of_rounded = rounded.in_order(false, epilogue);
       for_each_isa([&](Isa) {
-        const auto expected = p.run(Cpu{&pools[0]}, false, epilogue);
         for (Pool& pool : pools) {
-          const Cpu device{&pool};
-          std::vector<float> packed(Problem::at(kernels::packed_size(device, size.n, size.k)));
-          kernels::pack_matrix(device, packed.data(), p.b.data(), size.n, size.k);
-          std::vector<float> c = p.c;
-          kernels::matmul_packed(
-              device, c.data(), p.a.data(), packed.data(), size.m, size.n, size.k,
-              epilogue ? Epilogue{p.bias.data(), p.residual.data()} : Epilogue{});
-          CHECK(same_bits(c, expected));
+          CHECK(same_bits(run_packed<float>(p, Cpu{&pool}, epilogue), expected));
+          CHECK(same_bits(run_packed<bf16>(p, Cpu{&pool}, epilogue), expected_of_rounded));
         }
       });
+    }
   }
+}
+
+TEST_CASE("gemm: rounding to bf16 is to nearest even, and keeps infinities and NaN") {
+  Problem p{{1, 9, 1}, Form::NT};
+  p.a = {1.0F};
+  p.b = {1.0F + 0x1p-8F,
+         1.0F + 0x3p-8F,  // halfway: to the even neighbour, down and up
+         0x1.ffp127F,
+         std::numeric_limits<float>::max(),
+         -INFINITY,
+         std::bit_cast<float>(0x7fffffffU),
+         std::bit_cast<float>(0xff800001U),
+         0x1p-133F,
+         -0.0F};
+  for_each_isa([&](Isa) {
+    const auto c = run_packed<bf16>(p, Cpu{}, false);
+    CHECK(c[0] == 1.0F);
+    CHECK(c[1] == 1.0F + 0x1p-6F);
+    CHECK(c[2] == INFINITY);
+    CHECK(c[3] == INFINITY);
+    CHECK(c[4] == -INFINITY);
+    CHECK(std::isnan(c[5]));
+    CHECK(std::isnan(c[6]));
+    CHECK(c[7] == 0x1p-133F);
+    CHECK(c[8] == 0.0F);
+  });
 }

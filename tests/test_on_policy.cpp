@@ -122,6 +122,23 @@ TEST_CASE("responses are the same for every instruction set and number of thread
   }
 }
 
+TEST_CASE("bf16 weights: the responses, bit for bit, of a model whose matrices were rounded") {
+  // Untied, so that the table of embeddings, which stays as it is, is not the head too.
+  const auto model = tiny_model(tiny_llama());
+  const auto rounded = tiny_model(tiny_llama());
+  for (const auto& entry : rounded.parameters().entries())
+    if (entry.tensor.shape().rank() == 2 && entry.name != "embedding")
+      for (Index i = 0; i < entry.tensor.size(); ++i)
+        entry.tensor.data()[i] = static_cast<float>(bf16(entry.tensor.data()[i]));
+  const auto prompts = some_prompts(8, 19);
+  auto options = options_of(1.0F, 2, 5);
+  const auto exact = sample(model, prompts, options);
+  const auto expected = sample(rounded, prompts, options);
+  CHECK(!equal(exact, expected));
+  options.bf16_weights = true;
+  for_each_isa([&](Isa) { CHECK(equal(sample(model, prompts, options), expected)); });
+}
+
 TEST_CASE("filtered draws record the unfiltered log-prob of the training forward") {
   const auto model = tiny_model(tiny_llama());
   const auto prompts = some_prompts(5, 19);

@@ -214,6 +214,7 @@ Json chat_command(const ChatCommand& c) {
       options.stops = loaded.tokenizer->stops();
       options.seed = c.settings.seed;
       options.step = turn;
+      options.bf16_weights = c.bf16;
       std::size_t shown = 0;
       // Called after each token: prints what is new of the text.
       options.stop_when = [&](std::span<const std::int32_t> response) {

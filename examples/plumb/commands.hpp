@@ -60,6 +60,7 @@ Json eval_command(const EvalCommand& c);
 struct ChatCommand {
   ModelOptions from;
   std::string prompt;
+  bool bf16 = false;
   GenerateSettings settings;
 };
 Json chat_command(const ChatCommand& c);

@@ -234,6 +234,7 @@ int main(int argc, char** argv) try {
   sub = command("chat", "continue texts that you begin", [&] { return chat_command(chat); });
   add_model(*sub, chat.from);
   sub->add_option("--prompt", chat.prompt, "continue this and end, instead of asking");
+  sub->add_flag("--bf16", chat.bf16, "read the weights rounded to bf16: faster, nearly the same");
   configurable(sub, chat.settings);
 
   ModelOptions info;

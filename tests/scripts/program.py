@@ -81,6 +81,8 @@ def commands():
     succeeds("sft", "sft", "sft.jsonl", "--out", "sft.safetensors", "--epochs", "2", expect=["seconds"])
     code, out, err = run("chat", "--prompt", "Once upon a time", "--temperature", "0", "--max-new-tokens", "8")
     check(code == 0 and out.startswith("Once upon a time, there was"), "chat: continues a text")
+    code, out, err = run("chat", "--prompt", "Once upon a time", "--bf16", "--temperature", "0", "--max-new-tokens", "8")
+    check(code == 0 and out.startswith("Once upon a time, there was"), "chat --bf16: continues a text")
     succeeds("align", "align", "--run", "align", "--rounds", "2", "--sft", "sft.jsonl", *SMALL,
              expect=["win_rate", "reward_accuracy", "kl", "perplexity_after", "ratio_first_minibatch"])
     page = open(os.path.join(WORK, "align/report.html")).read()

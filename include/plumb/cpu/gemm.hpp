@@ -9,12 +9,14 @@
 // reading B, fastest when it was packed before (pack_matrix).
 #pragma once
 
+#include <plumb/core/bf16.hpp>
 #include <plumb/core/memory.hpp>
 #include <plumb/cpu/isa.hpp>
 #include <plumb/cpu/pool.hpp>
 #include <plumb/math/types.hpp>
 
 #include <algorithm>
+#include <type_traits>
 
 namespace plumb::inline v0_1 {
 
@@ -25,16 +27,17 @@ inline constexpr Index kChunk = 256;
 
 /// Rows of C, columns of consecutive panels, += or = A·B over one chunk of k. A is read as
 /// a[row · a_row + k · a_k], where a_row or a_k is 1; B's panel j as b[j · b_panel + k · b_k + column].
+template <class T>
 struct GemmPanels {
   float* c;
   Index ldc;
   const float* a;
   Index a_row, a_k;
-  const float* b;
+  const T* b;  ///< float, or bf16: then in the order of to_bf16, and a_k = 1
   Index b_k, b_panel;
   /// What will be read after panel j, to be fetched meanwhile: for each k the two cache lines from
   /// ahead[j · ahead_panel + k / 8 · ahead_8k + k % 8 · ahead_k] on.
-  const float* ahead;
+  const T* ahead;
   Index ahead_panel, ahead_k, ahead_8k;
   Index rows, columns, k;
   bool add;               ///< to c; otherwise store
@@ -46,7 +49,10 @@ struct GemmTable {
   Index tile_rows, tile_columns;  ///< of the tile of C kept in registers; a panel has its columns
   /// to [k][tile_columns] = k rows of B from b on, zeros beyond `columns`; transposed: B is (N, K).
   void (*pack)(float* to, const float* b, Index ldb, bool transposed, Index k, Index columns);
-  void (*panels)(const GemmPanels& panels);
+  /// k rows of a packed panel, rounded to the nearest bf16.
+  void (*to_bf16)(bf16* to, const float* panel, Index k);
+  void (*panels)(const GemmPanels<float>& panels);
+  void (*panels_bf16)(const GemmPanels<bf16>& panels);
 };
 
 inline constexpr Index kCacheLine = 16;         // floats
@@ -56,12 +62,13 @@ inline constexpr Index kGemmParallel = 100000;  // FMAs below which threads cost
 
 /// One product: its operands, and how it is split into blocks. B is packed in panels [k][width] of
 /// tile_columns columns: piece by piece, unless the caller did it before (`packed`).
+template <class T>
 struct Gemm {
   const GemmTable& table;
   float* c;
   const float* a;
-  const float* b;       ///< or null, if packed
-  const float* packed;  ///< all of B: panel after panel, each (K, width)
+  const float* b;   ///< or null, if packed
+  const T* packed;  ///< all of B: panel after panel, each (K, width)
   Index m, n, k;
   Form form;
   bool accumulate;
@@ -72,7 +79,7 @@ struct Gemm {
     Index panel, panel_end, k0, k_end;
   };
   struct PackedB {
-    const float* data;
+    const T* data;
     Index panel_stride;
   };
 
@@ -87,9 +94,17 @@ struct Gemm {
     table.pack(to, source(panel, k0), form == Form::NT ? k : n, form == Form::NT, k_end - k0,
                columns(panel));
   }
+  void pack(bf16* to, Index panel, Index k0, Index k_end) const {
+    const Scratch<float> exact(kChunk * width());
+    for (; k0 < k_end; k0 += kChunk, to += kChunk * width()) {
+      const Index kc = std::min(kChunk, k_end - k0);
+      pack(exact.data(), panel, k0, k0 + kc);
+      table.to_bf16(to, exact.data(), kc);
+    }
+  }
 
   /// A piece of B, panel after panel, each (k of the piece, width).
-  void pack_piece(Cpu device, float* to, const Piece& piece) const {
+  void pack_piece(Cpu device, T* to, const Piece& piece) const {
     const Index panel_size = (piece.k_end - piece.k0) * width();
     parallel_for(device, piece.panel_end - piece.panel, 1 + 65536 / (panel_size + 1),
                  [&](Index j, Index end) {
@@ -103,35 +118,40 @@ struct Gemm {
 
   /// C's rows [row, row_end), panels [panel, panel_end), one chunk of k, from B's panels at b_from. What
   /// B's own matrix holds at `next`, if any, will be packed after this.
+  template <class B>
   void multiply(Index row, Index row_end, Index panel, Index panel_end, Index k0, Index kc,
-                const float* a_from, Index a_k, const float* b_from, Index b_k, Index b_panel,
-                const float* next = nullptr) const {
+                const float* a_from, Index a_k, const B* b_from, Index b_k, Index b_panel,
+                const B* next = nullptr) const {
     const Index column = panel * width();
     const Index at = row * n + column;
     const bool last = k0 + kc == k;
-    table.panels(
-        {.c = c + at,
-         .ldc = n,
-         .a = a_from,
-         .a_row = form == Form::TN ? 1 : k,
-         .a_k = a_k,
-         .b = b_from,
-         .b_k = b_k,
-         .b_panel = b_panel,
-         .ahead = next != nullptr ? next : b_from + b_panel,
-         .ahead_panel = next != nullptr ? 0 : b_panel,
-         .ahead_k = next == nullptr    ? b_k
-                    : form == Form::NT ? 2 * kCacheLine
-                                       : n,
-         .ahead_8k = next == nullptr    ? 8 * b_k
-                     : form == Form::NT ? k
-                                        : 8 * n,
-         .rows = row_end - row,
-         .columns = std::min(panel_end * width(), n) - column,
-         .k = kc,
-         .add = accumulate || k0 > 0,
-         .bias = last && epilogue.bias != nullptr ? epilogue.bias + column : nullptr,
-         .residual = last && epilogue.residual != nullptr ? epilogue.residual + at : nullptr});
+    const GemmPanels<B> work{
+        .c = c + at,
+        .ldc = n,
+        .a = a_from,
+        .a_row = form == Form::TN ? 1 : k,
+        .a_k = a_k,
+        .b = b_from,
+        .b_k = b_k,
+        .b_panel = b_panel,
+        .ahead = next != nullptr ? next : b_from + b_panel,
+        .ahead_panel = next != nullptr ? 0 : b_panel,
+        .ahead_k = next == nullptr    ? b_k
+                   : form == Form::NT ? 2 * kCacheLine
+                                      : n,
+        .ahead_8k = next == nullptr    ? 8 * b_k
+                    : form == Form::NT ? k
+                                       : 8 * n,
+        .rows = row_end - row,
+        .columns = std::min(panel_end * width(), n) - column,
+        .k = kc,
+        .add = accumulate || k0 > 0,
+        .bias = last && epilogue.bias != nullptr ? epilogue.bias + column : nullptr,
+        .residual = last && epilogue.residual != nullptr ? epilogue.residual + at : nullptr};
+    if constexpr (std::is_same_v<B, bf16>)
+      table.panels_bf16(work);
+    else
+      table.panels(work);
   }
 
   /// One block of rows times some panels of a piece. `from` holds the piece's panels, from its first
@@ -196,7 +216,7 @@ struct Gemm {
     // Many blocks of rows read B: it is packed in pieces that stay in the cache.
     const Index deep = std::min(k, 16 * kChunk);
     const Index wide = std::clamp<Index>(kGemmPacked / (deep * width() + 1), 1, panels());
-    const Scratch<float> copy(wide * width() * deep);
+    const Scratch<T> copy(wide * width() * deep);
     for (Index k0 = 0; k0 == 0 || k0 < k; k0 += deep)
       for (Index panel = 0; panel < panels(); panel += wide) {
         const Piece piece{panel, std::min(panels(), panel + wide), k0, std::min(k, k0 + deep)};
@@ -212,26 +232,32 @@ struct Gemm {
 inline void matmul(Cpu device, float* c, const float* a, const float* b, Index m, Index n, Index k,
                    Form form, bool accumulate = false, Epilogue epilogue = {}) {
   if (m == 0 || n == 0) return;
-  const Gemm gemm{dispatch<GemmTable>(), c, a, b, nullptr, m, n, k, form, accumulate, epilogue};
+  const Gemm<float> gemm{
+      dispatch<GemmTable>(), c, a, b, nullptr, m, n, k, form, accumulate, epilogue};
   gemm.run(device);
 }
 
-/// Floats that pack_matrix writes for a matrix of n columns and k rows.
+/// Values that pack_matrix writes for a matrix of n columns and k rows.
 inline Index packed_size(Cpu, Index n, Index k) { return (n + 31) / 32 * 32 * k; }
 
 /// B, given as (N, K) (a weight), in the order that matmul_packed reads it: once for many products of
-/// few rows, which are bound by reading it. Valid for the instruction set in use.
-inline void pack_matrix(Cpu device, float* packed, const float* b, Index n, Index k) {
-  const Gemm gemm{
+/// few rows, which are bound by reading it. T = bf16 halves what they read. Valid for the instruction
+/// set in use.
+template <class T>
+void pack_matrix(Cpu device, T* packed, const float* b, Index n, Index k) {
+  const Gemm<T> gemm{
       dispatch<GemmTable>(), nullptr, nullptr, b, nullptr, 0, n, k, Form::NT, false, {}};
   gemm.pack_piece(device, packed, {0, gemm.panels(), 0, k});
 }
 
-/// C (M, N) = A·Bᵀ with B (N, K) packed, + bias, + residual: the bits of matmul in the form NT.
-inline void matmul_packed(Cpu device, float* c, const float* a, const float* packed, Index m,
-                          Index n, Index k, Epilogue epilogue = {}) {
+/// C (M, N) = A·Bᵀ with B (N, K) packed, + bias, + residual: the bits of matmul in the form NT with
+/// the values that were packed, for bf16 those rounded.
+template <class T>
+void matmul_packed(Cpu device, float* c, const float* a, const T* packed, Index m, Index n, Index k,
+                   Epilogue epilogue = {}) {
   if (m == 0 || n == 0) return;
-  const Gemm gemm{dispatch<GemmTable>(), c, a, nullptr, packed, m, n, k, Form::NT, false, epilogue};
+  const Gemm<T> gemm{
+      dispatch<GemmTable>(), c, a, nullptr, packed, m, n, k, Form::NT, false, epilogue};
   gemm.run(device);
 }
 

@@ -6,7 +6,8 @@
 // `exponent` and `mantissa` split a positive normal x = mantissa · 2^exponent, mantissa in [½, 1).
 // load/store/keep with a count touch the first n lanes only (n may exceed the width, or be ≤ 0); lanes
 // not loaded or kept are zero. `even` and `odd` take every second lane of a followed by b; `interleave_low`
-// and `interleave_high` put them back: the halves of a0 b0 a1 b1 ….
+// and `interleave_high` put them back: the halves of a0 b0 a1 b1 …. `store_two` rounds two vectors to bf16,
+// in an order that only `load_two` need know.
 
 using V = __m256;
 using Mask = __m256;
@@ -26,9 +27,7 @@ inline V fma(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }
 inline V max(V a, V b) { return _mm256_max_ps(a, b); }
 inline V min(V a, V b) { return _mm256_min_ps(a, b); }
 inline V sqrt(V x) { return _mm256_sqrt_ps(x); }
-inline V abs(V x) {
-  return _mm256_and_ps(x, _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff)));
-}
+inline V abs(V x) { return _mm256_and_ps(x, _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff))); }
 inline V round(V x) { return (x + set(0x1.8p23F)) - set(0x1.8p23F); }
 inline Mask less(V a, V b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
 inline V select(Mask m, V a, V b) { return _mm256_blendv_ps(b, a, m); }
@@ -64,4 +63,24 @@ inline float fold_max(V x) {
   __m128 y = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
   y = _mm_max_ps(y, _mm_movehl_ps(y, y));
   return _mm_cvtss_f32(_mm_max_ss(y, _mm_movehdup_ps(y)));
+}
+inline void load_two(const bf16* p, V& first, V& second) {
+  const __m256i both = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  first = _mm256_castsi256_ps(_mm256_slli_epi32(both, 16));
+  second =
+      _mm256_castsi256_ps(_mm256_and_si256(both, _mm256_set1_epi32(static_cast<int>(0xffff0000U))));
+}
+inline __m256i upper_half(V x) {
+  const __m256i bits = _mm256_castps_si256(x);
+  const __m256i odd_bit = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+  const __m256i rounded =
+      _mm256_add_epi32(bits, _mm256_add_epi32(odd_bit, _mm256_set1_epi32(0x7fff)));
+  const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x00400000));
+  const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+  return _mm256_srli_epi32(_mm256_blendv_epi8(rounded, quiet, nan), 16);
+}
+inline void store_two(bf16* p, V first, V second) {
+  const __m256i both =
+      _mm256_or_si256(upper_half(first), _mm256_slli_epi32(upper_half(second), 16));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), both);
 }

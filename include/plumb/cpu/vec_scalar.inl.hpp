@@ -28,8 +28,7 @@ inline V exponent(V x) {
   return static_cast<float>((__builtin_bit_cast(std::int32_t, x) >> 23) - 126);
 }
 inline V mantissa(V x) {
-  return __builtin_bit_cast(float,
-                            (__builtin_bit_cast(std::int32_t, x) & 0x007fffff) | 0x3f000000);
+  return __builtin_bit_cast(float, (__builtin_bit_cast(std::int32_t, x) & 0x007fffff) | 0x3f000000);
 }
 inline V even(V a, V) { return a; }
 inline V odd(V, V b) { return b; }
@@ -37,3 +36,11 @@ inline V interleave_low(V a, V) { return a; }
 inline V interleave_high(V, V b) { return b; }
 inline float fold_sum(V x) { return x; }
 inline float fold_max(V x) { return x; }
+inline void load_two(const bf16* p, V& first, V& second) {
+  first = static_cast<float>(p[0]);
+  second = static_cast<float>(p[1]);
+}
+inline void store_two(bf16* p, V first, V second) {
+  p[0] = bf16(first);
+  p[1] = bf16(second);
+}

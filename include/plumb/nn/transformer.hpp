@@ -131,10 +131,10 @@ class Transformer {
     return KvCache<D>(config_.layers, slots, capacity, attention_shape());
   }
 
-  /// The matrices as they are now, packed for generation.
-  PackedTransformer<D> pack() const {
-    PackedTransformer<D> all{{}, PackedWeight<D>(head_)};
-    const auto packed = [](const Tensor<D>& weight) { return PackedWeight<D>(weight); };
+  /// The matrices as they are now, packed for generation; see PackedWeight.
+  PackedTransformer<D> pack(bool to_bf16 = false) const {
+    const auto packed = [&](const Tensor<D>& weight) { return PackedWeight<D>(weight, to_bf16); };
+    PackedTransformer<D> all{{}, packed(head_)};
     for (const Block& b : blocks_)
       all.blocks.push_back({.query = packed(b.query),
                             .key = packed(b.key),

@@ -1,6 +1,7 @@
 // The linear layer, with its bias and a residual in one pass.
 #pragma once
 
+#include <plumb/core/bf16.hpp>
 #include <plumb/ops/basic.hpp>
 
 namespace plumb::inline v0_1 {
@@ -49,23 +50,31 @@ Tensor<D> linear(const Tensor<D>& x, const Tensor<D>& weight, const Tensor<D>& b
 
 /// A weight (out, in) in the order that products of few rows read fastest, with the values that it had
 /// when it was packed: for generation, where the weights stay as they are. No gradient flows to it.
+/// Rounded to bf16, it is half as long to read; sums stay in float.
 template <class D>
 struct PackedWeight {
-  Tensor<D> packed;
+  Tensor<D> exact;          ///< this,
+  Tensor<D, bf16> rounded;  ///< or this
   Index out = 0, in = 0;
 
   PackedWeight() = default;
-  explicit PackedWeight(const Tensor<D>& weight) {
+  explicit PackedWeight(const Tensor<D>& weight, bool to_bf16 = false) {
     if (!weight) return;
     out = weight.dim(0);
     in = weight.dim(1);
-    packed = Tensor<D>::empty({packed_size(D{}, out, in)});
-    pack_matrix(D{}, packed.data(), weight.data(), out, in);
+    const Shape shape{packed_size(D{}, out, in)};
+    if (to_bf16) {
+      rounded = Tensor<D, bf16>::empty(shape);
+      pack_matrix(D{}, rounded.data(), weight.data(), out, in);
+    } else {
+      exact = Tensor<D>::empty(shape);
+      pack_matrix(D{}, exact.data(), weight.data(), out, in);
+    }
   }
-  explicit operator bool() const { return static_cast<bool>(packed); }
+  explicit operator bool() const { return exact || rounded; }
 };
 
-/// The same bits as with the weight itself. x (N, in) -> y (N, out).
+/// The bits that the weight itself gives, or for bf16 the weight rounded. x (N, in) -> y (N, out).
 template <class D>
 Tensor<D> linear(const Tensor<D>& x, const PackedWeight<D>& weight, const Tensor<D>& bias = {},
                  const Tensor<D>& residual = {}, Where where = Where::here()) {
@@ -76,8 +85,14 @@ Tensor<D> linear(const Tensor<D>& x, const PackedWeight<D>& weight, const Tensor
   const Index n = x.dim(0);
   detail::check_epilogue(bias, residual, n, weight.out, where);
   auto y = Tensor<D>::empty({n, weight.out});
-  matmul_packed(D{}, y.data(), x.data(), weight.packed.data(), n, weight.out, weight.in,
-                Epilogue{bias ? bias.data() : nullptr, residual ? residual.data() : nullptr});
+  const auto multiply = [&](const auto* packed) {
+    matmul_packed(D{}, y.data(), x.data(), packed, n, weight.out, weight.in,
+                  Epilogue{bias ? bias.data() : nullptr, residual ? residual.data() : nullptr});
+  };
+  if (weight.rounded)
+    multiply(weight.rounded.data());
+  else
+    multiply(weight.exact.data());
   return detail::checked("linear", y);
 }
 

@@ -45,6 +45,9 @@ class PpoTrainer {
           "trains: ratios are wrong and the KL can be negative. HINT: sample with temperature "
           "alone, "
           "or set allow_filters");
+    check<DataError>(!config.sampling.bf16_weights,
+                     "[ppo] with bf16 weights the sampled log-probs are another model's than the one "
+                     "trained: the first ratio would not be 1. HINT: leave bf16_weights off");
     check(config.epochs >= 1 && config.minibatches >= 1,
           "[ppo] epochs and minibatches must be ≥ 1");
   }

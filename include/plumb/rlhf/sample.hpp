@@ -29,6 +29,9 @@ struct SampleOptions {
   std::uint64_t seed = 0;
   std::uint32_t step = 0;  ///< part of the random key: the round or PPO iteration
   Index slots = 64;        ///< sequences that run together
+  /// Reads the matrices rounded to bf16: half the bytes, which bound small batches. The log-probs are
+  /// then those of the rounded model, and PPO refuses them.
+  bool bf16_weights = false;
   std::function<void(Index done, Index total)>
       progress;  ///< after each finished response; optional
 };
@@ -67,7 +70,7 @@ class Sampler {
       : model_(model),
         prompts_(prompts),
         options_(options),
-        weights_(model.transformer().pack()),
+        weights_(model.transformer().pack(options.bf16_weights)),
         results_(prompts.size() * static_cast<std::size_t>(options.responses)),
         slots_(std::min<Index>(options.slots, static_cast<Index>(results_.size()))),
         cache_(model.transformer().make_cache(
