@@ -37,7 +37,8 @@ inline Result train(const Size& size, int repeat) {
                  {"length", kLength},
                  {"predicted", static_cast<double>(tokens)}};
   result.estimate = model_bytes(model.parameters().size(), true) +
-                    training_bytes(size, static_cast<double>(tokens)) + head_bytes(size);
+                    training_bytes(size, static_cast<double>(tokens)) +
+                    head_bytes(size, static_cast<double>(tokens));
   return result;
 }
 
@@ -101,7 +102,7 @@ inline double ppo_estimate(const Size& size, const PpoCase& form, Index weights)
                            static_cast<double>(kPpoPrompt + kPpoNew);
   const int trained = form.shared ? 1 : 2;
   return trained * (model_bytes(weights, true) + training_bytes(size, minibatch)) +
-         2 * model_bytes(weights, false) + head_bytes(size);
+         2 * model_bytes(weights, false) + head_bytes(size, minibatch);
 }
 
 /// 64 prompts of 32 tokens, up to 64 new ones, 4 epochs of 4 minibatches; a reference, a reward model

@@ -273,7 +273,10 @@ inline double training_bytes(const Size& size, double tokens) {
   return 4 * tokens * (static_cast<double>(size.layers) * layer + 4 * c + 2 * hidden + 3 * c);
 }
 
-/// Bytes of the head's logits, held for 256 rows at a time.
-inline double head_bytes(const Size& size) { return 4.0 * 256 * static_cast<double>(size.vocab); }
+/// Bytes of the head's logits for `tokens` predictions, of which it holds so many rows at a time.
+inline double head_bytes(const Size& size, double tokens) {
+  const auto rows = static_cast<double>(kernels::head_rows(size.vocab));
+  return 4.0 * std::min(rows, tokens) * static_cast<double>(size.vocab);
+}
 
 }  // namespace end_to_end

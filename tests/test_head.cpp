@@ -50,18 +50,20 @@ struct Outputs {
 };
 
 /// Forward, then backward onto gradients that start at 1.
-Outputs run(const Inputs& in, Cpu device = {}, bool with_entropy = true) {
+Outputs run(const Inputs& in, Cpu device = {}, bool with_entropy = true, bool keep = false) {
   const Case& k = in.of;
   const auto n = static_cast<std::size_t>(k.n);
   Outputs out{std::vector<float>(n), std::vector<float>(n), std::vector<float>(n),
               std::vector<float>(in.x.size(), 1.0F), std::vector<float>(in.w.size(), 1.0F)};
   float* entropy = with_entropy ? out.entropy.data() : nullptr;
+  std::vector<float> room(keep ? in.at(k.n * k.v) : 0);
+  float* logits = keep ? room.data() : nullptr;
   kernels::head_logprob_forward(device, out.logprob.data(), entropy, out.lse.data(), in.x.data(),
-                                in.w.data(), in.targets.data(), k.n, k.c, k.v, k.scale);
+                                in.w.data(), in.targets.data(), k.n, k.c, k.v, k.scale, logits);
   kernels::head_logprob_backward(device, out.dx.data(), out.dw.data(), in.dlogprob.data(),
                                  with_entropy ? in.dentropy.data() : nullptr, in.x.data(),
                                  in.w.data(), in.targets.data(), out.lse.data(), entropy, k.n, k.c,
-                                 k.v, k.scale);
+                                 k.v, k.scale, logits);
   return out;
 }
 
@@ -198,6 +200,41 @@ TEST_CASE("dw of a batch is dw of its chunks of 256, in turn") {
                                    &whole.lse[i], &whole.entropy[i], rows, 6, 40, 1.0F);
   }
   CHECK(same_bits(dw, whole.dw));
+}
+
+TEST_CASE("logits kept from the forward pass give the bits of logits computed anew") {
+  for (const Case k : {Case{300, 70, 129, 1.1F}, Case{5, 3, 2, 1.0F}}) {
+    const Inputs in(k);
+    REQUIRE(kernels::head_keeps_logits(Cpu{}, k.n, k.v));
+    const Outputs anew = run(in), kept = run(in, {}, true, true);
+    CHECK(same_bits(kept.logprob, anew.logprob));
+    CHECK(same_bits(kept.entropy, anew.entropy));
+    CHECK(same_bits(kept.dx, anew.dx));
+    CHECK(same_bits(kept.dw, anew.dw));
+  }
+}
+
+TEST_CASE("GPT-2's vocabulary: forward and backward of 2048 rows take less than 64 MB") {
+  if (sanitized()) {
+    MESSAGE("skipped under a sanitizer: a billion operations");
+    return;
+  }
+  const Case k{2048, 8, 50257, 1.0F};
+  const Inputs in(k);
+  release_cached_memory();
+  reset_peak_memory();
+  const std::size_t before = memory_counters().used_bytes;
+  CHECK(!kernels::head_keeps_logits(Cpu{}, k.n, k.v));
+  const Outputs out = run(in);
+  const std::size_t most = memory_counters().peak_bytes - before;
+  MESSAGE("at most ", most, " bytes");
+  CHECK(most > 4 * 256 * 50257);  // the counter sees the logits
+  CHECK(most < 64'000'000);
+  // The chunks of 256 rows are those of a batch of 2048: the last row is as if alone.
+  float logprob = 0, lse = 0;
+  kernels::head_logprob_forward({}, &logprob, nullptr, &lse, &in.x[in.at(2047 * 8)], in.w.data(),
+                                &in.targets[2047], 1, 8, 50257, 1.0F);
+  CHECK(same_bits({&logprob, 1}, {&out.logprob[2047], 1}));
 }
 
 TEST_CASE("large logits and certain tokens stay finite") {

@@ -16,12 +16,6 @@ using plumb::Cpu;
 using plumb::Tensor;
 using plumb::Tokens;
 
-/// Sanitizers run an order of magnitude slower: heavy cases shrink.
-inline bool sanitized() {
-  const char* text = std::getenv("PLUMB_TEST_SANITIZED");
-  return text != nullptr && text[0] == '1';
-}
-
 /// Grouped heads, an untied head, odd sizes where the architecture allows.
 inline plumb::TransformerConfig tiny_llama() {
   return {.family = plumb::Family::Llama,

@@ -3,11 +3,12 @@
 //   z = inverse_temperature · x·wᵀ     lse = max + log Σ exp(z − max)
 //   logprob = z[target] − lse          entropy = −Σ p log p, p = exp(z − lse)
 //
-// The logits (N, V) are never held: rows go through in chunks of 256, the backward pass computing each
-// chunk's logits anew. Targets lie in [0, V); logits must be finite. What this is not: cross-entropy
+// Logits are held in chunks of at most kHeadLogits, or 256 rows if those have more: GPT-2's are 52 MB. If
+// one chunk holds all rows, the backward pass may be given the forward's; otherwise it computes each
+// chunk's anew. Targets lie in [0, V); logits must be finite. What this is not: cross-entropy
 // (that is −logprob, weighted by the caller), label smoothing, a filter of the distribution.
 // Order: products as in gemm.hpp; rows in 32 lanes, then the butterfly; dw over chunks of 256 rows.
-// Cost: 2·N·V·C FLOPs forward, 6·N·V·C backward; 1 KiB · V of scratch.
+// Cost: 2·N·V·C FLOPs forward, 4·N·V·C backward, 6 if it computes the logits anew.
 #pragma once
 
 #include <plumb/core/device.hpp>
@@ -31,7 +32,15 @@ struct HeadTable {
   float (*kl)(const float* logits_p, const float* logits_q, Index v, float inverse_temperature);
 };
 
-inline constexpr Index kHeadRows = 256;
+inline constexpr Index kHeadLogits = 12 << 20;  // 48 MiB
+
+/// Rows in a chunk: a multiple of 256, so that chunks change no sum's order.
+inline Index head_rows(Index v) {
+  return kChunk * std::max<Index>(1, kHeadLogits / (kChunk * std::max<Index>(v, 1)));
+}
+
+/// Whether the backward pass is to be given the logits of n rows.
+inline bool head_keeps_logits(Cpu, Index n, Index v) { return n * v <= kHeadLogits; }
 
 /// Calls body(row) for every row of v elements, in parallel.
 template <class Body>
@@ -54,41 +63,48 @@ inline void logprob_rows(Cpu device, float* logprob, float* entropy, float* lse,
 }
 
 /// Log-probability of targets (N) under the head w (V, C) at hidden states x (N, C). logprob, lse (N)
-/// and entropy (N, or null) in nats, overwritten.
+/// and entropy (N, or null) in nats, overwritten; and logits (N, V), unless null.
 inline void head_logprob_forward(Cpu device, float* logprob, float* entropy, float* lse,
                                  const float* x, const float* w, const std::int32_t* targets,
-                                 Index n, Index c, Index v, float inverse_temperature) {
-  const Scratch<float> logits(std::min(n, kHeadRows) * v);
-  for (Index i = 0; i < n; i += kHeadRows) {
-    const Index rows = std::min(kHeadRows, n - i);
-    matmul(device, logits.data(), x + i * c, w, rows, v, c, Form::NT);
-    logprob_rows(device, logprob + i, entropy != nullptr ? entropy + i : nullptr, lse + i,
-                 logits.data(), targets + i, rows, v, inverse_temperature);
+                                 Index n, Index c, Index v, float inverse_temperature,
+                                 float* logits = nullptr) {
+  const Index most = logits != nullptr ? n : std::min(n, head_rows(v));
+  const Scratch<float> room(logits != nullptr ? 0 : most * v);
+  if (logits == nullptr) logits = room.data();
+  for (Index i = 0; i < n; i += most) {
+    const Index rows = std::min(most, n - i);
+    matmul(device, logits, x + i * c, w, rows, v, c, Form::NT);
+    logprob_rows(device, logprob + i, entropy != nullptr ? entropy + i : nullptr, lse + i, logits,
+                 targets + i, rows, v, inverse_temperature);
   }
 }
 
 /// dx (N, C) += dlogits·w and dw (V, C) += dlogitsᵀ·x, where dlogits = inverse_temperature ·
 /// (dlogprob·(onehot − p) − dentropy·p·(log p + entropy)). dlogprob (N); dentropy and entropy (N) may
-/// be null together; dx or dw may be null. lse and entropy are the forward's.
+/// be null together; dx or dw may be null. lse, entropy and, unless null, logits (N, V) are the
+/// forward's; the logits are overwritten.
 inline void head_logprob_backward(Cpu device, float* dx, float* dw, const float* dlogprob,
                                   const float* dentropy, const float* x, const float* w,
                                   const std::int32_t* targets, const float* lse,
                                   const float* entropy, Index n, Index c, Index v,
-                                  float inverse_temperature) {
+                                  float inverse_temperature, float* logits = nullptr) {
   const HeadTable& table = dispatch<HeadTable>();
-  const Scratch<float> logits(std::min(n, kHeadRows) * v);
-  for (Index i = 0; i < n; i += kHeadRows) {
-    const Index rows = std::min(kHeadRows, n - i);
-    matmul(device, logits.data(), x + i * c, w, rows, v, c, Form::NT);
+  const bool kept = logits != nullptr;
+  const Index most = kept ? n : std::min(n, head_rows(v));
+  const Scratch<float> room(kept ? 0 : most * v);
+  if (!kept) logits = room.data();
+  for (Index i = 0; i < n; i += most) {
+    const Index rows = std::min(most, n - i);
+    if (!kept) matmul(device, logits, x + i * c, w, rows, v, c, Form::NT);
     for_head_rows(device, rows, v, [&](Index r) {
       const Index at = i + r;
       const bool with_entropy = dentropy != nullptr;
-      table.logprob_backward(logits.data() + r * v, dlogprob[at],
-                             with_entropy ? dentropy[at] : 0.0F, targets[at], lse[at],
-                             with_entropy ? entropy[at] : 0.0F, v, inverse_temperature);
+      table.logprob_backward(logits + r * v, dlogprob[at], with_entropy ? dentropy[at] : 0.0F,
+                             targets[at], lse[at], with_entropy ? entropy[at] : 0.0F, v,
+                             inverse_temperature);
     });
-    if (dx != nullptr) matmul(device, dx + i * c, logits.data(), w, rows, c, v, Form::NN, true);
-    if (dw != nullptr) matmul(device, dw, logits.data(), x + i * c, v, c, rows, Form::TN, true);
+    if (dx != nullptr) matmul(device, dx + i * c, logits, w, rows, c, v, Form::NN, true);
+    if (dw != nullptr) matmul(device, dw, logits, x + i * c, v, c, rows, Form::TN, true);
   }
 }
 
@@ -100,10 +116,10 @@ inline void head_kl_forward(Cpu device, float* kl, const float* x_p, const float
                             const float* x_q, const float* w_q, Index c_q, Index n, Index v,
                             float inverse_temperature) {
   const HeadTable& table = dispatch<HeadTable>();
-  const Index most = std::min(n, kHeadRows) * v;
-  const Scratch<float> p(most), q(most);
-  for (Index i = 0; i < n; i += kHeadRows) {
-    const Index rows = std::min(kHeadRows, n - i);
+  const Index most = std::min(n, std::max<Index>(1, kHeadLogits / (2 * std::max<Index>(v, 1))));
+  const Scratch<float> p(most * v), q(most * v);
+  for (Index i = 0; i < n; i += most) {
+    const Index rows = std::min(most, n - i);
     matmul(device, p.data(), x_p + i * c_p, w_p, rows, v, c_p, Form::NT);
     matmul(device, q.data(), x_q + i * c_q, w_q, rows, v, c_q, Form::NT);
     for_head_rows(device, rows, v, [&](Index r) {

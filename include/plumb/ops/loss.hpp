@@ -13,7 +13,8 @@ struct LogProbs {
   Tensor<D> entropy;  ///< (N), nats, of the whole distribution; none unless asked for
 };
 
-/// log softmax(x·Wᵀ / temperature) at the targets; the logits are never held for all rows at once.
+/// log softmax(x·Wᵀ / temperature) at the targets. Logits are kept for the backward pass where they are
+/// few; otherwise both passes hold a part of them at a time (cpu/head.hpp).
 /// x (N, C), weight (V, C), targets (N) -> logprob (N), entropy (N).
 template <class D>
 LogProbs<D> head_logprob(const Tensor<D>& x, const Tensor<D>& weight,
@@ -32,17 +33,19 @@ LogProbs<D> head_logprob(const Tensor<D>& x, const Tensor<D>& weight,
   if (with_entropy) y.entropy = Tensor<D>::empty({n});
   auto lse = Tensor<D>::empty({n});
   float* entropy = with_entropy ? y.entropy.data() : nullptr;
+  Tensor<D> logits;
+  if (recording(x, weight) && head_keeps_logits(D{}, n, v)) logits = Tensor<D>::empty({n, v});
   head_logprob_forward(D{}, y.logprob.data(), entropy, lse.data(), x.data(), weight.data(),
-                       targets.data(), n, c, v, inverse);
+                       targets.data(), n, c, v, inverse, logits ? logits.data() : nullptr);
   if (recording(x, weight)) {
     if (with_entropy) y.entropy.set_requires_grad(true);
-    record(y.logprob, [y, x, weight, targets, lse, n, c, v, inverse] {
+    record(y.logprob, [y, x, weight, targets, lse, logits, n, c, v, inverse] {
       const bool entropy_used = y.entropy.has_grad();
       head_logprob_backward(D{}, x.requires_grad() ? x.grad() : nullptr,
                             weight.requires_grad() ? weight.grad() : nullptr, y.logprob.grad(),
                             entropy_used ? y.entropy.grad() : nullptr, x.data(), weight.data(),
                             targets.data(), lse.data(), entropy_used ? y.entropy.data() : nullptr,
-                            n, c, v, inverse);
+                            n, c, v, inverse, logits ? logits.data() : nullptr);
     });
   }
   detail::checked("head_logprob", y.logprob);
