@@ -1,0 +1,213 @@
+// The ladder: C (M, N) = A·B from the definition to the library's kernel, one idea a rung (ladder/).
+// Each rung is compared with the oracle at odd sizes and at those timed, and with the library bit by
+// bit. `bench_ladder --markdown` prints the table of docs/kernels/gemm.md; of repetitions
+// (--benchmark_repetitions=5) it shows the best.
+#include <plumb/cpu/reference_gemm.hpp>
+
+#include <cstring>
+#include <map>
+
+#include "cases/gemm.hpp"
+#include "ladder/gemm_11_library.hpp"
+#include "ladder/gemm_12_threads.hpp"
+#include "ladder/gemm_1_naive.hpp"
+#include "ladder/gemm_2_loop_order.hpp"
+#if defined(__x86_64__)
+#include "ladder/gemm_10_even_tiles.hpp"
+#include "ladder/gemm_3_vectors.hpp"
+#include "ladder/gemm_4_accumulators.hpp"
+#include "ladder/gemm_5_register_tile.hpp"
+#include "ladder/gemm_6_packing.hpp"
+#include "ladder/gemm_7_chunks.hpp"
+#include "ladder/gemm_8_blocks.hpp"
+#include "ladder/gemm_9_wide.hpp"
+#endif
+#include "support.hpp"
+
+namespace bench {
+namespace {
+
+using cases::gemm::Size;
+using plumb::Form;
+using plumb::Isa;
+
+struct Rung {
+  const char* name;
+  const char* idea;
+  Isa needs;
+  bool all_threads;
+  void (*matmul)(Cpu device, float* c, const float* a, const float* b, Index m, Index n, Index k);
+};
+
+#define RUNG(name, idea, needs, all_threads) \
+  { #name, idea, needs, all_threads, ladder::name::matmul }
+constexpr Rung kRungs[] = {
+    RUNG(gemm_1_naive, "the definition", Isa::Scalar, false),
+    RUNG(gemm_2_loop_order, "rows of B, not columns; the compiler's vectors", Isa::Scalar, false),
+#if defined(__x86_64__)
+    RUNG(gemm_3_vectors, "AVX2 and fma by hand", Isa::Avx2, false),
+    RUNG(gemm_4_accumulators, "C in registers: 1 × 64", Isa::Avx2, false),
+    RUNG(gemm_5_register_tile, "a tile of C in registers: 6 × 16", Isa::Avx2, false),
+    RUNG(gemm_6_packing, "B copied to panels", Isa::Avx2, false),
+    RUNG(gemm_7_chunks, "k in chunks of 256: a panel in the first cache", Isa::Avx2, false),
+    RUNG(gemm_8_blocks, "blocks of 96 rows: A in the second cache", Isa::Avx2, false),
+    RUNG(gemm_9_wide, "AVX-512: a tile of 12 × 32", Isa::Avx512, false),
+    RUNG(gemm_10_even_tiles, "tiles of even height", Isa::Avx512, false),
+#endif
+    RUNG(gemm_11_library, "the library, one thread", Isa::Scalar, false),
+    RUNG(gemm_12_threads, "the library, all threads", Isa::Scalar, true)};
+#undef RUNG
+
+/// A square that is a multiple of what blocks are made of, but not of 12; and few rows, 4·12 + 1.
+constexpr Size kTimed[] = {{1024, 1024, 1024}, {49, 1024, 1024}};
+constexpr Size kOdd[] = {{1, 1, 1}, {7, 33, 65}, {25, 31, 256}, {97, 64, 513}, {129, 257, 300}};
+
+std::string name(const Size& s) { return plumb::str(s.m, "x", s.n, "x", s.k); }
+
+/// A size's inputs, and what the oracle and the library make of them: the same for every rung.
+struct Inputs {
+  Floats a, b, library;
+  std::vector<double> exact, scale;
+
+  explicit Inputs(const Size& s) : a(s.m * s.k, 1), b(s.k * s.n, 2), library(s.m * s.n) {
+    exact = plumb::reference::matmul(a.data(), b.data(), s.m, s.n, s.k, Form::NN);
+    scale = plumb::reference::matmul_scale(a.data(), b.data(), s.m, s.n, s.k, Form::NN);
+    plumb::kernels::matmul({}, library.data(), a.data(), b.data(), s.m, s.n, s.k, Form::NN);
+  }
+  static const Inputs& of(const Size& s) {
+    static std::map<std::string, Inputs> known;
+    return known.try_emplace(name(s), s).first->second;
+  }
+};
+
+struct Ladder {
+  struct Case {
+    const Rung& rung;
+    Size size;
+  };
+  Case of;
+  Floats c;
+  bool same_bits = true;
+
+  explicit Ladder(const Case& of_case) : of(of_case), c(of.size.m * of.size.n) {}
+
+  Work work() const { return cases::gemm::work({Form::NN, of.size.m, of.size.n, of.size.k}); }
+
+  void multiply(Cpu device, const Size& s, float* to) const {
+    const Inputs& in = Inputs::of(s);
+    of.rung.matmul(device, to, in.a.data(), in.b.data(), s.m, s.n, s.k);
+  }
+  void run(Cpu device) { multiply(device, of.size, c.data()); }
+
+  double error(Cpu device) {
+    Worst worst;
+    std::vector<Size> sizes(std::begin(kOdd), std::end(kOdd));
+    sizes.push_back(of.size);
+    for (const Size& s : sizes) {
+      const Inputs& in = Inputs::of(s);
+      Floats out(s.m * s.n);
+      out.fill(NAN);
+      multiply(device, s, out.data());
+      for (Index i = 0; i < out.size(); ++i) {
+        const auto at = static_cast<std::size_t>(i);
+        worst.see(out[i], in.exact[at], cases::gemm::kTolerance * in.scale[at]);
+      }
+      const auto bytes = static_cast<std::size_t>(out.size()) * sizeof(float);
+      same_bits &= std::memcmp(out.data(), in.library.data(), bytes) == 0;
+    }
+    return worst.value();
+  }
+};
+
+void add_rungs() {
+  for (const Rung& rung : kRungs) {
+    const int threads = rung.all_threads ? thread_counts().back() : 1;
+    const bool lacks_threads = rung.all_threads && threads == 1;
+    if (rung.needs > plumb::current_isa() || lacks_threads) {
+      std::fprintf(stderr, "%s: skipped, it needs %s\n", rung.name,
+                   lacks_threads ? "more than one thread" : plumb::name(rung.needs));
+      continue;
+    }
+    for (const Size& size : kTimed) {
+      const std::string full = plumb::str("ladder/", rung.name, "/", name(size));
+      const Ladder::Case of{rung, size};
+      benchmark::RegisterBenchmark(full.c_str(),
+                                   [=](benchmark::State& state) {
+                                     time<Ladder>(state, full, of, threads);
+                                     const auto& held = Held::instance().bench;
+                                     state.counters["same bits"] =
+                                         static_cast<const Ladder*>(held.get())->same_bits;
+                                   })
+          ->UseRealTime()
+          ->Unit(benchmark::kMicrosecond);
+    }
+  }
+}
+
+/// Keeps the fastest run of each rung and size, and prints them as a table in the end.
+class Markdown : public benchmark::BenchmarkReporter {
+ public:
+  bool ReportContext(const Context&) override { return true; }
+  void ReportRuns(const std::vector<Run>& runs) override {
+    for (const Run& run : runs) {
+      if (run.run_type != Run::RT_Iteration || run.error_occurred) continue;
+      auto& best = best_[run.run_name.function_name];
+      if (best.empty() || best.at("GFLOP/s") < run.counters.at("GFLOP/s")) best = run.counters;
+    }
+  }
+  void Finalize() override {
+    std::printf("| rung | idea |");
+    for (const Size& size : kTimed) {
+      const Index m = size.m, n = size.n, k = size.k;
+      std::printf(" %td × %td × %td: GFLOP/s | %% of peak | × the rung before |", m, n, k);
+    }
+    std::printf(" same bits |\n|---|---|");
+    for (std::size_t i = 0; i < std::size(kTimed); ++i) std::printf("--:|--:|--:|");
+    std::printf("---|\n");
+    std::map<std::string, double> before;
+    for (const Rung& rung : kRungs) print(rung, before);
+  }
+
+ private:
+  void print(const Rung& rung, std::map<std::string, double>& before) const {
+    std::string row = plumb::str("| `", rung.name, "` | ", rung.idea, " |");
+    bool any = false, same_bits = true;
+    for (const Size& size : kTimed) {
+      const auto found = best_.find(plumb::str("ladder/", rung.name, "/", name(size)));
+      if (found == best_.end()) {
+        row += " | | |";
+        continue;
+      }
+      const benchmark::UserCounters& counters = found->second;
+      const double speed = counters.at("GFLOP/s");
+      const auto share = counters.find("%bound");
+      char cells[96];
+      std::snprintf(cells, sizeof cells, " %.1f | %.1f | ", speed,
+                    share == counters.end() ? NAN : share->second.value);
+      row += cells;
+      double& last = before[name(size)];
+      std::snprintf(cells, sizeof cells, "%.2f |", speed / last);
+      row += last > 0 ? cells : "|";
+      last = speed;
+      any = true;
+      same_bits &= counters.at("same bits") == 1.0;
+    }
+    if (any) std::printf("%s %s |\n", row.c_str(), same_bits ? "yes" : "no");
+  }
+
+  std::map<std::string, benchmark::UserCounters> best_;
+};
+
+}  // namespace
+}  // namespace bench
+
+int main(int argc, char** argv) {
+  bench::add_rungs();
+  bench::Markdown markdown;
+  char** const end = std::remove_if(argv + 1, argv + argc, [](const char* argument) {
+    return std::strcmp(argument, "--markdown") == 0;
+  });
+  const bool table = end != argv + argc;
+  argc = static_cast<int>(end - argv);
+  return bench::run(argc, argv, table ? &markdown : nullptr);
+}
