@@ -1,11 +1,11 @@
 // The ladder: C (M, N) = A·B from the definition to the library's kernel, one idea a rung (ladder/).
 // Each rung is compared with the oracle at odd sizes and at those timed, and with the library bit by
-// bit. `bench_ladder --markdown` prints the table of docs/kernels/gemm.md; of repetitions
-// (--benchmark_repetitions=5) it shows the best.
+// bit. With --markdown it prints the table of docs/kernels/gemm.md, the best of all repetitions.
 #include <plumb/cpu/reference_gemm.hpp>
 
 #include <cstring>
 #include <map>
+#include <span>
 
 #include "cases/gemm.hpp"
 #include "ladder/gemm_11_library.hpp"
@@ -58,11 +58,15 @@ constexpr Rung kRungs[] = {
     RUNG(gemm_12_threads, "the library, all threads", Isa::Scalar, true)};
 #undef RUNG
 
-/// A square that is a multiple of what blocks are made of, but not of 12; and few rows, 4·12 + 1.
-constexpr Size kTimed[] = {{1024, 1024, 1024}, {49, 1024, 1024}};
+/// Powers of two, whose rows share the sets of a cache; about the same without that; few rows, 4·12 + 1.
+constexpr Size kTimed[] = {{1024, 1024, 1024}, {1000, 1000, 1000}, {49, 1024, 1024}};
 constexpr Size kOdd[] = {{1, 1, 1}, {7, 33, 65}, {25, 31, 256}, {97, 64, 513}, {129, 257, 300}};
 
 std::string name(const Size& s) { return plumb::str(s.m, "x", s.n, "x", s.k); }
+
+std::string name_of(const Rung& rung, const Size& size) {
+  return plumb::str("ladder/", rung.name, "/", name(size));
+}
 
 /// A size's inputs, and what the oracle and the library make of them: the same for every rung.
 struct Inputs {
@@ -70,8 +74,12 @@ struct Inputs {
   std::vector<double> exact, scale;
 
   explicit Inputs(const Size& s) : a(s.m * s.k, 1), b(s.k * s.n, 2), library(s.m * s.n) {
-    exact = plumb::reference::matmul(a.data(), b.data(), s.m, s.n, s.k, Form::NN);
-    scale = plumb::reference::matmul_scale(a.data(), b.data(), s.m, s.n, s.k, Form::NN);
+    // The oracle's loops are rung 1's: it is given B transposed, or it would take as long.
+    const Floats transposed(s.n * s.k);
+    for (Index p = 0; p < s.k; ++p)
+      for (Index j = 0; j < s.n; ++j) transposed[j * s.k + p] = b[p * s.n + j];
+    exact = plumb::reference::matmul(a.data(), transposed.data(), s.m, s.n, s.k, Form::NT);
+    scale = plumb::reference::matmul_scale(a.data(), transposed.data(), s.m, s.n, s.k, Form::NT);
     plumb::kernels::matmul({}, library.data(), a.data(), b.data(), s.m, s.n, s.k, Form::NN);
   }
   static const Inputs& of(const Size& s) {
@@ -129,7 +137,7 @@ void add_rungs() {
       continue;
     }
     for (const Size& size : kTimed) {
-      const std::string full = plumb::str("ladder/", rung.name, "/", name(size));
+      const std::string full = name_of(rung, size);
       const Ladder::Case of{rung, size};
       benchmark::RegisterBenchmark(full.c_str(),
                                    [=](benchmark::State& state) {
@@ -155,44 +163,32 @@ class Markdown : public benchmark::BenchmarkReporter {
       if (best.empty() || best.at("GFLOP/s") < run.counters.at("GFLOP/s")) best = run.counters;
     }
   }
+  /// The first size in full, of the others the speed.
   void Finalize() override {
-    std::printf("| rung | idea |");
-    for (const Size& size : kTimed) {
-      const Index m = size.m, n = size.n, k = size.k;
-      std::printf(" %td × %td × %td: GFLOP/s | %% of peak | × the rung before |", m, n, k);
+    std::printf("| rung | idea | GFLOP/s | %% of peak | × the rung before |");
+    for (const Size& size : std::span(kTimed).subspan(1)) std::printf(" %s |", name(size).c_str());
+    std::printf(" same bits |\n|---|---|--:|--:|--:|%s---|\n", "--:|--:|");
+    double before = 0;
+    for (const Rung& rung : kRungs) {
+      const auto* counters = find(rung, kTimed[0]);
+      if (counters == nullptr) continue;
+      const double speed = counters->at("GFLOP/s");
+      std::printf("| `%s` | %s | %.1f | %.1f |", rung.name, rung.idea, speed,
+                  counters->contains("%bound") ? counters->at("%bound").value : NAN);
+      before > 0 ? std::printf(" %.2f |", speed / before) : std::printf(" |");
+      before = speed;
+      for (const Size& size : std::span(kTimed).subspan(1)) {
+        const auto* other = find(rung, size);
+        other != nullptr ? std::printf(" %.1f |", other->at("GFLOP/s").value) : std::printf(" |");
+      }
+      std::printf(" %s |\n", counters->at("same bits") == 1.0 ? "yes" : "no");
     }
-    std::printf(" same bits |\n|---|---|");
-    for (std::size_t i = 0; i < std::size(kTimed); ++i) std::printf("--:|--:|--:|");
-    std::printf("---|\n");
-    std::map<std::string, double> before;
-    for (const Rung& rung : kRungs) print(rung, before);
   }
 
  private:
-  void print(const Rung& rung, std::map<std::string, double>& before) const {
-    std::string row = plumb::str("| `", rung.name, "` | ", rung.idea, " |");
-    bool any = false, same_bits = true;
-    for (const Size& size : kTimed) {
-      const auto found = best_.find(plumb::str("ladder/", rung.name, "/", name(size)));
-      if (found == best_.end()) {
-        row += " | | |";
-        continue;
-      }
-      const benchmark::UserCounters& counters = found->second;
-      const double speed = counters.at("GFLOP/s");
-      const auto share = counters.find("%bound");
-      char cells[96];
-      std::snprintf(cells, sizeof cells, " %.1f | %.1f | ", speed,
-                    share == counters.end() ? NAN : share->second.value);
-      row += cells;
-      double& last = before[name(size)];
-      std::snprintf(cells, sizeof cells, "%.2f |", speed / last);
-      row += last > 0 ? cells : "|";
-      last = speed;
-      any = true;
-      same_bits &= counters.at("same bits") == 1.0;
-    }
-    if (any) std::printf("%s %s |\n", row.c_str(), same_bits ? "yes" : "no");
+  const benchmark::UserCounters* find(const Rung& rung, const Size& size) const {
+    const auto found = best_.find(name_of(rung, size));
+    return found == best_.end() ? nullptr : &found->second;
   }
 
   std::map<std::string, benchmark::UserCounters> best_;

@@ -3,7 +3,8 @@
 //
 // Why it helps: a short tile reads as much of B as a tall one for less work; a tile of one row has 2
 // chains of fma, where 8 must run side by side to hide that each takes four cycles.
-// What binds: the multiply-adds. Products of a multiple of 12 rows, or of a thousand, show nothing.
+// It shows where rows are few: of a thousand, one short tile is nothing.
+// What binds: the multiply-adds.
 // Bits: the library's.
 #pragma once
 

@@ -3,9 +3,9 @@
 // caller asks the processor first.
 //
 // Why it helps: twice the floats per instruction, and one instruction where multiply and add were two.
-// What binds: memory operations still. 16 FLOPs come with two loads and a store: the 4·N·K bytes of
-// B a row of C now arrive from a far cache no faster than before, and the arithmetic waits.
-// Bits: one chain of fma over all of K.
+// What binds: memory operations still. 16 FLOPs come with two loads and a store; and B, too large for
+// the near caches, passes by once for each row of C: 2 bytes for each FLOP.
+// Bits: one chain of fma over all of K: the library's if K <= 256.
 #pragma once
 
 #include <plumb/core/device.hpp>

@@ -3,10 +3,10 @@
 //
 // Why it helps: a multiply-add needs one load, of B; rung 3's load and store of C, K times each, are
 // gone. Eight chains, because an fma takes four cycles and two begin in each: fewer would wait.
-// What binds: B. A load serves one multiply-add, 4 bytes for 2 FLOPs, and all of B still passes
-// through the core for each row of C. It is now read 64 columns at a time, down the rows: 4 cache
-// lines, then a jump of N floats, which the prefetcher follows less well.
-// Bits: one chain of fma over all of K, as rung 3.
+// What binds: B, 2 bytes for each FLOP as before: so this alone gains nothing, but the next rung builds
+// on it. It may even lose: B is now read 64 columns at a time, 4 cache lines and then a jump of N
+// floats. If that is a power of two, the lines fall into few sets of the caches: see rung 6.
+// Bits: those of rung 3, one chain of fma over all of K.
 #pragma once
 
 #include <plumb/core/device.hpp>

@@ -5,9 +5,10 @@
 // multiply-adds come with 2 + 6 loads where rung 4 had 12 + 1; and B passes through the core M/6
 // times instead of M times. R × W FMAs for R + W floats: the nearer to a square, the better.
 // What binds: how B lies. A tile walks down 16 columns of it, one cache line and then a jump of N
-// floats: for N = 1024 a new page each k, and lines 4 KiB apart share one set of the cache, so that
-// the panel does not stay there for the next tile.
-// Bits: one chain of fma over all of K, as rung 3.
+// floats. For N = 1024 that is a new page each k, and lines 4 KiB apart share one set of the first
+// cache, which holds 8 to 12: the columns are gone when the next tile of rows wants them. For
+// N = 1000 they lie in all sets, and the arithmetic binds already.
+// Bits: those of rung 3, one chain of fma over all of K.
 #pragma once
 
 #include <plumb/core/device.hpp>

@@ -3,8 +3,8 @@
 //
 // Why it helps: a block of A, 96 rows of a chunk, is 96 KiB: it stays in the second cache while N/16
 // panels pass by, so A is read from afar once a chunk and not once a panel. The panels come from
-// the second or third cache instead, 16 KiB each: one that 16 tiles share.
-// What binds: the arithmetic of 8-wide vectors.
+// the second or third cache instead, 16 KiB that 16 tiles share.
+// What binds: 8-wide arithmetic.
 // Bits: the library's.
 #pragma once
 
