@@ -1,6 +1,7 @@
-// The ladder: C (M, N) = A·B from the definition to the library's kernel, one idea a rung (ladder/).
-// Each rung is compared with the oracle at odd sizes and at those timed, and with the library bit by
-// bit. With --markdown it prints the table of docs/kernels/gemm.md, the best of all repetitions.
+// The ladder: C (M, N) = A·B from the definition to the library's kernel, one idea a rung
+// (ladder/). Each rung is compared with the oracle at odd sizes and at those timed, and with the
+// library bit by bit. With --markdown it prints the table of docs/kernels/gemm.md, the best of all
+// repetitions.
 #include <plumb/cpu/reference_gemm.hpp>
 
 #include <cstring>
@@ -58,7 +59,7 @@ constexpr Rung kRungs[] = {
     RUNG(gemm_12_threads, "the library, all threads", Isa::Scalar, true)};
 #undef RUNG
 
-/// Powers of two, whose rows share the sets of a cache; about the same without that; few rows, 4·12 + 1.
+/// Powers of two, whose rows share the sets of a cache; as large without that; few rows, 4·12 + 1.
 constexpr Size kTimed[] = {{1024, 1024, 1024}, {1000, 1000, 1000}, {49, 1024, 1024}};
 constexpr Size kOdd[] = {{1, 1, 1}, {7, 33, 65}, {25, 31, 256}, {97, 64, 513}, {129, 257, 300}};
 
@@ -158,37 +159,40 @@ class Markdown : public benchmark::BenchmarkReporter {
   bool ReportContext(const Context&) override { return true; }
   void ReportRuns(const std::vector<Run>& runs) override {
     for (const Run& run : runs) {
+      if (run.error_occurred)
+        std::fprintf(stderr, "%s: %s\n", run.benchmark_name().c_str(), run.error_message.c_str());
       if (run.run_type != Run::RT_Iteration || run.error_occurred) continue;
-      auto& best = best_[run.run_name.function_name];
-      if (best.empty() || best.at("GFLOP/s") < run.counters.at("GFLOP/s")) best = run.counters;
+      auto& kept = best_[run.run_name.function_name];
+      if (kept.empty() || kept.at("GFLOP/s") < run.counters.at("GFLOP/s")) kept = run.counters;
     }
   }
   /// The first size in full, of the others the speed.
   void Finalize() override {
-    std::printf("| rung | idea | GFLOP/s | %% of peak | × the rung before |");
-    for (const Size& size : std::span(kTimed).subspan(1)) std::printf(" %s |", name(size).c_str());
-    std::printf(" same bits |\n|---|---|--:|--:|--:|%s---|\n", "--:|--:|");
+    const auto others = std::span(kTimed).subspan(1);
+    std::printf("| rung | idea | GFLOP/s, %s | %% of peak | × the rung before |",
+                name(kTimed[0]).c_str());
+    for (const Size& size : others) std::printf(" GFLOP/s, %s |", name(size).c_str());
+    std::printf(" same bits |\n|---|---|--:|--:|--:|");
+    for (std::size_t i = 0; i < others.size(); ++i) std::printf("--:|");
+    std::printf("---|\n");
     double before = 0;
     for (const Rung& rung : kRungs) {
-      const auto* counters = find(rung, kTimed[0]);
-      if (counters == nullptr) continue;
-      const double speed = counters->at("GFLOP/s");
-      std::printf("| `%s` | %s | %.1f | %.1f |", rung.name, rung.idea, speed,
-                  counters->contains("%bound") ? counters->at("%bound").value : NAN);
-      before > 0 ? std::printf(" %.2f |", speed / before) : std::printf(" |");
+      const double speed = best(rung, kTimed[0], "GFLOP/s");
+      if (std::isnan(speed)) continue;
+      std::printf("| `%s` | %s | %.1f | %.1f | %.2f |", rung.name, rung.idea, speed,
+                  best(rung, kTimed[0], "%bound"), before == 0 ? 1 : speed / before);
+      for (const Size& size : others) std::printf(" %.1f |", best(rung, size, "GFLOP/s"));
+      std::printf(" %s |\n", best(rung, kTimed[0], "same bits") == 1.0 ? "yes" : "no");
       before = speed;
-      for (const Size& size : std::span(kTimed).subspan(1)) {
-        const auto* other = find(rung, size);
-        other != nullptr ? std::printf(" %.1f |", other->at("GFLOP/s").value) : std::printf(" |");
-      }
-      std::printf(" %s |\n", counters->at("same bits") == 1.0 ? "yes" : "no");
     }
   }
 
  private:
-  const benchmark::UserCounters* find(const Rung& rung, const Size& size) const {
-    const auto found = best_.find(name_of(rung, size));
-    return found == best_.end() ? nullptr : &found->second;
+  /// Of the fastest run; NaN if there is none.
+  double best(const Rung& rung, const Size& size, const char* counter) const {
+    const auto run = best_.find(name_of(rung, size));
+    if (run == best_.end() || !run->second.contains(counter)) return NAN;
+    return run->second.at(counter);
   }
 
   std::map<std::string, benchmark::UserCounters> best_;

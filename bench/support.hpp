@@ -229,8 +229,8 @@ inline void add_limits(int threads) {
   benchmark::AddCustomContext(plumb::str("limits, threads:", threads), limits);
 }
 
-/// The end of main, after the calls of add: 1 if a case was wrong. Printed by `reporter`, or by what the
-/// arguments choose.
+/// The end of main, after the calls of add: 1 if a case was wrong. Printed by `reporter`, or by the
+/// one that the arguments name.
 inline int run(int argc, char** argv, benchmark::BenchmarkReporter* reporter = nullptr) {
   const bool lists = std::any_of(argv, argv + argc, [](const char* argument) {
     return std::string(argument).starts_with("--benchmark_list_tests");

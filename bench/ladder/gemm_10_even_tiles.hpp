@@ -1,9 +1,9 @@
-// Rung 10: even tiles. Blocks of rows, and the tiles of a block, are of nearly equal height: 25 rows are
-// tiles of 8, 8 and 9, not of 12, 12 and 1.
+// Rung 10: even tiles. Blocks of rows, and the tiles of a block, are of nearly equal height: 25
+// rows are tiles of 8, 8 and 9, not of 12, 12 and 1.
 //
-// Why it helps: a short tile reads as much of B as a tall one for less work; a tile of one row has 2
-// chains of fma, where 8 must run side by side to hide that each takes four cycles.
-// It shows where rows are few: of a thousand, one short tile is nothing.
+// Why it helps: a short tile reads as much of B as a tall one for less work; a tile of one row has
+// 2 chains of fma, where 8 must run side by side to hide that each takes four cycles. It shows
+// where rows are few: of a thousand, one short tile is nothing.
 // What binds: the multiply-adds.
 // Bits: the library's.
 #pragma once

@@ -3,8 +3,9 @@
 // 4 MiB at once, and for few rows none: reading B is then all there is to do.
 // See docs/kernels/gemm.md.
 //
-// Why it is here: generality should cost nothing, and for few rows it gains.
+// Why it is here: the difference to rung 10 is what all that costs.
 // What binds: the multiply-adds of one core.
+// Bits: those that it has for every instruction set, number of threads and number of rows.
 #pragma once
 
 #include <plumb/cpu/kernels.hpp>

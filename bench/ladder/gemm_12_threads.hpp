@@ -1,5 +1,5 @@
-// Rung 12: threads. The library's product again, its tasks, blocks of rows × groups of panels, taken by
-// all threads of the pool.
+// Rung 12: threads. The library's product again, on all threads of the pool: they take tasks, which
+// are blocks of rows × groups of panels.
 //
 // Why it helps: tasks write different tiles of C and share nothing but what they read, and a core
 // brings its own multiply-adds and its own first two caches. K is never split: that would change

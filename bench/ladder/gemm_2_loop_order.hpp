@@ -1,5 +1,5 @@
-// Rung 2: the order of the loops. The loop over the columns j goes innermost: a row of C gathers rows
-// of B, each times one value of A.
+// Rung 2: the order of the loops. The loop over the columns j goes innermost: a row of C gathers
+// rows of B, each times one value of A.
 //
 // Why it helps: B and C are now read along their rows, so all of a cache line is used and the
 // prefetcher knows what comes next. The additions of neighbouring j do not wait for one another,

@@ -1,10 +1,11 @@
-// Rung 3: vectors by hand. The same loops on AVX2's registers of 8 floats, with the fused multiply-add.
-// No compiler flag: the region that simd_begin_avx2.hpp opens turns the instructions on, and the
-// caller asks the processor first.
+// Rung 3: vectors by hand. The same loops on AVX2's registers of 8 floats, with the fused
+// multiply-add. No compiler flag: the region that simd_begin_avx2.hpp opens turns the instructions
+// on, and the caller asks the processor first.
 //
-// Why it helps: twice the floats per instruction, and one instruction where multiply and add were two.
-// What binds: memory operations still. 16 FLOPs come with two loads and a store; and B, too large for
-// the near caches, passes by once for each row of C: 2 bytes for each FLOP.
+// Why it helps: twice the floats per instruction, and one instruction where multiply and add were
+// two.
+// What binds: memory operations still. 16 FLOPs come with two loads and a store; and B, too large
+// for the near caches, passes by once for each row of C: 2 bytes for each FLOP.
 // Bits: one chain of fma over all of K: the library's if K <= 256.
 #pragma once
 

@@ -1,11 +1,11 @@
-// Rung 4: C in registers. 64 columns of a row of C are 8 registers, which stay while k runs through all
-// of K; each is stored once.
+// Rung 4: C in registers. 64 columns of a row of C are 8 registers, which stay while k runs through
+// all of K; each is stored once.
 //
-// Why it helps: a multiply-add needs one load, of B; rung 3's load and store of C, K times each, are
-// gone. Eight chains, because an fma takes four cycles and two begin in each: fewer would wait.
-// What binds: B, 2 bytes for each FLOP as before: so this alone gains nothing, but the next rung builds
-// on it. It may even lose: B is now read 64 columns at a time, 4 cache lines and then a jump of N
-// floats. If that is a power of two, the lines fall into few sets of the caches: see rung 6.
+// Why it helps: a multiply-add needs one load, of B; rung 3's load and store of C, K times each,
+// are gone. Eight chains, because an fma takes four cycles and two begin in each: fewer would wait.
+// What binds: B, 2 bytes for each FLOP as before: so this alone gains nothing, but the next rung
+// builds on it. It may even lose: B is now read 64 columns at a time, 4 cache lines and then a jump
+// of N floats. If that is a power of two, the lines fall into few sets of the caches: see rung 6.
 // Bits: those of rung 3, one chain of fma over all of K.
 #pragma once
 

@@ -1,8 +1,8 @@
-// Rung 5: a tile of C in registers. Not one row of 8 registers but 6 rows of 2: 12 of AVX2's 16, the rest
-// for two vectors of B and one value of A.
+// Rung 5: a tile of C in registers. Not one row of 8 registers but 6 rows of 2: 12 of AVX2's 16,
+// the rest for two vectors of B and one value of A.
 //
-// Why it helps: a vector of B is loaded once and used for 6 rows, a value of A once for 2 vectors. 12
-// multiply-adds come with 2 + 6 loads where rung 4 had 12 + 1; and B passes through the core M/6
+// Why it helps: a vector of B is loaded once and used for 6 rows, a value of A once for 2 vectors.
+// 12 multiply-adds come with 2 + 6 loads where rung 4 had 12 + 1; and B passes through the core M/6
 // times instead of M times. R × W FMAs for R + W floats: the nearer to a square, the better.
 // What binds: how B lies. A tile walks down 16 columns of it, one cache line and then a jump of N
 // floats. For N = 1024 that is a new page each k, and lines 4 KiB apart share one set of the first

@@ -1,11 +1,11 @@
-// Rung 6: packing. 16 columns of B, a panel, are copied to [k][16] before the tiles read them, with zeros
-// beyond the edge of B.
+// Rung 6: packing. 16 columns of B, a panel, are copied to [k][16] before the tiles read them, with
+// zeros beyond the edge of B.
 //
-// Why it helps: a tile reads the panel in order, one cache line after the other, on few pages and in all
-// sets of the cache. The copy is K·16 moves for M·K·16 multiply-adds, 1/M of the work. And the loop
-// over k needs no mask at the edge: the zeros are there.
-// What binds: 8-wide arithmetic; and for larger K the panel's size. 64·K bytes, 64 KiB at K = 1024, do
-// not fit the first cache: each tile reads it from the second, or from further away.
+// Why it helps: a tile reads the panel in order, one cache line after the other, on few pages and
+// in all sets of the cache. The copy is K·16 moves for M·K·16 multiply-adds, 1/M of the work. And
+// the loop over k needs no mask at the edge: the zeros are there.
+// What binds: 8-wide arithmetic; and for larger K the panel's size. 64·K bytes, 64 KiB at K = 1024,
+// do not fit the first cache: each tile reads it from the second, or from further away.
 // Bits: those of rung 3, one chain of fma over all of K.
 #pragma once
 

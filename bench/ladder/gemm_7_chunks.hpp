@@ -1,13 +1,13 @@
-// Rung 7: chunks of k. K is cut into chunks of 256: a panel is packed and used chunk by chunk, and each
-// chunk's sums are added to C.
+// Rung 7: chunks of k. K is cut into chunks of 256: a panel is packed and used chunk by chunk, and
+// each chunk's sums are added to C.
 //
-// Why it helps: a chunk of a panel is 256·16 floats, 16 KiB: it stays in the first cache while all the
-// tiles of rows read it, whatever K is. The price: C is loaded and stored K/256 times instead of once,
-// 8 bytes for 512 FLOPs, which costs more than it gains where the second cache is quick and K
-// moderate. It also shortens the chains of roundings, and fixes an order of additions that no
+// Why it helps: a chunk of a panel is 256·16 floats, 16 KiB: it stays in the first cache while all
+// the tiles of rows read it, whatever K is. The price: C is loaded and stored K/256 times instead
+// of once, 8 bytes for 512 FLOPs, which costs more than it gains where the second cache is quick
+// and K moderate. It also shortens the chains of roundings, and fixes an order of additions that no
 // blocking changes.
-// What binds: A. All M rows of a chunk, M KiB, are read again for each panel, N/16 times; at M = 1024
-// that is more than the second cache holds.
+// What binds: A. All M rows of a chunk, M KiB, are read again for each panel, N/16 times; of a
+// thousand rows that is about all that the second cache holds.
 // Bits: the library's from here on. A chain of fma from +0 within a chunk, k ascending; then the
 // chunks in order.
 #pragma once

@@ -1,9 +1,9 @@
-// Rung 8: blocks of rows. All panels of a chunk are packed first; then 96 rows of A pass over all of
-// them before the next 96 rows begin.
+// Rung 8: blocks of rows. All panels of a chunk are packed first; then 96 rows of A pass over all
+// of them before the next 96 rows begin.
 //
-// Why it helps: a block of A, 96 rows of a chunk, is 96 KiB: it stays in the second cache while N/16
-// panels pass by, so A is read from afar once a chunk and not once a panel. The panels come from
-// the second or third cache instead, 16 KiB that 16 tiles share.
+// Why it helps: a block of A, 96 rows of a chunk, is 96 KiB: it stays in the second cache while
+// N/16 panels pass by, so A is read from afar once a chunk and not once a panel. The panels come
+// from the second or third cache instead, 16 KiB that 16 tiles share.
 // What binds: 8-wide arithmetic.
 // Bits: the library's.
 #pragma once

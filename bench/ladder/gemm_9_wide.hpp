@@ -1,7 +1,8 @@
-// Rung 9: wider vectors. AVX-512 has 32 registers of 16 floats: the tile of C is 12 × 32, in 24 of them.
+// Rung 9: wider vectors. AVX-512 has 32 registers of 16 floats: the tile of C is 12 × 32, in 24 of
+// them.
 //
-// Why it helps: twice the floats per instruction; and 24 multiply-adds come with 2 + 12 loads, 0.58 for
-// each, where the tile of 6 × 16 had 0.67.
+// Why it helps: twice the floats per instruction; and 24 multiply-adds come with 2 + 12 loads, 0.58
+// for each, where the tile of 6 × 16 had 0.67.
 // What binds: the multiply-adds, but for what is around the tiles: packing, loads and stores of C,
 // and the short tile at the end of a block.
 // Bits: the library's. A value of C is one lane, whatever the width of the register.
