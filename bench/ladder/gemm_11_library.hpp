@@ -1,11 +1,12 @@
 // Rung 11: the library's product, on one thread. Rung 10 with what a library needs: operands stored
-// transposed, adding to C, bias and residual on the way out, any instruction set; panels of at most
-// 4 MiB at once, and for few rows none: reading B is then all there is to do.
-// See docs/kernels/gemm.md.
+// transposed, adding to C, bias and residual on the way out, any instruction set, and for few rows
+// no packing: reading B is then all there is to do. See docs/kernels/gemm.md.
 //
-// Why it is here: the difference to rung 10 is what all that costs.
+// Why it helps: all of K is packed at once, up to 4 MiB, and a block of rows goes through all its
+// chunks before the next block begins: a large C is added to while it is in the second cache. The
+// rest costs a little.
 // What binds: the multiply-adds of one core.
-// Bits: those that it has for every instruction set, number of threads and number of rows.
+// Bits: for every instruction set, number of threads and number of rows the same.
 #pragma once
 
 #include <plumb/cpu/kernels.hpp>
