@@ -229,8 +229,9 @@ inline void add_limits(int threads) {
   benchmark::AddCustomContext(plumb::str("limits, threads:", threads), limits);
 }
 
-/// The end of main, after the calls of add: 1 if a case was wrong.
-inline int run(int argc, char** argv) {
+/// The end of main, after the calls of add: 1 if a case was wrong. Printed by `reporter`, or by the
+/// one that the arguments name.
+inline int run(int argc, char** argv, benchmark::BenchmarkReporter* reporter = nullptr) {
   const bool lists = std::any_of(argv, argv + argc, [](const char* argument) {
     return std::string(argument).starts_with("--benchmark_list_tests");
   });
@@ -239,7 +240,7 @@ inline int run(int argc, char** argv) {
   benchmark::AddCustomContext("instruction set", plumb::name(plumb::current_isa()));
   if (!lists)
     for (const int threads : thread_counts()) add_limits(threads);
-  benchmark::RunSpecifiedBenchmarks();
+  benchmark::RunSpecifiedBenchmarks(reporter);
   benchmark::Shutdown();
   return Held::instance().any_wrong ? 1 : 0;
 }
