@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <span>
 #include <vector>
@@ -13,6 +14,12 @@
 namespace test {
 
 using plumb::Index;
+
+/// Sanitizers run an order of magnitude slower: heavy cases shrink.
+inline bool sanitized() {
+  const char* text = std::getenv("PLUMB_TEST_SANITIZED");
+  return text != nullptr && text[0] == '1';
+}
 
 /// n standard normal numbers times `scale`, the same for the same seed.
 inline std::vector<float> random_vector(Index n, std::uint64_t seed, float scale = 1.0F) {

@@ -82,7 +82,8 @@ std::vector<Case> cases() {
   for (const auto& [f, name] : {std::pair{Activation::Gelu, "gelu"},
                                 {Activation::Silu, "silu"},
                                 {Activation::Tanh, "tanh"},
-                                {Activation::Relu, "relu"}}) {
+                                {Activation::Relu, "relu"},
+                                {Activation::GeluErf, "gelu_erf"}}) {
     list.push_back(
         {std::string(name) + " forward",
          [f = f](Cpu d, float* y, const float* a, const float*, const float*, Index n) {
@@ -165,8 +166,8 @@ TEST_CASE("no element kernel writes beyond its n elements") {
 }
 
 TEST_CASE("the oracle's derivatives are the slopes of its activations") {
-  for (const Activation f :
-       {Activation::Gelu, Activation::Silu, Activation::Tanh, Activation::Relu})
+  for (const Activation f : {Activation::Gelu, Activation::Silu, Activation::Tanh, Activation::Relu,
+                             Activation::GeluErf})
     for (const double x : {-9.0, -2.0, -0.7, 0.1, 0.5, 1.0, 3.0, 12.0}) {
       const double h = 1e-5;
       const double slope =
@@ -175,12 +176,32 @@ TEST_CASE("the oracle's derivatives are the slopes of its activations") {
     }
 }
 
+TEST_CASE("exact GELU: relative error for x ≥ 0, absolute where 1 + erf cancels") {
+  double relative = 0, absolute = 0, slope = 0;
+  for (Index i = -80000; i <= 80000; ++i) {
+    const float x = static_cast<float>(i) * 1e-4F, one = 1;
+    float y = 0, dx = 0;
+    activation_forward(Cpu{}, &y, &x, Activation::GeluErf, 1);
+    activation_backward(Cpu{}, &dx, &one, &x, Activation::GeluErf, 1);
+    const double exact = reference::activation(Activation::GeluErf, double{x});
+    const double error = std::abs(double{y} - exact);
+    if (i > 0) relative = std::max(relative, error / exact);
+    if (i < 0) absolute = std::max(absolute, error);
+    slope = std::max(slope, std::abs(double{dx} - reference::activation_derivative(
+                                                      Activation::GeluErf, double{x})));
+  }
+  CHECK(relative <= 2.5 * 0x1p-24);
+  CHECK(absolute <= 1.5 * 0x1p-24);
+  CHECK(slope <= 2.5 * 0x1p-24);
+}
+
 TEST_CASE("activations at the ends of the range") {
   const float infinity = INFINITY;
   const float x[] = {-1e30F, -200.0F, -0.0F, 0.0F, 200.0F, 1e30F, NAN};
   test::for_each_isa([&](Isa) {
     float y[7];
-    for (const Activation f : {Activation::Gelu, Activation::Silu, Activation::Relu}) {
+    for (const Activation f :
+         {Activation::Gelu, Activation::Silu, Activation::Relu, Activation::GeluErf}) {
       activation_forward(Cpu{}, y, x, f, 7);
       CHECK(std::abs(y[1]) == 0.0F);
       CHECK(std::abs(y[2]) == 0.0F);

@@ -5,7 +5,6 @@
 
 #include <plumb/plumb.hpp>
 
-#include <cstdlib>
 #include <functional>
 #include <string>
 #include <vector>
@@ -15,12 +14,6 @@ namespace test {
 using plumb::Cpu;
 using plumb::Tensor;
 using plumb::Tokens;
-
-/// Sanitizers run an order of magnitude slower: heavy cases shrink.
-inline bool sanitized() {
-  const char* text = std::getenv("PLUMB_TEST_SANITIZED");
-  return text != nullptr && text[0] == '1';
-}
 
 /// Grouped heads, an untied head, odd sizes where the architecture allows.
 inline plumb::TransformerConfig tiny_llama() {
