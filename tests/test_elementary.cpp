@@ -130,7 +130,7 @@ Found sweep(const Function& f, Index stride, const std::vector<Isa>& sets) {
   return found;
 }
 
-// The supported of these, best first.
+// Those of these that the processor has.
 std::vector<Isa> supported_of(std::initializer_list<Isa> sets) {
   std::vector<Isa> some;
   std::copy_if(sets.begin(), sets.end(), std::back_inserter(some), supported);
