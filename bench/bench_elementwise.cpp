@@ -42,6 +42,11 @@ struct Elementwise {
       case Op::GeluBackward:
         return kernels::activation_backward(device, y.data(), b.data(), a.data(), Activation::Gelu,
                                             n);
+      case Op::GeluErfForward:
+        return kernels::activation_forward(device, y.data(), a.data(), Activation::GeluErf, n);
+      case Op::GeluErfBackward:
+        return kernels::activation_backward(device, y.data(), b.data(), a.data(),
+                                            Activation::GeluErf, n);
       case Op::SwigluForward:
         return kernels::swiglu_forward(device, y.data(), a.data(), b.data(), n);
       case Op::SwigluBackward:
@@ -51,6 +56,7 @@ struct Elementwise {
       case Op::Log: return kernels::log_forward(device, y.data(), a.data(), n);
       case Op::Tanh:
         return kernels::activation_forward(device, y.data(), a.data(), Activation::Tanh, n);
+      case Op::Erf: return kernels::erf_forward(device, y.data(), a.data(), n);
     }
   }
 
@@ -62,14 +68,18 @@ struct Elementwise {
       case Op::GeluForward: return reference::activation(Activation::Gelu, a0);
       case Op::GeluBackward:
         return y0 + b0 * reference::activation_derivative(Activation::Gelu, a0);
+      case Op::GeluErfForward: return reference::activation(Activation::GeluErf, a0);
+      case Op::GeluErfBackward:
+        return y0 + b0 * reference::activation_derivative(Activation::GeluErf, a0);
       case Op::SwigluForward: return a0 * reference::sigmoid(a0) * b0;
       case Op::SwigluBackward:
         return y0 + c0 * b0 * reference::activation_derivative(Activation::Silu, a0);
       case Op::Exp: return std::exp(a0);
       case Op::Log: return std::log(a0);
-      case Op::Tanh: break;
+      case Op::Tanh: return std::tanh(a0);
+      case Op::Erf: break;
     }
-    return std::tanh(a0);
+    return std::erf(a0);
   }
 
   double error(Cpu device) {

@@ -1,4 +1,4 @@
-// What the benchmarks share: inputs, the comparison with the oracle, and add(), which registers a
+// What the benchmarks share besides their inputs (arrays.hpp): the comparison with the oracle, and add(), which registers a
 // table of cases (tests/cases/) with Google Benchmark.
 //
 // A benchmark of an op is a struct: `Case`; a constructor that makes a case's inputs; `work()`,
@@ -27,6 +27,7 @@
 #include <string>
 #include <vector>
 
+#include "arrays.hpp"
 #include "cases/work.hpp"
 #include "probe.hpp"
 
@@ -34,25 +35,6 @@ namespace bench {
 
 using cases::Work;
 using plumb::Cpu;
-
-/// n floats, uniform in [-scale, scale), the same for the same seed. Not of normal distribution,
-/// since gigabytes of them are made.
-class Floats : public plumb::Scratch<float> {
- public:
-  explicit Floats(Index n, std::uint64_t seed = 1, float scale = 1.0F) : Scratch(n), size_(n) {
-    std::uint64_t state = seed * 0x9E3779B97F4A7C15U;
-    for (Index i = 0; i < n; ++i) {
-      state = state * 6364136223846793005U + 1442695040888963407U;
-      const auto bits = static_cast<std::int32_t>(state >> 32);
-      data()[i] = scale * 0x1p-31F * static_cast<float>(bits);
-    }
-  }
-  Index size() const { return size_; }
-  void fill(float value) { std::fill_n(data(), size_, value); }
-
- private:
-  Index size_;
-};
 
 /// n tokens of a vocabulary of v, the same every time.
 inline std::vector<std::int32_t> random_ids(Index n, Index v) {
@@ -62,29 +44,6 @@ inline std::vector<std::int32_t> random_ids(Index n, Index v) {
     ids.push_back(static_cast<std::int32_t>(rng.below(static_cast<std::uint32_t>(v))));
   return ids;
 }
-
-/// Arrays of n floats, taken in turn: so many that each has left the caches when its turn comes
-/// again, as the weights of a model's layers have.
-class Rotating {
- public:
-  explicit Rotating(Index n, std::uint64_t seed = 1)
-      : stride_((n + 15) / 16 * 16),
-        copies_(1 + static_cast<Index>(room()) / (4 * stride_)),
-        all_(stride_ * copies_, seed) {}
-
-  float* take() {
-    next_ = (next_ + 1) % copies_;
-    return all_.data() + next_ * stride_;
-  }
-  double bytes() const { return cases::floats(all_.size()); }
-
- private:
-  static double room() {
-    return std::clamp(2 * cache_bytes()[3], 64.0 * 1024 * 1024, 512.0 * 1024 * 1024);
-  }
-  Index stride_, copies_, next_ = 0;
-  Floats all_;
-};
 
 /// The largest error seen, 1 being the largest allowed; infinite after a NaN.
 class Worst {

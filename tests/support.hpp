@@ -57,4 +57,13 @@ inline double max_error(std::span<const float> x, std::span<const double> exact,
   return worst;
 }
 
+/// max |x - exact| / max(1, |exact|), likewise.
+inline double max_relative_error(std::span<const float> x, std::span<const double> exact) {
+  double worst = x.size() == exact.size() ? 0.0 : INFINITY;
+  for (std::size_t i = 0; i < std::min(x.size(), exact.size()); ++i)
+    worst = std::max(
+        worst, max_error(x.subspan(i, 1), exact.subspan(i, 1), std::max(1.0, std::abs(exact[i]))));
+  return worst;
+}
+
 }  // namespace test

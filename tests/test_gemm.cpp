@@ -5,24 +5,14 @@
 #include <bit>
 #include <limits>
 
+#include "cases/gemm.hpp"
 #include "support.hpp"
 
 using namespace plumb;
 using namespace test;
+using namespace cases::gemm;
 
 namespace {
-
-constexpr Form kForms[] = {Form::NN, Form::NT, Form::TN};
-
-struct Size {
-  Index m, n, k;
-};
-// Around the tiles (3 × 4, 6 × 16, 12 × 32), the block of 96 rows and the chunk of 256.
-constexpr Size kSizes[] = {
-    {1, 1, 1},     {2, 7, 31},     {7, 2, 33},    {1, 65, 255},  {3, 33, 256},   {5, 31, 257},
-    {12, 32, 64},  {13, 33, 65},   {24, 96, 64},  {25, 64, 300}, {95, 17, 9},    {96, 64, 64},
-    {97, 31, 127}, {31, 129, 513}, {193, 63, 70}, {200, 5, 520}, {260, 70, 300}, {64, 256, 1},
-    {4, 2, 1000},  {0, 5, 7},      {5, 0, 7}};
 
 struct Problem {
   Size size;
@@ -65,7 +55,7 @@ struct Problem {
 }  // namespace
 
 TEST_CASE("gemm: every form at odd sizes is near the oracle") {
-  for (const Size size : kSizes)
+  for (const Size size : kSmall)
     for (const Form form : kForms) {
       const Problem p{size, form};
       const auto exact = reference::matmul(p.a.data(), p.b.data(), size.m, size.n, size.k, form);
@@ -80,14 +70,14 @@ TEST_CASE("gemm: every form at odd sizes is near the oracle") {
       CAPTURE(size.m);
       CAPTURE(size.n);
       CAPTURE(size.k);
-      CHECK(worst < 1e-6);  // a chain of k roundings errs by √k · 2^-24 or so
+      CHECK(worst < kTolerance);
     }
 }
 
 TEST_CASE(
     "gemm: bits are those of the documented order, for every instruction set and thread count") {
   Pool pools[] = {Pool(1), Pool(2), Pool(3)};
-  for (const Size size : kSizes)
+  for (const Size size : kSmall)
     for (const Form form : kForms)
       for (const bool accumulate : {false, true})
         for (const bool epilogue : {false, true}) {
@@ -169,7 +159,7 @@ std::vector<float> run_packed(const Problem& p, Cpu device, bool epilogue) {
 
 TEST_CASE("gemm: with B packed before, the bits of the form NT; as bf16, those of B rounded") {
   Pool pools[] = {Pool(1), Pool(2)};
-  for (const Size size : kSizes) {
+  for (const Size size : kSmall) {
     const Problem p{size, Form::NT};
     Problem rounded = p;
     for (float& b : rounded.b) b = static_cast<float>(bf16(b));

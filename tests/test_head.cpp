@@ -1,5 +1,6 @@
 // Head + log-softmax + gather, its entropy, gradients and the exact KL against double precision, and
 // their bits over instruction sets, threads and batches.
+#include "cases/head.hpp"
 #include "support.hpp"
 
 #include <plumb/cpu/kernels.hpp>
@@ -13,16 +14,9 @@
 
 using namespace plumb;
 using namespace test;
+using namespace cases::head;
 
 namespace {
-
-struct Case {
-  Index n, c, v;
-  float scale;
-};
-const std::vector<Case> kCases = {{0, 4, 5, 1.0F},    {1, 1, 1, 1.0F},     {2, 7, 2, 0.7F},
-                                  {3, 31, 33, 1.0F},  {7, 16, 63, 1.5F},   {5, 65, 127, 1.0F},
-                                  {31, 8, 255, 0.5F}, {257, 9, 65, 1.25F}, {3, 260, 1000, 1.0F}};
 
 struct Inputs {
   explicit Inputs(const Case& k) : of(k) {
@@ -102,7 +96,7 @@ void oracle_gradients(const Inputs& in, bool with_entropy, std::vector<double>& 
 }  // namespace
 
 TEST_CASE("head_logprob_forward and backward against double precision") {
-  for (const Case& k : kCases) {
+  for (const Case& k : kSmall) {
     const Inputs in(k);
     std::vector<double> logprob, entropy, lse, dx, dw, dx_alone, dw_alone;
     for (Index i = 0; i < k.n; ++i) {
@@ -120,15 +114,15 @@ TEST_CASE("head_logprob_forward and backward against double precision") {
       // Logits are of size up to ~10, rounded at 2^-24 of their largest partial sum; gradients sum
       // up to 257 tokens or 1000 tokens of the vocabulary.
       const Outputs out = run(in);
-      CHECK(max_error(out.logprob, logprob) < 4e-6);
-      CHECK(max_error(out.entropy, entropy) < 4e-6);
-      CHECK(max_error(out.lse, lse) < 4e-6);
-      CHECK(max_error(out.dx, dx) < 1e-5);
-      CHECK(max_error(out.dw, dw) < 1e-5);
+      CHECK(max_error(out.logprob, logprob) < kTolerance);
+      CHECK(max_error(out.entropy, entropy) < kTolerance);
+      CHECK(max_error(out.lse, lse) < kTolerance);
+      CHECK(max_error(out.dx, dx) < kGradientTolerance);
+      CHECK(max_error(out.dw, dw) < kGradientTolerance);
       const Outputs alone = run(in, {}, false);
       CHECK(same_bits(alone.logprob, out.logprob));
-      CHECK(max_error(alone.dx, dx_alone) < 1e-5);
-      CHECK(max_error(alone.dw, dw_alone) < 1e-5);
+      CHECK(max_error(alone.dx, dx_alone) < kGradientTolerance);
+      CHECK(max_error(alone.dw, dw_alone) < kGradientTolerance);
     });
   }
 }
@@ -148,7 +142,7 @@ TEST_CASE("the oracle's gradient is the objective's, by central differences") {
 
 TEST_CASE("the head's bits depend on neither instruction set nor threads") {
   Pool one(1), two(2), three(3);
-  for (const Case& k : kCases) {
+  for (const Case& k : kSmall) {
     const Inputs in(k);
     std::vector<Outputs> results;
     for_each_isa([&](Isa) {
@@ -283,7 +277,7 @@ TEST_CASE("a NaN logit shows wherever it stands") {
 
 TEST_CASE("head_kl_forward: exact, zero for equal models, the same bits everywhere") {
   Pool three(3);
-  for (const Case& k : kCases) {
+  for (const Case& k : kSmall) {
     const Index c_q = k.c + 3;
     const Inputs p(k), q({k.n, c_q, k.v, k.scale});
     std::vector<double> exact;

@@ -4,9 +4,12 @@
 
 #include <doctest/doctest.h>
 
+#include "cases/norm.hpp"
 #include "support.hpp"
 
 using namespace plumb;
+using cases::norm::kSmall;
+using cases::norm::kTolerance;
 using test::random_vector;
 
 namespace {
@@ -63,11 +66,8 @@ Result run(Cpu device, const Inputs& in, bool centred, float start = 0.0F) {
 }  // namespace
 
 TEST_CASE("norms agree with the oracle at odd sizes on every instruction set") {
-  const Index sizes[][2] = {{0, 8},   {1, 1},    {2, 2},   {3, 7},   {5, 31},   {4, 33},
-                            {2, 63},  {7, 64},   {3, 65},  {5, 127}, {255, 17}, {256, 3},
-                            {257, 9}, {513, 40}, {2, 255}, {1, 257}, {9, 1031}};
   test::for_each_isa([&](Isa) {
-    for (const auto& [n, c] : sizes)
+    for (const auto& [n, c] : kSmall)
       for (const bool centred : {false, true}) {
         const Inputs in(n, c);
         INFO("n = ", in.n, ", c = ", in.c, centred ? ", LayerNorm" : ", RMSNorm");
@@ -81,19 +81,18 @@ TEST_CASE("norms agree with the oracle at odd sizes on every instruction set") {
         double largest_rstd = 1;
         for (const float s : r.rstd) largest_rstd = std::max(largest_rstd, static_cast<double>(s));
         const double size = centred ? largest_rstd : std::sqrt(largest_rstd);
-        CHECK(test::max_error(r.y, y, size) < 2e-6);
-        CHECK(test::max_error(r.dx, g.dx, size * largest_rstd) < 4e-6);
+        CHECK(test::max_error(r.y, y, size) < kTolerance / 2);
+        CHECK(test::max_error(r.dx, g.dx, size * largest_rstd) < kTolerance);
         const double tokens = std::sqrt(static_cast<double>(std::max<Index>(n, 1)));
-        CHECK(test::max_error(r.dweight, g.dweight, size * tokens) < 4e-6);
-        if (centred) CHECK(test::max_error(r.dbias, g.dbias, tokens) < 2e-6);
+        CHECK(test::max_error(r.dweight, g.dweight, size * tokens) < kTolerance);
+        if (centred) CHECK(test::max_error(r.dbias, g.dbias, tokens) < kTolerance / 2);
       }
   });
 }
 
 TEST_CASE("norms give the same bits on every instruction set and for every number of threads") {
   Pool one(1), two(2), three(3);
-  const Index sizes[][2] = {{3, 1}, {5, 31}, {70, 257}, {300, 65}, {777, 130}};
-  for (const auto& [n, c] : sizes)
+  for (const auto& [n, c] : kSmall)
     for (const bool centred : {false, true}) {
       const Inputs in(n, c);
       const Result expected = run({&one}, in, centred, 0.25F);

@@ -110,6 +110,7 @@ TEST_CASE("gradients: addition, scaling and activations") {
   check_op([](const Inputs& i) { return Inputs{add(i[0], i[0])}; }, {a.clone()});
   check_op([](const Inputs& i) { return Inputs{scale(i[0], -0.7F)}; }, {a.clone()});
   check_op([](const Inputs& i) { return Inputs{gelu(i[0])}; }, {a.clone()});
+  check_op([](const Inputs& i) { return Inputs{gelu_erf(i[0])}; }, {a.clone()});
   check_op([](const Inputs& i) { return Inputs{tanh(i[0])}; }, {a.clone()});
   check_op([](const Inputs& i) { return Inputs{activate(i[0], Activation::Silu)}; }, {a.clone()});
   check_op([](const Inputs& i) { return Inputs{swiglu(i[0], i[1])}; }, {a.clone(), b.clone()});

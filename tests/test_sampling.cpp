@@ -1,4 +1,5 @@
 // The sampler against exact probabilities (chi-square), its filters against a full sort, and its bits.
+#include "cases/sampling.hpp"
 #include "support.hpp"
 
 #include <plumb/cpu/kernels.hpp>
@@ -16,6 +17,7 @@
 
 using namespace plumb;
 using namespace test;
+using namespace cases::sampling;
 
 namespace {
 
@@ -74,27 +76,16 @@ double deviate(const std::vector<double>& count, const std::vector<double>& p, d
   return (std::cbrt(chi2 / k) - (1 - 2 / (9 * k))) / std::sqrt(2 / (9 * k));
 }
 
-const std::vector<SamplingSettings> kSettings = {{},
-                                                 {.temperature = 0.7F},
-                                                 {.temperature = 1.6F},
-                                                 {.top_k = 1},
-                                                 {.top_k = 5},
-                                                 {.top_p = 0.5F},
-                                                 {.top_p = 0.9F},
-                                                 {.temperature = 1.3F, .top_k = 20, .top_p = 0.8F},
-                                                 {.temperature = 0.0F}};
-
 }  // namespace
 
 TEST_CASE("draws follow the probabilities, filtered or not (chi-square)") {
-  for (const Index v : {2, 7, 33, 300, 700})
-    for (const SamplingSettings& settings : kSettings) {
+  for (const Index v : kSmallSizes)
+    for (const Kind& kind : kSmallKinds) {
+      const SamplingSettings& settings = kind.settings;
       const auto row = random_vector(v, 11 + static_cast<std::uint64_t>(v), 2.0F);
       const auto p = reference::sampling_probabilities(row.data(), v, settings);
       CAPTURE(v);
-      CAPTURE(settings.temperature);
-      CAPTURE(settings.top_k);
-      CAPTURE(settings.top_p);
+      CAPTURE(kind.name);
       const auto count = counts(row, settings, 4000);
       CHECK(deviate(count, p, 4000) < 4.0);
       CHECK(deviate(count, p, 4000) > -4.0);
@@ -108,19 +99,20 @@ TEST_CASE("the chi-square notices a sampler at the wrong temperature") {
 }
 
 TEST_CASE("log-probs are those of the unfiltered distribution, in the bits of the head") {
-  for (const Index v : {1, 2, 31, 65, 257, 1000})
-    for (const SamplingSettings& settings : kSettings) {
-      const std::uint32_t n = 9;
-      const auto logits = random_vector(n * v, 3, 3.0F);
-      const float scale = settings.temperature == 0.0F ? 1.0F : 1.0F / settings.temperature;
-      for_each_isa([&](Isa) {
-        const Draws draws = sample(logits, v, settings, keys_of(n));
-        std::vector<float> logprob(n), lse(n);
-        kernels::logprob_rows({}, logprob.data(), nullptr, lse.data(), logits.data(),
-                              draws.token.data(), n, v, scale);
-        CHECK(same_bits(draws.logprob, logprob));
-      });
-    }
+  for (const Case& c : kSmall) {
+    const auto n = static_cast<std::size_t>(c.n);
+    const auto logits = random_vector(c.n * c.v, 3, 3.0F);
+    const float temperature = c.kind.settings.temperature;
+    const float scale = temperature == 0.0F ? 1.0F : 1.0F / temperature;
+    for_each_isa([&](Isa) {
+      const Draws draws =
+          sample(logits, c.v, c.kind.settings, keys_of(static_cast<std::uint32_t>(c.n)));
+      std::vector<float> logprob(n), lse(n);
+      kernels::logprob_rows({}, logprob.data(), nullptr, lse.data(), logits.data(),
+                            draws.token.data(), c.n, c.v, scale);
+      CHECK(same_bits(draws.logprob, logprob));
+    });
+  }
 }
 
 TEST_CASE(
@@ -130,7 +122,8 @@ TEST_CASE(
   const auto logits = random_vector(n * v, 5, 2.0F);
   const auto keys = keys_of(n);
   Pool one(1), three(3);
-  for (const SamplingSettings& settings : kSettings) {
+  for (const Kind& kind : kSmallKinds) {
+    const SamplingSettings& settings = kind.settings;
     const Draws all = sample(logits, v, settings, keys, Cpu{&one});
     for_each_isa([&](Isa) {
       const Draws again = sample(logits, v, settings, keys, Cpu{&three});
@@ -237,7 +230,8 @@ TEST_CASE("a row that is not finite gives NaN, for every setting") {
   std::vector<float> row(40, 1.0F);
   for (const float bad : {std::numeric_limits<float>::quiet_NaN(), HUGE_VALF}) {
     row[37] = bad;
-    for (const SamplingSettings& settings : kSettings) {
+    for (const Kind& kind : kSmallKinds) {
+      const SamplingSettings& settings = kind.settings;
       const Draws draws = sample(row, 40, settings, keys_of(1));
       CHECK(draws.token[0] == 0);
       CHECK(std::isnan(draws.logprob[0]));

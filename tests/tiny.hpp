@@ -5,7 +5,6 @@
 
 #include <plumb/plumb.hpp>
 
-#include <cstdlib>
 #include <functional>
 #include <string>
 #include <vector>

@@ -12,6 +12,8 @@
 #include <map>
 #include <thread>
 
+#include "../arrays.hpp"
+#include "cases/gemm.hpp"
 #include "kernels_ops.hpp"
 
 namespace {
@@ -20,6 +22,7 @@ using namespace compare;
 using end_to_end::median;
 using end_to_end::number;
 
+namespace gemm = cases::gemm;
 using Index = compare::Index;
 using Form = compare::Form;
 
@@ -109,83 +112,63 @@ std::vector<Engine> engines() {
 }
 
 struct GemmCase {
-  Form form;
-  Index m, n, k;
-  bool packed = false;  ///< the weight, once, outside the clock, by engines that can
+  gemm::Case of;
+  bool packed;  ///< the weight, once, outside the clock, by engines that can
 
   std::string name() const {
-    constexpr const char* kForms[] = {"NN", "NT", "TN"};
-    return str("gemm/", packed ? "packed" : kForms[static_cast<int>(form)], "/", m, "x", n, "x", k);
-  }
-  bool accumulate() const { return form == Form::TN; }  // as gradients of weights do
-  double flops() const {
-    return 2 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
+    const std::string name = gemm::name(of);  // NT/1x768x256
+    return "gemm/" + (packed ? "packed" + name.substr(2) : name);
   }
 };
 
-/// For tokens · (in → out): forward NT (and NN, as libraries that store weights the other way have it),
-/// and the gradient of the weights TN; then the head of GPT-2.
+/// The benchmarks' own sizes, but for gradients of a few tokens and a product of a second a call.
 std::vector<GemmCase> gemm_cases() {
-  constexpr Index layers[][2] = {{768, 256}, {1024, 256}, {256, 1024}, {3072, 768}, {768, 3072}};
-  std::vector<GemmCase> cases;
-  for (const Form form : {Form::NN, Form::NT, Form::TN})
-    for (const Index tokens : {1, 8, 64, 512, 2048})
-      for (const auto& [n, k] : layers)
-        if (form != Form::TN)
-          cases.push_back({form, tokens, n, k});
-        else if (tokens >= 64)
-          cases.push_back({form, n, k, tokens});
-  for (const Index tokens : {1, 8, 64})  // generation, where weights stay as they are
-    for (const auto& [n, k] : layers) cases.push_back({Form::NT, tokens, n, k, true});
-  for (const Index tokens : {1, 8, 64, 512}) cases.push_back({Form::NT, tokens, 50257, 768});
-  for (const Index tokens : {64, 512}) {
-    cases.push_back({Form::NN, tokens, 768, 50257});
-    cases.push_back({Form::TN, 50257, 768, tokens});
-  }
-  return cases;
+  std::vector<GemmCase> all;
+  for (const gemm::Case& c : gemm::kTimed)
+    if (!gemm::accumulates(c) || c.k >= 64) all.push_back({c, false});
+  for (const gemm::Case& c : gemm::kTimed)  // generation, where weights stay as they are
+    if (c.form == plumb::Form::NT && c.m <= 64) all.push_back({c, true});
+  for (const gemm::Case& c : gemm::kTimedHead)
+    if (gemm::work(c).flops < 1e11) all.push_back({c, false});
+  return all;
 }
 
-/// `copies` arrays of one size that follow one another.
-class Rotating {
- public:
-  Rotating(Index n, bool rotates, std::uint32_t seed)
-      : n_((n + 15) / 16 * 16),
-        copies_(rotates ? 1 + (Index{16} << 20) / n_ : 1),
-        data_(random_tensor({n_ * copies_}, seed)) {}
-  Index copies() const { return copies_; }
-  float* at(Index call) const { return data_.data() + call % copies_ * n_; }
-
- private:
-  Index n_, copies_;
-  Tensor<Cpu> data_;
-};
-
-/// The operands of a case. Activations stay; the weights, or their gradients, rotate over 64 MiB or more:
-/// when a layer's weights are needed, other layers have been through the caches.
+/// The operands of a case. Activations stay; the weights, or their gradients, rotate: when a layer's
+/// weights are needed, other layers have been through the caches.
 struct Operands {
-  explicit Operands(const GemmCase& of)
-      : form(of),
-        a(random_tensor({of.m * of.k}, 1)),
-        b(of.k * of.n, of.form != Form::TN, 2),
-        c(of.m * of.n, of.form == Form::TN, 3) {}
+  explicit Operands(const GemmCase& c)
+      : form(c),
+        rotates_c(gemm::accumulates(c.of)),
+        a(c.of.m * c.of.k, 1),
+        fixed(rotates_c ? c.of.k * c.of.n : c.of.m * c.of.n, 2),
+        weights(rotates_c ? c.of.m * c.of.n : c.of.k * c.of.n, 3) {}
 
   Product product(Index call) const {
-    return {c.at(call), a.data(), b.at(call), form.m, form.n, form.k, form.form, form.accumulate()};
+    float* turn = weights.at(call);
+    return {rotates_c ? turn : fixed.data(),
+            a.data(),
+            rotates_c ? fixed.data() : turn,
+            form.of.m,
+            form.of.n,
+            form.of.k,
+            static_cast<Form>(form.of.form),
+            rotates_c};
   }
 
   GemmCase form;
-  Tensor<Cpu> a;
-  Rotating b, c;
+  bool rotates_c;
+  bench::Floats a, fixed;
+  bench::Rotating weights;
 };
 
 /// One engine's calls of a case.
 class Runner {
  public:
   Runner(const Engine& engine, const Operands& operands) : engine_(engine), operands_(operands) {
-    const GemmCase& c = operands.form;
-    if (c.packed && engine.pack != nullptr)
-      for (Index i = 0; i < operands.b.copies(); ++i)
-        weights_.push_back(engine.pack(operands.b.at(i), c.m, c.n, c.k));
+    const gemm::Case& c = operands.form.of;
+    if (operands.form.packed && engine.pack != nullptr)
+      for (Index i = 0; i < operands.weights.copies(); ++i)
+        weights_.push_back(engine.pack(operands.weights.at(i), c.m, c.n, c.k));
   }
 
   void operator()(Index call) const { multiply(operands_.product(call), call); }
@@ -211,8 +194,7 @@ class Runner {
     if (weights_.empty())
       engine_.multiply(product);
     else
-      weights_[static_cast<std::size_t>(call % operands_.b.copies())]->multiply(product.c,
-                                                                                product.a);
+      weights_[static_cast<std::size_t>(call) % weights_.size()]->multiply(product.c, product.a);
   }
 
   const Engine& engine_;
@@ -225,7 +207,7 @@ class Runner {
 void require_equal(const std::vector<float>& x, const std::vector<float>& ours, const GemmCase& c,
                    const Engine& engine) {
   for (std::size_t i = 0; i < ours.size(); ++i)
-    if (!(std::abs(x[i] - ours[i]) < 1e-6F * static_cast<float>(c.k) + 1e-4F))
+    if (!(std::abs(x[i] - ours[i]) < 1e-6F * static_cast<float>(c.of.k) + 1e-4F))
       fail(str("[kernels] ", engine.name, " and Plumb differ in ", c.name()));
 }
 
@@ -239,7 +221,7 @@ std::vector<Result> time_gemm(const std::vector<Engine>& all, const GemmCase& c,
     runners.emplace_back(engine, operands);
     require_equal(runners.back().result(), runners[0].result(), c, engine);
     results.push_back({.name = c.name(), .unit = "s"});
-    results.back().work = {{"flops", c.flops()}};
+    results.back().work = {{"flops", gemm::work(c.of).flops}};
   }
   const Index calls =
       std::clamp(static_cast<Index>(0.02 / runners[0].time(1)), Index{2}, Index{20000});

@@ -27,18 +27,19 @@ def uniform(*shape):
 
 
 def gemm_cases():
+    """Those of kernels.cpp."""
     layers = ((768, 256), (1024, 256), (256, 1024), (3072, 768), (768, 3072))
     for form in ("NN", "NT", "TN"):
-        for tokens in (1, 8, 64, 512, 2048):
+        for tokens in (1, 2, 4, 8, 16, 64, 512, 2048):
             for n, k in layers:
                 if form != "TN":
                     yield form, tokens, n, k
                 elif tokens >= 64:
                     yield form, n, k, tokens
-    for tokens in (1, 8, 64):
+    for tokens in (1, 2, 4, 8, 16, 64):
         for n, k in layers:
             yield "packed", tokens, n, k  # weights as they lie: it packs none by hand
-    for tokens in (1, 8, 64, 512):
+    for tokens in (1, 2, 4, 8, 16, 64, 512):
         yield "NT", tokens, 50257, 768
     for tokens in (64, 512):
         yield "NN", tokens, 768, 50257

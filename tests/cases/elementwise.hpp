@@ -15,11 +15,14 @@ enum class Op {
   Accumulate,
   GeluForward,
   GeluBackward,
+  GeluErfForward,
+  GeluErfBackward,
   SwigluForward,
   SwigluBackward,
   Exp,
   Log,
-  Tanh
+  Tanh,
+  Erf
 };
 
 struct Case {
@@ -43,11 +46,14 @@ inline constexpr Entry kOps[] = {
     {Op::Accumulate, "accumulate", 2, 1, 1, 0, 0x1p-24},
     {Op::GeluForward, "gelu_forward", 1, 1, 0, 6 + kTanh, 4e-7},
     {Op::GeluBackward, "gelu_backward", 3, 1, 1, 12 + kTanh, 1e-6},
+    {Op::GeluErfForward, "gelu_erf_forward", 1, 1, 0, 3 + kErf, 4e-7},
+    {Op::GeluErfBackward, "gelu_erf_backward", 3, 1, 1, 7 + kErf + kExp, 1e-6},
     {Op::SwigluForward, "swiglu_forward", 2, 1, 0, 2 + kSigmoid, 4e-7},
     {Op::SwigluBackward, "swiglu_backward", 5, 2, 2, 6 + kSigmoid, 2e-6},
     {Op::Exp, "exp", 1, 1, 0, kExp, 4e-7},
     {Op::Log, "log", 1, 1, 0, kLog, 4e-7},
     {Op::Tanh, "tanh", 1, 1, 0, kTanh, 4e-7},
+    {Op::Erf, "erf", 1, 1, 0, kErf, 4e-7},
 };
 constexpr const Entry& entry(Op op) { return kOps[static_cast<std::size_t>(op)]; }
 

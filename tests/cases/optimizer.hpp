@@ -11,7 +11,8 @@ struct Case {
   Index n;
 };
 
-inline constexpr Case kSmall[] = {{0}, {1}, {7}, {31}, {65}, {257}, {4095}, {4097}, {20011}};
+inline constexpr Case kSmall[] = {{0},   {1},   {2},   {7},    {31},   {33},   {63},    {65},
+                                  {127}, {255}, {257}, {4095}, {4096}, {4097}, {20011}, {70001}};
 
 /// The yardstick's S and GPT-2, and one that fits the second cache.
 inline constexpr Case kTimed[] = {{3'300'000}, {3'300'001}, {124'439'808}, {16'384}};

@@ -12,8 +12,11 @@ struct Case {
   Index n, c, v;
 };
 
-inline constexpr Case kSmall[] = {{0, 4, 3},    {1, 1, 1},    {7, 2, 5},     {31, 33, 13},
-                                  {255, 17, 2}, {257, 64, 9}, {600, 130, 13}};
+/// Around the chunk of 256 rows; channels around the widths of registers and the 32 lanes. Each
+/// number of rows is meant for each of channels, and of rows in the table.
+inline constexpr Index kSmallRows[] = {0, 1, 2, 7, 31, 255, 256, 257, 300, 511, 600, 1030};
+inline constexpr Index kSmallChannels[] = {1, 2, 7, 17, 31, 33, 64, 65, 130, 257};
+inline constexpr Index kSmallTables[] = {1, 2, 13};
 
 inline constexpr Case kTimedEmbedding[] = {
     {4096, 768, 50257}, {4096, 256, 512}, {1024, 384, 4096}, {1023, 257, 50258}};
@@ -24,6 +27,8 @@ inline constexpr Case kTimedSums[] = {
 struct Rope {
   Index n, heads, head_size;
 };
+inline constexpr Index kSmallRopeRows[] = {0, 1, 5, 700}, kSmallHeads[] = {1, 3};
+inline constexpr Index kSmallHeadSizes[] = {2, 6, 8, 30, 32, 34, 64, 66};
 inline constexpr Rope kTimedRope[] = {{4096, 8, 32}, {4096, 12, 64}, {256, 8, 32}, {4095, 3, 34}};
 
 constexpr Work embedding_forward_work(const Case& c) {

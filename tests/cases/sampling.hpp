@@ -28,23 +28,34 @@ struct Case {
   Index n, v;
 };
 
-template <std::size_t Rows, std::size_t Sizes>
-constexpr auto crossed(const Index (&rows)[Rows], const Index (&sizes)[Sizes]) {
-  std::array<Case, std::size(kKinds) * Rows * Sizes> all{};
+template <std::size_t Kinds, std::size_t Rows, std::size_t Sizes>
+constexpr auto crossed(const Kind (&kinds)[Kinds], const Index (&rows)[Rows],
+                       const Index (&sizes)[Sizes]) {
+  std::array<Case, Kinds * Rows * Sizes> all{};
   std::size_t next = 0;
-  for (const Kind& kind : kKinds)
+  for (const Kind& kind : kinds)
     for (const Index v : sizes)
       for (const Index n : rows) all[next++] = {kind, n, v};
   return all;
 }
 
-inline constexpr Index kSmallRows[] = {1, 3};
-inline constexpr Index kSmallSizes[] = {1, 2, 33, 63, 255, 257, 1000};
-inline constexpr auto kSmall = crossed(kSmallRows, kSmallSizes);
+/// Filters alone and together; around the 32 lanes and the blocks of 256 tokens.
+inline constexpr Kind kSmallKinds[] = {{"plain", {}},
+                                       {"cold", {.temperature = 0.7F}},
+                                       {"hot", {.temperature = 1.6F}},
+                                       {"top_1", {.top_k = 1}},
+                                       {"top_5", {.top_k = 5}},
+                                       {"half", {.top_p = 0.5F}},
+                                       {"most", {.top_p = 0.9F}},
+                                       {"all", {.temperature = 1.3F, .top_k = 20, .top_p = 0.8F}},
+                                       {"greedy", {.temperature = 0.0F}}};
+inline constexpr Index kSmallRows[] = {1, 3, 9};
+inline constexpr Index kSmallSizes[] = {1, 2, 7, 31, 33, 63, 65, 255, 257, 300, 700, 1000};
+inline constexpr auto kSmall = crossed(kSmallKinds, kSmallRows, kSmallSizes);
 
 inline constexpr Index kTimedRows[] = {1, 16, 64};
 inline constexpr Index kTimedSizes[] = {512, 50257};
-inline constexpr auto kTimed = crossed(kTimedRows, kTimedSizes);
+inline constexpr auto kTimed = crossed(kKinds, kTimedRows, kTimedSizes);
 
 /// Every logit once; the normaliser of the log-probability takes an exp of each.
 constexpr Work work(const Case& c) {

@@ -20,7 +20,8 @@ struct Work {
 
 /// Multiplications, fused or not, and a division as one, that an element takes in
 /// math/elementary.inl.hpp, whose bits every kernel keeps.
-inline constexpr Index kExp = 13, kLog = 15, kTanh = 8 + kExp, kSigmoid = 1 + kExp;
+inline constexpr Index kExp = 13, kLog = 15, kTanh = 8 + kExp, kErf = 13 + kExp,
+                       kSigmoid = 1 + kExp;
 
 /// Bytes of n floats.
 constexpr double floats(Index n) { return 4.0 * static_cast<double>(n); }

@@ -25,6 +25,7 @@ struct ElementwiseTable {
                           const float* up, Index n);
   void (*exp)(float* y, const float* x, Index n);
   void (*log)(float* y, const float* x, Index n);
+  void (*erf)(float* y, const float* x, Index n);
 };
 
 inline constexpr Index kElementGrain = 16384;
@@ -95,7 +96,8 @@ inline void swiglu_backward(Cpu device, float* dgate, float* dup, const float* d
   });
 }
 
-/// y = e^x and y = log x, n elements, by the polynomials of math/elementary.inl.hpp; y may be x.
+/// y = e^x, y = log x and y = erf x, n elements, by the polynomials of math/elementary.inl.hpp; y may
+/// be x.
 inline void exp_forward(Cpu device, float* y, const float* x, Index n) {
   parallel_for(device, n, kElementGrain / 4, [&](Index i, Index end) {
     dispatch<ElementwiseTable>().exp(y + i, x + i, end - i);
@@ -104,6 +106,11 @@ inline void exp_forward(Cpu device, float* y, const float* x, Index n) {
 inline void log_forward(Cpu device, float* y, const float* x, Index n) {
   parallel_for(device, n, kElementGrain / 4, [&](Index i, Index end) {
     dispatch<ElementwiseTable>().log(y + i, x + i, end - i);
+  });
+}
+inline void erf_forward(Cpu device, float* y, const float* x, Index n) {
+  parallel_for(device, n, kElementGrain / 4, [&](Index i, Index end) {
+    dispatch<ElementwiseTable>().erf(y + i, x + i, end - i);
   });
 }
 

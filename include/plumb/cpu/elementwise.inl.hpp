@@ -33,6 +33,7 @@ inline void activation_forward(float* y, const float* x, Activation f, Index n) 
     case Activation::Silu: return map(y, n, [&](auto at) { return silu(at(x)); });
     case Activation::Tanh: return map(y, n, [&](auto at) { return tanh(at(x)); });
     case Activation::Relu: return map(y, n, [&](auto at) { return relu(at(x)); });
+    case Activation::GeluErf: return map(y, n, [&](auto at) { return gelu_erf(at(x)); });
   }
 }
 
@@ -51,6 +52,8 @@ inline void activation_backward(float* dx, const float* dy, const float* x, Acti
       return map(dx, n, [&](auto at) {
         return at(dx) + select(less(set(0.0F), at(x)), at(dy), set(0.0F));
       });
+    case Activation::GeluErf:
+      return map(dx, n, [&](auto at) { return fma(at(dy), gelu_erf_derivative(at(x)), at(dx)); });
   }
 }
 
@@ -84,6 +87,9 @@ inline void exp_rows(float* y, const float* x, Index n) {
 inline void log_rows(float* y, const float* x, Index n) {
   map(y, n, [&](auto at) { return log(at(x)); });
 }
+inline void erf_rows(float* y, const float* x, Index n) {
+  map(y, n, [&](auto at) { return erf(at(x)); });
+}
 
 inline const ElementwiseTable& elementwise_table() {
   static constexpr ElementwiseTable table{
@@ -98,6 +104,7 @@ inline const ElementwiseTable& elementwise_table() {
       .swiglu_backward = swiglu_backward,
       .exp = exp_rows,
       .log = log_rows,
+      .erf = erf_rows,
   };
   return table;
 }

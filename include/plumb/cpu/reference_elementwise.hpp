@@ -18,6 +18,7 @@ inline double activation(Activation f, double x) {
       return x / 2 * (1 + std::tanh(std::sqrt(2 / std::acos(-1.0)) * (x + 0.044715 * x * x * x)));
     case Activation::Silu: return x * sigmoid(x);
     case Activation::Tanh: return std::tanh(x);
+    case Activation::GeluErf: return x / 2 * std::erfc(-x / std::sqrt(2.0));
     case Activation::Relu: break;
   }
   return x > 0 ? x : 0;
@@ -32,6 +33,9 @@ inline double activation_derivative(Activation f, double x) {
     }
     case Activation::Silu: return sigmoid(x) * (1 + x * (1 - sigmoid(x)));
     case Activation::Tanh: return 1 - std::tanh(x) * std::tanh(x);
+    case Activation::GeluErf:
+      return std::erfc(-x / std::sqrt(2.0)) / 2 +
+             x * std::exp(-x * x / 2) / std::sqrt(2 * std::acos(-1.0));
     case Activation::Relu: break;
   }
   return x > 0 ? 1 : 0;

@@ -8,8 +8,8 @@
 
 namespace plumb::inline v0_1 {
 
-/// What a hidden layer does to each element.
-enum class Activation : int { Gelu = 0, Silu = 1, Tanh = 2, Relu = 3 };
+/// What a hidden layer does to each element. Gelu is the tanh form, GeluErf the exact one.
+enum class Activation : int { Gelu = 0, Silu = 1, Tanh = 2, Relu = 3, GeluErf = 4 };
 
 /// Which operand of a matrix product is stored transposed: A·B, A·Bᵀ, Aᵀ·B.
 enum class Form : int { NN, NT, TN };

@@ -109,6 +109,11 @@ template <class D>
 Tensor<D> gelu(const Tensor<D>& x) {
   return activate(x, Activation::Gelu);
 }
+/// GELU without the approximation, x · Φ(x).
+template <class D>
+Tensor<D> gelu_erf(const Tensor<D>& x) {
+  return activate(x, Activation::GeluErf);
+}
 template <class D>
 Tensor<D> tanh(const Tensor<D>& x) {
   return activate(x, Activation::Tanh);
