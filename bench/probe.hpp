@@ -11,6 +11,7 @@
 // first.
 #pragma once
 
+#include <plumb/core/bf16.hpp>
 #include <plumb/core/memory.hpp>
 #include <plumb/cpu/isa.hpp>
 #include <plumb/cpu/pool.hpp>

@@ -64,7 +64,7 @@ inline float fold_max(V x) {
   y = _mm_max_ps(y, _mm_movehl_ps(y, y));
   return _mm_cvtss_f32(_mm_max_ss(y, _mm_movehdup_ps(y)));
 }
-inline void load_two(const bf16* p, V& first, V& second) {
+inline void load_two(const plumb::bf16* p, V& first, V& second) {
   const __m256i both = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
   first = _mm256_castsi256_ps(_mm256_slli_epi32(both, 16));
   second =
@@ -79,7 +79,7 @@ inline __m256i upper_half(V x) {
   const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
   return _mm256_srli_epi32(_mm256_blendv_epi8(rounded, quiet, nan), 16);
 }
-inline void store_two(bf16* p, V first, V second) {
+inline void store_two(plumb::bf16* p, V first, V second) {
   const __m256i both =
       _mm256_or_si256(upper_half(first), _mm256_slli_epi32(upper_half(second), 16));
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), both);

@@ -63,7 +63,7 @@ inline float fold_max(V x) {
   y = _mm_max_ps(y, _mm_movehl_ps(y, y));
   return _mm_cvtss_f32(_mm_max_ss(y, _mm_movehdup_ps(y)));
 }
-inline void load_two(const bf16* p, V& first, V& second) {
+inline void load_two(const plumb::bf16* p, V& first, V& second) {
   const __m512i both = _mm512_loadu_si512(p);
   first = _mm512_castsi512_ps(_mm512_slli_epi32(both, 16));
   second =
@@ -78,7 +78,7 @@ inline __m512i upper_half(V x) {
   const __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
   return _mm512_srli_epi32(_mm512_mask_blend_epi32(nan, rounded, quiet), 16);
 }
-inline void store_two(bf16* p, V first, V second) {
+inline void store_two(plumb::bf16* p, V first, V second) {
   _mm512_storeu_si512(
       p, _mm512_or_si512(upper_half(first), _mm512_slli_epi32(upper_half(second), 16)));
 }

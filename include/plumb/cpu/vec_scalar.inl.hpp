@@ -36,11 +36,11 @@ inline V interleave_low(V a, V) { return a; }
 inline V interleave_high(V, V b) { return b; }
 inline float fold_sum(V x) { return x; }
 inline float fold_max(V x) { return x; }
-inline void load_two(const bf16* p, V& first, V& second) {
+inline void load_two(const plumb::bf16* p, V& first, V& second) {
   first = static_cast<float>(p[0]);
   second = static_cast<float>(p[1]);
 }
-inline void store_two(bf16* p, V first, V second) {
-  p[0] = bf16(first);
-  p[1] = bf16(second);
+inline void store_two(plumb::bf16* p, V first, V second) {
+  p[0] = plumb::bf16(first);
+  p[1] = plumb::bf16(second);
 }
