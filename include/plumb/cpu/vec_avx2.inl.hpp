@@ -2,8 +2,8 @@
 //
 // The contract, the same for every width: + - * / are the compiler's (never contracted); `fma` is
 // fused; `max(a, b)` and `min(a, b)` give b when either is NaN, as the x86 instructions do; `round` is
-// to nearest-even for |x| < 2^22; `power_of_two(n)` is 2^n for integral n in [-126, 127];
-// `exponent` and `mantissa` split a positive normal x = mantissa · 2^exponent, mantissa in [½, 1).
+// to nearest-even for |x| < 2^22; `scale(x, n)` is x · 2^n, rounded once, for integral n in [-252, 254]
+// and x in [½, 2]; `exponent` and `mantissa` split a positive normal x = mantissa · 2^exponent, mantissa in [½, 1).
 // load/store/keep with a count touch the first n lanes only (n may exceed the width, or be ≤ 0); lanes
 // not loaded or kept are zero. `even` and `odd` take every second lane of a followed by b; `interleave_low`
 // and `interleave_high` put them back: the halves of a0 b0 a1 b1 …. `store_two` rounds two vectors to bf16,
@@ -34,6 +34,10 @@ inline V select(Mask m, V a, V b) { return _mm256_blendv_ps(b, a, m); }
 inline V power_of_two(V n) {
   const __m256i biased = _mm256_add_epi32(_mm256_cvttps_epi32(n), _mm256_set1_epi32(127));
   return _mm256_castsi256_ps(_mm256_slli_epi32(biased, 23));
+}
+inline V scale(V x, V n) {  // in two steps: 2^n alone may leave the normal range
+  const V half = round(n * set(0.5F));
+  return (x * power_of_two(half)) * power_of_two(n - half);
 }
 inline V exponent(V x) {
   const __m256i biased = _mm256_srai_epi32(_mm256_castps_si256(x), 23);

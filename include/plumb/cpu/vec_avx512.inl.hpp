@@ -22,18 +22,9 @@ inline V abs(V x) { return _mm512_abs_ps(x); }
 inline V round(V x) { return (x + set(0x1.8p23F)) - set(0x1.8p23F); }
 inline Mask less(V a, V b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
 inline V select(Mask m, V a, V b) { return _mm512_mask_blend_ps(m, b, a); }
-inline V power_of_two(V n) {
-  const __m512i biased = _mm512_add_epi32(_mm512_cvttps_epi32(n), _mm512_set1_epi32(127));
-  return _mm512_castsi512_ps(_mm512_slli_epi32(biased, 23));
-}
-inline V exponent(V x) {
-  const __m512i biased = _mm512_srai_epi32(_mm512_castps_si512(x), 23);
-  return _mm512_cvtepi32_ps(_mm512_sub_epi32(biased, _mm512_set1_epi32(126)));
-}
-inline V mantissa(V x) {
-  const __m512i bits = _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x007fffff));
-  return _mm512_castsi512_ps(_mm512_or_si512(bits, _mm512_set1_epi32(0x3f000000)));
-}
+inline V scale(V x, V n) { return _mm512_scalef_ps(x, n); }
+inline V exponent(V x) { return _mm512_getexp_ps(x) + set(1.0F); }
+inline V mantissa(V x) { return _mm512_getmant_ps(x, _MM_MANT_NORM_p5_1, _MM_MANT_SIGN_src); }
 inline V even(V a, V b) {
   return _mm512_permutex2var_ps(
       a, _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30), b);

@@ -24,6 +24,10 @@ inline V select(Mask m, V a, V b) { return m ? a : b; }
 inline V power_of_two(V n) {
   return __builtin_bit_cast(float, (static_cast<std::int32_t>(n) + 127) << 23);
 }
+inline V scale(V x, V n) {
+  const V half = round(n * 0.5F);
+  return (x * power_of_two(half)) * power_of_two(n - half);
+}
 inline V exponent(V x) {
   return static_cast<float>((__builtin_bit_cast(std::int32_t, x) >> 23) - 126);
 }

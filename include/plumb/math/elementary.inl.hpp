@@ -1,12 +1,12 @@
 // exp, log, tanh and what the losses build from them: one polynomial each, with explicit fma, so that
 // every instruction set and device computes the same bits. Included inside the namespace of each
 // backend, after its vector type V and the functions fma, max, min, abs, round, select, less,
-// power_of_two, exponent and mantissa; with V = float it is the scalar version. Coefficients: Cephes
+// scale, exponent and mantissa; with V = float it is the scalar version. Coefficients: Cephes
 // (Moshier, netlib.org/cephes, expf logf tanhf); erf's are fitted here. Not here: anything correctly
 // rounded; the largest errors stated are those over all floats (tests/test_elementary.cpp).
 
 /// e^x, to 1.02 ulp. Overflows to infinity above 88.73, underflows gradually to zero below -87.34.
-inline V exp(V x) {
+[[gnu::always_inline]] inline V exp(V x) {
   x = min(set(89.0F), max(set(-104.0F), x));
   const V n = round(x * set(1.44269504088896341F));
   V r = fma(n, set(-0.693359375F), x);
@@ -17,9 +17,7 @@ inline V exp(V x) {
   p = fma(p, r, set(4.1665795894e-2F));
   p = fma(p, r, set(1.6666665459e-1F));
   p = fma(p, r, set(5.0000001201e-1F));
-  p = fma(p, r * r, r) + set(1.0F);
-  const V half = round(n * set(0.5F));  // in two steps: 2^n alone may leave the normal range
-  return (p * power_of_two(half)) * power_of_two(n - half);
+  return scale(fma(p, r * r, r) + set(1.0F), n);
 }
 
 /// Natural logarithm, to 0.83 ulp. log(0) is -infinity, of a negative number NaN.
