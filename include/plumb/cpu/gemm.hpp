@@ -191,9 +191,11 @@ struct Gemm {
     }
   }
 
-  /// Tasks are blocks of rows × groups of panels; rows are split evenly.
+  /// Tasks are blocks of rows × groups of panels. Rows are split evenly into tiles, tiles into blocks.
   void multiply_piece(Cpu device, const Piece& piece, Index threads, PackedB from) const {
     const Index blocks = (m + kGemmRows - 1) / kGemmRows;
+    const Index tiles = (m + table.tile_rows - 1) / table.tile_rows;
+    const auto first_row = [&](Index i) { return i * tiles / blocks * m / tiles; };
     const Index panels = piece.panel_end - piece.panel;
     const Index groups = std::clamp<Index>(threads == 1 ? 1 : 8 * threads / blocks, 1, panels);
     const Index lanes = std::min(threads, blocks * groups);
@@ -202,7 +204,7 @@ struct Gemm {
     const Scratch<float> rooms(lanes * b_room), a_copies(lanes * a_room);
     run_lanes(device, blocks * groups, lanes, [&](Index task, Index lane) {
       const Index i = task / groups, group = task % groups;
-      block(i * m / blocks, (i + 1) * m / blocks, piece, piece.panel + group * panels / groups,
+      block(first_row(i), first_row(i + 1), piece, piece.panel + group * panels / groups,
             piece.panel + (group + 1) * panels / groups, from, &rooms[lane * b_room],
             &a_copies[lane * a_room]);
     });

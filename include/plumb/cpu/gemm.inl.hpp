@@ -48,15 +48,20 @@ inline void gemm_tile(const GemmPanels<T>& t, Index row, Index panel) {
   V acc[R][kVectors];
   PLUMB_UNROLL for (Index r = 0; r < R; ++r) PLUMB_UNROLL for (Index v = 0; v < kVectors; ++v)
       acc[r][v] = set(0.0F);
-  const Index a_row = t.a_row, a_k = t.a_k, b_k = t.b_k, b_panel = t.b_panel;
+  const Index b_k = t.b_k, b_panel = t.b_panel;
   const T* b = t.b + panel * b_panel;
-  const float* a = t.a + row * a_row;
+  // Rows of A far apart: three to a pointer, by the addresses p, p + a_row and p + 2·a_row. Twelve
+  // pointers, or twelve offsets, are more than there are registers.
+  constexpr Index kTogether = kRowsOfA ? 3 : R, kPointers = (R + kTogether - 1) / kTogether;
+  const Index a_row = kRowsOfA ? t.a_row : 1, a_k = kRowsOfA ? 1 : t.a_k;
+  const float* a[kPointers];
+  PLUMB_UNROLL for (Index i = 0; i < kPointers; ++i) a[i] = t.a + (row + kTogether * i) * a_row;
   const bool first = row == 0;
   const T* ahead = t.ahead + (first ? panel * t.ahead_panel : 0);
   const Index ahead_k = first ? t.ahead_k : 0, ahead_8k = first ? t.ahead_8k : 0;
-  for (Index k = 0; k < t.k; ++k, a += a_k, b += b_k) {
+  for (Index k = 0; k < t.k; ++k, b += b_k) {
+    const T* next = ahead + k / 8 * ahead_8k + k % 8 * ahead_k;
     if constexpr (R > 2) {
-      const T* next = ahead + k / 8 * ahead_8k + k % 8 * ahead_k;
       __builtin_prefetch(next, 0, 2);
       if constexpr (sizeof(T) == sizeof(float)) __builtin_prefetch(next + kCacheLine, 0, 2);
     } else if constexpr (sizeof(T) < sizeof(float)) {
@@ -66,9 +71,10 @@ inline void gemm_tile(const GemmPanels<T>& t, Index row, Index panel) {
     V bv[kVectors];
     PLUMB_UNROLL for (Index p = 0; p < P; ++p) gemm_row(bv + p * kTileVectors, b + p * b_panel);
     PLUMB_UNROLL for (Index r = 0; r < R; ++r) {
-      const V ar = set(a[kRowsOfA ? r * a_row : r]);
+      const V ar = set(a[r / kTogether][r % kTogether * a_row]);
       PLUMB_UNROLL for (Index v = 0; v < kVectors; ++v) acc[r][v] = fma(ar, bv[v], acc[r][v]);
     }
+    PLUMB_UNROLL for (Index i = 0; i < kPointers; ++i) a[i] += a_k;
   }
   const bool whole = t.columns >= (panel + P) * kTileColumns;
   PLUMB_UNROLL for (Index r = 0; r < R; ++r) PLUMB_UNROLL for (Index v = 0; v < kVectors; ++v) {
