@@ -197,7 +197,10 @@ struct Gemm {
     const Index tiles = (m + table.tile_rows - 1) / table.tile_rows;
     const auto first_row = [&](Index i) { return i * tiles / blocks * m / tiles; };
     const Index panels = piece.panel_end - piece.panel;
-    const Index groups = std::clamp<Index>(threads == 1 ? 1 : 8 * threads / blocks, 1, panels);
+    // Four tasks a thread or more, and as many for each.
+    Index groups = threads == 1 ? 1 : (4 * threads + blocks - 1) / blocks;
+    while (blocks * groups % threads != 0) ++groups;
+    groups = std::min(groups, panels);
     const Index lanes = std::min(threads, blocks * groups);
     const Index b_room = from.data != nullptr ? 0 : kChunk * width();
     const Index a_room = copies_a() ? kChunk * kGemmRows : 0;
@@ -216,7 +219,8 @@ struct Gemm {
       return multiply_piece(device, {0, panels(), 0, k}, threads, {packed, k * width()});
     if (m <= kGemmRows) return multiply_piece(device, {0, panels(), 0, k}, threads, {nullptr, 0});
     // Many blocks of rows read B: it is packed in pieces that stay in the cache.
-    const Index deep = std::min(k, 16 * kChunk);
+    // With A copied a chunk at a time, more panels share a copy.
+    const Index deep = std::min(k, (copies_a() ? 4 : 16) * kChunk);
     const Index wide = std::clamp<Index>(kGemmPacked / (deep * width() + 1), 1, panels());
     const Scratch<T> copy(wide * width() * deep);
     for (Index k0 = 0; k0 == 0 || k0 < k; k0 += deep)
