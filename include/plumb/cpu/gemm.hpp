@@ -55,8 +55,10 @@ struct GemmTable {
   void (*panels_bf16)(const GemmPanels<bf16>& panels);
 };
 
-inline constexpr Index kCacheLine = 16;         // floats
-inline constexpr Index kGemmRows = 96;          // of A per block: 96 KiB a chunk, in the L2 cache
+inline constexpr Index kCacheLine = 16;   // floats
+inline constexpr Index kGemmRows = 96;    // of A per block: 96 KiB a chunk, in the L2 cache
+inline constexpr Index kGemmAlone = 256;  // rows up to which each panel is packed where it is used
+inline constexpr Index kGemmGroup = 8;    // panels that meet all of k while C's part is in L2
 inline constexpr Index kGemmPacked = 1 << 20;   // floats of B packed at once: 4 MiB, in L3
 inline constexpr Index kGemmParallel = 100000;  // FMAs below which threads cost more than they give
 
@@ -186,20 +188,22 @@ struct Gemm {
       }
       for (; j < panel_end; ++j) {
         pack(room, j, k0, k0 + kc);
-        multiply(row, row_end, j, j + 1, k0, kc, a_from, a_k, room, width(), 0, source(j + 1, k0));
+        multiply(row, row_end, j, j + 1, k0, kc, a_from, a_k, room, width(), 0,
+                 j + 1 < panel_end ? source(j + 1, k0) : source(panel, k0 + kc));
       }
     }
   }
 
   /// Tasks are blocks of rows × groups of panels. Rows are split evenly into tiles, tiles into blocks.
   void multiply_piece(Cpu device, const Piece& piece, Index threads, PackedB from) const {
-    const Index blocks = (m + kGemmRows - 1) / kGemmRows;
+    const Index blocks = from.data == nullptr ? 1 : (m + kGemmRows - 1) / kGemmRows;
     const Index tiles = (m + table.tile_rows - 1) / table.tile_rows;
     const auto first_row = [&](Index i) { return i * tiles / blocks * m / tiles; };
     const Index panels = piece.panel_end - piece.panel;
     // Four tasks a thread or more, and as many for each.
     Index groups = threads == 1 ? 1 : (4 * threads + blocks - 1) / blocks;
     while (blocks * groups % threads != 0) ++groups;
+    if (from.data == nullptr) groups = std::max(groups, panels / kGemmGroup);
     groups = std::min(groups, panels);
     const Index lanes = std::min(threads, blocks * groups);
     const Index b_room = from.data != nullptr ? 0 : kChunk * width();
@@ -217,7 +221,8 @@ struct Gemm {
     const Index threads = m * n * k < kGemmParallel ? 1 : pool_of(device).threads();
     if (packed != nullptr)
       return multiply_piece(device, {0, panels(), 0, k}, threads, {packed, k * width()});
-    if (m <= kGemmRows) return multiply_piece(device, {0, panels(), 0, k}, threads, {nullptr, 0});
+    if (m <= (form == Form::TN ? kGemmRows : kGemmAlone))
+      return multiply_piece(device, {0, panels(), 0, k}, threads, {nullptr, 0});
     // Many blocks of rows read B: it is packed in pieces that stay in the cache.
     // With A copied a chunk at a time, more panels share a copy.
     const Index deep = std::min(k, (copies_a() ? 4 : 16) * kChunk);
