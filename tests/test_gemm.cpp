@@ -179,6 +179,32 @@ TEST_CASE("gemm: with B packed before, the bits of the form NT; as bf16, those o
   }
 }
 
+TEST_CASE(
+    "gemm: an activation has the bits of one taken afterwards, beside the product or in place") {
+  for (const Size size : kSmall)
+    for (const Form form : kForms) {
+      const Problem p{size, form};
+      CAPTURE(size.m);
+      CAPTURE(size.n);
+      CAPTURE(size.k);
+      for (const Activation f : {Activation::Gelu, Activation::Silu})
+        for_each_isa([&](Isa) {
+          const auto product = p.in_order(false, true);
+          std::vector<float> expected(product.size()), c = p.c, activated = p.c;
+          kernels::activation_forward(Cpu{}, expected.data(), product.data(), f, size.m * size.n);
+          Epilogue epilogue{p.bias.data(), p.residual.data(), activated.data(), f};
+          kernels::matmul(Cpu{}, c.data(), p.a.data(), p.b.data(), size.m, size.n, size.k, form,
+                          false, epilogue);
+          CHECK(same_bits(c, product));
+          CHECK(same_bits(activated, expected));
+          epilogue.activated = c.data();
+          kernels::matmul(Cpu{}, c.data(), p.a.data(), p.b.data(), size.m, size.n, size.k, form,
+                          false, epilogue);
+          CHECK(same_bits(c, expected));
+        });
+    }
+}
+
 TEST_CASE("gemm: rounding to bf16 is to nearest even, and keeps infinities and NaN") {
   Problem p{{1, 9, 1}, Form::NT};
   p.a = {1.0F};

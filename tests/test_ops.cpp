@@ -46,8 +46,8 @@ void check_op(const Op& op, const Inputs& inputs, float step = 2e-2F, double tol
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     CAPTURE(i);
     const auto gradient = grad_of(inputs[i]);
-    CHECK(gradient_error(inputs[i], gradient, [&] { return probe(op(inputs)); }, step, 150) <
-          tolerance);
+    CHECK(gradient_error(
+              inputs[i], gradient, [&] { return probe(op(inputs)); }, step, 150) < tolerance);
   }
   Inputs once;
   for (const auto& x : inputs) once.push_back(x.grad_tensor());
@@ -95,7 +95,38 @@ TEST_CASE("gradients: linear, with bias and residual and without") {
     check_op([](const Inputs& i) { return Inputs{linear(i[0], i[1])}; }, {x.clone(), w.clone()});
     check_op([](const Inputs& i) { return Inputs{linear(i[0], i[1], i[2], i[3])}; },
              {x, w, bias, residual});
+    check_op(
+        [](const Inputs& i) {
+          return Inputs{activated_linear(i[0], i[1], i[2], Activation::Gelu)};
+        },
+        {x.clone(), w.clone(), bias.clone()});
   }
+}
+
+TEST_CASE("an activated linear layer has the bits of the two ops, forward and backward") {
+  const auto bits = [](bool fused) {
+    const auto x = random_tensor({33, 13}, 1), w = random_tensor({9, 13}, 2, 0.3F);
+    const auto bias = random_tensor({9}, 3);
+    for (const auto& t : {x, w, bias}) Tensor<Cpu>(t).set_requires_grad(true);
+    Tape tape;
+    const auto y =
+        fused ? activated_linear(x, w, bias, Activation::Gelu) : gelu(linear(x, w, bias));
+    tape.backward(weighted_sum(y.reshape({y.size()}), random_tensor({y.size()}, 5)));
+    std::vector<float> all = y.to_vector();
+    for (const auto& t : {x, w, bias}) {
+      const auto gradient = grad_of(t);
+      all.insert(all.end(), gradient.begin(), gradient.end());
+    }
+    return all;
+  };
+  CHECK(same_bits(bits(true), bits(false)));
+  // Without a tape, and with the weight packed.
+  const auto x = random_tensor({5, 13}, 1), w = random_tensor({9, 13}, 2),
+             bias = random_tensor({9}, 3);
+  const auto expected = gelu(linear(x, w, bias)).to_vector();
+  CHECK(same_bits(activated_linear(x, w, bias, Activation::Gelu).to_vector(), expected));
+  CHECK(same_bits(activated_linear(x, PackedWeight<Cpu>(w), bias, Activation::Gelu).to_vector(),
+                  expected));
 }
 
 TEST_CASE("gradients: embedding, with repeated and unused rows") {
@@ -286,10 +317,9 @@ TEST_CASE("backward refuses what it cannot do") {
   const auto x = random_tensor({2, 2}, 1);
   Tape tape;
   CHECK(contains(message_of<ShapeError>([&] { tape.backward(x); }), "(2, 2)"));
-  CHECK(contains(message_of<ShapeError>([&] {
-          tape.backward(weighted_sum(x, random_tensor({4}, 2)));
-        }),
-        "depends on no tensor with a gradient"));
+  CHECK(contains(
+      message_of<ShapeError>([&] { tape.backward(weighted_sum(x, random_tensor({4}, 2))); }),
+      "depends on no tensor with a gradient"));
 }
 
 TEST_CASE("views share a gradient with what they view") {
@@ -319,7 +349,9 @@ TEST_CASE("a wrong shape is named with its op and both shapes") {
   const auto error = [](auto f) { return message_of<ShapeError>(f); };
   names(error([&] { linear(a, b); }), {"[linear]", "(8, 7)", "(3, 5)", "HINT"});
   names(error([&] { linear(a, random_tensor({3, 7}, 1), v); }), {"[linear]", "bias", "(4)", "3"});
-  names(error([&] { linear(a, random_tensor({3, 7}, 1), {}, b); }),
+  names(error([&] {
+          linear(a, random_tensor({3, 7}, 1), {}, b);
+        }),
         {"[linear]", "residual", "(3, 5)", "(8, 3)"});
   names(error([&] { add(a, b); }), {"[add]", "(8, 7)", "(3, 5)"});
   names(error([&] { swiglu(a, b); }), {"[swiglu]", "(8, 7)", "(3, 5)"});
@@ -327,7 +359,9 @@ TEST_CASE("a wrong shape is named with its op and both shapes") {
   names(error([&] { rope(a, b, b, i); }), {"[rope]", "(8, 7)", "3 rows", "10"});
   names(error([&] { rms_norm(a, v, 1e-5F); }), {"[rms_norm]", "(8, 7)", "(4)"});
   names(error([&] { layer_norm(a, v, v, 1e-5F); }), {"[layer_norm]", "(8, 7)", "(4)"});
-  names(error([&] { attention(a, b, b, ids({0, 8}), {1, 1, 7, 1.0F}); }),
+  names(error([&] {
+          attention(a, b, b, ids({0, 8}), {1, 1, 7, 1.0F});
+        }),
         {"[attention]", "(8, 7)", "(3, 5)"});
   names(error([&] { head_logprob(a, b, i); }), {"[head_logprob]", "(8, 7)", "(3, 5)", "(3)"});
   names(error([&] { cross_entropy(a, b, i); }), {"(8, 7)", "(3, 5)"});
@@ -337,9 +371,12 @@ TEST_CASE("a wrong shape is named with its op and both shapes") {
   RankingStats ranking;
   names(error([&] { ppo_policy_loss(v, v, v, a, {}, &policy); }), {"[ppo_policy_loss]", "4", "56"});
   names(error([&] { ppo_value_loss(v, a, v, v, 0.2F, &value); }), {"[ppo_value_loss]", "4", "56"});
-  names(error([&] { ranking_loss(v, i, ids({0, 4}), v, {}, &ranking); }),
+  names(error([&] {
+          ranking_loss(v, i, ids({0, 4}), v, {}, &ranking);
+        }),
         {"[ranking_loss]", "(4)", "(3)"});
-  names(error([&] { head_logprob(a, a, ids(Tokens(8)), 0.0F); }), {"[head_logprob]", "temperature"});
+  names(error([&] { head_logprob(a, a, ids(Tokens(8)), 0.0F); }),
+        {"[head_logprob]", "temperature"});
 }
 
 TEST_CASE("CheckFinite names the op that made the first value that is not finite") {

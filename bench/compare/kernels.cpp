@@ -181,9 +181,12 @@ class Runner {
     return {product.c, product.c + product.m * product.n};
   }
 
-  /// Seconds per call.
+  /// Seconds per call. First it works unseen for a while: threads that were just woken may share a core
+  /// until the system has spread them.
   double time(Index calls) {
-    (*this)(next_++);  // wakes its threads
+    const auto woken = Clock::now();
+    do (*this)(next_++);
+    while (seconds_since(woken) < 0.01);
     const auto start = Clock::now();
     for (Index i = 0; i < calls; ++i) (*this)(next_++);
     return seconds_since(start) / static_cast<double>(calls);
@@ -224,7 +227,7 @@ std::vector<Result> time_gemm(const std::vector<Engine>& all, const GemmCase& c,
     results.back().work = {{"flops", gemm::work(c.of).flops}};
   }
   const Index calls =
-      std::clamp(static_cast<Index>(0.02 / runners[0].time(1)), Index{2}, Index{20000});
+      std::clamp(static_cast<Index>(0.05 / runners[0].time(1)), Index{2}, Index{20000});
   for (int round = 0; round < rounds; ++round)
     for (std::size_t e = 0; e < all.size(); ++e) {
       // Idle workers of the last engine spin for a while, on a core that this one needs.

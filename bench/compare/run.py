@@ -4,11 +4,12 @@
 Sets the peers up and builds (setup.sh, preset `bench`), then runs ours, PyTorch, ours, PyTorch, …; the other
 libraries' matrix products run in turn with ours inside one process. Everything goes to build/compare.json,
 the table, in Markdown, to standard output. A ratio is printed only where both did the same work: shapes,
-tokens, updates and weights must agree. Above 1: Plumb is faster, or smaller.
+tokens, updates and weights must agree. Above 1: Plumb is faster, or smaller. A run of everything also
+writes its table to docs/performance.md, and the rows of whole steps to README.md.
 
-    run.py              everything: an hour or more
-    run.py --quick      kernels and size S
-    run.py --from FILE  the table of an earlier run
+    run.py               everything: an hour or more
+    run.py --quick       kernels and size S
+    run.py --from FILE…  the table of earlier runs; with --write, to the documents, too
 """
 
 import argparse
@@ -316,17 +317,30 @@ class Table:
         mean = statistics.geometric_mean
         return f"{mean(rates):.0f} GFLOP/s", show_ratio(mean(ratios), mean(lows), mean(highs), disturbed)
 
-    def text(self):
+    def text(self, whole_steps_only=False):
         whole = ("train/", "generate/", "ppo/", "reward/")
         steps = [n for n in self.names if n.startswith(whole)]
         alone = [n for n in steps if n.startswith("train/")]
         ops = [n for n in self.names if not n.startswith(whole + ("gemm/",))]
         rows = [self.head(), *self.simple_rows(steps)]
         rows += self.simple_rows(steps, "llama", "llama.cpp")
-        rows += self.simple_rows(alone, "torch-as-installed", "PyTorch as installed")
-        rows += self.simple_rows(alone, "torch-compile", "torch.compile")
-        rows += [*self.memory_rows(alone), *self.gemm_rows(), *self.simple_rows(ops)]
+        rows += self.memory_rows(alone)
+        if not whole_steps_only:
+            rows += self.simple_rows(alone, "torch-as-installed", "PyTorch as installed")
+            rows += self.simple_rows(alone, "torch-compile", "torch.compile")
+            rows += [*self.gemm_rows(), *self.simple_rows(ops)]
         return "\n".join(rows) + "\n\n" + self.notes()
+
+    def write(self):
+        """To the documents, between the marks that they have for it."""
+        for path, short in ((ROOT / "README.md", True), (ROOT / "docs" / "performance.md", False)):
+            begin, end = "<!-- table: written by ./plumb bench --compare -->\n", "<!-- end of table -->"
+            document = path.read_text()
+            if begin not in document or end not in document:
+                raise SystemExit(f"compare: {path} has no {begin.strip()} … {end}")
+            before, rest = document.split(begin)
+            path.write_text(before + begin + self.text(short) + "\n" + end + rest.split(end)[1])
+            say(f"written: {path}")
 
     def notes(self):
         computer, engines = self.data["machine"], self.data["engines"]
@@ -368,7 +382,7 @@ def label(name):
     if parts[0] == "train":
         return f"training step, {parts[1]}"
     if parts[0] == "generate":
-        return f"generation, {parts[1]}, batch {parts[2][1:]}"
+        return f"generation, {parts[1]}, batch {parts[2][1:]}" + "".join(f", {p}" for p in parts[3:])
     if parts[0] == "ppo":
         value = {"separate": "value model", "shared": "shared value head"}[parts[2]]
         lengths = {"full": "full length", "geometric": "geometric lengths"}[parts[3]]
@@ -413,7 +427,8 @@ def arguments():
     add("--venv", type=pathlib.Path, default=build / "compare-venv")
     add("--binaries", type=pathlib.Path, help="where end_to_end and compare_kernels are: do not build")
     add("--out", type=pathlib.Path, default=build / "compare.json")
-    add("--from", dest="source", type=pathlib.Path, help="print the table of this file")
+    add("--from", dest="sources", type=pathlib.Path, nargs="+", help="the table of these files")
+    add("--write", action="store_true", help="the table to the documents, as a run of everything does")
     # ./plumb bench --compare hands its arguments to Google Benchmark, too.
     options, unknown = parser.parse_known_args()
     for word in unknown:
@@ -423,11 +438,22 @@ def arguments():
     return options
 
 
+def finish(table, write):
+    print(table.text())
+    if write:
+        table.write()
+
+
 def main():
     options = arguments()
-    if options.source:
-        with open(options.source) as file:
-            print(Table(json.load(file)).text())
+    if options.sources:
+        runs = [json.loads(path.read_text()) for path in options.sources]
+        for run in runs[1:]:
+            if run["machine"] != runs[0]["machine"]:
+                raise SystemExit("compare: these files are of different machines")
+            runs[0]["engines"].update(run["engines"])
+            runs[0]["measurements"] += run["measurements"]
+        finish(Table(runs[0]), options.write)
         return
     build = ROOT / "build"
     build.mkdir(exist_ok=True)
@@ -443,7 +469,8 @@ def main():
                 known = {"ppo": "SM", "reward": "S"}.get(work, "SML")
                 if work in what and size in known:
                     session.end_to_end(work, size, threads)
-    print(Table(session.data).text())
+    everything = {"kernels", "train", "generate", "ppo", "reward"} <= set(what) and len(sizes) == 3
+    finish(Table(session.data), options.write or everything)
     say(f"all measurements: {options.out}")
 
 

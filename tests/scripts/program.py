@@ -49,6 +49,21 @@ def fails(name, *arguments, says):
         check(text in err + out, f"{name}: says {text!r}" + ("" if text in err + out else f": {err}{out}"))
 
 
+def first_token_ms():
+    """From the start of `plumb chat` to its first token: the median of nine."""
+    prompt, seconds = "Once upon a time", []
+    for _ in range(9):
+        start = time.monotonic()
+        with subprocess.Popen([PLUMB, "chat", "--prompt", prompt, "--max-new-tokens", "4"],
+                              stdout=subprocess.PIPE, cwd=WORK) as process:
+            shown = b""
+            while len(shown) <= len(prompt) and (more := os.read(process.stdout.fileno(), 4096)):
+                shown += more
+            seconds.append(time.monotonic() - start)
+            process.stdout.read()
+    return 1e3 * sorted(seconds)[len(seconds) // 2]
+
+
 def commands():
     info = succeeds("info", "info", expect=["parameters", "fingerprint", "isa"])
     check(info.get("parameters") == 260032, "info: counts 260032 weights")
@@ -83,6 +98,8 @@ def commands():
     check(code == 0 and out.startswith("Once upon a time, there was"), "chat: continues a text")
     code, out, err = run("chat", "--prompt", "Once upon a time", "--bf16", "--temperature", "0", "--max-new-tokens", "8")
     check(code == 0 and out.startswith("Once upon a time, there was"), "chat --bf16: continues a text")
+    first = first_token_ms()
+    check(first < 200, f"chat: the first token {first:.0f} ms after the start, limit 200 (loaded machines)")
     succeeds("align", "align", "--run", "align", "--rounds", "2", "--sft", "sft.jsonl", *SMALL,
              expect=["win_rate", "reward_accuracy", "kl", "perplexity_after", "ratio_first_minibatch"])
     page = open(os.path.join(WORK, "align/report.html")).read()

@@ -1,5 +1,5 @@
 // Matrix product C (M, N) = A·B, with either operand stored transposed, added to C or stored, and a
-// bias and a residual added on the way out. Blocked and packed as in Goto and van de Geijn 2008,
+// bias, a residual and an activation on the way out. Blocked and packed as in Goto and van de Geijn 2008,
 // "Anatomy of high-performance matrix multiplication". Bodies: gemm.inl.hpp. Not here: batched or
 // strided products, a k split over threads.
 // Order of reduction: k in chunks of 256 from 0; within a chunk one chain acc = fma(a, b, acc) from
@@ -43,6 +43,8 @@ struct GemmPanels {
   bool add;               ///< to c; otherwise store
   const float* bias;      ///< of the columns, or null
   const float* residual;  ///< shaped and placed like c, or null
+  float* activated;       ///< likewise: activation of what c then holds
+  Activation activation;
 };
 
 struct GemmTable {
@@ -149,7 +151,9 @@ struct Gemm {
         .k = kc,
         .add = accumulate || k0 > 0,
         .bias = last && epilogue.bias != nullptr ? epilogue.bias + column : nullptr,
-        .residual = last && epilogue.residual != nullptr ? epilogue.residual + at : nullptr};
+        .residual = last && epilogue.residual != nullptr ? epilogue.residual + at : nullptr,
+        .activated = last && epilogue.activated != nullptr ? epilogue.activated + at : nullptr,
+        .activation = epilogue.activation};
     if constexpr (std::is_same_v<B, bf16>)
       table.panels_bf16(work);
     else
@@ -162,7 +166,7 @@ struct Gemm {
   void block(Index row, Index row_end, const Piece& piece, Index panel, Index panel_end,
              PackedB from, float* room, float* a_copy) const {
     const Index rows = row_end - row;
-    // k = 0 is one empty chunk: C = 0 + bias + residual.
+    // k = 0 is one empty chunk: C = 0 and the epilogue.
     for (Index k0 = piece.k0; k0 == 0 || k0 < piece.k_end; k0 += kChunk) {
       const Index kc = std::min(kChunk, piece.k_end - k0);
       const float* a_from = form == Form::TN ? a + k0 * m + row : a + row * k + k0;
@@ -237,7 +241,7 @@ struct Gemm {
   }
 };
 
-/// C (M, N) = A·B (+= if accumulate), then + bias (N), then + residual (M, N).
+/// C (M, N) = A·B (+= if accumulate), then + bias (N), then + residual (M, N); activated = f(C).
 /// NN: A (M, K), B (K, N); NT: A (M, K), B (N, K); TN: A (K, M), B (K, N). Row-major, contiguous; C
 /// overlaps no other operand. K = 0 is a sum of nothing.
 inline void matmul(Cpu device, float* c, const float* a, const float* b, Index m, Index n, Index k,

@@ -87,6 +87,17 @@ inline void gemm_tile(const GemmPanels<T>& t, Index row, Index panel) {
   }
 }
 
+/// The activation of rows [row, end) of P panels, while they are in the first cache.
+template <Index P, class T>
+inline void gemm_activate(const GemmPanels<T>& t, Index row, Index end, Index panel) {
+  if (t.activated == nullptr) return;
+  const Index column = panel * kTileColumns, left = t.columns - column;
+  const Index width = left < P * kTileColumns ? left : P * kTileColumns;
+  for (; row < end; ++row)
+    activation_forward(t.activated + row * t.ldc + column, t.c + row * t.ldc + column, t.activation,
+                       width);
+}
+
 /// `rows` of at most R rows of one panel.
 template <Index R, bool kRowsOfA, class T>
 inline void gemm_tile_of(Index rows, const GemmPanels<T>& t, Index row, Index panel) {
@@ -100,9 +111,14 @@ inline void gemm_tile_of(Index rows, const GemmPanels<T>& t, Index row, Index pa
 template <Index R, Index P, bool kRowsOfA, class T>
 inline void gemm_few_rows(const GemmPanels<T>& t) {
   Index panel = 0;
-  for (; (panel + P) * kTileColumns <= t.columns; panel += P)
+  for (; (panel + P) * kTileColumns <= t.columns; panel += P) {
     gemm_tile<R, P, kRowsOfA>(t, 0, panel);
-  for (; panel * kTileColumns < t.columns; ++panel) gemm_tile<R, 1, kRowsOfA>(t, 0, panel);
+    gemm_activate<P>(t, 0, R, panel);
+  }
+  for (; panel * kTileColumns < t.columns; ++panel) {
+    gemm_tile<R, 1, kRowsOfA>(t, 0, panel);
+    gemm_activate<1>(t, 0, R, panel);
+  }
 }
 
 template <bool kRowsOfA, class T>
@@ -121,6 +137,7 @@ inline void gemm_all(const GemmPanels<T>& t) {
         __builtin_prefetch(c + kTileColumns - 1, 1, 3);
       }
       gemm_tile_of<kTileRows, kRowsOfA>(end - row, t, row, panel);
+      gemm_activate<1>(t, row, end, panel);
     }
 }
 

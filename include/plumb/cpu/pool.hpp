@@ -46,12 +46,18 @@ class Pool {
     context_ = const_cast<void*>(static_cast<const void*>(&task));
     count_ = count;
     next_.store(0, std::memory_order_relaxed);
-    working_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
+    open_.store(true);
     generation_.fetch_add(1, std::memory_order_release);
     generation_.notify_all();
     work();
-    for (int spin = 0; working_.load(std::memory_order_acquire) != 0; ++spin)
+    // All tasks are claimed. Only workers that came are waited for: one that has no core to run on
+    // holds nobody up. Closing before looking for them, as they come before looking whether it is
+    // open (in one total order), leaves no way to slip in between.
+    open_.store(false);
+    for (int spin = 0; active_.load() != 0; ++spin) {
+      pause();
       if (spin > kSpins) std::this_thread::yield();
+    }
   }
 
  private:
@@ -76,8 +82,9 @@ class Pool {
       generation_.wait(seen, std::memory_order_acquire);
       seen = generation_.load(std::memory_order_acquire);
       if (stopping_.load(std::memory_order_acquire)) return;
-      work();
-      working_.fetch_sub(1, std::memory_order_release);
+      active_.fetch_add(1);
+      if (open_.load()) work();
+      active_.fetch_sub(1);
     }
   }
 
@@ -108,7 +115,8 @@ class Pool {
   void* context_ = nullptr;
   Index count_ = 0;
   alignas(64) std::atomic<Index> next_{0};
-  alignas(64) std::atomic<int> working_{0};
+  alignas(64) std::atomic<int> active_{0};  // workers in, or about to look at, a job
+  std::atomic<bool> open_{false};           // whether there is one
   alignas(64) std::atomic<unsigned> generation_{0};
   std::atomic<bool> stopping_{false};
 };

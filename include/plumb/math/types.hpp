@@ -14,10 +14,12 @@ enum class Activation : int { Gelu = 0, Silu = 1, Tanh = 2, Relu = 3, GeluErf = 
 /// Which operand of a matrix product is stored transposed: A·B, A·Bᵀ, Aᵀ·B.
 enum class Form : int { NN, NT, TN };
 
-/// What a matrix product adds after its last chunk: (sum + bias) + residual.
+/// What a matrix product does after its last chunk: (sum + bias) + residual, and f of that.
 struct Epilogue {
-  const float* bias = nullptr;      ///< (N)
-  const float* residual = nullptr;  ///< (M, N)
+  const float* bias = nullptr;               ///< (N)
+  const float* residual = nullptr;           ///< (M, N)
+  float* activated = nullptr;                ///< (M, N), overwritten; it may be the product itself
+  Activation activation = Activation::Gelu;  ///< f, where `activated` is given
 };
 
 /// Keys per block of the online softmax; blocks are aligned to absolute position 0.

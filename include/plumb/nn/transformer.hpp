@@ -207,8 +207,9 @@ class Transformer {
       }
       x = linear(attend(layer, q, k, v), b.projection, b.projection_bias, x);
       const auto m = norm(x, b.norm2, b.norm2_bias);
-      const auto up = linear(m, b.up, b.up_bias);
-      x = linear(b.gate ? swiglu(linear(m, b.gate), up) : gelu(up), b.down, b.down_bias, x);
+      const auto hidden = b.gate ? swiglu(linear(m, b.gate), linear(m, b.up, b.up_bias))
+                                 : activated_linear(m, b.up, b.up_bias, Activation::Gelu);
+      x = linear(hidden, b.down, b.down_bias, x);
     }
     return norm(x, final_norm_, final_norm_bias_);
   }

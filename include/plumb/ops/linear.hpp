@@ -7,6 +7,16 @@
 namespace plumb::inline v0_1 {
 
 namespace detail {
+
+template <class D>
+void check_linear(const Tensor<D>& x, const Tensor<D>& weight, Where where) {
+  detail::require_backend<D>();
+  if (x.shape().rank() != 2 || weight.shape().rank() != 2 || x.dim(1) != weight.dim(1))
+    fail(str("[linear] inner sizes differ: x is ", x.shape(), ", weight is ", weight.shape(),
+             ". HINT: weight is (out, in), x is (rows, in)"),
+         where);
+}
+
 template <class D>
 void check_epilogue(const Tensor<D>& bias, const Tensor<D>& residual, Index n, Index out,
                     Where where) {
@@ -15,6 +25,25 @@ void check_epilogue(const Tensor<D>& bias, const Tensor<D>& residual, Index n, I
   if (residual && residual.shape() != Shape{n, out})
     fail(str("[linear] residual is ", residual.shape(), ", expected ", Shape{n, out}), where);
 }
+
+template <class D>
+Epilogue epilogue(const Tensor<D>& bias, const Tensor<D>& residual) {
+  return {.bias = bias ? bias.data() : nullptr, .residual = residual ? residual.data() : nullptr};
+}
+
+/// The gradients of y = x·Wᵀ + bias, from dy (N, out).
+template <class D>
+void linear_backward(const float* dy, const Tensor<D>& x, const Tensor<D>& weight,
+                     const Tensor<D>& bias) {
+  const Index n = x.dim(0), in = x.dim(1), out = weight.dim(0);
+  if (weight.requires_grad()) matmul(D{}, weight.grad(), dy, x.data(), out, in, n, Form::TN, true);
+  if (bias.requires_grad()) sum_rows(D{}, bias.grad(), dy, n, out);
+  if (x.requires_grad()) {
+    const auto dx = x.grad_target();
+    matmul(D{}, dx.data, dy, weight.data(), n, in, out, Form::NN, dx.accumulate);
+  }
+}
+
 }  // namespace detail
 
 /// y = x·Wᵀ (+ bias) (+ residual).
@@ -22,30 +51,44 @@ void check_epilogue(const Tensor<D>& bias, const Tensor<D>& residual, Index n, I
 template <class D>
 Tensor<D> linear(const Tensor<D>& x, const Tensor<D>& weight, const Tensor<D>& bias = {},
                  const Tensor<D>& residual = {}, Where where = Where::here()) {
-  detail::require_backend<D>();
-  if (x.shape().rank() != 2 || weight.shape().rank() != 2 || x.dim(1) != weight.dim(1))
-    fail(str("[linear] inner sizes differ: x is ", x.shape(), ", weight is ", weight.shape(),
-             ". HINT: weight is (out, in), x is (rows, in)"),
-         where);
+  detail::check_linear(x, weight, where);
   const Index n = x.dim(0), in = x.dim(1), out = weight.dim(0);
   detail::check_epilogue(bias, residual, n, out, where);
 
   auto y = Tensor<D>::empty({n, out});
   matmul(D{}, y.data(), x.data(), weight.data(), n, out, in, Form::NT, false,
-         Epilogue{bias ? bias.data() : nullptr, residual ? residual.data() : nullptr});
+         detail::epilogue(bias, residual));
   if (recording(x, weight, bias, residual))
-    record(y, [y, x, weight, bias, residual, n, in, out] {
-      const float* dy = y.grad();
-      if (weight.requires_grad())
-        matmul(D{}, weight.grad(), dy, x.data(), out, in, n, Form::TN, true);
-      if (bias.requires_grad()) sum_rows(D{}, bias.grad(), dy, n, out);
-      if (x.requires_grad()) {
-        const auto dx = x.grad_target();
-        matmul(D{}, dx.data, dy, weight.data(), n, in, out, Form::NN, dx.accumulate);
-      }
-      if (residual.requires_grad()) accumulate(D{}, residual.grad(), dy, 1.0F, n * out);
+    record(y, [y, x, weight, bias, residual] {
+      detail::linear_backward(y.grad(), x, weight, bias);
+      if (residual.requires_grad()) accumulate(D{}, residual.grad(), y.grad(), 1.0F, y.size());
     });
   return detail::checked("linear", y);
+}
+
+/// y = f(x·Wᵀ + bias), the activation taken while the product is at hand; the bits of the two apart.
+/// x (N, in), weight (out, in), bias (out) or none -> y (N, out).
+template <class D>
+Tensor<D> activated_linear(const Tensor<D>& x, const Tensor<D>& weight, const Tensor<D>& bias,
+                           Activation f, Where where = Where::here()) {
+  detail::check_linear(x, weight, where);
+  const Index n = x.dim(0), in = x.dim(1), out = weight.dim(0);
+  detail::check_epilogue(bias, {}, n, out, where);
+
+  const bool recorded = recording(x, weight, bias);
+  auto y = Tensor<D>::empty({n, out});
+  const auto z = recorded ? Tensor<D>::empty({n, out}) : y;  // before the activation
+  Epilogue epilogue = detail::epilogue<D>(bias, {});
+  epilogue.activated = y.data();
+  epilogue.activation = f;
+  matmul(D{}, z.data(), x.data(), weight.data(), n, out, in, Form::NT, false, epilogue);
+  if (recorded)
+    record(y, [y, z, x, weight, bias, f] {
+      const auto dz = Tensor<D>::zeros(z.shape());
+      activation_backward(D{}, dz.data(), y.grad(), z.data(), f, z.size());
+      detail::linear_backward(dz.data(), x, weight, bias);
+    });
+  return detail::checked("activated_linear", y);
 }
 
 /// A weight (out, in) in the order that products of few rows read fastest, with the values that it had
@@ -74,26 +117,39 @@ struct PackedWeight {
   explicit operator bool() const { return exact || rounded; }
 };
 
-/// The bits that the weight itself gives, or for bf16 the weight rounded. x (N, in) -> y (N, out).
+namespace detail {
 template <class D>
-Tensor<D> linear(const Tensor<D>& x, const PackedWeight<D>& weight, const Tensor<D>& bias = {},
-                 const Tensor<D>& residual = {}, Where where = Where::here()) {
+Tensor<D> packed_linear(const Tensor<D>& x, const PackedWeight<D>& weight, Epilogue epilogue,
+                        const Activation* f, Where where) {
   if (x.shape().rank() != 2 || x.dim(1) != weight.in)
     fail(str("[linear] inner sizes differ: x is ", x.shape(), ", the packed weight ",
              Shape{weight.out, weight.in}),
          where);
-  const Index n = x.dim(0);
-  detail::check_epilogue(bias, residual, n, weight.out, where);
-  auto y = Tensor<D>::empty({n, weight.out});
+  auto y = Tensor<D>::empty({x.dim(0), weight.out});
+  if (f != nullptr) epilogue.activated = y.data(), epilogue.activation = *f;
   const auto multiply = [&](const auto* packed) {
-    matmul_packed(D{}, y.data(), x.data(), packed, n, weight.out, weight.in,
-                  Epilogue{bias ? bias.data() : nullptr, residual ? residual.data() : nullptr});
+    matmul_packed(D{}, y.data(), x.data(), packed, x.dim(0), weight.out, weight.in, epilogue);
   };
   if (weight.rounded)
     multiply(weight.rounded.data());
   else
     multiply(weight.exact.data());
-  return detail::checked("linear", y);
+  return checked("linear", y);
+}
+}  // namespace detail
+
+/// The bits that the weight itself gives, or for bf16 the weight rounded. x (N, in) -> y (N, out).
+template <class D>
+Tensor<D> linear(const Tensor<D>& x, const PackedWeight<D>& weight, const Tensor<D>& bias = {},
+                 const Tensor<D>& residual = {}, Where where = Where::here()) {
+  detail::check_epilogue(bias, residual, x.dim(0), weight.out, where);
+  return detail::packed_linear(x, weight, detail::epilogue(bias, residual), nullptr, where);
+}
+template <class D>
+Tensor<D> activated_linear(const Tensor<D>& x, const PackedWeight<D>& weight, const Tensor<D>& bias,
+                           Activation f, Where where = Where::here()) {
+  detail::check_epilogue(bias, {}, x.dim(0), weight.out, where);
+  return detail::packed_linear(x, weight, detail::epilogue<D>(bias, {}), &f, where);
 }
 
 }  // namespace plumb::inline v0_1
