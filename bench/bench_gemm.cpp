@@ -2,6 +2,8 @@
 // weights (NN, NT: B; TN: their gradient C) rotate over 64 MiB or more, as a model's layers do.
 #include <plumb/cpu/reference_gemm.hpp>
 
+#include <type_traits>
+
 #include "cases/gemm.hpp"
 #include "support.hpp"
 
@@ -10,6 +12,37 @@ namespace {
 
 using plumb::Form;
 namespace gemm = cases::gemm;
+
+/// The error of C after multiply(): some rows of A and columns of B, gathered, so that the oracle
+/// multiplies them alone.
+template <class Multiply>
+double error_of(const gemm::Case& of, const float* a, const float* b, const float* c,
+                Multiply multiply) {
+  const auto rows = places(of.m, 5), columns = places(of.n, 9);
+  std::vector<float> some_a, some_b, before;
+  for (const Index i : rows)
+    for (Index p = 0; p < of.k; ++p)
+      some_a.push_back(a[of.form == Form::TN ? p * of.m + i : i * of.k + p]);
+  for (const Index j : columns)
+    for (Index p = 0; p < of.k; ++p)
+      some_b.push_back(b[of.form == Form::NT ? j * of.k + p : p * of.n + j]);
+  for (const Index i : rows)
+    for (const Index j : columns) before.push_back(gemm::accumulates(of) ? c[i * of.n + j] : 0.0F);
+  multiply();
+
+  const auto m = static_cast<Index>(rows.size()), n = static_cast<Index>(columns.size());
+  const auto exact = plumb::reference::matmul(some_a.data(), some_b.data(), m, n, of.k, Form::NT);
+  const auto scale =
+      plumb::reference::matmul_scale(some_a.data(), some_b.data(), m, n, of.k, Form::NT);
+  Worst worst;
+  for (std::size_t at = 0; at < exact.size(); ++at) {
+    const std::size_t i = at / columns.size(), j = at % columns.size();
+    const double was = before[at];
+    worst.see(c[rows[i] * of.n + columns[j]], was + exact[at],
+              gemm::kTolerance * (std::abs(was) + scale[at]));
+  }
+  return worst.value();
+}
 
 struct Matmul {
   using Case = gemm::Case;
@@ -39,36 +72,49 @@ struct Matmul {
   }
   void run(Cpu device) { multiply(device, weights.take()); }
 
-  /// Some rows of A and columns of B, gathered, so that the oracle multiplies them alone.
   double error(Cpu device) {
     float* turn = weights.take();
-    const float* b = rotates_c ? fixed.data() : turn;
-    const float* c = rotates_c ? turn : fixed.data();
-    const auto rows = places(of.m, 5), columns = places(of.n, 9);
-    std::vector<float> some_a, some_b, before;
-    for (const Index i : rows)
-      for (Index p = 0; p < of.k; ++p)
-        some_a.push_back(a[of.form == Form::TN ? p * of.m + i : i * of.k + p]);
-    for (const Index j : columns)
-      for (Index p = 0; p < of.k; ++p)
-        some_b.push_back(b[of.form == Form::NT ? j * of.k + p : p * of.n + j]);
-    for (const Index i : rows)
-      for (const Index j : columns)
-        before.push_back(gemm::accumulates(of) ? c[i * of.n + j] : 0.0F);
-    multiply(device, turn);
+    return error_of(of, a.data(), rotates_c ? fixed.data() : turn, rotates_c ? turn : fixed.data(),
+                    [&] { multiply(device, turn); });
+  }
+};
 
-    const auto m = static_cast<Index>(rows.size()), n = static_cast<Index>(columns.size());
-    const auto exact = plumb::reference::matmul(some_a.data(), some_b.data(), m, n, of.k, Form::NT);
-    const auto scale =
-        plumb::reference::matmul_scale(some_a.data(), some_b.data(), m, n, of.k, Form::NT);
-    Worst worst;
-    for (std::size_t at = 0; at < exact.size(); ++at) {
-      const std::size_t i = at / columns.size(), j = at % columns.size();
-      const double was = before[at];
-      worst.see(c[rows[i] * of.n + columns[j]], was + exact[at],
-                gemm::kTolerance * (std::abs(was) + scale[at]));
-    }
-    return worst.value();
+/// The form NT with weights packed as T before: generation.
+template <class T>
+struct Packed {
+  using Case = gemm::Case;
+  Case of;
+  Floats a, c;
+  Rotating weights;
+  Index size, next = 0;
+  plumb::Scratch<T> packed;  // a copy of each of the weights
+
+  explicit Packed(const Case& k)
+      : of(k),
+        a(k.m * k.k, 1),
+        c(k.m * k.n, 2),
+        weights(k.n * k.k, 3),
+        size(plumb::kernels::packed_size(Cpu{}, k.n, k.k)),
+        packed(size * weights.copies()) {
+    for (Index i = 0; i < weights.copies(); ++i)
+      plumb::kernels::pack_matrix(Cpu{}, packed.data() + i * size, weights.at(i), k.n, k.k);
+  }
+  Work work() const {
+    Work work = gemm::packed_work(of, static_cast<double>(sizeof(T)));
+    work.footprint += static_cast<double>(sizeof(T)) * static_cast<double>(size * weights.copies());
+    return work;
+  }
+  void multiply(Cpu device, Index copy) {
+    plumb::kernels::matmul_packed(device, c.data(), a.data(), packed.data() + copy * size, of.m,
+                                  of.n, of.k);
+  }
+  void run(Cpu device) { multiply(device, next++ % weights.copies()); }
+
+  double error(Cpu device) {
+    std::vector<float> b(weights.at(0), weights.at(0) + of.n * of.k);
+    if constexpr (std::is_same_v<T, plumb::bf16>)
+      for (float& value : b) value = static_cast<float>(plumb::bf16(value));
+    return error_of(of, a.data(), b.data(), c.data(), [&] { multiply(device, 0); });
   }
 };
 
@@ -77,6 +123,8 @@ struct Matmul {
 
 int main(int argc, char** argv) {
   bench::add<bench::Matmul>("gemm", cases::gemm::kTimed);
+  bench::add<bench::Packed<float>>("gemm_packed", cases::gemm::kTimedPacked);
+  bench::add<bench::Packed<plumb::bf16>>("gemm_packed_bf16", cases::gemm::kTimedPacked);
   bench::add<bench::Matmul>("gemm_head", cases::gemm::kTimedHead);
   bench::add<bench::Matmul>("gemm_odd", cases::gemm::kTimedOdd);
   bench::add<bench::Matmul>("gemm_odd", cases::gemm::kTimedOddHead);

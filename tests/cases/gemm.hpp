@@ -58,6 +58,16 @@ inline constexpr Index kTokens[] = {1, 2, 4, 8, 16, 64, 512, 2048};
 inline constexpr Layer kLayers[] = {{256, 768}, {256, 1024}, {1024, 256}, {768, 3072}, {3072, 768}};
 inline constexpr auto kTimed = crossed(kTokens, kLayers);
 
+/// Generation's products, whose weights were packed before.
+inline constexpr Index kFewTokens[] = {1, 2, 4, 8, 16, 64};
+inline constexpr auto kTimedPacked = [] {
+  std::array<Case, std::size(kFewTokens) * std::size(kLayers)> all{};
+  std::size_t next = 0;
+  for (const Index tokens : kFewTokens)
+    for (const Layer& layer : kLayers) all[next++] = of_layer(Form::NT, tokens, layer);
+  return all;
+}();
+
 /// GPT-2's head, 154 MB of weights; its gradients at sizes that training has.
 inline constexpr Layer kVocabulary = {768, 50257};
 inline constexpr Case kTimedHead[] = {
@@ -81,6 +91,13 @@ constexpr Work work(const Case& c) {
   const double out = floats(c.m * c.n), in = floats(c.m * c.k) + floats(c.k * c.n);
   const double flops = 2.0 * static_cast<double>(c.m) * static_cast<double>(c.n * c.k);
   return accumulates(c) ? updating(flops, in + out, out, out) : streaming(flops, in, out);
+}
+
+/// With a packed weight of values of so many bytes.
+constexpr Work packed_work(const Case& c, double value_bytes) {
+  const double flops = 2.0 * static_cast<double>(c.m) * static_cast<double>(c.n * c.k);
+  const double weight = value_bytes * static_cast<double>(c.n * c.k);
+  return streaming(flops, floats(c.m * c.k) + weight, floats(c.m * c.n));
 }
 
 /// Of the sum of |a·b| of an element: a chain of k roundings errs by √k · 2^-24 or so.
