@@ -27,10 +27,15 @@ inline void head_logprob(float* logprob, float* entropy, float* lse, const float
   const float maximum = head_maximum(logits, v, scale);
   const V top = set(maximum);
   Lanes total = all_lanes(0.0F);
+  // The exponentials leave time to fetch the row after this one.
+  const float* next = logits + v;
   if (entropy == nullptr) {
     for_lanes(
         v,
-        [&](Index r, Index i) { total.v[r] = total.v[r] + exp(factor * load(logits + i) - top); },
+        [&](Index r, Index i) {
+          __builtin_prefetch(next + i, 0, 2);
+          total.v[r] = total.v[r] + exp(factor * load(logits + i) - top);
+        },
         [&](Index r, Index i, Index left) {
           total.v[r] = total.v[r] + keep(exp(factor * load(logits + i, left) - top), left);
         });
@@ -39,6 +44,7 @@ inline void head_logprob(float* logprob, float* entropy, float* lse, const float
     for_lanes(
         v,
         [&](Index r, Index i) {
+          __builtin_prefetch(next + i, 0, 2);
           const V s = factor * load(logits + i) - top;
           const V e = exp(s);
           total.v[r] = total.v[r] + e;
