@@ -100,7 +100,7 @@ struct Packed {
       plumb::kernels::pack_matrix(Cpu{}, packed.data() + i * size, weights.at(i), k.n, k.k);
   }
   Work work() const {
-    Work work = gemm::packed_work(of, static_cast<double>(sizeof(T)));
+    Work work = gemm::work(of, static_cast<double>(sizeof(T)));
     work.footprint += static_cast<double>(sizeof(T)) * static_cast<double>(size * weights.copies());
     return work;
   }

@@ -1,5 +1,5 @@
-// What the benchmarks share besides their inputs (arrays.hpp): the comparison with the oracle, and add(), which registers a
-// table of cases (tests/cases/) with Google Benchmark.
+// What the benchmarks share besides their inputs (arrays.hpp): the comparison with the oracle, and
+// add(), which registers a table of cases (tests/cases/) with Google Benchmark.
 //
 // A benchmark of an op is a struct: `Case`; a constructor that makes a case's inputs; `work()`,
 // what a call must do at the least; `error(device)`, one call held against the double-precision

@@ -32,11 +32,12 @@ constexpr Case of_layer(Form form, Index tokens, Layer layer) {
   return {form, tokens, layer.outputs, layer.inputs};
 }
 
-template <std::size_t Tokens, std::size_t Layers>
-constexpr auto crossed(const Index (&tokens)[Tokens], const Layer (&layers)[Layers]) {
-  std::array<Case, std::size(kForms) * Tokens * Layers> all{};
+template <std::size_t Forms, std::size_t Tokens, std::size_t Layers>
+constexpr auto crossed(const Form (&forms)[Forms], const Index (&tokens)[Tokens],
+                       const Layer (&layers)[Layers]) {
+  std::array<Case, Forms * Tokens * Layers> all{};
   std::size_t next = 0;
-  for (const Form form : kForms)
+  for (const Form form : forms)
     for (const Index count : tokens)
       for (const Layer& layer : layers) all[next++] = of_layer(form, count, layer);
   return all;
@@ -56,17 +57,12 @@ inline constexpr Size kSmall[] = {
 /// The yardstick's layers, those of small models and GPT-2.
 inline constexpr Index kTokens[] = {1, 2, 4, 8, 16, 64, 512, 2048};
 inline constexpr Layer kLayers[] = {{256, 768}, {256, 1024}, {1024, 256}, {768, 3072}, {3072, 768}};
-inline constexpr auto kTimed = crossed(kTokens, kLayers);
+inline constexpr auto kTimed = crossed(kForms, kTokens, kLayers);
 
 /// Generation's products, whose weights were packed before.
+inline constexpr Form kPackedForms[] = {Form::NT};
 inline constexpr Index kFewTokens[] = {1, 2, 4, 8, 16, 64};
-inline constexpr auto kTimedPacked = [] {
-  std::array<Case, std::size(kFewTokens) * std::size(kLayers)> all{};
-  std::size_t next = 0;
-  for (const Index tokens : kFewTokens)
-    for (const Layer& layer : kLayers) all[next++] = of_layer(Form::NT, tokens, layer);
-  return all;
-}();
+inline constexpr auto kTimedPacked = crossed(kPackedForms, kFewTokens, kLayers);
 
 /// GPT-2's head, 154 MB of weights; its gradients at sizes that training has.
 inline constexpr Layer kVocabulary = {768, 50257};
@@ -81,23 +77,18 @@ inline constexpr Case kTimedHead[] = {
 /// One off a whole number of tiles, panels or chunks in each direction.
 inline constexpr Index kOddTokens[] = {64, 65};
 inline constexpr Layer kOddLayers[] = {{768, 768}, {769, 768}, {768, 769}};
-inline constexpr auto kTimedOdd = crossed(kOddTokens, kOddLayers);
+inline constexpr auto kTimedOdd = crossed(kForms, kOddTokens, kOddLayers);
 inline constexpr Case kTimedOddHead[] = {{Form::NT, 8, 50258, 768}, {Form::NT, 65, 50258, 768}};
 
 /// dW is added to what is there, as in training; the other forms store.
 constexpr bool accumulates(const Case& c) { return c.form == Form::TN; }
 
-constexpr Work work(const Case& c) {
-  const double out = floats(c.m * c.n), in = floats(c.m * c.k) + floats(c.k * c.n);
+/// `b_value`: bytes of a value of B; 2 if it was packed as bf16.
+constexpr Work work(const Case& c, double b_value = 4) {
+  const double b = b_value * static_cast<double>(c.k * c.n);
+  const double out = floats(c.m * c.n), in = floats(c.m * c.k) + b;
   const double flops = 2.0 * static_cast<double>(c.m) * static_cast<double>(c.n * c.k);
   return accumulates(c) ? updating(flops, in + out, out, out) : streaming(flops, in, out);
-}
-
-/// With a packed weight of values of so many bytes.
-constexpr Work packed_work(const Case& c, double value_bytes) {
-  const double flops = 2.0 * static_cast<double>(c.m) * static_cast<double>(c.n * c.k);
-  const double weight = value_bytes * static_cast<double>(c.n * c.k);
-  return streaming(flops, floats(c.m * c.k) + weight, floats(c.m * c.n));
 }
 
 /// Of the sum of |a·b| of an element: a chain of k roundings errs by √k · 2^-24 or so.

@@ -98,8 +98,8 @@ def commands():
     check(code == 0 and out.startswith("Once upon a time, there was"), "chat: continues a text")
     code, out, err = run("chat", "--prompt", "Once upon a time", "--bf16", "--temperature", "0", "--max-new-tokens", "8")
     check(code == 0 and out.startswith("Once upon a time, there was"), "chat --bf16: continues a text")
-    first = first_token_ms()
-    check(first < 200, f"chat: the first token {first:.0f} ms after the start, limit 200 (loaded machines)")
+    ms = first_token_ms()
+    check(ms < 200, f"chat: the first token {ms:.0f} ms after the start, limit 200 (loaded machines)")
     succeeds("align", "align", "--run", "align", "--rounds", "2", "--sft", "sft.jsonl", *SMALL,
              expect=["win_rate", "reward_accuracy", "kl", "perplexity_after", "ratio_first_minibatch"])
     page = open(os.path.join(WORK, "align/report.html")).read()

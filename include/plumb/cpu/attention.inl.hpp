@@ -16,11 +16,11 @@ inline void attention_dots(float* dots, const float* x, Index x_stride, const fl
     const float* column = y + part * kWidth;
     for (Index d = 0; d < head_size; ++d, column += kLanes) {
       V yv[kPart];
-      PLUMB_UNROLL for (Index v = 0; v < kPart; ++v) yv[v] = load(column + v * kWidth);
       PLUMB_UNROLL for (Index r = 0; r < R; ++r) {
+        if (kOwn || r == 0) PLUMB_UNROLL for (Index v = 0; v < kPart; ++v) yv[v] =
+              load(column + r * y_step + v * kWidth);
         const V xr = set(x[r * x_stride + d]);
-        PLUMB_UNROLL for (Index v = 0; v < kPart; ++v) acc[r][v] =
-            fma(xr, kOwn ? load(column + r * y_step + v * kWidth) : yv[v], acc[r][v]);
+        PLUMB_UNROLL for (Index v = 0; v < kPart; ++v) acc[r][v] = fma(xr, yv[v], acc[r][v]);
       }
     }
     PLUMB_UNROLL for (Index r = 0; r < R; ++r) PLUMB_UNROLL for (Index v = 0; v < kPart; ++v)

@@ -129,6 +129,8 @@ struct Gemm {
     const Index column = panel * width();
     const Index at = row * n + column;
     const bool last = k0 + kc == k;
+    const bool transposed = next != nullptr && form == Form::NT;
+    const Index ahead_k = transposed ? 2 * kCacheLine : next != nullptr ? n : b_k;
     const GemmPanels<B> work{
         .c = c + at,
         .ldc = n,
@@ -140,12 +142,8 @@ struct Gemm {
         .b_panel = b_panel,
         .ahead = next != nullptr ? next : b_from + b_panel,
         .ahead_panel = next != nullptr ? 0 : b_panel,
-        .ahead_k = next == nullptr    ? b_k
-                   : form == Form::NT ? 2 * kCacheLine
-                                      : n,
-        .ahead_8k = next == nullptr    ? 8 * b_k
-                    : form == Form::NT ? k
-                                       : 8 * n,
+        .ahead_k = ahead_k,
+        .ahead_8k = transposed ? k : 8 * ahead_k,
         .rows = row_end - row,
         .columns = std::min(panel_end * width(), n) - column,
         .k = kc,

@@ -10,7 +10,7 @@ namespace detail {
 
 template <class D>
 void check_linear(const Tensor<D>& x, const Tensor<D>& weight, Where where) {
-  detail::require_backend<D>();
+  require_backend<D>();
   if (x.shape().rank() != 2 || weight.shape().rank() != 2 || x.dim(1) != weight.dim(1))
     fail(str("[linear] inner sizes differ: x is ", x.shape(), ", weight is ", weight.shape(),
              ". HINT: weight is (out, in), x is (rows, in)"),
