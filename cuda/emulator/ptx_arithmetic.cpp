@@ -65,6 +65,7 @@ std::uint16_t small_from(double value, int mantissa, int exponent_bits, Rounding
   const std::uint32_t sign = std::signbit(value) ? 0x8000U : 0U;
   if (std::isnan(value)) return 0x7fff;
   const double magnitude = std::fabs(value);
+  if (magnitude == 0) return static_cast<std::uint16_t>(sign);
   if (std::isinf(magnitude)) return static_cast<std::uint16_t>(sign | infinity);
   int exponent = 0;
   std::frexp(magnitude, &exponent);  // magnitude < 2^exponent

@@ -15,6 +15,8 @@
 #include <map>
 #include <mutex>
 
+#include <cxxabi.h>
+
 namespace plumb::emulator::ptx {
 
 namespace {
@@ -62,6 +64,14 @@ struct Registry {
 
 thread_local std::vector<Configuration> configurations;
 
+std::string demangled(const char* name) {
+  int status = 0;
+  char* text = abi::__cxa_demangle(name, nullptr, nullptr, &status);
+  std::string result = status == 0 ? text : name;
+  std::free(text);
+  return result;
+}
+
 /// Of several translations of one object (sm_80, sm_90), the one of PLUMB_PTX_TARGET or the first name.
 bool preferred(const Module& a, const Module* b) {
   if (b == nullptr) return true;
@@ -87,7 +97,7 @@ void bind(const Registry& registry, const Image& image) {
     const auto stub = image.stubs.find(entry.name);
     if (stub == image.stubs.end()) continue;
     Kernel kernel;
-    kernel.name = entry.name;
+    kernel.name = demangled(entry.name);
     kernel.body = entry.run;
     kernel.function = stub->second;
     kernel.static_shared = entry.static_shared;

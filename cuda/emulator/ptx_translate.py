@@ -284,8 +284,7 @@ class Reader:
                 elif token == "}":
                     scope = scope.parent
                 elif re.match(r"\.loc\b", token):
-                    numbers = token.split()
-                    source = (int(numbers[1]), int(numbers[2]))
+                    source = [tuple(map(int, p)) for p in re.findall(r"(?:\.loc|inlined_at)\s+(\d+)\s+(\d+)", token)]
                 elif match.group(1):
                     label = match.group(1)
                     scope.labels[label] = f"{label.replace('$', '')}_{scope.number}"
@@ -1376,6 +1375,15 @@ class Translator:
     def function_name(self, function):
         return f"{function.kind}_{self.module.functions.index(function)}"
 
+    TOOLKIT = re.compile(r"/targets/[^/]+/include/|/cuda[^/]*/include/|/include/crt/")
+
+    def source_of(self, places):
+        """C++ of the file and line: the innermost place that is not inlined from the toolkit's headers."""
+        if not places:
+            return "nullptr, 0"
+        own = [p for p in places if not self.TOOLKIT.search(self.module.files.get(p[0], ""))] or places
+        return f"{c_string(self.module.files.get(own[0][0], ''))}, {own[0][1]}"
+
     def add_site(self, function, statement, opcode):
         self.sites.append((function.name, opcode, statement.line, statement.source))
         return f"&sites[{len(self.sites) - 1}]"
@@ -1460,11 +1468,9 @@ class Translator:
         return "\n".join(text)
 
     def tables_text(self, fatbin_hash):
-        files = self.module.files
         text = [f"Site sites[{max(len(self.sites), 1)}] = {{"]
         for name, opcode, line, source in self.sites:
-            place = f"{c_string(files.get(source[0], ''))}, {source[1]}" if source else 'nullptr, 0'
-            text.append(f"  {{{c_string(name)}, {c_string(opcode)}, {line}, {place}}},")
+            text.append(f"  {{{c_string(name)}, {c_string(opcode)}, {line}, {self.source_of(source)}}},")
         text += ["};", ""]
         listed = [f"{c_string(o)}" for o in self.opcodes] or ['""']
         text.append(f"const char* const opcodes[] = {{{', '.join(listed)}}};")
