@@ -143,6 +143,7 @@ class Thread {
   void copy_async(U32 shared, U64 global, U32 bytes, U32 source_bytes, Site* site) const;
   void copy_commit() const;
   void copy_wait(U32 pending, Site* site) const;
+  void copy_wait_all(Site* site) const;
   template <int count, bool transposed>
   std::array<U32, count> load_matrix(U32 row, Site* site) const {
     std::array<U32, count> values;

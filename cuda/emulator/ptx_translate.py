@@ -1262,7 +1262,7 @@ def copy_async(body, m, o):
     if m.take("commit_group"):
         return "t.copy_commit();"
     if m.take("wait_all"):
-        return f"t.copy_wait(0, {body.site()});"
+        return f"t.copy_wait_all({body.site()});"
     if m.take("wait_group"):
         return f"t.copy_wait({int(o[0], 0)}, {body.site()});"
     if not m.take("ca") and not m.take("cg"):

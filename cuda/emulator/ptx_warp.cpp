@@ -238,10 +238,16 @@ void Thread::copy_async(U32 shared, U64 global, U32 bytes, U32 source_bytes, Sit
   if (U64{shared} + bytes > shared_size_) outside_shared(shared, bytes, Access::write, site);
   // The bytes that are read must be there; those that become zeros need not.
   if (source_bytes != 0) find_global(global, source_bytes, Access::read, site);
-  emulator::copy_async(shared_ + shared, reinterpret_cast<const void*>(global), bytes, source_bytes, place_of(site));
+  emulator::copy_async(shared_ + shared, reinterpret_cast<const void*>(global), bytes, source_bytes, place_of(site),
+                       reinterpret_cast<const void*>(site->number));
 }
 void Thread::copy_commit() const { copy_async_commit(); }
 void Thread::copy_wait(U32 pending, Site* site) const { copy_async_wait(pending, place_of(site)); }
+
+void Thread::copy_wait_all(Site* site) const {
+  copy_async_commit();  // it waits for copies of no group, too
+  copy_async_wait(0, place_of(site));
+}
 
 void Thread::load_matrices(U32* values, int count, bool transposed, U32 row, Site* site) const {
   struct Load {

@@ -745,9 +745,9 @@ __global__ void vectors(float* out, const float* in) {
   const float2 w = reinterpret_cast<const float2*>(in)[i];
   reinterpret_cast<float2*>(out + 128)[i] = make_float2(w.y, w.x);
 }
-__global__ void narrow_types(int* out, signed char* bytes, unsigned short* shorts, double* doubles) {
+__global__ void narrow_types(int* out, const signed char* in, signed char* bytes, unsigned short* shorts, double* doubles) {
   const int i = static_cast<int>(threadIdx.x);
-  bytes[i] = static_cast<signed char>(bytes[i] * 3);
+  bytes[i] = static_cast<signed char>(in[i] * 3);
   shorts[i] = static_cast<unsigned short>(shorts[i] + 65530);
   doubles[i] = doubles[i] / 3;
   __syncthreads();
@@ -800,11 +800,11 @@ TEST_CASE("vector and narrow accesses") {
   vectors<<<1, 32>>>(out, values);
   CHECK(out.host() == expected);
 
-  const Device<signed char> bytes(std::vector<signed char>{50, -50, 1, -128});
+  const Device<signed char> from(std::vector<signed char>{50, -50, 1, -128}), bytes(4);
   const Device<unsigned short> shorts(std::vector<unsigned short>{1, 10, 0, 65535});
   const Device<double> doubles(std::vector<double>{1, 2, 3, 4});
   const Device<int> sums(4);
-  narrow_types<<<1, 4>>>(sums, bytes, shorts, doubles);
+  narrow_types<<<1, 4>>>(sums, from, bytes, shorts, doubles);
   CHECK(sums.host() == std::vector<int>{-106 + 65531, 106 + 4, 3 + 65530, -128 + 65529});
   CHECK(doubles.host()[1] == 2.0 / 3);
 }

@@ -5,6 +5,7 @@
 
 #include <emulator/core.hpp>
 #include <emulator/ptx_module.hpp>
+#include <emulator/trace.hpp>
 
 #include <algorithm>
 #include <cassert>
@@ -37,7 +38,7 @@ __global__ void wide_shared(float* out, int offset) {
   tile[threadIdx.x] = 1;
   __syncthreads();
   const float2 v = *reinterpret_cast<float2*>(tile + offset);
-  out[0] = v.x + v.y;
+  if (threadIdx.x == 0) out[0] = v.x + v.y;
 }
 __global__ void write_at(float* out, long long offset) { out[offset] = 1; }
 __global__ void read_at(float* out, const float* in, long long offset) { out[0] = in[offset]; }
@@ -92,12 +93,69 @@ __global__ void copy_without_wait(float* out, const float* in, int bad) {
 }
 __global__ void assertion(float* out, int bad) {
   assert(bad == 0 || threadIdx.x != 1);
-  out[0] = 1;
+  if (threadIdx.x == 0) out[0] = 1;
 }
 __global__ void trapped(int bad) {
   if (bad != 0) __trap();
 }
 __global__ void __launch_bounds__(64) bounded(float* out) { out[threadIdx.x] = 1; }
+
+
+// What only the tracer sees.
+__global__ void reverse(float* out, int bad) {
+  __shared__ float room[64];
+  room[threadIdx.x] = static_cast<float>(threadIdx.x);
+  if (bad == 0) __syncthreads();
+  out[threadIdx.x] = room[63 - threadIdx.x];
+}
+__global__ void reverse_in_warp(float* out, int bad) {
+  __shared__ float room[32];
+  float v = static_cast<float>(threadIdx.x);
+  room[threadIdx.x] = v;
+  if (bad == 0) __syncwarp();
+  else v = __shfl_xor_sync(~0u, v, 1);  // a shuffle is no fence
+  out[threadIdx.x] = room[31 - threadIdx.x] + v;
+}
+__global__ void overwrite(float* out, int bad) {
+  __shared__ float room[32];
+  room[threadIdx.x] = 1;
+  __syncthreads();
+  const float v = room[threadIdx.x ^ 1];
+  if (bad == 0) __syncthreads();
+  room[threadIdx.x] = 2;
+  out[threadIdx.x] = v;
+}
+__global__ void copy_wide(float* out, const float* in, int step) {
+  __shared__ __align__(16) float tile[160];
+  const int i = static_cast<int>(threadIdx.x);
+  const float4 v = reinterpret_cast<const float4*>(in)[i];
+  if (step == 4) {
+    reinterpret_cast<float4*>(tile)[i] = v;
+    __syncwarp();
+    reinterpret_cast<float4*>(out)[i] = reinterpret_cast<float4*>(tile)[i ^ 1];
+  } else {
+    tile[4 * i] = v.x;
+    out[i] = tile[4 * i];
+  }
+}
+__global__ void blocks_meet(float* out, int bad) { out[bad == 0 ? blockIdx.x : 0] = static_cast<float>(blockIdx.x); }
+__global__ void counter_of_blocks(int* out, int bad) {
+  if (bad == 0) atomicAdd(out, 1);
+  else *out += 1;
+}
+__global__ void unwritten_shared(float* out, int bad) {
+  __shared__ float room[33];
+  room[threadIdx.x] = 1;
+  __syncthreads();
+  out[threadIdx.x] = room[threadIdx.x + (bad != 0 ? 1 : 0)];
+}
+__global__ void copy_too_early(float* out, const float* in, int bad) {  // waits, but meets no barrier
+  __shared__ float tile[32];
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(static_cast<unsigned>(__cvta_generic_to_shared(tile + threadIdx.x))), "l"(in + threadIdx.x));
+  asm volatile("cp.async.wait_all;" ::: "memory");
+  if (bad == 0) __syncthreads();
+  out[threadIdx.x] = tile[31 - threadIdx.x];
+}
 
 }  // namespace
 
@@ -198,11 +256,67 @@ TEST_CASE("traps, assertions, launches beyond a kernel's bounds") {
   CHECK(errors_of_launch().empty());
 }
 
+TEST_CASE("races and uninitialised memory") {
+  if (!plumb::emulator::traced()) {
+    MESSAGE("skipped: this program is linked without the tracer");
+    return;
+  }
+  const Device<float> in(std::vector<float>(64)), out(64);
+  const Device<int> counter(std::vector<int>(1));
+  for (const int bad : {0, 1}) {
+    const auto reported = [&](const char* kind, const char* place) {
+      const auto errors = errors_of_launch();
+      return bad != 0 ? has(errors, kind, place) : errors.empty();
+    };
+    reverse<<<1, 64>>>(out, bad);
+    CHECK(reported("race", "ld.shared.f32 at test_ptx_faults.cu:"));
+    reverse_in_warp<<<1, 32>>>(out, bad);
+    CHECK(reported("race", "shared"));
+    overwrite<<<1, 32>>>(out, bad);
+    CHECK(reported("race", "after a read"));
+    blocks_meet<<<2, 1>>>(out, bad);
+    CHECK(reported("race", "another block"));
+    counter_of_blocks<<<4, 1>>>(counter, bad);
+    CHECK(reported("race", "another block"));
+    unwritten_shared<<<1, 32>>>(out, bad);
+    CHECK(reported("uninitialised", "shared"));
+    copy_too_early<<<1, 32>>>(out, in, bad);
+    CHECK(reported("race", "shared"));
+  }
+}
+
+TEST_CASE("bytes, sectors and wavefronts are those of nvcc's accesses") {
+  if (!plumb::emulator::traced()) {
+    MESSAGE("skipped: this program is linked without the tracer");
+    return;
+  }
+  const Device<float> in(std::vector<float>(128)), out(128);
+  static_cast<void>(cudaDeviceSynchronize());
+  plumb::emulator::trace_counts().clear();
+  plumb::emulator::trace_transactions(true);
+  copy_wide<<<1, 32>>>(out, in, 4);
+  static_cast<void>(cudaDeviceSynchronize());
+  const auto wide = plumb::emulator::trace_counts().begin()->second;
+  CHECK(wide.global_loads == 32);
+  CHECK(wide.global_load_bytes == 512);
+  CHECK(wide.global_requests == 2);
+  CHECK(wide.global_sectors == 32);
+  CHECK(wide.shared_wavefronts == 8);
+  CHECK(wide.shared_ideal == 8);
+  plumb::emulator::trace_counts().clear();
+  copy_wide<<<1, 32>>>(out, in, 1);  // columns of four: four lanes to a bank
+  static_cast<void>(cudaDeviceSynchronize());
+  plumb::emulator::trace_transactions(false);
+  const auto strided = plumb::emulator::trace_counts().begin()->second;
+  CHECK(strided.shared_wavefronts > strided.shared_ideal);
+  CHECK(errors_of_launch().empty());
+}
+
 TEST_CASE("instructions are counted") {
   const Device<float> in(std::vector<float>(64)), out(64);
   static_cast<void>(cudaDeviceSynchronize());
   plumb::emulator::ptx::reset_instruction_counts();
-  wide_load<<<3, 7>>>(out, in, 0);
+  wide_load<<<3, 7>>>(out, in, 0);  // racing for out[0]
   static_cast<void>(cudaDeviceSynchronize());
   std::uint64_t wide = 0, adds = 0;
   for (const auto& c : plumb::emulator::ptx::instruction_counts()) {
@@ -211,5 +325,5 @@ TEST_CASE("instructions are counted") {
   }
   CHECK(wide == 21);
   CHECK(adds == 63);
-  take_errors();  // the three blocks write one address
+  take_errors();
 }
