@@ -15,7 +15,7 @@ struct PpoTerm {
 
 /// max(−Aρ, −A·clip(ρ, 1 − low, 1 + high)), ρ = exp(logprob − old_logprob); for A < 0 and dual > 0
 /// at most −dual·A. Where a branch is constant its derivative is 0; on an edge it is the inner one.
-inline PpoTerm ppo_policy_term(float logprob, float old_logprob, float advantage,
+PLUMB_FORMULA PpoTerm ppo_policy_term(float logprob, float old_logprob, float advantage,
                                const PpoClip& clip) {
   PpoTerm term;
   const float difference = logprob - old_logprob;
@@ -36,7 +36,7 @@ inline PpoTerm ppo_policy_term(float logprob, float old_logprob, float advantage
 
 /// e^delta − 1 − delta: Schulman's k3, never negative. Near 0, where the difference would cancel, by
 /// its Taylor series (eight corrections: relative error below 1e-9 for |delta| < ½).
-inline double kl_k3(double delta, double ratio) {
+PLUMB_FORMULA double kl_k3(double delta, double ratio) {
   if (delta > 0.5 || delta < -0.5) return ratio - 1.0 - delta;
   double series = 1.0;
   for (int k = 10; k > 2; --k) series = 1.0 + delta / k * series;
@@ -51,7 +51,7 @@ struct ValueTerm {
 };
 
 /// ½ max((v − R)², (clip(v, old − clip, old + clip) − R)²); clip = 0: no clipping.
-inline ValueTerm ppo_value_term(float v, float old_value, float returns, float clip) {
+PLUMB_FORMULA ValueTerm ppo_value_term(float v, float old_value, float returns, float clip) {
   const float error = v - returns;
   const float near = clip > 0.0F ? min(old_value + clip, max(old_value - clip, v)) : v;
   const float inner = error * error;
@@ -67,12 +67,12 @@ struct PairTerm {
 };
 
 /// −log σ(difference − margin).
-inline PairTerm preferred_pair_term(float difference, float margin) {
+PLUMB_FORMULA PairTerm preferred_pair_term(float difference, float margin) {
   const float x = margin - difference;
   return {softplus(x), -sigmoid(x)};
 }
 
 /// −½ log σ(difference) − ½ log σ(−difference): least, log 2, where the scores are equal.
-inline PairTerm tied_pair_term(float difference) {
+PLUMB_FORMULA PairTerm tied_pair_term(float difference) {
   return {0.5F * (softplus(difference) + softplus(-difference)), sigmoid(difference) - 0.5F};
 }
