@@ -42,8 +42,9 @@ __device__ inline V mantissa(V x) {
 }
 
 #define PLUMB_FORMULA __device__ inline
-#include <plumb/math/activation.inl.hpp>
 #include <plumb/math/elementary.inl.hpp>
+
+#include <plumb/math/activation.inl.hpp>
 #include <plumb/math/loss.inl.hpp>
 #undef PLUMB_FORMULA
 

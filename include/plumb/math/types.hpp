@@ -73,6 +73,9 @@ struct SampleKey {
   std::uint32_t step, sequence, token;
 };
 
+/// Terms per chunk of a loss: its sum is one chain a chunk, the chunks in order; statistics likewise.
+inline constexpr Index kLossChunk = 256;
+
 /// Clipping of the PPO policy loss.
 struct PpoClip {
   float low = 0.2F;              ///< ratio clipped below at 1 - low
