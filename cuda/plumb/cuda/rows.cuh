@@ -13,9 +13,6 @@
 namespace plumb::inline v0_1 {
 namespace kernels {
 
-/// Tokens per chunk of a sum over tokens: the CPU's.
-inline constexpr Index kCudaTokenChunk = 256;
-
 namespace gpu {
 
 inline constexpr int kRowThreads = 256;  // 8 rows a block, a warp a row
@@ -35,9 +32,9 @@ template <int kThreads, class Term>
 __global__ void __launch_bounds__(kThreads)
     chunk_sums_kernel(float* sums, Term term, Index n, Index c) {
   const Index column = static_cast<Index>(blockIdx.x) * kThreads + threadIdx.x;
-  const Index first = static_cast<Index>(blockIdx.y) * kCudaTokenChunk;
+  const Index first = static_cast<Index>(blockIdx.y) * kTokenChunk;
   if (column >= c) return;
-  const Index end = first + kCudaTokenChunk < n ? first + kCudaTokenChunk : n;
+  const Index end = first + kTokenChunk < n ? first + kTokenChunk : n;
   float sum = 0.0F;
 #pragma unroll 8
   for (Index token = first; token < end; ++token) sum = term(token, column, sum);
@@ -58,7 +55,7 @@ __global__ void __launch_bounds__(kThreads)
 template <class Term>
 void sum_over_tokens(Cuda device, float* total, const Term& term, Index n, Index c) {
   if (n == 0 || c == 0) return;
-  const Index chunks = (n + kCudaTokenChunk - 1) / kCudaTokenChunk;
+  const Index chunks = (n + kTokenChunk - 1) / kTokenChunk;
   const DeviceScratch<float> sums(device, chunks * c);
   const unsigned blocks = blocks_for(c, kColumnThreads);
   PLUMB_LAUNCH((chunk_sums_kernel<kColumnThreads, Term>),
