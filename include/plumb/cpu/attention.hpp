@@ -7,8 +7,12 @@
 // Order, for one row: keys in blocks of 32 from position 0. Score s = (chain fma(q_d, k_d, ·) from +0,
 // d ascending) · scale. Per block: m' = max(m, largest s); p = e^(s - m'), masked keys +0;
 // l = l · e^(m - m') + (sum of p by the butterfly); each output d: acc · e^(m - m'), then a chain
-// fma(p_j, v_jd, ·), j ascending over the row's own keys only. Out = acc / l; lse = m + log l. The
-// training and the cached forward run this one body, so their bits agree.
+// fma(p_j, v_jd, ·), j ascending over the row's own keys only. The state (m, l, acc) begins anew, as
+// (-infinity, 0, 0), at each chunk of 512 positions. The first chunk's is the total; each next one's is
+// merged into it: M' = max(M, m); L = fma(l, e^(m - M'), L · e^(M - M')), and each ACC from acc likewise.
+// Out = ACC / L; lse = M + log L. The chunks are there for GPUs, on which a token's decoding would
+// otherwise be as slow as one block that walks all positions. The training and the cached forward run
+// this one body, so their bits agree.
 // Backward: p = e^(s - lse); delta = the row reduction of dout · out; dp as s, from dout and v, unscaled;
 // ds = p · (dp - delta) · scale. dq: chain over j ascending, from 0. dk, dv: chain from 0 over the
 // group's heads ascending and, within a head, queries ascending, masked queries of a tile as +0. Each is
