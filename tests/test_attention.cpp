@@ -54,10 +54,10 @@ struct Batch {
     Result r{Floats(q.size(), NAN), Floats(at(rows() * shape.heads), NAN), Floats(q.size(), start),
              Floats(k.size(), start), Floats(v.size(), start)};
     kernels::attention_forward(device, r.out.data(), r.lse.data(), q.data(), k.data(), v.data(),
-                               offsets.data(), sequences(), shape);
+                               offsets.data(), sequences(), rows(), shape);
     kernels::attention_backward(device, r.dq.data(), r.dk.data(), r.dv.data(), dout.data(),
                                 r.out.data(), r.lse.data(), q.data(), k.data(), v.data(),
-                                offsets.data(), sequences(), shape);
+                                offsets.data(), sequences(), rows(), shape);
     return r;
   }
 };
@@ -282,7 +282,7 @@ TEST_CASE("attention: a row's bits do not depend on what follows it") {
     Floats out(at(length * 16));
     Floats lse(at(length * 2));
     kernels::attention_forward(Cpu{}, out.data(), lse.data(), b.q.data(), b.k.data(), b.v.data(),
-                               b.offsets.data(), 1, shape);
+                               b.offsets.data(), 1, length, shape);
     CHECK(same_bits(out, std::span(whole.out).first(out.size())));
     CHECK(same_bits(lse, std::span(whole.lse).first(lse.size())));
   }

@@ -110,13 +110,15 @@ inline void attention_query_block(float* out, float* lse, const float* q, const 
 }
 
 /// out (N, H·D), lse (N, H) from q (N, H·D), k, v (N, Hkv·D); sequence b holds the rows offsets[b] to
-/// offsets[b + 1]. lse is the log of the softmax's denominator, which the backward pass needs.
+/// offsets[b + 1], and `rows` = N is their total, which a GPU's host knows only if it is told. lse is the
+/// log of the softmax's denominator, which the backward pass needs.
 inline void attention_forward(Cpu device, float* out, float* lse, const float* q, const float* k,
                               const float* v, const std::int32_t* offsets, Index sequences,
-                              AttentionShape shape) {
+                              [[maybe_unused]] Index rows, AttentionShape shape) {
   const Index size = shape.head_size;
   assert(size >= 1 && size <= kMaxHeadSize && shape.heads % shape.kv_heads == 0);
   if (sequences == 0) return;
+  assert(rows == offsets[sequences] - offsets[0]);
   const Index blocks = first_block(offsets, sequences);
   const Index block_size = kKeyBlock * size;
   const Scratch<std::int32_t> owner(blocks);
@@ -150,8 +152,8 @@ inline void attention_forward(Cpu device, float* out, float* lse, const float* q
     });
   };
   each_block([&](Index b, Index kv_head, Index block, Index first, Index last) {
-    const float* rows = k + ((offsets[b] + first) * shape.kv_heads + kv_head) * size;
-    dispatch<AttentionTable>().pack(keys_of(b, kv_head, block), rows, shape.kv_heads * size,
+    const float* from = k + ((offsets[b] + first) * shape.kv_heads + kv_head) * size;
+    dispatch<AttentionTable>().pack(keys_of(b, kv_head, block), from, shape.kv_heads * size,
                                     last - first, size);
   });
   each_block([&](Index b, Index kv_head, Index, Index first, Index last) {
@@ -165,10 +167,11 @@ inline void attention_forward(Cpu device, float* out, float* lse, const float* q
 inline void attention_backward(Cpu device, float* dq, float* dk, float* dv, const float* dout,
                                const float* out, const float* lse, const float* q, const float* k,
                                const float* v, const std::int32_t* offsets, Index sequences,
-                               AttentionShape shape) {
+                               [[maybe_unused]] Index rows, AttentionShape shape) {
   const Index size = shape.head_size;
   const Index group = shape.heads / shape.kv_heads;
   assert(size >= 1 && size <= kMaxHeadSize && shape.heads % shape.kv_heads == 0);
+  assert(sequences == 0 || rows == offsets[sequences] - offsets[0]);
   Index longest = 0;
   Index work = 0;
   for (Index b = 0; b < sequences; ++b) {
