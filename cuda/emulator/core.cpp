@@ -97,6 +97,7 @@ struct PendingCopy {
   void* shared;
   const void* global;
   unsigned bytes, source_bytes, group;
+  const void* pc;  // of the instruction that issued it
 };
 
 struct WarpOperation {
@@ -698,10 +699,10 @@ void note(const void* address, std::size_t bytes, Access access, const void* pc)
 }
 
 void copy_async(void* shared, const void* global, unsigned bytes, unsigned source_bytes,
-                Place place) {
+                Place place, const void* pc) {
   check_aligned(shared, bytes, place);
   check_aligned(global, bytes, place);
-  const void* pc = __builtin_return_address(0);
+  if (pc == nullptr) pc = __builtin_return_address(0);
   note(shared, bytes, Access::write, pc);
   if (source_bytes != 0) note(global, source_bytes, Access::read, pc);
   std::memset(shared, 0xFF, bytes);
@@ -711,7 +712,7 @@ void copy_async(void* shared, const void* global, unsigned bytes, unsigned sourc
     self.copies = static_cast<PendingCopy*>(
         std::realloc(self.copies, self.copy_capacity * sizeof(PendingCopy)));
   }
-  self.copies[self.copy_count++] = {shared, global, bytes, source_bytes, self.group};
+  self.copies[self.copy_count++] = {shared, global, bytes, source_bytes, self.group, pc};
 }
 
 void copy_async_commit() { ++current->group; }
@@ -725,7 +726,7 @@ void copy_async_wait(unsigned pending, Place) {
       self.copies[kept++] = c;
       continue;
     }
-    note(c.shared, c.bytes, Access::arrival, __builtin_return_address(0));
+    note(c.shared, c.bytes, Access::arrival, c.pc);
     std::memcpy(c.shared, c.global, c.source_bytes);
     std::memset(static_cast<char*>(c.shared) + c.source_bytes, 0, c.bytes - c.source_bytes);
   }
