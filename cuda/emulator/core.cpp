@@ -64,6 +64,9 @@ constexpr unsigned max_threads = 1024;
 // A stack and the guard page below it. Only what is touched takes memory.
 constexpr std::size_t stack_bytes = 256 * 1024;
 constexpr std::size_t guard_bytes = 4096;
+// Bytes past the shared memory that nobody may change.
+constexpr std::size_t shared_margin = 256;
+constexpr char margin_byte = 0x5A;
 
 // --- Schedule ---
 
@@ -368,6 +371,7 @@ void start_block(const Launch& launch, std::uint64_t number) {
   totals.threads += block.threads;
   clock.block_first = ++clock.epoch;
   std::memset(shared_area, 0xFF, shared_bytes());
+  if (!under_asan()) std::memset(shared_area + shared_bytes(), margin_byte, shared_margin);
   for (const SharedVariable& v : shared_variables(launch.kernel->function))
     std::memset(v.address, 0xFF, v.bytes);
   for (unsigned w = 0; w * 32 < block.threads; ++w) {
@@ -395,6 +399,17 @@ void start_block(const Launch& launch, std::uint64_t number) {
   }
 }
 
+void check_shared_margin() {
+  static const std::string untouched(shared_margin, margin_byte);
+  if (under_asan() || untouched.compare(0, shared_margin, shared_area + shared_bytes(),
+                                        shared_margin) == 0)
+    return;
+  report("out-of-bounds", "kernel %s, block (%u, %u, %u) wrote past its %zu bytes of shared memory",
+         block.launch->kernel->name.c_str(), block.index.x, block.index.y, block.index.z,
+         shared_bytes());
+  set_device_error(cudaErrorIllegalAddress);
+}
+
 /// False if the launch ended before its time.
 bool run_block(const Launch& launch, std::uint64_t number) {
   start_block(launch, number);
@@ -411,6 +426,7 @@ bool run_block(const Launch& launch, std::uint64_t number) {
     set_device_error(cudaErrorLaunchTimeout);
   }
   if (trace_hooks.segment_end != nullptr) trace_hooks.segment_end(-1);
+  check_shared_margin();
   return !block.aborted;
 }
 
@@ -457,7 +473,7 @@ void install_fault_handler() {
   constexpr std::size_t size = 64 * 1024;
   static thread_local const bool has_stack = [] {  // the thread's own may be what overflowed
     stack_t stack{};
-    stack.ss_sp = std::malloc(size);
+    stack.ss_sp = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     stack.ss_size = size;
     return sigaltstack(&stack, nullptr) == 0;
   }();

@@ -29,7 +29,24 @@ struct MemoryCounters {
 
 namespace detail {
 
-// Four size classes per power of two from 64 bytes up: at most a quarter of a block is unused.
+// Four size classes per power of two from 256 bytes up: at most a quarter of a block is unused. Class
+// 4(e - 8) + q holds (4 + q)·2^(e-2) bytes: 256, 320, 384, 448, 512, 640, …
+struct SizeClasses {
+  static constexpr int kCount = 4 * 48;
+
+  static int of(std::size_t bytes) {
+    if (bytes <= 256) return 0;
+    const int exponent = static_cast<int>(std::bit_width(bytes - 1)) - 1;
+    const std::size_t quarter = std::size_t{1} << (exponent - 2);
+    const std::size_t steps = (bytes + quarter - 1) / quarter - 4;
+    return 4 * (exponent - 8) + static_cast<int>(steps);
+  }
+  static std::size_t capacity(int size_class) {
+    const int exponent = 8 + size_class / 4;
+    return static_cast<std::size_t>(4 + size_class % 4) << (exponent - 2);
+  }
+};
+
 class FreeLists {
  public:
   static FreeLists& instance() {
@@ -38,8 +55,8 @@ class FreeLists {
   }
 
   void* allocate(std::size_t bytes) {
-    const int size_class = class_of(bytes);
-    const std::size_t capacity = capacity_of(size_class);
+    const int size_class = SizeClasses::of(bytes);
+    const std::size_t capacity = SizeClasses::capacity(size_class);
     const std::lock_guard lock(mutex_);
     counters_.used_bytes += capacity;
     if (counters_.used_bytes > counters_.peak_bytes) counters_.peak_bytes = counters_.used_bytes;
@@ -62,20 +79,20 @@ class FreeLists {
   }
 
   void release(void* pointer, std::size_t bytes) {
-    const int size_class = class_of(bytes);
+    const int size_class = SizeClasses::of(bytes);
     auto* block = static_cast<Block*>(pointer);
     const std::lock_guard lock(mutex_);
-    counters_.used_bytes -= capacity_of(size_class);
+    counters_.used_bytes -= SizeClasses::capacity(size_class);
     block->next = heads_[size_class];
     heads_[size_class] = block;
   }
 
   void trim() {
     const std::lock_guard lock(mutex_);
-    for (int size_class = 0; size_class < kClasses; ++size_class) {
+    for (int size_class = 0; size_class < SizeClasses::kCount; ++size_class) {
       while (Block* block = heads_[size_class]) {
         heads_[size_class] = block->next;
-        counters_.system_bytes -= capacity_of(size_class);
+        counters_.system_bytes -= SizeClasses::capacity(size_class);
         std::free(block);
       }
     }
@@ -96,26 +113,12 @@ class FreeLists {
     Block* next;
   };
   static constexpr std::size_t kHugePage = std::size_t{2} << 20;
-  static constexpr int kClasses = 4 * 48;
 
   FreeLists() = default;
   ~FreeLists() { trim(); }
 
-  // Class 4(e - 8) + q holds (4 + q)·2^(e-2) bytes: 256, 320, 384, 448, 512, 640, …
-  static int class_of(std::size_t bytes) {
-    if (bytes <= 256) return 0;
-    const int exponent = static_cast<int>(std::bit_width(bytes - 1)) - 1;
-    const std::size_t quarter = std::size_t{1} << (exponent - 2);
-    const std::size_t steps = (bytes + quarter - 1) / quarter - 4;
-    return 4 * (exponent - 8) + static_cast<int>(steps);
-  }
-  static std::size_t capacity_of(int size_class) {
-    const int exponent = 8 + size_class / 4;
-    return static_cast<std::size_t>(4 + size_class % 4) << (exponent - 2);
-  }
-
   std::mutex mutex_;
-  Block* heads_[kClasses] = {};
+  Block* heads_[SizeClasses::kCount] = {};
   MemoryCounters counters_;
 };
 

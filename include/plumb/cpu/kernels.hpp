@@ -24,6 +24,8 @@
 
 #if !defined(PLUMB_KERNELS_SEPARATE) || defined(PLUMB_KERNELS_IMPLEMENTATION)
 
+#define PLUMB_FORMULA inline
+
 #include <plumb/cpu/simd_begin_scalar.hpp>
 namespace plumb::inline v0_1::kernels::scalar {
 #include <plumb/cpu/vec_scalar.inl.hpp>
@@ -67,6 +69,8 @@ namespace plumb::inline v0_1::kernels::avx512 {
 #else
 #define PLUMB_TABLE_FOR(Table, table) PLUMB_SCALAR_TABLE_FOR(Table, table)
 #endif
+
+#undef PLUMB_FORMULA
 
 #define PLUMB_SCALAR_TABLE_FOR(Table, table) \
   template <>                                \

@@ -1,12 +1,13 @@
 // exp, log, tanh and what the losses build from them: one polynomial each, with explicit fma, so that
 // every instruction set and device computes the same bits. Included inside the namespace of each
 // backend, after its vector type V and the functions fma, max, min, abs, round, select, less,
-// scale, exponent and mantissa; with V = float it is the scalar version. Coefficients: Cephes
+// scale, exponent and mantissa; with V = float it is the scalar version. PLUMB_FORMULA is `inline` there,
+// and on a GPU `__device__ inline`. Coefficients: Cephes
 // (Moshier, netlib.org/cephes, expf logf tanhf); erf's are fitted here. Not here: anything correctly
 // rounded; the largest errors stated are those over all floats (tests/test_elementary.cpp).
 
 /// e^x, to 1.02 ulp. Overflows to infinity above 88.73, underflows gradually to zero below -87.34.
-[[gnu::always_inline]] inline V exp(V x) {
+[[gnu::always_inline]] PLUMB_FORMULA V exp(V x) {
   x = min(set(89.0F), max(set(-104.0F), x));
   const V n = round(x * set(1.44269504088896341F));
   V r = fma(n, set(-0.693359375F), x);
@@ -21,7 +22,7 @@
 }
 
 /// Natural logarithm, to 0.83 ulp. log(0) is -infinity, of a negative number NaN.
-inline V log(V x) {
+PLUMB_FORMULA V log(V x) {
   const Mask tiny = less(x, set(0x1p-126F));
   const V scaled = select(tiny, x * set(0x1p23F), x);
   V e = exponent(scaled) - select(tiny, set(23.0F), set(0.0F));
@@ -44,14 +45,14 @@ inline V log(V x) {
   p = fma(z, set(-0.5F), p);
   V y = fma(e, set(0.693359375F), m + p);
   const V infinity = set(__builtin_inff());
-  y = select(less(x, infinity), y, x);                      // log(inf) = inf, log(NaN) = NaN
+  y = select(less(x, infinity), y, x);  // log(inf) = inf, log(NaN) = NaN
   y = select(less(x, set(0.0F)), set(__builtin_nanf("")), y);
   const Mask positive = less(set(0.0F), abs(x));
   return select(positive, y, select(less(abs(x), infinity), set(0.0F) - infinity, y));
 }
 
 /// Hyperbolic tangent, to 1.34 ulp.
-inline V tanh(V x) {
+PLUMB_FORMULA V tanh(V x) {
   const V a = abs(x);
   const V z = x * x;
   V p = set(-5.70498872745e-3F);
@@ -67,7 +68,7 @@ inline V tanh(V x) {
 
 /// Error function 2/√π ∫₀ˣ e^(-t²) dt, to 1.06 ulp. Two minimax fits of our own: of erf(x)/x - 1 in x²
 /// over [0, 0.875], and of -log(1 - erf(x))/x - 1 in x over [0.875, 4], where erf rounds to 1.
-inline V erf(V x) {
+PLUMB_FORMULA V erf(V x) {
   const V z = x * x;
   V p = set(-6.203323137e-4F);
   p = fma(p, z, set(5.032193847e-3F));
@@ -89,14 +90,14 @@ inline V erf(V x) {
 }
 
 /// 1 / (1 + e^-x).
-inline V sigmoid(V x) { return set(1.0F) / (set(1.0F) + exp(set(0.0F) - x)); }
+PLUMB_FORMULA V sigmoid(V x) { return set(1.0F) / (set(1.0F) + exp(set(0.0F) - x)); }
 
 /// log(1 + x) for x ≥ 0, accurate for small x (the rounding of 1 + x is put back).
-inline V log1p(V x) {
+PLUMB_FORMULA V log1p(V x) {
   const V u = set(1.0F) + x;
   const V lost = x - (u - set(1.0F));
   return select(less(u, set(__builtin_inff())), log(u) + lost / u, u);
 }
 
 /// log(1 + e^x), never overflowing.
-inline V softplus(V x) { return max(set(0.0F), x) + log1p(exp(set(0.0F) - abs(x))); }
+PLUMB_FORMULA V softplus(V x) { return max(set(0.0F), x) + log1p(exp(set(0.0F) - abs(x))); }
