@@ -8,19 +8,28 @@ find_package(Python3 COMPONENTS Interpreter QUIET)
 set(PLUMB_PTX_ARCHITECTURES "80" CACHE STRING
     "Compute capabilities whose PTX is translated and run, for example 80;90")
 
-set(PLUMB_PTX ON)
+set(PLUMB_PTX ON PARENT_SCOPE)
 if(NOT PLUMB_NVCC OR NOT PLUMB_CUDA_INCLUDE OR NOT Python3_FOUND)
   message(STATUS "PTX on the emulator: left out, as nvcc, the CUDA headers or python3 is missing")
-  set(PLUMB_PTX OFF)
+  set(PLUMB_PTX OFF PARENT_SCOPE)
   function(plumb_ptx_test)
   endfunction()
   return()
 endif()
 
-set(plumb_ptx_directory "${CMAKE_CURRENT_LIST_DIR}")
+set(plumb_ptx_directory "${PROJECT_SOURCE_DIR}/cuda/emulator" CACHE INTERNAL "")
 # -fmad=false: ptxas contracts nothing; nvcc then writes each sum and product with its rounding.
 set(plumb_nvcc_flags -std=c++20 -O2 -fmad=false --expt-relaxed-constexpr -lineinfo
-    -Xcompiler=-ffp-contract=off -Xcompiler=-pthread)
+    -Xcompiler=-ffp-contract=off -Xcompiler=-pthread CACHE INTERNAL "")
+
+# Kernels are full of fma, which is a call into libm unless the compiler may use the instruction.
+set(plumb_ptx_flags -O2 -ffp-contract=off -fno-strict-aliasing -fno-math-errno -fno-trapping-math)
+include(CheckCXXSourceRuns)
+check_cxx_source_runs("int main() { return __builtin_cpu_supports(\"fma\") ? 0 : 1; }" PLUMB_HOST_FMA)
+if(PLUMB_HOST_FMA)
+  list(APPEND plumb_ptx_flags -mfma)
+endif()
+set(plumb_ptx_flags ${plumb_ptx_flags} CACHE INTERNAL "")
 
 add_library(plumb_emulator_ptx STATIC
   "${plumb_ptx_directory}/ptx_arithmetic.cpp" "${plumb_ptx_directory}/ptx_runtime.cpp"
@@ -65,11 +74,11 @@ function(plumb_ptx_sources target)
         COMMAND Python3::Interpreter "${plumb_ptx_directory}/ptx_translate.py" "${ptx}" -o "${ptx}.cpp"
           --fatbin "${folder}/${name}.fatbin"
         DEPENDS "${ptx}" "${folder}/${name}.fatbin" "${plumb_ptx_directory}/ptx_translate.py"
-          "${plumb_ptx_directory}/ptx_reader.py" "${plumb_ptx_directory}/ptx_instructions.py"
+          "${plumb_ptx_directory}/ptx_reader.py" "${plumb_ptx_directory}/ptx_arithmetic.py" "${plumb_ptx_directory}/ptx_operations.py"
         VERBATIM)
       target_sources(${target} PRIVATE "${ptx}.cpp")
       set_source_files_properties("${ptx}.cpp" PROPERTIES
-        COMPILE_OPTIONS "-O2;-ffp-contract=off;-fno-strict-aliasing;-fno-math-errno;-fno-trapping-math")
+        COMPILE_OPTIONS "${plumb_ptx_flags}")
     endforeach()
   endforeach()
 endfunction()
@@ -79,8 +88,7 @@ endfunction()
 function(plumb_ptx_test source)
   cmake_parse_arguments(PARSE_ARGV 1 test "UNTRACED" "" "LIBRARIES")
   get_filename_component(name "${source}" NAME_WE)
-  set(target "${name}_ptx")
-  string(REGEX REPLACE "_ptx_ptx$" "_ptx" target "${target}")
+  set(target "cuda_${name}_ptx")
   add_executable(${target})
   plumb_ptx_sources(${target} "${source}")
   set_target_properties(${target} PROPERTIES LINKER_LANGUAGE CXX)
