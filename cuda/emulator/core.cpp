@@ -55,7 +55,7 @@ namespace plumb::emulator {
 
 Clock clock;
 TraceHooks trace_hooks{};
-int Quiet::depth = 0;
+constinit thread_local int Quiet::depth = 0;
 std::string (*describe_site)(std::uintptr_t) = nullptr;
 
 namespace {
@@ -151,7 +151,8 @@ Fiber* fibers = nullptr;
 Warp warps[max_threads / 32];
 char* stacks = nullptr;
 bool stacks_dirty = true;
-Fiber* current = nullptr;  // null: the host runs
+// Null where the host runs: also in its other threads, while one of them runs a kernel.
+constinit thread_local Fiber* current = nullptr;
 Context host;
 Context* previous = nullptr;
 Counts totals;

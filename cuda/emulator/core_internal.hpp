@@ -34,7 +34,7 @@ extern TraceHooks trace_hooks;
 struct Quiet {
   Quiet() { ++depth; }
   ~Quiet() { --depth; }
-  static int depth;
+  static constinit thread_local int depth;
 };
 
 /// A variable of static storage that is a kernel's `static __shared__`, from the symbol table.
