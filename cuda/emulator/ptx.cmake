@@ -1,6 +1,9 @@
 # Programs whose kernels nvcc compiles, run on the emulator through a translation of their PTX.
-#   plumb_ptx_sources(<target> <source.cu>...)   adds nvcc's object of each and the translation
-#   plumb_ptx_test(<source.cu> [UNTRACED])       a program of one source and its CTest entries
+#   plumb_ptx_sources(<target> <source.cu>… [DEFINITIONS …])
+#       adds nvcc's object of each source and the translation of its PTX to a program, which links
+#       plumb_emulator_ptx and then plumb_emulator or plumb_emulator_trace
+#   plumb_ptx_test(<source.cu> [UNTRACED] [OWN_MAIN] [LIBRARIES …])
+#       a doctest program of one source, and its CTest entries
 # Without nvcc (or python3) PLUMB_PTX is off, and says why. The project does not enable CMake's CUDA
 # language: nvcc is only called.
 find_program(PLUMB_NVCC nvcc HINTS ENV CUDA_PATH PATHS /usr/local/cuda PATH_SUFFIXES bin)
@@ -41,12 +44,14 @@ target_compile_options(plumb_emulator_ptx PRIVATE -O2 -ffp-contract=off)
 target_link_libraries(plumb_emulator_ptx PRIVATE plumb_warnings)
 
 function(plumb_ptx_sources target)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "DEFINITIONS")
+  list(TRANSFORM arg_DEFINITIONS PREPEND -D)
   list(LENGTH PLUMB_PTX_ARCHITECTURES count)
   set(generate "")
   foreach(architecture IN LISTS PLUMB_PTX_ARCHITECTURES)
     list(APPEND generate -gencode "arch=compute_${architecture},code=compute_${architecture}")
   endforeach()
-  foreach(source IN LISTS ARGN)
+  foreach(source IN LISTS arg_UNPARSED_ARGUMENTS)
     get_filename_component(source "${source}" ABSOLUTE)
     get_filename_component(name "${source}" NAME_WE)
     set(folder "${CMAKE_CURRENT_BINARY_DIR}/${target}.ptx")
@@ -62,7 +67,7 @@ function(plumb_ptx_sources target)
     endforeach()
     add_custom_command(
       OUTPUT "${object}" ${ptx_files} "${folder}/${name}.fatbin"
-      COMMAND "${PLUMB_NVCC}" ${plumb_nvcc_flags} ${generate} -ccbin "${CMAKE_CXX_COMPILER}"
+      COMMAND "${PLUMB_NVCC}" ${plumb_nvcc_flags} ${generate} ${arg_DEFINITIONS} -ccbin "${CMAKE_CXX_COMPILER}"
         "-I${PROJECT_SOURCE_DIR}/include" "-I${PROJECT_SOURCE_DIR}/cuda" "-I${PROJECT_SOURCE_DIR}/tests"
         -MD -MF "${object}.d" -MT "${object}" --keep --keep-dir "${folder}" -c "${source}" -o "${object}"
       DEPENDS "${source}" DEPFILE "${object}.d" VERBATIM COMMENT "nvcc ${name}.cu")
@@ -71,7 +76,7 @@ function(plumb_ptx_sources target)
     foreach(ptx IN LISTS ptx_files)
       add_custom_command(
         OUTPUT "${ptx}.cpp"
-        COMMAND Python3::Interpreter "${plumb_ptx_directory}/ptx_translate.py" "${ptx}" -o "${ptx}.cpp"
+        COMMAND Python3::Interpreter -B "${plumb_ptx_directory}/ptx_translate.py" "${ptx}" -o "${ptx}.cpp"
           --fatbin "${folder}/${name}.fatbin"
         DEPENDS "${ptx}" "${folder}/${name}.fatbin" "${plumb_ptx_directory}/ptx_translate.py"
           "${plumb_ptx_directory}/ptx_reader.py" "${plumb_ptx_directory}/ptx_arithmetic.py" "${plumb_ptx_directory}/ptx_operations.py"
@@ -84,17 +89,19 @@ function(plumb_ptx_sources target)
 endfunction()
 
 # Runs in order and in a random one, for each architecture, with the tracer (races, uninitialised
-# memory) unless UNTRACED.
+# memory) unless UNTRACED. The checks of each access (bounds, alignment, freed memory) are in both.
 function(plumb_ptx_test source)
-  cmake_parse_arguments(PARSE_ARGV 1 test "UNTRACED" "" "LIBRARIES")
+  cmake_parse_arguments(PARSE_ARGV 1 arg "UNTRACED;OWN_MAIN" "" "LIBRARIES")
   get_filename_component(name "${source}" NAME_WE)
   set(target "cuda_${name}_ptx")
   add_executable(${target})
-  plumb_ptx_sources(${target} "${source}")
+  plumb_ptx_sources(${target} "${source}" DEFINITIONS PLUMB_KERNELS_SEPARATE "PLUMB_WAY=\"ptx\"")
   set_target_properties(${target} PROPERTIES LINKER_LANGUAGE CXX)
-  find_package(Threads REQUIRED)
-  target_link_libraries(${target} PRIVATE plumb_emulator_ptx ${test_LIBRARIES} Threads::Threads)
-  if(test_UNTRACED)
+  if(NOT arg_OWN_MAIN)
+    target_link_libraries(${target} PRIVATE plumb_test_main)
+  endif()
+  target_link_libraries(${target} PRIVATE plumb::kernels ${arg_LIBRARIES} plumb_emulator_ptx)
+  if(arg_UNTRACED)
     target_link_libraries(${target} PRIVATE plumb_emulator)
   else()
     # Nothing in the program asks for the tracer: it installs itself.
@@ -106,7 +113,8 @@ function(plumb_ptx_test source)
       set(test "${target}_${architecture}_${order}")
       add_test(NAME ${test} COMMAND ${target} WORKING_DIRECTORY "${PROJECT_BINARY_DIR}")
       set_tests_properties(${test} PROPERTIES LABELS cuda-ptx TIMEOUT 600 PROCESSORS 1 SKIP_RETURN_CODE 77
-        ENVIRONMENT "PLUMB_PTX_TARGET=sm_${architecture};PLUMB_EMULATOR_ORDER=${order}")
+        ENVIRONMENT
+        "PLUMB_PTX_TARGET=sm_${architecture};PLUMB_EMULATOR_ORDER=${order};PLUMB_EMULATOR_LEAKS=1")
     endforeach()
   endforeach()
 endfunction()

@@ -62,7 +62,7 @@ CASES = [
 def translate(translator, folder, statement, options):
     source = folder / "case.ptx"
     source.write_text(HEAD + "\t" + statement + "\n\tret;\n}\n" if statement.endswith(";") else HEAD + "\t" + statement + "\n}\n")
-    return subprocess.run([sys.executable, translator, source, "-o", folder / "case.cpp", *options],
+    return subprocess.run([sys.executable, "-B", translator, source, "-o", folder / "case.cpp", *options],
                           capture_output=True, text=True, check=False)
 
 
