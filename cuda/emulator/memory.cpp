@@ -5,7 +5,8 @@
 // and not to 512; at least 256 bytes lie between two.
 //
 // Cost: 4 bytes of index per 256 of memory, two mprotect of what is in use each time that queued work
-// runs (some 10 ns a page of 4 KiB).
+// runs (some 10 ns a page of 4 KiB); not where more than 16 MiB are in use: then the host can touch
+// it at any time, and nobody says so.
 #include <emulator/core_internal.hpp>
 #include <emulator/fiber.hpp>
 #include <emulator/memory.hpp>
@@ -33,9 +34,9 @@ namespace {
 constexpr std::size_t reserved = std::size_t{64} << 30;
 constexpr std::size_t granule = 256;
 constexpr char margin_byte = 0x5A;
-constexpr std::size_t quarantine_bytes = std::size_t{32} << 20;
+constexpr std::size_t quarantine_bytes = std::size_t{8} << 20;
 // Opening and closing costs time for each page in use: with more than this the range stays open.
-constexpr std::size_t guarded_bytes = std::size_t{256} << 20;
+constexpr std::size_t guarded_bytes = std::size_t{16} << 20;
 
 char* base = nullptr;
 std::uint32_t* owners = nullptr;  // for each granule: index of its allocation plus 1
