@@ -765,13 +765,13 @@ TEST_CASE("cost of a barrier, a shuffle, a thread") {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   };
   Device<int> out(1024);
-  for (const int n : {32, 256, 1024}) {
-    const int times = 200000 / n, blocks = 200000 / n;
-    const double barrier = seconds([&] { PLUMB_LAUNCH(barriers, 1, n, 0, nullptr, times); });
+  for (const unsigned n : {32U, 256U, 1024U}) {
+    const unsigned times = 200000 / n, blocks = 200000 / n;
+    const double barrier = seconds([&] { PLUMB_LAUNCH(barriers, 1, n, 0, nullptr, static_cast<int>(times)); });
     const double shuffle =
-        seconds([&] { PLUMB_LAUNCH(shuffle_often, 1, n, 0, nullptr, out.p, times); });
+        seconds([&] { PLUMB_LAUNCH(shuffle_often, 1, n, 0, nullptr, out.p, static_cast<int>(times)); });
     const double empty = seconds([&] { PLUMB_LAUNCH(nothing, blocks, n, 0, nullptr); });
-    std::printf("block of %4d: %5.1f ns a barrier and thread, %5.1f ns a shuffle and lane, "
+    std::printf("block of %4u: %5.1f ns a barrier and thread, %5.1f ns a shuffle and lane, "
                 "%5.1f million empty threads a second\n",
                 n, barrier / times / n * 1e9, shuffle / times / n * 1e9, blocks * n / empty / 1e6);
   }
