@@ -23,6 +23,9 @@ extern "C" char __data_start, _end, __executable_start;
 
 namespace plumb::emulator {
 
+const Range static_storage{&__data_start, &_end};
+const Range program_image{&__executable_start, &__data_start};
+
 namespace {
 
 struct Symbols {
@@ -108,14 +111,6 @@ const SharedVariable* find_shared_variable(const void* address) {
   if (it == all.begin()) return nullptr;
   --it;
   return address < it->address + it->bytes ? &*it : nullptr;
-}
-
-bool in_static_storage(const void* address) noexcept {
-  return address >= &__data_start && address < &_end;
-}
-
-bool in_program_image(const void* address) noexcept {
-  return address >= &__executable_start && address < &__data_start;
 }
 
 std::string describe_code(const void* pc) {
