@@ -11,6 +11,16 @@
 #include <cassert>
 #include <string>
 
+// What an object's start-up code and launch stubs call.
+extern "C" {
+void** __cudaRegisterFatBinary(void* wrapper);
+void __cudaRegisterFatBinaryEnd(void** handle);
+void __cudaRegisterFunction(void** handle, const char* stub, char* function, const char* name, int, uint3*, uint3*, dim3*, dim3*, int*);
+void __cudaRegisterVar(void** handle, char*, char*, const char* name, int, std::size_t, int, int);
+cudaError_t __cudaGetKernel(cudaKernel_t* kernel, const void* stub);
+cudaError_t __cudaLaunchKernel(cudaKernel_t kernel, dim3 grid, dim3 block, void** arguments, std::size_t shared, cudaStream_t stream);
+}
+
 using plumb::emulator::Error;
 using plumb::emulator::take_errors;
 
@@ -310,6 +320,27 @@ TEST_CASE("bytes, sectors and wavefronts are those of nvcc's accesses") {
   const auto strided = plumb::emulator::trace_counts().begin()->second;
   CHECK(strided.shared_wavefronts > strided.shared_ideal);
   CHECK(errors_of_launch().empty());
+}
+
+TEST_CASE("an object without its translation is refused") {
+  // An object of another version of the source: its fatbin differs in one word.
+  struct Fatbin { std::uint32_t magic; std::uint16_t version, header; std::uint64_t bytes, content; };
+  struct Wrapper { std::int32_t magic, version; const void* data; void* unused; };
+  for (const bool variable : {false, true}) {
+    auto* fatbin = new Fatbin{0xBA55ED50, 1, 16, 8, 12345};  // registered for good
+    Wrapper wrapper{0x466243b1, 1, fatbin, nullptr};
+    void** handle = __cudaRegisterFatBinary(&wrapper);
+    static char stubs[2];
+    char* stub = &stubs[variable ? 1 : 0];
+    char name[] = "_Z7missingv";
+    __cudaRegisterFunction(handle, stub, name, name, -1, nullptr, nullptr, nullptr, nullptr, nullptr);
+    if (variable) __cudaRegisterVar(handle, nullptr, nullptr, "table_of_device", 0, 4, 0, 0);
+    __cudaRegisterFatBinaryEnd(handle);
+    cudaKernel_t kernel = nullptr;
+    REQUIRE(__cudaGetKernel(&kernel, stub) == cudaSuccess);
+    CHECK(__cudaLaunchKernel(kernel, dim3(1), dim3(1), nullptr, 0, nullptr) != cudaSuccess);
+    CHECK(has(take_errors(), "no-translation", variable ? "table_of_device" : "_Z7missingv"));
+  }
 }
 
 TEST_CASE("instructions are counted") {
