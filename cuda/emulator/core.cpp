@@ -54,8 +54,9 @@ extern "C" {
 namespace plumb::emulator {
 
 Clock clock;
+Range fiber_stacks;
 TraceHooks trace_hooks{};
-int Quiet::depth = 0;
+constinit thread_local int Quiet::depth = 0;
 std::string (*describe_site)(std::uintptr_t) = nullptr;
 
 namespace {
@@ -151,7 +152,8 @@ Fiber* fibers = nullptr;
 Warp warps[max_threads / 32];
 char* stacks = nullptr;
 bool stacks_dirty = true;
-Fiber* current = nullptr;  // null: the host runs
+// Null where the host runs: also in its other threads, while one of them runs a kernel.
+constinit thread_local Fiber* current = nullptr;
 Context host;
 Context* previous = nullptr;
 Counts totals;
@@ -312,6 +314,7 @@ void make_stacks() {
       std::abort();
     }
     stacks = static_cast<char*>(p);
+    fiber_stacks = {stacks, stacks + bytes};
     fibers = new Fiber[max_threads];
     for (unsigned i = 0; i < max_threads; ++i)
       mprotect(stacks + i * stack_bytes, guard_bytes, PROT_NONE);
@@ -580,9 +583,6 @@ unsigned lane() noexcept { return current->id % 32; }
 unsigned current_thread() noexcept { return current->id; }
 const Launch& current_launch() noexcept { return *block.launch; }
 std::uint16_t warp_segment(unsigned warp) noexcept { return warps[warp].segment; }
-bool on_fiber_stack(const void* p) noexcept {
-  return p >= stacks && p < stacks + max_threads * stack_bytes;
-}
 char* shared_memory() noexcept { return shared_area; }
 char* dynamic_shared_memory() noexcept {
   return shared_area + (block.launch->kernel->static_shared + 15) / 16 * 16;
