@@ -25,8 +25,8 @@ PLUMB_CUDA_DATA_TYPE(PLUMB_SAME_VALUE)
   static_assert(std::is_same_v<decltype(name), Type>, #name " belongs to another enumeration");
 #define PLUMB_SAME_TYPES(type, list) \
   namespace in_##type {              \
-  using Type = type;                 \
-  list(PLUMB_SAME_TYPE)              \
+    using Type = type;               \
+    list(PLUMB_SAME_TYPE)            \
   }
 PLUMB_CUBLAS_ENUMERATIONS(PLUMB_SAME_TYPES)
 PLUMB_CUBLASLT_ENUMERATIONS(PLUMB_SAME_TYPES)

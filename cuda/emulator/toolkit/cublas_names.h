@@ -21,28 +21,28 @@
   X(CUBLAS_OP_C, 2)               \
   X(CUBLAS_OP_CONJG, 3)
 
-#define PLUMB_CUBLAS_MATH(X)                     \
-  X(CUBLAS_DEFAULT_MATH, 0)                      \
-  X(CUBLAS_TENSOR_OP_MATH, 1)                    \
-  X(CUBLAS_PEDANTIC_MATH, 2)                     \
-  X(CUBLAS_TF32_TENSOR_OP_MATH, 3)               \
-  X(CUBLAS_FP32_EMULATED_BF16X9_MATH, 4)         \
-  X(CUBLAS_FP64_EMULATED_FIXEDPOINT_MATH, 8)     \
+#define PLUMB_CUBLAS_MATH(X)                 \
+  X(CUBLAS_DEFAULT_MATH, 0)                  \
+  X(CUBLAS_TENSOR_OP_MATH, 1)                \
+  X(CUBLAS_PEDANTIC_MATH, 2)                 \
+  X(CUBLAS_TF32_TENSOR_OP_MATH, 3)           \
+  X(CUBLAS_FP32_EMULATED_BF16X9_MATH, 4)     \
+  X(CUBLAS_FP64_EMULATED_FIXEDPOINT_MATH, 8) \
   X(CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION, 16)
 
-#define PLUMB_CUBLAS_COMPUTE(X)           \
-  X(CUBLAS_COMPUTE_16F, 64)               \
-  X(CUBLAS_COMPUTE_32F, 68)               \
-  X(CUBLAS_COMPUTE_32F_PEDANTIC, 69)      \
-  X(CUBLAS_COMPUTE_32F_FAST_16F, 74)      \
-  X(CUBLAS_COMPUTE_32F_FAST_16BF, 75)     \
-  X(CUBLAS_COMPUTE_32F_FAST_TF32, 77)     \
+#define PLUMB_CUBLAS_COMPUTE(X)             \
+  X(CUBLAS_COMPUTE_16F, 64)                 \
+  X(CUBLAS_COMPUTE_32F, 68)                 \
+  X(CUBLAS_COMPUTE_32F_PEDANTIC, 69)        \
+  X(CUBLAS_COMPUTE_32F_FAST_16F, 74)        \
+  X(CUBLAS_COMPUTE_32F_FAST_16BF, 75)       \
+  X(CUBLAS_COMPUTE_32F_FAST_TF32, 77)       \
   X(CUBLAS_COMPUTE_32F_EMULATED_16BFX9, 78) \
-  X(CUBLAS_COMPUTE_64F, 70)               \
+  X(CUBLAS_COMPUTE_64F, 70)                 \
   X(CUBLAS_COMPUTE_32I, 72)
 
-#define PLUMB_CUBLAS_ALGORITHM(X)       \
-  X(CUBLAS_GEMM_DEFAULT, -1)            \
+#define PLUMB_CUBLAS_ALGORITHM(X) \
+  X(CUBLAS_GEMM_DEFAULT, -1)      \
   X(CUBLAS_GEMM_DEFAULT_TENSOR_OP, 99)
 
 #define PLUMB_CUDA_DATA_TYPE(X) \
@@ -71,16 +71,16 @@
   X(CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, 6) \
   X(CUBLASLT_MATRIX_LAYOUT_PLANE_OFFSET, 7)
 
-#define PLUMB_CUBLASLT_MATMUL_DESC(X)               \
-  X(CUBLASLT_MATMUL_DESC_COMPUTE_TYPE, 0)           \
-  X(CUBLASLT_MATMUL_DESC_SCALE_TYPE, 1)             \
-  X(CUBLASLT_MATMUL_DESC_POINTER_MODE, 2)           \
-  X(CUBLASLT_MATMUL_DESC_TRANSA, 3)                 \
-  X(CUBLASLT_MATMUL_DESC_TRANSB, 4)                 \
-  X(CUBLASLT_MATMUL_DESC_TRANSC, 5)                 \
-  X(CUBLASLT_MATMUL_DESC_FILL_MODE, 6)              \
-  X(CUBLASLT_MATMUL_DESC_EPILOGUE, 7)               \
-  X(CUBLASLT_MATMUL_DESC_BIAS_POINTER, 8)           \
+#define PLUMB_CUBLASLT_MATMUL_DESC(X)     \
+  X(CUBLASLT_MATMUL_DESC_COMPUTE_TYPE, 0) \
+  X(CUBLASLT_MATMUL_DESC_SCALE_TYPE, 1)   \
+  X(CUBLASLT_MATMUL_DESC_POINTER_MODE, 2) \
+  X(CUBLASLT_MATMUL_DESC_TRANSA, 3)       \
+  X(CUBLASLT_MATMUL_DESC_TRANSB, 4)       \
+  X(CUBLASLT_MATMUL_DESC_TRANSC, 5)       \
+  X(CUBLASLT_MATMUL_DESC_FILL_MODE, 6)    \
+  X(CUBLASLT_MATMUL_DESC_EPILOGUE, 7)     \
+  X(CUBLASLT_MATMUL_DESC_BIAS_POINTER, 8) \
   X(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, 26)
 
 #define PLUMB_CUBLASLT_EPILOGUE(X)   \
@@ -93,15 +93,15 @@
   X(CUBLASLT_EPILOGUE_GELU_AUX, 160) \
   X(CUBLASLT_EPILOGUE_DGELU, 192)
 
-#define PLUMB_CUBLASLT_SEARCH(X)   \
-  X(CUBLASLT_SEARCH_BEST_FIT, 0)   \
+#define PLUMB_CUBLASLT_SEARCH(X) \
+  X(CUBLASLT_SEARCH_BEST_FIT, 0) \
   X(CUBLASLT_SEARCH_LIMITED_BY_ALGO_ID, 1)
 
-#define PLUMB_CUBLASLT_REDUCTION(X)      \
-  X(CUBLASLT_REDUCTION_SCHEME_NONE, 0)   \
-  X(CUBLASLT_REDUCTION_SCHEME_INPLACE, 1) \
+#define PLUMB_CUBLASLT_REDUCTION(X)            \
+  X(CUBLASLT_REDUCTION_SCHEME_NONE, 0)         \
+  X(CUBLASLT_REDUCTION_SCHEME_INPLACE, 1)      \
   X(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE, 2) \
-  X(CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE, 4) \
+  X(CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE, 4)  \
   X(CUBLASLT_REDUCTION_SCHEME_MASK, 7)
 
 #define PLUMB_CUBLASLT_PREFERENCE(X)               \
@@ -116,26 +116,26 @@
   X(CUBLASLT_MATMUL_PREF_IMPL_MASK, 12)
 
 /// Every enumeration and its type.
-#define PLUMB_CUBLAS_ENUMERATIONS(X)              \
-  X(cublasStatus_t, PLUMB_CUBLAS_STATUS)          \
-  X(cublasOperation_t, PLUMB_CUBLAS_OPERATION)    \
-  X(cublasMath_t, PLUMB_CUBLAS_MATH)              \
-  X(cublasComputeType_t, PLUMB_CUBLAS_COMPUTE)    \
+#define PLUMB_CUBLAS_ENUMERATIONS(X)           \
+  X(cublasStatus_t, PLUMB_CUBLAS_STATUS)       \
+  X(cublasOperation_t, PLUMB_CUBLAS_OPERATION) \
+  X(cublasMath_t, PLUMB_CUBLAS_MATH)           \
+  X(cublasComputeType_t, PLUMB_CUBLAS_COMPUTE) \
   X(cublasGemmAlgo_t, PLUMB_CUBLAS_ALGORITHM)
 
-#define PLUMB_CUBLASLT_ENUMERATIONS(X)                              \
-  X(cublasLtPointerMode_t, PLUMB_CUBLASLT_POINTER_MODE)             \
-  X(cublasLtOrder_t, PLUMB_CUBLASLT_ORDER)                          \
-  X(cublasLtMatrixLayoutAttribute_t, PLUMB_CUBLASLT_LAYOUT)         \
-  X(cublasLtMatmulDescAttributes_t, PLUMB_CUBLASLT_MATMUL_DESC)     \
-  X(cublasLtEpilogue_t, PLUMB_CUBLASLT_EPILOGUE)                    \
-  X(cublasLtMatmulSearch_t, PLUMB_CUBLASLT_SEARCH)                  \
-  X(cublasLtReductionScheme_t, PLUMB_CUBLASLT_REDUCTION)            \
+#define PLUMB_CUBLASLT_ENUMERATIONS(X)                          \
+  X(cublasLtPointerMode_t, PLUMB_CUBLASLT_POINTER_MODE)         \
+  X(cublasLtOrder_t, PLUMB_CUBLASLT_ORDER)                      \
+  X(cublasLtMatrixLayoutAttribute_t, PLUMB_CUBLASLT_LAYOUT)     \
+  X(cublasLtMatmulDescAttributes_t, PLUMB_CUBLASLT_MATMUL_DESC) \
+  X(cublasLtEpilogue_t, PLUMB_CUBLASLT_EPILOGUE)                \
+  X(cublasLtMatmulSearch_t, PLUMB_CUBLASLT_SEARCH)              \
+  X(cublasLtReductionScheme_t, PLUMB_CUBLASLT_REDUCTION)        \
   X(cublasLtMatmulPreferenceAttributes_t, PLUMB_CUBLASLT_PREFERENCE)
 
 /// Opaque structures and their size in bytes.
-#define PLUMB_CUBLASLT_STRUCTURES(X)       \
-  X(cublasLtMatrixLayoutOpaque_t, 64)      \
-  X(cublasLtMatmulAlgo_t, 64)              \
-  X(cublasLtMatmulDescOpaque_t, 256)       \
+#define PLUMB_CUBLASLT_STRUCTURES(X)  \
+  X(cublasLtMatrixLayoutOpaque_t, 64) \
+  X(cublasLtMatmulAlgo_t, 64)         \
+  X(cublasLtMatmulDescOpaque_t, 256)  \
   X(cublasLtMatmulPreferenceOpaque_t, 64)
