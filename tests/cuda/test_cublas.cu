@@ -33,6 +33,8 @@ class OnDevice {
     if (n_ > 0)
       REQUIRE(cudaMemcpy(data_, host.data(), n_ * sizeof(T), cudaMemcpyHostToDevice) ==
               cudaSuccess);
+    // The tests' streams do not wait for the default one, in which the copy may still be queued.
+    REQUIRE(cudaDeviceSynchronize() == cudaSuccess);
   }
   explicit OnDevice(std::size_t n) : OnDevice(std::vector<T>(n)) {}
   ~OnDevice() { cudaFree(data_); }
@@ -469,6 +471,22 @@ TEST_CASE("memory that is not the device's, too small, or overlapping is reporte
   CHECK(call.batched(2, 6, 12, 2) == CUBLAS_STATUS_SUCCESS);
   REQUIRE(cudaDeviceSynchronize() == cudaSuccess);
   CHECK(reported() == "");
+}
+
+TEST_CASE("memory that is gone when the stream comes to the product is reported") {
+  const Order before = schedule_order();
+  set_schedule(Order::reverse);  // the other stream first
+  Call call;
+  const Stream other;
+  void* memory = nullptr;
+  REQUIRE(cudaMallocAsync(&memory, 12 * sizeof(float), call.stream) == cudaSuccess);
+  REQUIRE(cudaStreamSynchronize(call.stream) == cudaSuccess);
+  call.b_at = static_cast<const float*>(memory);
+  CHECK(call.sgemm() == CUBLAS_STATUS_SUCCESS);
+  CHECK(cudaFreeAsync(memory, other.stream) == cudaSuccess);
+  CHECK(cudaStreamSynchronize(call.stream) == cudaErrorIllegalAddress);
+  CHECK(reported() == "illegal-address");
+  set_schedule(before);
 }
 
 TEST_CASE("a workspace is checked, overwritten, and forgotten with the stream") {
