@@ -6,6 +6,7 @@
 // translation units link; no device-side globals; sizes are arguments. Minimum architecture: sm_80.
 #pragma once
 
+#include <plumb/core/bf16.hpp>
 #include <plumb/core/check.hpp>
 
 #include <cstdint>
@@ -124,6 +125,18 @@ __device__ __forceinline__ std::uint32_t to_tf32(float x) {
   std::uint32_t bits;
   asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
   return bits;
+}
+/// Two floats rounded to the nearest bf16 (ties to even), the first in the lower half.
+__device__ __forceinline__ std::uint32_t bf16_pair(float low, float high) {
+  std::uint32_t bits;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
+  return bits;
+}
+
+#else
+
+inline std::uint32_t bf16_pair(float low, float high) {
+  return bf16(low).bits | static_cast<std::uint32_t>(bf16(high).bits) << 16;
 }
 
 #endif
