@@ -45,14 +45,23 @@ inline void check_cuda(cudaError_t status, const char* what, Where where = Where
   fail<CudaError>(str("[cuda] ", what, ": ", cudaGetErrorString(status), hint), where);
 }
 
+/// Launches kernel(args…) on a stream; a template with commas goes in parentheses. CudaError if refused.
 #if defined(__CUDACC__)
-
-/// Launches kernel(args…) on a stream; a template with commas goes in parentheses.
 #define PLUMB_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)        \
   do {                                                                      \
     kernel<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__);             \
     ::plumb::kernels::check_cuda(cudaGetLastError(), "launch of " #kernel); \
   } while (false)
+#else
+#undef PLUMB_LAUNCH
+#define PLUMB_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)        \
+  ::plumb::kernels::check_cuda(                                             \
+      ::plumb::emulator::launch(#kernel, kernel, grid, block, shared_bytes, \
+                                stream __VA_OPT__(, ) __VA_ARGS__),         \
+      "launch of " #kernel)
+#endif
+
+#if defined(__CUDACC__)
 
 /// The block's dynamic shared memory, 16-byte aligned.
 template <class T>
