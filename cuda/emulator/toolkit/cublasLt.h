@@ -5,13 +5,13 @@
 
 typedef struct cublasLtContext* cublasLtHandle_t;
 
-PLUMB_CUBLASLT_ENUMERATIONS(PLUMB_ENUMERATION)
+PLUMB_CUBLASLT_ENUMERATIONS(PLUMB_CUBLAS_TYPE)
 
-#define PLUMB_STRUCTURE(type, bytes) \
+#define PLUMB_CUBLASLT_STRUCTURE(type, bytes) \
   typedef struct {                   \
     uint64_t data[(bytes) / 8];      \
   } type;
-PLUMB_CUBLASLT_STRUCTURES(PLUMB_STRUCTURE)
+PLUMB_CUBLASLT_STRUCTURES(PLUMB_CUBLASLT_STRUCTURE)
 
 typedef cublasLtMatrixLayoutOpaque_t* cublasLtMatrixLayout_t;
 typedef cublasLtMatmulDescOpaque_t* cublasLtMatmulDesc_t;

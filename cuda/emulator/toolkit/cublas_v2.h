@@ -13,10 +13,10 @@ using std::size_t;
 typedef struct CUstream_st* cudaStream_t;  // as cuda_runtime_api.h says it too
 typedef struct cublasContext* cublasHandle_t;
 
-#define PLUMB_ENUMERATOR(name, value) name = value,
-#define PLUMB_ENUMERATION(type, list) typedef enum { list(PLUMB_ENUMERATOR) } type;
-typedef enum cudaDataType_t { PLUMB_CUDA_DATA_TYPE(PLUMB_ENUMERATOR) } cudaDataType;
-PLUMB_CUBLAS_ENUMERATIONS(PLUMB_ENUMERATION)
+#define PLUMB_CUBLAS_VALUE(name, value) name = value,
+#define PLUMB_CUBLAS_TYPE(type, list) typedef enum { list(PLUMB_CUBLAS_VALUE) } type;
+typedef enum cudaDataType_t { PLUMB_CUDA_DATA_TYPE(PLUMB_CUBLAS_VALUE) } cudaDataType;
+PLUMB_CUBLAS_ENUMERATIONS(PLUMB_CUBLAS_TYPE)
 
 #include "cublas_functions.h"
 

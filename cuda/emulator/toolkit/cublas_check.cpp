@@ -4,7 +4,7 @@
 #include <cublasLt.h>
 #include <cublas_v2.h>
 
-#include "toolkit/cublas_names.h"
+#include "cublas_names.h"
 
 #include <cstddef>
 #include <type_traits>
@@ -43,5 +43,5 @@ static_assert(offsetof(cublasLtMatmulHeuristicResult_t, state) == 72);
 static_assert(offsetof(cublasLtMatmulHeuristicResult_t, wavesCount) == 76);
 
 // Declared again: another type is an error, and so is a function that became a macro or inline.
-#include "toolkit/cublasLt_functions.h"
-#include "toolkit/cublas_functions.h"
+#include "cublasLt_functions.h"
+#include "cublas_functions.h"
