@@ -456,7 +456,7 @@ void install_fault_handler() {
   constexpr std::size_t size = 64 * 1024;
   static thread_local const bool has_stack = [] {  // the thread's own may be what overflowed
     stack_t stack{};
-    stack.ss_sp = std::malloc(size);
+    stack.ss_sp = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     stack.ss_size = size;
     return sigaltstack(&stack, nullptr) == 0;
   }();
