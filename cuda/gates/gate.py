@@ -264,7 +264,7 @@ def parse_arguments():
     parser.add_argument("--no-table", action="store_true", help="look for spills and local memory only")
     parser.add_argument("--table", type=Path, default=TABLE)
     parser.add_argument("--nvcc", help="default: from PATH, or /usr/local/cuda")
-    parser.add_argument("--nvdisasm", help="default: from PATH (PyPI: nvidia-cuda-nvdisasm)")
+    parser.add_argument("--nvdisasm", help="default: from PATH; see fetch_nvdisasm.py")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--flag", action="append", default=[], help="one more flag for nvcc")
     parser.add_argument("--markdown", type=Path, metavar="FILE")
@@ -276,7 +276,7 @@ def measure_all(options, nvcc, launches):
     """({arch: {kernel: numbers}}, failures) of all files."""
     nvdisasm = find_program(options.nvdisasm, "nvdisasm", Path(nvcc).parent / "nvdisasm")
     if not nvdisasm:
-        print("no nvdisasm (pip install nvidia-cuda-nvdisasm): instructions are not counted")
+        print("no nvdisasm (fetch_nvdisasm.py has one): instructions are not counted")
     files = options.files or [Path(__file__).parent / "all_kernels.cu"]
     archs = architectures(nvcc, options.all)
     measured, failures = {f"sm_{arch}": {} for arch in archs}, []
