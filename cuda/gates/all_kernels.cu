@@ -1,15 +1,7 @@
 // Every kernel of the CUDA backend, for the gate to compile: each host function is called once for each
 // device tag and type that it takes. Never run; the arguments mean nothing. gate.py looks in the headers
 // for kernels that this file forgets.
-#include <plumb/cuda/device.cuh>
-#include <plumb/cuda/elementwise.cuh>
-#include <plumb/cuda/gemm.cuh>
-#include <plumb/cuda/head.cuh>
-#include <plumb/cuda/loss.cuh>
-#include <plumb/cuda/norm.cuh>
-#include <plumb/cuda/optimizer.cuh>
-#include <plumb/cuda/rows.cuh>
-#include <plumb/cuda/sampling.cuh>
+#include <plumb/cuda/kernels.cuh>
 
 using namespace plumb;
 
@@ -62,6 +54,14 @@ void training(Cuda d, Any x, Index n) {
   sample_rows(d, x, x, x, n, n, SamplingSettings{}, x);
 }
 
+void attention(Cuda d, Any x, Index n, KvShape shape) {
+  attention_forward(d, x, x, x, x, x, x, n, n, shape.attention);
+  attention_backward(d, x, x, x, x, x, x, x, x, x, x, n, n, shape.attention);
+  kv_append(d, x, x, x, x, x, x, n, shape);
+  kv_copy(d, x, x, n, n, n, shape);
+  attention_cached_forward(d, x, x, x, x, x, x, n, shape);
+}
+
 /// What differs by the device's tag.
 template <class D>
 void products(D d, Any x, Index n) {
@@ -80,9 +80,12 @@ void products(D d, Any x, Index n) {
 
 }  // namespace
 
-void all_kernels(Cuda d, void* x, Index n) {
+void all_kernels(Cuda d, void* x, Index n, KvShape shape) {
   elementwise(d, Any{x}, n);
   rows(d, Any{x}, n);
   training(d, Any{x}, n);
+  attention(d, Any{x}, n, shape);
   products(d, Any{x}, n);
+  products(CudaTensorCore{d}, Any{x}, n);
+  products(CudaTf32{d}, Any{x}, n);
 }

@@ -77,15 +77,7 @@ def compile_one(nvcc: str, source: Path, arch: int, folder: Path, extra: list):
     return done.stdout + done.stderr, ptx, cubin
 
 
-def launch_of(name: str, launches: list) -> dict:
-    """What the table says of how a kernel is launched; the rest is known from its __launch_bounds__."""
-    for launch in launches:
-        if re.fullmatch(launch["kernel"], name):
-            return launch
-    return {}
-
-
-def measure(nvcc, nvdisasm, source: Path, arch: int, folder: Path, launches: list, extra: list):
+def measure(nvcc, nvdisasm, source: Path, arch: int, folder: Path, extra: list):
     """({kernel: numbers}, failures) of one file for one architecture."""
     report, ptx, cubin = compile_one(nvcc, source, arch, folder, extra)
     resources = listing.read_ptxas(report)
@@ -94,18 +86,18 @@ def measure(nvcc, nvdisasm, source: Path, arch: int, folder: Path, launches: lis
     if nvdisasm:
         text = subprocess.run([nvdisasm, "-c", cubin], check=True, text=True, capture_output=True).stdout
         code = listing.read_sass(text)
+    dynamic = listing.read_launches(source.read_text())
     names = listing.demangle(resources)
     rows, failures = {}, []
     for symbol, row in resources.items():
         name = names[symbol]
-        launch = launch_of(name, launches)
-        row["threads"] = launch.get("threads", bounds[symbol]["threads"])
-        row["dynamic_shared"] = launch.get("dynamic_shared", 0)
-        if bounds[symbol]["dynamic_shared"] and not row["dynamic_shared"]:
-            failures.append(f"{name}: has dynamic shared memory; say how much under \"launches\" in {TABLE.name}")
+        row["dynamic_shared"] = dynamic.get(name, 0)
+        if bounds[symbol]["dynamic_shared"] and name not in dynamic:
+            failures.append(f"{name}: has dynamic shared memory; say how much by PLUMB_LAUNCHED in {source.name}")
+        row["threads"] = bounds[symbol]["threads"]
         if row["threads"] is None:
-            failures.append(f"{name}: no __launch_bounds__, and \"launches\" in {TABLE.name} does not say either")
-            row["threads"] = 1024
+            failures.append(f"{name}: has no __launch_bounds__: how many threads a block has is not known")
+            row["threads"] = 32
         shared = row["shared"] + row["dynamic_shared"]
         row["blocks"], row["occupancy"] = occupancy(arch, row["threads"], row["registers"], shared)
         if symbol in code:
@@ -199,14 +191,12 @@ def updated(table: dict, measured: dict, version: str) -> dict:
             if name in rows:
                 lines[arch] = {key: rows[name][key] for key in keep if key in rows[name]}
         kernels[name] = dict(sorted(lines.items(), key=lambda item: int(item[0][3:])))
-    return {"nvcc": version, "launches": table["launches"], "kernels": kernels}
+    return {"nvcc": version, "kernels": kernels}
 
 
 def write_table(path: Path, table: dict) -> None:
     """One line per kernel and architecture, so that a change shows as one line."""
-    out = [f'{{\n  "nvcc": {json.dumps(table["nvcc"])},\n  "launches": [']
-    out.append(",\n".join(f"    {json.dumps(launch)}" for launch in table["launches"]))
-    out.append('  ],\n  "kernels": {')
+    out = [f'{{\n  "nvcc": {json.dumps(table["nvcc"])},\n  "kernels": {{']
     kernels = []
     for name, archs in table["kernels"].items():
         lines = ",\n".join(f"      {json.dumps(arch)}: {json.dumps(line)}" for arch, line in archs.items())
@@ -272,8 +262,8 @@ def parse_arguments():
     return parser.parse_args()
 
 
-def measure_all(options, nvcc, launches):
-    """({arch: {kernel: numbers}}, failures) of all files."""
+def measure_all(options, nvcc):
+    """({arch: {kernel: numbers}}, what is not known of their launches) of all files."""
     nvdisasm = find_program(options.nvdisasm, "nvdisasm", Path(nvcc).parent / "nvdisasm")
     if not nvdisasm:
         print("no nvdisasm (fetch_nvdisasm.py has one): instructions are not counted")
@@ -282,7 +272,7 @@ def measure_all(options, nvcc, launches):
     measured, failures = {f"sm_{arch}": {} for arch in archs}, []
     with tempfile.TemporaryDirectory() as folder, \
             concurrent.futures.ThreadPoolExecutor(max(1, options.jobs)) as pool:
-        jobs = [(arch, pool.submit(measure, nvcc, nvdisasm, file, arch, Path(folder), launches, options.flag))
+        jobs = [(arch, pool.submit(measure, nvcc, nvdisasm, file, arch, Path(folder), options.flag))
                 for file in files for arch in archs]
         for arch, job in jobs:
             rows, wrong = job.result()
@@ -302,13 +292,12 @@ def main() -> int:
         print("skipped: there is no nvcc")
         return 77
     version = nvcc_version(nvcc)
-    measured, failures = measure_all(options, nvcc, [] if options.no_table else table["launches"])
+    measured, unknown = measure_all(options, nvcc)
+    failures = [] if options.no_table else unknown
     for arch, rows in measured.items():
         for name, row in rows.items():
             failures += [f"{name} for {arch}: {text}" for text in absolute_failures(row)]
-    if options.no_table:
-        failures = [text for text in failures if TABLE.name not in text]
-    else:
+    if not options.no_table:
         failures += [] if options.files else uncompiled(set().union(*measured.values()))
         if options.update:
             write_table(options.table, updated(table, measured, version))

@@ -50,6 +50,15 @@ def read_ptx(ptx: str) -> dict:
     return kernels
 
 
+def read_launches(source: str) -> dict:
+    """{kernel: bytes of dynamic shared memory} from PLUMB_LAUNCHED("kernel", expression, bytes) in a .cu file.
+
+    The macro is to static_assert that the expression has this value, so that the compiler vouches for it.
+    """
+    calls = re.findall(r'^PLUMB_LAUNCHED\(\s*"([^"]+)",(?:[^;]*),\s*(\d+)\s*\);', source, re.M)
+    return {kernel: int(size) for kernel, size in calls}
+
+
 def instruction_class(opcode: str):
     """The class an instruction is counted in, or None."""
     base, *modifiers = opcode.split(".")

@@ -76,6 +76,12 @@ class Readers(unittest.TestCase):
                 "        /*0020*/              @!UPT STL R1, [R2] ;\n")
         self.assertEqual(listing.read_sass(text), {"k": {"LDL.64": 1, "STL.32": 1, "all": 2}})
 
+    def test_launches(self):
+        text = ('#define PLUMB_LAUNCHED(kernel, bytes, value) static_assert((bytes) == (value))\n'
+                'PLUMB_LAUNCHED("k<(Form)1, 2>", gpu::Tile<1, 2>::kBytes, 4096);\n'
+                'PLUMB_LAUNCHED("l",\n               sizeof(float), 4);\n')
+        self.assertEqual(listing.read_launches(text), {"k<(Form)1, 2>": 4096, "l": 4})
+
     def test_names(self):
         self.assertEqual(listing.demangle([CLEAN]), {CLEAN: "clean_kernel<(Way)1, 128>"})
         self.assertEqual(listing.demangle(["_Z1kIiEvT_", "_Z1kIiEvT_S0_"]),
@@ -146,7 +152,7 @@ class Rules(unittest.TestCase):
             self.assertIn(word, failures[0])
 
     def test_the_table(self):
-        table = {"nvcc": "1.2", "launches": [], "kernels": {"k": {"sm_80": ROW, "sm_90": ROW}}}
+        table = {"nvcc": "1.2", "kernels": {"k": {"sm_80": ROW, "sm_90": ROW}}}
         compare = lambda rows, version="1.2": gate.compare({"sm_80": rows}, table, version)
         self.assertEqual(compare({"k": ROW}), [])
         self.assertIn("not in the table", compare({"k": ROW, "new": ROW})[0])
@@ -166,7 +172,7 @@ class Rules(unittest.TestCase):
             self.assertEqual(json.loads((Path(folder) / "t.json").read_text()), fresh)
 
     def test_the_page(self):
-        table = {"nvcc": "1.2", "launches": [], "kernels": {"k<int>": {"sm_80": ROW, "sm_90": ROW}}}
+        table = {"nvcc": "1.2", "kernels": {"k<int>": {"sm_80": ROW, "sm_90": ROW}}}
         line = gate.markdown(table).splitlines()[-1]
         self.assertEqual(line, "| `k<int>` | 256 | 1024 | 40, 40 | 75, 75 | 200 | 100 |  | 2 |  | 4/4 |  |  |  |  |  |")
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
@@ -177,12 +183,6 @@ class Rules(unittest.TestCase):
             self.assertEqual(gate.write_markdown(page, table, check=True), 0)
             text = page.read_text()
             self.assertTrue(text.startswith("before\n") and text.endswith("after\n") and line in text)
-
-    def test_launches(self):
-        launches = [{"kernel": "tile<.*>", "dynamic_shared": 5}, {"kernel": "t.*", "threads": 7}]
-        self.assertEqual(gate.launch_of("tile<1>", launches)["dynamic_shared"], 5)
-        self.assertEqual(gate.launch_of("tall", launches)["threads"], 7)
-        self.assertEqual(gate.launch_of("a tile<1>", launches), {})
 
     def test_every_kernel_has_to_be_compiled(self):
         failures = gate.uncompiled({"map_kernel<256, Add>"})
@@ -214,16 +214,18 @@ class Compiled(unittest.TestCase):
         self.assertEqual(self.run_gate("--no-table", SAMPLES / "clean.cu")[0], 0)
         with tempfile.TemporaryDirectory() as folder:
             table = Path(folder) / "budgets.json"
-            table.write_text('{"nvcc": "", "launches": [], "kernels": {}}')
-            status, said = self.run_gate("--table", table, "--update", SAMPLES / "clean.cu")
+            table.write_text('{"nvcc": "", "kernels": {}}')
+            silent = Path(folder) / "silent.cu"
+            silent.write_text("\n".join(line for line in (SAMPLES / "clean.cu").read_text().splitlines()
+                                        if not line.startswith("PLUMB_LAUNCHED")))
+            status, said = self.run_gate("--table", table, "--update", silent)
             self.assertEqual(status, 1)
             self.assertIn("has dynamic shared memory", said)
-            launches = [{"kernel": "clean_kernel<.*>", "dynamic_shared": 2048}]
-            table.write_text(json.dumps({"nvcc": "", "launches": launches, "kernels": {}}))
             self.assertEqual(self.run_gate("--table", table, "--update", SAMPLES / "clean.cu")[0], 0)
-            self.assertEqual(self.run_gate("--table", table, SAMPLES / "clean.cu"),
-                             (0, self.run_gate("--table", table, SAMPLES / "clean.cu")[1]))
+            status, said = self.run_gate("--table", table, SAMPLES / "clean.cu")
+            self.assertEqual(status, 0, said)
             content = json.loads(table.read_text())
+            self.assertEqual(content["kernels"]["clean_kernel<(Way)1, 128>"]["sm_80"]["dynamic_shared"], 2048)
             content["kernels"]["clean_kernel<(Way)1, 128>"]["sm_90"]["registers"] -= 1
             table.write_text(json.dumps(content))
             status, said = self.run_gate("--table", table, SAMPLES / "clean.cu")

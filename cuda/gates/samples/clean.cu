@@ -21,3 +21,6 @@ void launch(float4* y, const float4* x) {
   kernels::gpu::clean_kernel<kernels::gpu::Way::Back, 128><<<1, 128, 2048>>>(y, x);
 }
 }  // namespace plumb::inline v0_1
+
+#define PLUMB_LAUNCHED(kernel, bytes, value) static_assert((bytes) == (value))
+PLUMB_LAUNCHED("clean_kernel<(Way)1, 128>", 128 * sizeof(float4), 2048);
