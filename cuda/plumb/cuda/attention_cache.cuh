@@ -55,8 +55,8 @@ struct KvCopy {
 
 struct AttentionDecode {
   float* out;
-  float* acc;     ///< (rows, H, chunks, D), of rows with more than one chunk
-  float* m;       ///< (rows, H, chunks)
+  float* acc;  ///< (rows, H, chunks, D), of rows with more than one chunk
+  float* m;    ///< (rows, H, chunks)
   float* l;
   const float *q, *keys, *values;
   const std::int32_t *slots, *positions;
@@ -145,16 +145,14 @@ __device__ void decode_values(const DecodeShared<kQueries>& shared, float (&acc)
   for (int start = 0; start < keys; start += kBlockKeys) {
 #pragma unroll
     for (int e = 0; e < kEach; ++e)
-      if (start < counts[e])
-        acc[e] = acc[e] * shared.change[first + e * step][start / kBlockKeys];
+      if (start < counts[e]) acc[e] = acc[e] * shared.change[first + e * step][start / kBlockKeys];
     const int end = keys < start + kBlockKeys ? keys : start + kBlockKeys;
 #pragma unroll 16
     for (int j = start; j < end; ++j) {
       const float value = values[static_cast<Index>(j) * size];
 #pragma unroll
       for (int e = 0; e < kEach; ++e)
-        if (j < counts[e])
-          acc[e] = fma(shared.s[first + e * step][j], value, acc[e]);
+        if (j < counts[e]) acc[e] = fma(shared.s[first + e * step][j], value, acc[e]);
     }
   }
 }
@@ -165,7 +163,7 @@ __device__ void decode_values(const DecodeShared<kQueries>& shared, float (&acc)
 /// (heads without a group), 1/2 · group with one. Bound by memory. Loads in flight hide its latency: 8 keys'
 /// elements a thread, 16 values.
 template <int kSize, int kQueries>
-__global__ void __launch_bounds__(kDecodeThreads) attention_decode_kernel(AttentionDecode t) {
+__global__ void __launch_bounds__(kDecodeThreads, 4) attention_decode_kernel(AttentionDecode t) {
   constexpr int kSlots = kDecodeThreads / kSize;  // queries whose sums grow side by side
   constexpr int kEach = kQueries > kSlots ? kQueries / kSlots : 1;
   __shared__ DecodeShared<kQueries> shared;
@@ -318,7 +316,7 @@ void attention_decode(Cuda device, const gpu::AttentionDecode& call) {
 }
 
 /// Floats of partial results that a call may keep at once.
-inline constexpr Index kPartialFloats = Index{1} << 24;
+inline constexpr Index kPartialFloats = Index{1} << 22;
 
 /// out (rows, H·D): row r attends to positions 0 … positions[r] of slots[r], its own key and value
 /// already appended. Bitwise equal to attention_forward's row. slots and positions lie on the device: the
