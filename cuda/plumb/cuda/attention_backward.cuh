@@ -65,7 +65,8 @@ struct Slope {
 /// all queries of the block, mostly from the L2 cache: 64 queries make 32 FLOP/B. Bound by FMA units and the
 /// issue of shared loads, as the forward pass.
 template <int kSize>
-__global__ void __launch_bounds__(kAttentionThreads) attention_dq_kernel(AttentionBackward t) {
+__global__ void __launch_bounds__(kAttentionThreads, kSize <= 64 ? 3 : 2)
+    attention_dq_kernel(AttentionBackward t) {
   using Tile = QueryGradientTile<kSize>;
   constexpr int kRows = Tile::kRows;
   constexpr int kStep = Tile::kSlice + kRowPad;
