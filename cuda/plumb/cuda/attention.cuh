@@ -79,8 +79,7 @@ struct RowState {
       }
       float sum = (s[i][0] + s[i][2]) + (s[i][1] + s[i][3]);
 #pragma unroll
-      for (int apart = 4; apart > 0; apart /= 2)
-        sum = sum + __shfl_xor_sync(kAllLanes, sum, apart);
+      for (int apart = 4; apart > 0; apart /= 2) sum = sum + __shfl_xor_sync(kAllLanes, sum, apart);
       l[i] = l[i] * change + sum;
 #pragma unroll
       for (int c = 0; c < kParts; ++c) acc[i][c] = scale4(acc[i][c], change);
@@ -92,14 +91,13 @@ struct RowState {
 /// become the merged state's, and the chunk's acc too.
 template <int kParts>
 __device__ void merge_chunk(float& m, float& l, const float* total, float chunk_m, float chunk_l,
-                            float4 (&acc)[kParts], int place, int size) {
+                            float4 (&acc)[kParts], int left) {
   const float most = chunk_m > m ? chunk_m : m;
   const float before = exp(m - most);
   const float after = exp(chunk_m - most);
   m = most;
   l = fma(chunk_l, after, l * before);
-  each_element(acc, place, size,
-               [&](int d, float& x) { x = fma(x, after, total[d] * before); });
+  each_element(acc, left, [&](int d, float& x) { x = fma(x, after, total[d] * before); });
 }
 
 /// A block: kQueries queries of one head, which is blockIdx.y, and the keys up to each.
@@ -127,8 +125,8 @@ __global__ void __launch_bounds__(kAttentionThreads) attention_forward_kernel(At
   const Index width = static_cast<Index>(t.heads) * t.size;
   const Index kv_width = static_cast<Index>(t.kv_heads) * t.size;
   const Index kv_at = tile.begin * kv_width + head / (t.heads / t.kv_heads) * t.size;
-  const int rows_here = tile.length - tile.first < Tile::kQueries ? tile.length - tile.first
-                                                                  : Tile::kQueries;
+  const int rows_here =
+      tile.length - tile.first < Tile::kQueries ? tile.length - tile.first : Tile::kQueries;
   const int blocks = (tile.first + rows_here + kBlockKeys - 1) / kBlockKeys;
   const int parts = (t.size + Tile::kSlice - 1) / Tile::kSlice;
 
@@ -161,8 +159,9 @@ __global__ void __launch_bounds__(kAttentionThreads) attention_forward_kernel(At
   RowState<kRows, kSize / 32> state;
   state.clear();
   float m[kRows], l[kRows];  // the chunks' before
-  float* out = t.out + (first_row + row) * width + head * t.size;
-  const auto merge = [&](bool only) {
+  float* out = t.out + (first_row + row) * width + head * t.size + 4 * place;
+  // Row after row, or the compiler would read all of them first, into registers that it has not.
+  const auto end_chunk = [&]<bool kLast>(bool only) {
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
       if (row + 4 * i >= rows_here) continue;
@@ -171,33 +170,28 @@ __global__ void __launch_bounds__(kAttentionThreads) attention_forward_kernel(At
         m[i] = state.m[i];
         l[i] = state.l[i];
       } else {
-        merge_chunk(m[i], l[i], at, state.m[i], state.l[i], state.acc[i], 4 * place, t.size);
+        merge_chunk(m[i], l[i], at, state.m[i], state.l[i], state.acc[i], t.size - 4 * place);
       }
+      each_element(state.acc[i], t.size - 4 * place,
+                   [&](int d, float x) { at[d] = kLast ? x / l[i] : x; });
     }
   };
 
   for (int block = 0; block < blocks; ++block) {
     if (block > 0 && block % kChunkBlocks == 0) {
-      merge(block == kChunkBlocks);
-#pragma unroll
-      for (int i = 0; i < kRows; ++i)
-        if (row + 4 * i < rows_here)
-          each_element(state.acc[i], 4 * place, t.size,
-                       [&](int d, float x) { out[4 * i * width + d] = x; });
+      end_chunk.template operator()<false>(block == kChunkBlocks);
       state.clear();
     }
     float s[kRows][4] = {};
     int counts[kRows];
 #pragma unroll
-    for (int i = 0; i < kRows; ++i)
-      counts[i] = tile.first + row + 4 * i + 1 - block * kBlockKeys;
+    for (int i = 0; i < kRows; ++i) counts[i] = tile.first + row + 4 * i + 1 - block * kBlockKeys;
     // The warp's rows: none, some or all of the keys come before all of them.
     const int warp_first = tile.first + thread / kWarp * 4 * kRows - block * kBlockKeys;
     const bool any = warp_first + 4 * kRows > 0;
     const bool all = warp_first + 1 >= kBlockKeys;
-#pragma unroll
-    for (int part = 0; part < kSize / Tile::kSlice; ++part) {
-      if (part >= parts) break;
+#pragma unroll 1
+    for (int part = 0; part < parts; ++part) {
       const float* keys = take() + place * kStep;
       const int n = t.size - part * Tile::kSlice;
       if (any)
@@ -205,10 +199,9 @@ __global__ void __launch_bounds__(kAttentionThreads) attention_forward_kernel(At
             s, queries + row * Tile::kStride + part * Tile::kSlice, keys,
             n < Tile::kSlice ? n : Tile::kSlice);
     }
-    if (any) {
-      state.weigh(weights + place, s, counts, t.scale, place);
-      __syncwarp();
-    }
+    // Where no key of the block comes before a row, this changes nothing of it.
+    state.weigh(weights + place, s, counts, t.scale, place);
+    __syncwarp();
 #pragma unroll
     for (int part = 0; part < kSize / Tile::kSlice; ++part) {
       if (part >= parts) break;
@@ -221,14 +214,11 @@ __global__ void __launch_bounds__(kAttentionThreads) attention_forward_kernel(At
     }
   }
 
-  merge(blocks <= kChunkBlocks);
+  end_chunk.template operator()<true>(blocks <= kChunkBlocks);
 #pragma unroll
-  for (int i = 0; i < kRows; ++i) {
-    if (row + 4 * i >= rows_here) continue;
-    each_element(state.acc[i], 4 * place, t.size,
-                 [&](int d, float x) { out[4 * i * width + d] = x / l[i]; });
-    if (place == 0) t.lse[(first_row + row + 4 * i) * t.heads + head] = m[i] + log(l[i]);
-  }
+  for (int i = 0; i < kRows; ++i)
+    if (place == 0 && row + 4 * i < rows_here)
+      t.lse[(first_row + row + 4 * i) * t.heads + head] = m[i] + log(l[i]);
 }
 
 }  // namespace gpu

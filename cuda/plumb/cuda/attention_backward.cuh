@@ -35,8 +35,8 @@ __global__ void __launch_bounds__(kThreads) attention_delta_kernel(AttentionBack
   const Index row = warp_row<kThreads>();
   if (row >= t.rows * t.heads) return;
   const Index at = (t.offsets[0] * static_cast<Index>(t.heads) + row) * t.size;
-  const float delta =
-      row_sum(t.size, [&](Index d, float total) { return fma(t.dout[at + d], t.out[at + d], total); });
+  const float delta = row_sum(
+      t.size, [&](Index d, float total) { return fma(t.dout[at + d], t.out[at + d], total); });
   if (lane() == 0) t.delta[row] = delta;
 }
 
@@ -65,7 +65,8 @@ struct Slope {
 /// all queries of the block, mostly from the L2 cache: 64 queries make 32 FLOP/B. Bound by FMA units and the
 /// issue of shared loads, as the forward pass.
 template <int kSize>
-__global__ void __launch_bounds__(kAttentionThreads) attention_dq_kernel(AttentionBackward t) {
+__global__ void __launch_bounds__(kAttentionThreads, kSize <= 64 ? 3 : 2)
+    attention_dq_kernel(AttentionBackward t) {
   using Tile = QueryGradientTile<kSize>;
   constexpr int kRows = Tile::kRows;
   constexpr int kStep = Tile::kSlice + kRowPad;
@@ -133,8 +134,7 @@ __global__ void __launch_bounds__(kAttentionThreads) attention_dq_kernel(Attenti
     float dp[kRows][4] = {};
     int counts[kRows];
 #pragma unroll
-    for (int i = 0; i < kRows; ++i)
-      counts[i] = tile.first + row + 4 * i + 1 - block * kBlockKeys;
+    for (int i = 0; i < kRows; ++i) counts[i] = tile.first + row + 4 * i + 1 - block * kBlockKeys;
     const int warp_first = tile.first + thread / kWarp * 4 * kRows - block * kBlockKeys;
     const bool any = warp_first + 4 * kRows > 0;
     const bool all = warp_first + 1 >= kBlockKeys;
@@ -151,31 +151,27 @@ __global__ void __launch_bounds__(kAttentionThreads) attention_dq_kernel(Attenti
     };
     dots(s, queries);
     dots(dp, douts);
-    if (any) {
 #pragma unroll
-      for (int i = 0; i < kRows; ++i)
+    for (int i = 0; i < kRows; ++i)
 #pragma unroll
-        for (int k = 0; k < 4; ++k)
-          slopes[i * 4 * kWeightStride + place + 8 * k] =
-              Slope(s[i][k], dp[i][k], lse[i], delta[i], t.scale, place + 8 * k < counts[i]).slope;
-      __syncwarp();
-    }
+      for (int k = 0; k < 4; ++k)
+        slopes[i * 4 * kWeightStride + place + 8 * k] =
+            Slope(s[i][k], dp[i][k], lse[i], delta[i], t.scale, place + 8 * k < counts[i]).slope;
+    __syncwarp();
 #pragma unroll
     for (int part = 0; part < kSize / Tile::kSlice; ++part) {
       if (part >= parts) break;
       const float* keys = take() + 4 * place;
-      if (any && all)
-        tile_gather<false, kParts, kStep>(acc, part * kParts, slopes, keys, counts);
-      if (any && !all)
-        tile_gather<true, kParts, kStep>(acc, part * kParts, slopes, keys, counts);
+      if (any && all) tile_gather<false, kParts, kStep>(acc, part * kParts, slopes, keys, counts);
+      if (any && !all) tile_gather<true, kParts, kStep>(acc, part * kParts, slopes, keys, counts);
     }
   }
 
-  float* dq = t.dq + q_at + row * t.width();
+  float* dq = t.dq + q_at + row * t.width() + 4 * place;
 #pragma unroll
   for (int i = 0; i < kRows; ++i)
     if (row + 4 * i < rows_here)
-      each_element(acc[i], 4 * place, t.size,
+      each_element(acc[i], t.size - 4 * place,
                    [&](int d, float x) { dq[4 * i * t.width() + d] += x; });
 }
 
@@ -212,7 +208,7 @@ __device__ inline int query_tile_end(int i, int n) {
 /// sequence's rest: a small batch of few key/value heads leaves a large GPU idle, which the order of the sums
 /// demands.
 template <int kSize>
-__global__ void __launch_bounds__(KeyGradientTile<kSize>::kThreads)
+__global__ void __launch_bounds__(KeyGradientTile<kSize>::kThreads, kSize <= 64 ? 3 : 2)
     attention_dkv_kernel(AttentionBackward t) {
   using Tile = KeyGradientTile<kSize>;
   constexpr int kThreads = Tile::kThreads;
@@ -272,8 +268,7 @@ __global__ void __launch_bounds__(KeyGradientTile<kSize>::kThreads)
         const Index at = (first_row + query) * t.heads + head;
         const bool there = query < count;
         const float lse = there ? t.lse[at] : 0.0F;
-        const float delta =
-            there ? t.delta[at - t.offsets[0] * static_cast<Index>(t.heads)] : 0.0F;
+        const float delta = there ? t.delta[at - t.offsets[0] * static_cast<Index>(t.heads)] : 0.0F;
 #pragma unroll
         for (int k = 0; k < Tile::kKeys; ++k) {
           const int key = place + k * kPlaces;
@@ -287,8 +282,7 @@ __global__ void __launch_bounds__(KeyGradientTile<kSize>::kThreads)
 
       for (int i = 0; i < count; ++i) {
         const int query = first - tile.first + i;
-        const int reach =
-            query < kBlockKeys ? query_tile_end(query, keys_here) : kBlockKeys;
+        const int reach = query < kBlockKeys ? query_tile_end(query, keys_here) : kBlockKeys;
         float4 of_q[Tile::kParts], of_dout[Tile::kParts];
 #pragma unroll
         for (int c = 0; c < Tile::kParts; ++c) {
@@ -313,11 +307,10 @@ __global__ void __launch_bounds__(KeyGradientTile<kSize>::kThreads)
 #pragma unroll
   for (int j = 0; j < Tile::kOwn; ++j) {
     if (own + j >= keys_here) continue;
-    const Index to = kv_at + (own + j) * t.kv_width();
-    each_element<4 * Tile::kColumns>(dk[j], column, t.size,
-                                     [&](int d, float x) { t.dk[to + d] += x; });
-    each_element<4 * Tile::kColumns>(dv[j], column, t.size,
-                                     [&](int d, float x) { t.dv[to + d] += x; });
+    const Index to = kv_at + (own + j) * t.kv_width() + column;
+    const int here = t.size - column;
+    each_element<4 * Tile::kColumns>(dk[j], here, [&](int d, float x) { t.dk[to + d] += x; });
+    each_element<4 * Tile::kColumns>(dv[j], here, [&](int d, float x) { t.dv[to + d] += x; });
   }
 }
 

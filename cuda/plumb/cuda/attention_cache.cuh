@@ -55,8 +55,8 @@ struct KvCopy {
 
 struct AttentionDecode {
   float* out;
-  float* acc;     ///< (rows, H, chunks, D), of rows with more than one chunk
-  float* m;       ///< (rows, H, chunks)
+  float* acc;  ///< (rows, H, chunks, D), of rows with more than one chunk
+  float* m;    ///< (rows, H, chunks)
   float* l;
   const float *q, *keys, *values;
   const std::int32_t *slots, *positions;
@@ -109,6 +109,7 @@ __device__ void decode_scores(DecodeShared<kQueries>& shared, const float* keys,
 template <int kQueries>
 __device__ float most_until(const DecodeShared<kQueries>& shared, int u, int block) {
   float m = -__builtin_inff();
+#pragma unroll 1
   for (int b = 0; b <= block; ++b) m = shared.most[u][b] > m ? shared.most[u][b] : m;
   return m;
 }
@@ -118,6 +119,7 @@ template <int kQueries>
 __device__ void decode_weights(DecodeShared<kQueries>& shared, int blocks) {
   for (int block = static_cast<int>(threadIdx.x) / kWarp; block < blocks; block += kDecodeWarps) {
     const int at = block * kBlockKeys + lane();
+#pragma unroll 1
     for (int u = 0; u < kQueries; ++u) {
       if (block * kBlockKeys >= shared.count[u]) continue;
       const float before = most_until(shared, u, block - 1);
@@ -145,16 +147,14 @@ __device__ void decode_values(const DecodeShared<kQueries>& shared, float (&acc)
   for (int start = 0; start < keys; start += kBlockKeys) {
 #pragma unroll
     for (int e = 0; e < kEach; ++e)
-      if (start < counts[e])
-        acc[e] = acc[e] * shared.change[first + e * step][start / kBlockKeys];
+      if (start < counts[e]) acc[e] = acc[e] * shared.change[first + e * step][start / kBlockKeys];
     const int end = keys < start + kBlockKeys ? keys : start + kBlockKeys;
-#pragma unroll 16
+#pragma unroll 8
     for (int j = start; j < end; ++j) {
       const float value = values[static_cast<Index>(j) * size];
 #pragma unroll
       for (int e = 0; e < kEach; ++e)
-        if (j < counts[e])
-          acc[e] = fma(shared.s[first + e * step][j], value, acc[e]);
+        if (j < counts[e]) acc[e] = fma(shared.s[first + e * step][j], value, acc[e]);
     }
   }
 }
@@ -165,7 +165,7 @@ __device__ void decode_values(const DecodeShared<kQueries>& shared, float (&acc)
 /// (heads without a group), 1/2 · group with one. Bound by memory. Loads in flight hide its latency: 8 keys'
 /// elements a thread, 16 values.
 template <int kSize, int kQueries>
-__global__ void __launch_bounds__(kDecodeThreads) attention_decode_kernel(AttentionDecode t) {
+__global__ void __launch_bounds__(kDecodeThreads, 4) attention_decode_kernel(AttentionDecode t) {
   constexpr int kSlots = kDecodeThreads / kSize;  // queries whose sums grow side by side
   constexpr int kEach = kQueries > kSlots ? kQueries / kSlots : 1;
   __shared__ DecodeShared<kQueries> shared;
@@ -201,6 +201,7 @@ __global__ void __launch_bounds__(kDecodeThreads) attention_decode_kernel(Attent
       shared.row[thread] = of * t.heads + kv_head * group + u % group;
     }
     __syncthreads();
+#pragma unroll 1
     for (int i = thread; i < kQueries * t.size; i += kDecodeThreads) {
       const int u = i / t.size;
       const int d = i % t.size;
@@ -217,11 +218,13 @@ __global__ void __launch_bounds__(kDecodeThreads) attention_decode_kernel(Attent
     float acc[kEach];
     decode_values<kQueries, kEach>(shared, acc, thread / kSize, kSlots, t.values + base + d, keys,
                                    t.size);
+#pragma unroll
     for (int e = 0; e < kEach; ++e) {
       const int u = thread / kSize + e * kSlots;
       if (shared.count[u] <= 0) continue;
       float l = 0.0F;
       const int own = (shared.count[u] + kBlockKeys - 1) / kBlockKeys;
+#pragma unroll 1
       for (int b = 0; b < own; ++b) l = l * shared.change[u][b] + shared.sum[u][b];
       if (t.positions[shared.row[u] / t.heads] < kChunkKeys) {
         t.out[shared.row[u] * t.size + d] = acc[e] / l;
@@ -318,7 +321,7 @@ void attention_decode(Cuda device, const gpu::AttentionDecode& call) {
 }
 
 /// Floats of partial results that a call may keep at once.
-inline constexpr Index kPartialFloats = Index{1} << 24;
+inline constexpr Index kPartialFloats = Index{1} << 22;
 
 /// out (rows, H·D): row r attends to positions 0 … positions[r] of slots[r], its own key and value
 /// already appended. Bitwise equal to attention_forward's row. slots and positions lie on the device: the

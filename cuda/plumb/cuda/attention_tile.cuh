@@ -58,8 +58,7 @@ __device__ SequenceTile find_tile(const std::int32_t* offsets, Index sequences, 
     (first_tile<kTile>(offsets, middle) <= tile ? low : high) = middle;
   }
   const int length = offsets[low + 1] - offsets[low];
-  return {offsets[low], length,
-          static_cast<int>(tile - first_tile<kTile>(offsets, low)) * kTile};
+  return {offsets[low], length, static_cast<int>(tile - first_tile<kTile>(offsets, low)) * kTile};
 }
 
 /// Begins to copy a tile of kRows rows of kColumns elements to shared memory, of which `rows` and `columns`
@@ -68,6 +67,7 @@ template <int kThreads, int kRows, int kColumns>
 __device__ void stage_rows(float* to, const float* from, Index stride, int rows, int columns,
                            bool aligned) {
   constexpr int kParts = kColumns / 4;
+#pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < kRows * kParts; i += kThreads) {
     const int row = i / kParts;
     const int column = i % kParts * 4;
@@ -86,7 +86,7 @@ __device__ void stage_rows(float* to, const float* from, Index stride, int rows,
 template <int kRows, int kKeys, int kRowStep, int kKeyStep>
 __device__ void tile_dots(float (&s)[kRows][kKeys], const float* x, const float* y, int n) {
   int d = 0;
-#pragma unroll 4
+#pragma unroll 2
   for (; d + 4 <= n; d += 4) {
     float4 a[kRows], b[kKeys];
 #pragma unroll
@@ -135,24 +135,22 @@ __device__ __forceinline__ void tile_gather(float4 (&acc)[kRows][kParts], int to
         const float weight = j == 0 ? of.x : j == 1 ? of.y : j == 2 ? of.z : of.w;
         if (kMasked && first + j >= counts[i]) continue;
 #pragma unroll
-        for (int c = 0; c < kCount; ++c)
-          acc[i][to + c] = fma4(weight, row[c], acc[i][to + c]);
+        for (int c = 0; c < kCount; ++c) acc[i][to + c] = fma4(weight, row[c], acc[i][to + c]);
       }
     }
   }
 }
 
-/// Calls f(c, x) with each element c < size of a thread's parts of a row, the first part at `place`, then
-/// every kApart elements.
+/// Calls f(d, x) with each element x of a thread's parts of a row that is d < left elements on from the
+/// first; the parts are kApart elements apart. d is a constant, so an address is one register's for all.
 template <int kApart = 32, int kParts, class F>
-__device__ void each_element(float4 (&parts)[kParts], int place, int size, F f) {
+__device__ __forceinline__ void each_element(float4 (&parts)[kParts], int left, F f) {
 #pragma unroll
   for (int c = 0; c < kParts; ++c) {
-    const int column = place + c * kApart;
-    if (column < size) f(column, parts[c].x);
-    if (column + 1 < size) f(column + 1, parts[c].y);
-    if (column + 2 < size) f(column + 2, parts[c].z);
-    if (column + 3 < size) f(column + 3, parts[c].w);
+    if (c * kApart < left) f(c * kApart, parts[c].x);
+    if (c * kApart + 1 < left) f(c * kApart + 1, parts[c].y);
+    if (c * kApart + 2 < left) f(c * kApart + 2, parts[c].z);
+    if (c * kApart + 3 < left) f(c * kApart + 3, parts[c].w);
   }
 }
 
