@@ -53,7 +53,8 @@ __global__ void __launch_bounds__(256)
   float sum[4][4][4] = {};
   for (Index first = 0; first < k; first += kDepth) {
 #pragma unroll
-    for (int e = thread; e < kTile * kDepth / 8; e += kThreads) {
+    for (int part = 0; part < kTile * kDepth / 8; part += kThreads) {
+      const int e = part + thread;
       const int a_row = e / 4, a_column = e % 4 * 8, b_row = e / 16, b_column = e % 16 * 8;
       fetch<kAligned>(&a_tile[a_row][a_column], a, first_row + a_row, first + a_column, m, k);
       fetch<kAligned>(&b_tile[b_row][b_column], b, first + b_row, first_column + b_column, k, n);

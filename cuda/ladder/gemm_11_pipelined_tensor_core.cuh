@@ -84,7 +84,8 @@ __global__ void __launch_bounds__(kThreads)
   const auto fetch_step = [&](int stage, Index first) {
     if (first < k) {
 #pragma unroll
-      for (int e = thread; e < kTile * kDepth / 8; e += kThreads) {
+      for (int part = 0; part < kTile * kDepth / 8; part += kThreads) {
+        const int e = part + thread;
         const int a_row = e / 4, a_column = e % 4 * 8, b_row = e / 16, b_column = e % 16 * 8;
         fetch<kAligned>(&a_tile[stage][a_place(a_row, a_column)], a, first_row + a_row,
                         first + a_column, m, k);

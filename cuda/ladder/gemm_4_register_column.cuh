@@ -7,9 +7,9 @@
 // Global memory: 4·M·N·K·(1/64 + 1/64) bytes, 134 MB for 1024³: 16 FLOP/B.
 // The price: 8 sums in registers, so fewer threads fit an SM; but they are 8 independent chains, and
 // one thread now hides the latency for itself that before took 8 threads.
-// What binds: loading. Per step 24 requests to shared memory for 64 multiply-adds, 0.375 clocks each where
-// the arithmetic needs 0.5 on an A100 and 0.25 on an H100, and global memory's latency is in nobody's way
-// but its own: two barriers for 64 multiply-adds a thread. A is read again for each column.
+// What binds: waiting. A step is 64 multiply-adds a thread between two barriers, and begins with a trip to
+// global memory of some 500 clocks. Then shared memory: 24 requests per 64 multiply-adds of a warp, 0.375
+// clocks each, beside 0.5 for the arithmetic on an A100 and 0.25 on an H100; A is read again for each column.
 #pragma once
 
 #include <plumb/cuda/device.cuh>

@@ -5,7 +5,7 @@
 // Shared memory: 16 loads per 64 multiply-adds, 0.25 instead of 1.125; M·N·K bytes.
 // Global memory: 4·M·N·K·(1/128 + 1/128) bytes, 67 MB for 1024³: 32 FLOP/B, more than any part needs.
 // The price: registers. 64 sums, the operands of several steps (ptxas joins loads that lie side by side to
-// requests of 16 bytes, for which it keeps 4 steps of A): 160 a thread on sm_80, so one block, 8 warps, has
+// requests of 16 bytes, for which it keeps 4 steps of A): some 160 a thread, so one block, 8 warps, has
 // an SM's 65,536 for itself. The 64 independent chains have to make up for the warps that are missing.
 // What binds: bank conflicts. Shared memory lies in 32 banks, word i in bank i mod 32, and answers a
 // request in as many turns as the fullest bank has different words. A thread's columns lie side by side,
@@ -34,7 +34,8 @@ __global__ void __launch_bounds__(kTile* kTile / (kSide * kSide))
   float sum[kSide][kSide] = {};
   for (Index first = 0; first < k; first += kDepth) {
 #pragma unroll
-    for (int e = thread; e < kTile * kDepth; e += kThreads) {
+    for (int part = 0; part < kTile * kDepth; part += kThreads) {
+      const int e = part + thread;
       const int a_row = e / kDepth, a_column = e % kDepth;
       const int b_row = e / kTile, b_column = e % kTile;
       a_tile[a_row][a_column] = first_row + a_row < m && first + a_column < k
