@@ -118,7 +118,7 @@ RewardReport read_reward_report(const std::string& directory) {
 
 // What a round leaves behind.
 struct Round {
-  std::shared_ptr<CpuModel> policy;
+  std::shared_ptr<DeviceModel> policy;
   RewardReport reward;
 };
 
@@ -153,7 +153,7 @@ Round run_round(const AlignSettings& s, const Inputs& in, const Loaded& referenc
   // 3. Reward model, on the rankings of all rounds so far.
   Round result;
   const std::string reward_path = directory + "/reward.safetensors";
-  std::shared_ptr<CpuModel> reward;
+  std::shared_ptr<DeviceModel> reward;
   if (exists(reward_path)) {
     reward = load_model(reward_path, s.tokenizer).model;
     result.reward = read_reward_report(directory);
@@ -176,10 +176,10 @@ Round run_round(const AlignSettings& s, const Inputs& in, const Loaded& referenc
 
   // 4. PPO from the round's policy, held near the first one.
   const ScalarHead head = s.ppo.separate_value ? ScalarHead::None : ScalarHead::Value;
-  result.policy = std::make_shared<CpuModel>(policy.model->clone(head, s.ppo.seed));
-  std::shared_ptr<CpuModel> value;
+  result.policy = std::make_shared<DeviceModel>(policy.model->clone(head, s.ppo.seed));
+  std::shared_ptr<DeviceModel> value;
   if (s.ppo.separate_value)
-    value = std::make_shared<CpuModel>(reward->clone(ScalarHead::Value, s.ppo.seed));
+    value = std::make_shared<DeviceModel>(reward->clone(ScalarHead::Value, s.ppo.seed));
   PpoSettings ppo = s.ppo;
   ppo.seed = s.ppo.seed + static_cast<std::uint64_t>(round);  // other draws in every round
   run_ppo(reference, *result.policy, *reference.model, value.get(), reward_function(reward),

@@ -117,7 +117,7 @@ Json ppo_command(const PpoCommand& c) {
   const Loaded reference = load(c.from);
   const auto prompts =
       load_prompts(c.prompts.empty() ? data_path("tinystories_train.txt") : c.prompts);
-  std::shared_ptr<CpuModel> reward;
+  std::shared_ptr<DeviceModel> reward;
   if (c.reward != "rule:warm") {
     const Loaded loaded = load_model(c.reward, c.from.tokenizer);
     if (loaded.tokenizer->fingerprint() != reference.tokenizer->fingerprint())
@@ -138,10 +138,10 @@ Json ppo_command(const PpoCommand& c) {
   config["prompts"] = c.prompts;
   begin_run(c.run, config);
   const ScalarHead head = c.settings.separate_value ? ScalarHead::None : ScalarHead::Value;
-  CpuModel policy = reference.model->clone(head, c.settings.seed);
-  std::unique_ptr<CpuModel> value;
+  DeviceModel policy = reference.model->clone(head, c.settings.seed);
+  std::unique_ptr<DeviceModel> value;
   if (c.settings.separate_value)
-    value = std::make_unique<CpuModel>(
+    value = std::make_unique<DeviceModel>(
         (reward ? reward : reference.model)->clone(ScalarHead::Value, c.settings.seed));
   MetricsWriter metrics(c.run);
   run_ppo(reference, policy, *reference.model, value.get(),
@@ -248,6 +248,7 @@ Json info_command(const ModelOptions& from) {
   const TransformerConfig& c = loaded.model->config();
   const Json results = {
       {"plumb", PLUMB_VERSION},
+      {"device", kDeviceName},
       {"isa", name(current_isa())},
       {"threads", default_pool().threads()},
       {"model", loaded.source},

@@ -1,5 +1,6 @@
 // The command line: flags, help and errors. What the commands do is in the files beside this one.
 #include "commands.hpp"
+#include "device.hpp"
 #include "rank.hpp"
 #include "rule.hpp"
 
@@ -13,6 +14,8 @@
 #include <exception>
 #include <functional>
 #include <string>
+
+#include <unistd.h>
 
 using namespace plumb;
 
@@ -59,14 +62,29 @@ void apply_config(Settings& settings, const std::string& path) {
   }
 }
 
-// The value of --config on the command line, which must be read before the flags.
-std::string config_path(int argc, char** argv) {
+// The value of a flag (--config, --device) that must be read before the others.
+std::string early_flag(int argc, char** argv, const std::string& flag) {
   for (int i = 1; i < argc; ++i) {
     const std::string argument = argv[i];
-    if (argument == "--config" && i + 1 < argc) return argv[i + 1];
-    if (argument.starts_with("--config=")) return argument.substr(9);
+    if (argument == flag && i + 1 < argc) return argv[i + 1];
+    if (argument.starts_with(flag + "=")) return argument.substr(flag.size() + 1);
   }
   return {};
+}
+
+// Becomes the program of another device, which lies beside this one.
+void switch_device(const std::string& device, char** argv) {
+  if (device.empty() || device == kDeviceName) return;
+  if (device != "cpu" && device != "cuda" && device != "emulated")
+    fail<DataError>(str("[device] '", device, "' is not one of: cpu, cuda, emulated"));
+  std::string path(4096, '\0');
+  const ssize_t length = ::readlink("/proc/self/exe", path.data(), path.size());
+  path.resize(length > 0 ? static_cast<std::size_t>(length) : 0);
+  path = path.substr(0, path.rfind('/') + 1) + "plumb" + (device == "cpu" ? "" : "-" + device);
+  ::execv(path.c_str(), argv);
+  fail<IoError>(str("[device] this needs the program ", path, ", which was not built. HINT: ",
+                    device == "cuda" ? "with the CUDA toolkit installed, ./plumb build --cuda"
+                                     : "./plumb build"));
 }
 
 void add_model(CLI::App& app, ModelOptions& from, const char* what = "model") {
@@ -102,20 +120,37 @@ AlignSettings demo_settings() {
   s.ppo.kl_target = 15.0F;
   s.ppo.kl_horizon = 500.0F;
   s.ppo.lr = 2e-4F;
+  // The emulator runs each GPU thread by itself, hundreds of times slower than the CPU's kernels: enough
+  // to see every step, not to learn much.
+  if (std::string_view(kDeviceName) == "emulated") {
+    s.rounds = 1;
+    s.rank_prompts = 12;
+    s.eval_prompts = 12;
+    s.generate.max_new_tokens = s.ppo.max_new_tokens = 32;
+    s.reward.epochs = 1;
+    s.ppo.iterations = 2;
+    s.ppo.prompts = 8;
+  }
   return s;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) try {
+  switch_device(early_flag(argc, argv, "--device"), argv);
   CLI::App app("Plumb " PLUMB_VERSION
                ": aligns language models with human rankings.\n"
                "Sample responses, rank them, fit a reward model, train the policy by PPO.");
   app.require_subcommand(1);
   app.set_version_flag("--version", PLUMB_VERSION);
+  std::string device = kDeviceName;
+  app.add_option("--device", device,
+                 "cpu; cuda: an NVIDIA GPU; emulated: the CUDA kernels on the CPU, slowly")
+      ->capture_default_str();
+  app.fallthrough();
   app.get_formatter()->column_width(34);
 
-  std::string json_path, config = config_path(argc, argv);
+  std::string json_path, config = early_flag(argc, argv, "--config");
   std::function<Json()> run;
   const auto command = [&](const char* name, const char* what, auto body) {
     CLI::App* sub = app.add_subcommand(name, what);
@@ -133,7 +168,7 @@ int main(int argc, char** argv) try {
   bool quick = false, person = false;
   CLI::App* sub = command(
       "demo", "align stories260K with ranked stories, from nothing to a report", [&]() -> Json {
-        if (quick) {
+        if (quick && std::string_view(kDeviceName) != "emulated") {
           demo.rank_prompts = 100;
           demo.ppo.iterations = 8;
           demo.ppo.prompts = 64;

@@ -76,7 +76,7 @@ Loaded load_llama(const std::string& path, std::string tokenizer) {
   if (tokenizer != "bytes" && !exists(tokenizer))
     fail<IoError>(str("[model] there is no tokenizer ", tokenizer, " for ", path,
                       ". HINT: name it with --tokenizer"));
-  Loaded loaded{std::make_shared<CpuModel>(c, 0), open_tokenizer(tokenizer, c.vocab), tokenizer,
+  Loaded loaded{std::make_shared<DeviceModel>(c, 0), open_tokenizer(tokenizer, c.vocab), tokenizer,
                 path};
   load_parameters(*loaded.model, Checkpoint{{}, file.arrays});
   return loaded;
@@ -101,7 +101,7 @@ Loaded load_checkpoint(const std::string& path, std::string tokenizer) {
                           : head == "value" ? ScalarHead::Value
                                             : ScalarHead::None;
   if (tokenizer.empty()) tokenizer = said("tokenizer");
-  Loaded loaded{std::make_shared<CpuModel>(config, 0, kind),
+  Loaded loaded{std::make_shared<DeviceModel>(config, 0, kind),
                 open_tokenizer(tokenizer, config.vocab), tokenizer, path};
   const std::string made_with = said("tokenizer_fingerprint");
   if (made_with != hex64(loaded.tokenizer->fingerprint()))
@@ -123,12 +123,12 @@ Loaded load_model(const std::string& path, const std::string& tokenizer) {
 
 Loaded new_model(const TransformerConfig& config, const std::string& tokenizer,
                  std::uint64_t seed) {
-  return {std::make_shared<CpuModel>(config, seed), open_tokenizer(tokenizer, config.vocab),
+  return {std::make_shared<DeviceModel>(config, seed), open_tokenizer(tokenizer, config.vocab),
           tokenizer, "new"};
 }
 
-void save_model(const std::string& path, const CpuModel& model, const Loaded& like,
-                std::vector<NamedArray> more, std::map<std::string, std::string> metadata) {
+void save_model(const std::string& path, const DeviceModel& model, const Loaded& like,
+                std::vector<OwnedArray> more, std::map<std::string, std::string> metadata) {
   const TransformerConfig& c = model.config();
   if (path.ends_with(".bin")) {
     check<DataError>(c.family == Family::Llama && c.rope_base == 10000.0F && c.norm_eps == 1e-5F,
@@ -155,19 +155,17 @@ void save_model(const std::string& path, const CpuModel& model, const Loaded& li
                                                               : "none";
   metadata["tokenizer"] = like.tokenizer_path;
   metadata["tokenizer_fingerprint"] = hex64(like.tokenizer->fingerprint());
-  write_checkpoint(path, arrays, metadata);
+  write_checkpoint(path, views(arrays), metadata);
 }
 
-std::vector<NamedArray> parameter_arrays(const CpuModel& model, const std::string& prefix) {
-  std::vector<NamedArray> arrays;
+std::vector<OwnedArray> parameter_arrays(const DeviceModel& model, const std::string& prefix) {
+  std::vector<OwnedArray> arrays;
   for (const auto& entry : model.parameters().entries())
-    arrays.push_back({prefix + entry.name,
-                      entry.tensor.shape(),
-                      {entry.tensor.data(), static_cast<std::size_t>(entry.tensor.size())}});
+    arrays.push_back({prefix + entry.name, entry.tensor.shape(), entry.tensor.to_vector()});
   return arrays;
 }
 
-void load_parameters(CpuModel& model, const Checkpoint& checkpoint, const std::string& prefix) {
+void load_parameters(DeviceModel& model, const Checkpoint& checkpoint, const std::string& prefix) {
   for (const auto& entry : model.parameters().entries()) {
     const OwnedArray* array = checkpoint.find(prefix + entry.name);
     if (array == nullptr)
@@ -175,15 +173,16 @@ void load_parameters(CpuModel& model, const Checkpoint& checkpoint, const std::s
     if (array->shape != entry.tensor.shape())
       fail<DataError>(str("[model] '", array->name, "' is ", array->shape, " in the file, ",
                           entry.tensor.shape(), " in the model"));
-    std::copy(array->data.begin(), array->data.end(), entry.tensor.data());
+    copy_from_host(Device{}, entry.tensor.data(), array->data.data(), entry.tensor.bytes());
   }
 }
 
-std::string fingerprint(const CpuModel& model) {
+std::string fingerprint(const DeviceModel& model) {
   std::uint64_t hash = kFnvBasis;
-  for (const auto& entry : model.parameters().entries())
-    hash = checksum64({reinterpret_cast<const char*>(entry.tensor.data()), entry.tensor.bytes()},
-                      hash);
+  for (const auto& entry : model.parameters().entries()) {
+    const auto values = entry.tensor.to_vector();
+    hash = checksum64({reinterpret_cast<const char*>(values.data()), entry.tensor.bytes()}, hash);
+  }
   return hex64(hash);
 }
 

@@ -3,9 +3,10 @@
 // configuration, the head and the tokenizer, and whose checksum tells damage.
 #pragma once
 
+#include "device.hpp"
+
 #include <plumb/data/records.hpp>
 #include <plumb/io/checkpoint.hpp>
-#include <plumb/plumb.hpp>
 #include <plumb/text/tokenizer.hpp>
 
 #include <map>
@@ -15,11 +16,11 @@
 
 namespace plumb::inline v0_1 {
 
-using CpuModel = Model<Cpu>;
+using DeviceModel = Model<Device>;
 
 /// A model with what is needed to speak to it.
 struct Loaded {
-  std::shared_ptr<CpuModel> model;
+  std::shared_ptr<DeviceModel> model;
   std::shared_ptr<const Tokenizer> tokenizer;
   std::string tokenizer_path;  ///< empty: bytes
   std::string source;          ///< the file it came from
@@ -37,17 +38,17 @@ Loaded new_model(const TransformerConfig& config, const std::string& tokenizer, 
 
 /// Writes a model as a Plumb checkpoint (or, if the path ends in .bin, in llama2.c's format), with
 /// more arrays and metadata beside it.
-void save_model(const std::string& path, const CpuModel& model, const Loaded& like,
-                std::vector<NamedArray> more = {},
+void save_model(const std::string& path, const DeviceModel& model, const Loaded& like,
+                std::vector<OwnedArray> more = {},
                 std::map<std::string, std::string> metadata = {});
 
 /// Arrays of a model's parameters, under their names after `prefix`.
-std::vector<NamedArray> parameter_arrays(const CpuModel& model, const std::string& prefix = {});
+std::vector<OwnedArray> parameter_arrays(const DeviceModel& model, const std::string& prefix = {});
 /// The inverse. DataError if one is missing or has another shape.
-void load_parameters(CpuModel& model, const Checkpoint& checkpoint, const std::string& prefix = {});
+void load_parameters(DeviceModel& model, const Checkpoint& checkpoint, const std::string& prefix = {});
 
 /// Sixteen hexadecimal digits over all weights: which model made a file.
-std::string fingerprint(const CpuModel& model);
+std::string fingerprint(const DeviceModel& model);
 
 /// BOS and the tokens of a prompt. DataError unless `room` more tokens fit the context.
 Tokens encode_prompt(const Loaded& loaded, const std::string& prompt, Index room);

@@ -97,22 +97,22 @@ Whitening whitening_of(const char* setting, const std::string& name) {
                             {"unbiased", Whitening::Unbiased}});
 }
 
-NamedArray flat_array(const std::string& name, const Tensor<Cpu>& tensor) {
-  return {name, tensor.shape(), {tensor.data(), static_cast<std::size_t>(tensor.size())}};
+OwnedArray flat_array(const std::string& name, const Tensor<Device>& tensor) {
+  return {name, tensor.shape(), tensor.to_vector()};
 }
 
-void restore_flat(const Checkpoint& checkpoint, const std::string& name, const Tensor<Cpu>& to) {
+void restore_flat(const Checkpoint& checkpoint, const std::string& name, const Tensor<Device>& to) {
   const OwnedArray* array = checkpoint.find(name);
   if (array == nullptr || array->shape != to.shape())
     fail<DataError>(str("[ppo] the checkpoint has no fitting array '", name,
                         "'. HINT: was the run begun with another model or other settings?"));
-  std::copy(array->data.begin(), array->data.end(), to.data());
+  copy_from_host(Device{}, to.data(), array->data.data(), to.bytes());
 }
 
 // Everything that the next iteration depends on.
-void save_ppo(const std::string& path, const Loaded& like, const CpuModel& policy,
-              const CpuModel* value, const PpoTrainer<Cpu>& trainer) {
-  std::vector<NamedArray> more{flat_array("adamw.m", trainer.optimizer().m()),
+void save_ppo(const std::string& path, const Loaded& like, const DeviceModel& policy,
+              const DeviceModel* value, const PpoTrainer<Device>& trainer) {
+  std::vector<OwnedArray> more{flat_array("adamw.m", trainer.optimizer().m()),
                                flat_array("adamw.v", trainer.optimizer().v())};
   if (value != nullptr) {
     const auto arrays = parameter_arrays(*value, "value_model.");
@@ -129,8 +129,8 @@ void save_ppo(const std::string& path, const Loaded& like, const CpuModel& polic
                           .dump()}});
 }
 
-void restore_ppo(const std::string& path, CpuModel& policy, CpuModel* value,
-                 PpoTrainer<Cpu>& trainer) {
+void restore_ppo(const std::string& path, DeviceModel& policy, DeviceModel* value,
+                 PpoTrainer<Device>& trainer) {
   const Checkpoint checkpoint = read_checkpoint(path);
   const auto found = checkpoint.metadata.find("ppo");
   if (found == checkpoint.metadata.end())
@@ -285,9 +285,9 @@ void RewardReport::print() const {
       held_out.ece);
 }
 
-std::shared_ptr<CpuModel> train_reward(const Loaded& base, const std::vector<RankedPrompt>& train,
+std::shared_ptr<DeviceModel> train_reward(const Loaded& base, const std::vector<RankedPrompt>& train,
                                        const RewardSettings& s, const std::string& label) {
-  auto model = std::make_shared<CpuModel>(base.model->clone(ScalarHead::Reward, s.seed));
+  auto model = std::make_shared<DeviceModel>(base.model->clone(ScalarHead::Reward, s.seed));
   RewardConfig config;
   config.epochs = s.epochs;
   config.batch = s.batch;
@@ -324,7 +324,7 @@ RewardReport cross_validate(const Loaded& base, const std::vector<Ranking>& rank
   return report;
 }
 
-std::shared_ptr<CpuModel> train_and_evaluate(const Loaded& base,
+std::shared_ptr<DeviceModel> train_and_evaluate(const Loaded& base,
                                              const std::vector<Ranking>& rankings,
                                              const RewardSettings& s, bool control,
                                              RewardReport& report, const std::string& label) {
@@ -344,7 +344,7 @@ std::shared_ptr<CpuModel> train_and_evaluate(const Loaded& base,
   return model;
 }
 
-ScoreFunction reward_function(std::shared_ptr<const CpuModel> reward) {
+ScoreFunction reward_function(std::shared_ptr<const DeviceModel> reward) {
   return [reward](const std::vector<Episode>& episodes) {
     return score_episodes(*reward, episodes);
   };
@@ -362,7 +362,7 @@ ScoreFunction rule_function(const Loaded& loaded) {
   };
 }
 
-void run_ppo(const Loaded& like, CpuModel& policy, const CpuModel& reference, CpuModel* value,
+void run_ppo(const Loaded& like, DeviceModel& policy, const DeviceModel& reference, DeviceModel* value,
              const ScoreFunction& score, const std::vector<std::string>& prompts,
              const PpoSettings& s, const std::string& path, MetricsWriter& metrics,
              Index metrics_offset, const std::string& label) {
@@ -370,7 +370,7 @@ void run_ppo(const Loaded& like, CpuModel& policy, const CpuModel& reference, Cp
   std::vector<Tokens> tokens;
   for (const std::string& prompt : prompts)
     tokens.push_back(encode_prompt(like, prompt, s.max_new_tokens));
-  PpoTrainer<Cpu> trainer(policy, reference, score, ppo_config(s, like), value);
+  PpoTrainer<Device> trainer(policy, reference, score, ppo_config(s, like), value);
   struct stat status = {};
   if (::stat(path.c_str(), &status) == 0) restore_ppo(path, policy, value, trainer);
   if (trainer.iteration() >= s.iterations) return;  // later rows belong to later rounds
@@ -424,7 +424,7 @@ WinRate compare_by_rule(const std::vector<Candidates>& before,
   return result;
 }
 
-double exact_kl(const Loaded& policy, const CpuModel& reference,
+double exact_kl(const Loaded& policy, const DeviceModel& reference,
                 const std::vector<std::string>& prompts, const GenerateSettings& s) {
   std::vector<Tokens> tokens;
   for (const std::string& prompt : prompts)
@@ -449,7 +449,7 @@ double exact_kl(const Loaded& policy, const CpuModel& reference,
       episodes.size(), kForwardTokens, length, [&](std::size_t i, std::size_t end) {
         std::vector<const Episode*> members;
         for (; i < end; ++i) members.push_back(&episodes[i]);
-        const auto batch = EpisodeBatch<Cpu>::from(members);
+        const auto batch = EpisodeBatch<Device>::from(members);
         const auto rows = embedding(policy.model->transformer()(batch.batch), batch.rows);
         const auto ref_rows = embedding(reference.transformer()(batch.batch), batch.rows);
         for (const float kl :

@@ -45,7 +45,7 @@ struct RewardReport {
 };
 
 /// Step 3. Fits a reward model, its trunk that of `base`.
-std::shared_ptr<CpuModel> train_reward(const Loaded& base, const std::vector<RankedPrompt>& train,
+std::shared_ptr<DeviceModel> train_reward(const Loaded& base, const std::vector<RankedPrompt>& train,
                                        const RewardSettings& settings, const std::string& label);
 
 /// k-fold evaluation by group, with the baselines: longer response wins, shuffled labels.
@@ -54,7 +54,7 @@ RewardReport cross_validate(const Loaded& base, const std::vector<Ranking>& rank
 
 /// One held-out split: trains on the rest and evaluates; with `control`, also a model fitted to
 /// shuffled labels. Returns the model fitted to the true ones, normalised.
-std::shared_ptr<CpuModel> train_and_evaluate(const Loaded& base,
+std::shared_ptr<DeviceModel> train_and_evaluate(const Loaded& base,
                                              const std::vector<Ranking>& rankings,
                                              const RewardSettings& settings, bool control,
                                              RewardReport& report, const std::string& label);
@@ -62,13 +62,13 @@ std::shared_ptr<CpuModel> train_and_evaluate(const Loaded& base,
 /// Step 4. Trains `policy` (which has a value head, or `value` is given) by PPO from where the
 /// checkpoint at `path` stands, if there is one; writes it every few iterations and at the end.
 /// `metrics_offset` is added to iteration numbers.
-void run_ppo(const Loaded& like, CpuModel& policy, const CpuModel& reference, CpuModel* value,
+void run_ppo(const Loaded& like, DeviceModel& policy, const DeviceModel& reference, DeviceModel* value,
              const ScoreFunction& score, const std::vector<std::string>& prompts,
              const PpoSettings& settings, const std::string& path, MetricsWriter& metrics,
              Index metrics_offset, const std::string& label);
 
 /// Scores by a reward model, of prompt and response together.
-ScoreFunction reward_function(std::shared_ptr<const CpuModel> reward);
+ScoreFunction reward_function(std::shared_ptr<const DeviceModel> reward);
 /// Scores by the stated rule `warm`.
 ScoreFunction rule_function(const Loaded& loaded);
 
@@ -82,7 +82,7 @@ WinRate compare_by_rule(const std::vector<Candidates>& before,
                         const std::vector<Candidates>& after);
 
 /// Mean exact full-vocabulary KL(policy‖reference) per response of the policy, nats.
-double exact_kl(const Loaded& policy, const CpuModel& reference,
+double exact_kl(const Loaded& policy, const DeviceModel& reference,
                 const std::vector<std::string>& prompts, const GenerateSettings& settings);
 
 }  // namespace plumb::inline v0_1

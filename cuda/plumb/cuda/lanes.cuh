@@ -7,6 +7,7 @@
 
 #include <plumb/core/bf16.hpp>
 #include <plumb/cuda/platform.cuh>
+#include <plumb/math/adamw.hpp>
 #include <plumb/math/types.hpp>
 
 #include <cstdint>
@@ -42,8 +43,10 @@ __device__ inline V mantissa(V x) {
 }
 
 #define PLUMB_FORMULA __device__ inline
-#include <plumb/math/activation.inl.hpp>
 #include <plumb/math/elementary.inl.hpp>
+
+#include <plumb/math/activation.inl.hpp>
+#include <plumb/math/adamw.inl.hpp>
 #include <plumb/math/loss.inl.hpp>
 #undef PLUMB_FORMULA
 

@@ -2,6 +2,7 @@
 #include <plumb/cpu/vec.inl.hpp>
 #include <plumb/math/elementary.inl.hpp>
 #include <plumb/math/activation.inl.hpp>
+#include <plumb/math/adamw.inl.hpp>
 #include <plumb/cpu/elementwise.inl.hpp>
 #include <plumb/cpu/gemm.inl.hpp>
 #include <plumb/cpu/attention.inl.hpp>

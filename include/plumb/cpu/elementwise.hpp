@@ -44,6 +44,11 @@ inline void accumulate(Cpu device, float* y, const float* x, float scale, Index 
   });
 }
 
+/// y += *scale · x, with a scale in the device's memory.
+inline void accumulate_by(Cpu device, float* y, const float* x, const float* scale, Index n) {
+  accumulate(device, y, x, *scale, n);
+}
+
 /// y = a · b, n elements.
 inline void multiply_forward(Cpu device, float* y, const float* a, const float* b, Index n) {
   parallel_for(device, n, kElementGrain, [&](Index i, Index end) {

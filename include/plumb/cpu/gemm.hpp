@@ -22,9 +22,6 @@ namespace plumb::inline v0_1 {
 
 namespace kernels {
 
-/// Products' k per chunk; the tokens per chunk of every sum over tokens, too.
-inline constexpr Index kChunk = 256;
-
 /// Rows of C, columns of consecutive panels, += or = A·B over one chunk of k. A is read as
 /// a[row · a_row + k · a_k], where a_row or a_k is 1; B's panel j as b[j · b_panel + k · b_k + column].
 template <class T>

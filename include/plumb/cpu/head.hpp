@@ -32,13 +32,6 @@ struct HeadTable {
   float (*kl)(const float* logits_p, const float* logits_q, Index v, float inverse_temperature);
 };
 
-inline constexpr Index kHeadLogits = 12 << 20;  // 48 MiB
-
-/// Rows in a chunk: a multiple of 256, so that chunks change no sum's order.
-inline Index head_rows(Index v) {
-  return kChunk * std::max<Index>(1, kHeadLogits / (kChunk * std::max<Index>(v, 1)));
-}
-
 /// Whether the backward pass is to be given the logits of n rows.
 inline bool head_keeps_logits(Cpu, Index n, Index v) { return n * v <= kHeadLogits; }
 

@@ -5,8 +5,8 @@
 // Every loss is Σ weight · term. The weights carry the denominator of the *whole* batch (1 / tokens,
 // or what reduction a configuration names), so that splitting a batch into parts never changes it.
 // Order: terms in chunks of 256 from 0, one fma chain per chunk, chunks added in order. Statistics are
-// sums in double precision; Σ weight · x over `weight` is a mean. One thread: these arrays are small.
-// What this is not: a place for masks (what takes no part is not in the array) or for means.
+// sums in double precision in the same order; Σ weight · x over `weight` is a mean. One thread: these
+// arrays are small. What this is not: a place for masks (what takes no part is not in the array) or for means.
 #pragma once
 
 #include <plumb/core/device.hpp>

@@ -20,39 +20,14 @@
 #include <plumb/core/memory.hpp>
 #include <plumb/cpu/isa.hpp>
 #include <plumb/cpu/pool.hpp>
-#include <plumb/math/types.hpp>
+#include <plumb/math/adamw.hpp>
 
 #include <algorithm>
 #include <cassert>
-#include <cmath>
 
 namespace plumb::inline v0_1 {
 
 namespace kernels {
-
-/// The constants of one step, as the kernel multiplies by them.
-struct AdamWScalars {
-  float grad_scale, minus_decay, one_minus_beta1, beta2, one_minus_beta2;
-  float root_scale, eps, minus_step_size;
-};
-
-inline AdamWScalars adamw_scalars(const AdamWStep& step) {
-  const double beta1 = step.beta1, beta2 = step.beta2, lr = step.lr;
-  const double t = static_cast<double>(step.step);
-  const double correction1 = 1.0 - std::pow(beta1, t);
-  const double root_correction2 = std::sqrt(1.0 - std::pow(beta2, t));
-  const double step_size = lr / correction1 * (step.eps_inside ? root_correction2 : 1.0);
-  return {
-      .grad_scale = step.grad_scale,
-      .minus_decay = static_cast<float>(-lr * double{step.weight_decay}),
-      .one_minus_beta1 = static_cast<float>(1.0 - beta1),
-      .beta2 = step.beta2,
-      .one_minus_beta2 = static_cast<float>(1.0 - beta2),
-      .root_scale = step.eps_inside ? 1.0F : static_cast<float>(1.0 / root_correction2),
-      .eps = step.eps,
-      .minus_step_size = static_cast<float>(-step_size),
-  };
-}
 
 struct OptimizerTable {
   void (*adamw)(float* parameter, const float* grad, float* m, float* v, Index n,

@@ -3,15 +3,10 @@
 inline void adamw(float* parameter, const float* grad, float* m, float* v, Index n,
                   const AdamWScalars& scalars) {
   const auto step = [&](auto at, auto put) {
-    const V g = at(grad) * set(scalars.grad_scale);
-    const V p = fma(at(parameter), set(scalars.minus_decay), at(parameter));
-    const V m_old = at(m);
-    const V m_new = fma(set(scalars.one_minus_beta1), g - m_old, m_old);
-    const V v_new = fma(set(scalars.one_minus_beta2) * g, g, set(scalars.beta2) * at(v));
-    const V root = fma(sqrt(v_new), set(scalars.root_scale), set(scalars.eps));
-    put(m, m_new);
-    put(v, v_new);
-    put(parameter, fma(set(scalars.minus_step_size), m_new / root, p));
+    const AdamWElement next = adamw_element({at(parameter), at(m), at(v)}, at(grad), scalars);
+    put(m, next.m);
+    put(v, next.v);
+    put(parameter, next.parameter);
   };
   for_vectors(
       n,

@@ -10,6 +10,7 @@
 #include <plumb/core/memory.hpp>
 #include <plumb/cpu/isa.hpp>
 #include <plumb/cpu/pool.hpp>
+#include <plumb/math/types.hpp>
 
 #include <algorithm>
 #include <bit>
@@ -30,9 +31,6 @@ struct RowsTable {
   void (*rope_backward)(float* dx, const float* dy, const float* cosine, const float* sine,
                         const std::int32_t* positions, Index n, Index heads, Index head_size);
 };
-
-/// Tokens per chunk of a sum over tokens.
-inline constexpr Index kTokenChunk = 256;
 
 // Rows that make a part of parallel_for worth its cost.
 inline Index row_grain(Index c) { return std::max<Index>(1, 16384 / std::max<Index>(c, 1)); }

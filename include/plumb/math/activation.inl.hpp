@@ -37,4 +37,6 @@ PLUMB_FORMULA V silu_derivative(V x) {
   return s * fma(x, set(1.0F) - s, set(1.0F));
 }
 
-PLUMB_FORMULA V relu(V x) { return max(set(0.0F), x); }  // NaN stays NaN: max gives its second argument
+PLUMB_FORMULA V relu(V x) {
+  return max(set(0.0F), x);
+}  // NaN stays NaN: max gives its second argument

@@ -45,7 +45,7 @@ PLUMB_FORMULA V log(V x) {
   p = fma(z, set(-0.5F), p);
   V y = fma(e, set(0.693359375F), m + p);
   const V infinity = set(__builtin_inff());
-  y = select(less(x, infinity), y, x);                      // log(inf) = inf, log(NaN) = NaN
+  y = select(less(x, infinity), y, x);  // log(inf) = inf, log(NaN) = NaN
   y = select(less(x, set(0.0F)), set(__builtin_nanf("")), y);
   const Mask positive = less(set(0.0F), abs(x));
   return select(positive, y, select(less(abs(x), infinity), set(0.0F) - infinity, y));

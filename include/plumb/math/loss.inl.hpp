@@ -1,5 +1,6 @@
-// Per-element terms of the PPO, value and ranking losses, each with its derivative. Included like
-// elementary.inl.hpp, after it, with V = float only: loss arrays hold one number per token.
+// Terms of the PPO, value and ranking losses, each with its derivative and what it adds to the
+// statistics. Included like elementary.inl.hpp, after it, with V = float only: loss arrays hold one number
+// per token.
 //
 // Sources: Schulman et al. 2017 (PPO); Ye et al. 2020 (dual clip); OpenAI lm-human-preferences and
 // Hugging Face TRL (value clip, ½ (v − R)²); Schulman, "Approximating KL divergence" (k3).
@@ -16,7 +17,7 @@ struct PpoTerm {
 /// max(−Aρ, −A·clip(ρ, 1 − low, 1 + high)), ρ = exp(logprob − old_logprob); for A < 0 and dual > 0
 /// at most −dual·A. Where a branch is constant its derivative is 0; on an edge it is the inner one.
 PLUMB_FORMULA PpoTerm ppo_policy_term(float logprob, float old_logprob, float advantage,
-                               const PpoClip& clip) {
+                                      const PpoClip& clip) {
   PpoTerm term;
   const float difference = logprob - old_logprob;
   const float limit = clip.log_ratio_limit > 0.0F ? clip.log_ratio_limit : __builtin_inff();
@@ -43,6 +44,30 @@ PLUMB_FORMULA double kl_k3(double delta, double ratio) {
   return 0.5 * delta * delta * series;
 }
 
+/// What one token of the policy loss adds to the statistics.
+PLUMB_FORMULA PolicyStats ppo_policy_stats(const PpoTerm& term, float weight) {
+  const double w = weight, delta = term.delta, ratio = term.ratio;
+  return {.weight = w,
+          .approx_kl = w * 0.5 * delta * delta,
+          .approx_kl_k3 = w * kl_k3(delta, ratio),
+          .clipfrac = term.clipped ? w : 0.0,
+          .ratio = w * ratio,
+          .ratio_squared = w * ratio * ratio,
+          .ratio_max_deviation = ratio > 1.0 ? ratio - 1.0 : 1.0 - ratio};
+}
+
+PLUMB_FORMULA void add(PolicyStats& sum, const PolicyStats& more) {
+  sum.weight += more.weight;
+  sum.approx_kl += more.approx_kl;
+  sum.approx_kl_k3 += more.approx_kl_k3;
+  sum.clipfrac += more.clipfrac;
+  sum.ratio += more.ratio;
+  sum.ratio_squared += more.ratio_squared;
+  // Not `more > sum`, which would let a NaN pass as no deviation.
+  if (!(more.ratio_max_deviation <= sum.ratio_max_deviation))
+    sum.ratio_max_deviation = more.ratio_max_deviation;
+}
+
 /// One token of the value loss.
 struct ValueTerm {
   float value;
@@ -60,6 +85,27 @@ PLUMB_FORMULA ValueTerm ppo_value_term(float v, float old_value, float returns, 
   return {0.5F * (clipped ? outer : inner), clipped ? 0.0F : error, clipped};
 }
 
+/// What one step of the value loss adds to the statistics.
+PLUMB_FORMULA ValueStats ppo_value_stats(const ValueTerm& term, float value, float returns,
+                                         float weight) {
+  const double w = weight, v = value, r = returns;
+  return {.weight = w,
+          .clipfrac = term.clipped ? w : 0.0,
+          .error = w * (v - r) * (v - r),
+          .mean = w * v,
+          .returns_mean = w * r,
+          .returns_squared = w * r * r};
+}
+
+PLUMB_FORMULA void add(ValueStats& sum, const ValueStats& more) {
+  sum.weight += more.weight;
+  sum.clipfrac += more.clipfrac;
+  sum.error += more.error;
+  sum.mean += more.mean;
+  sum.returns_mean += more.returns_mean;
+  sum.returns_squared += more.returns_squared;
+}
+
 /// One pair of the Bradley–Terry loss (1952): a better than b by `difference` = s_a − s_b.
 struct PairTerm {
   float value;
@@ -75,4 +121,97 @@ PLUMB_FORMULA PairTerm preferred_pair_term(float difference, float margin) {
 /// −½ log σ(difference) − ½ log σ(−difference): least, log 2, where the scores are equal.
 PLUMB_FORMULA PairTerm tied_pair_term(float difference) {
   return {0.5F * (softplus(difference) + softplus(-difference)), sigmoid(difference) - 0.5F};
+}
+
+/// Mean over the judged pairs of one prompt of K responses; adds `weight` · its gradient to d.
+PLUMB_FORMULA float bradley_terry(float* d, const float* s, const std::int32_t* rank, Index count,
+                                  float weight, const RankingLoss& settings) {
+  Index pairs = 0;
+  for (Index i = 0; i < count; ++i)
+    for (Index j = i + 1; j < count; ++j) pairs += rank[i] >= 0 && rank[j] >= 0;
+  if (pairs == 0) return 0.0F;
+  const float share = 1.0F / static_cast<float>(pairs);
+  const float step = weight * share;
+  float sum = 0.0F;
+  for (Index i = 0; i < count; ++i)
+    for (Index j = i + 1; j < count; ++j) {
+      if (rank[i] < 0 || rank[j] < 0) continue;
+      const bool swap = rank[j] < rank[i];
+      const Index better = swap ? j : i, worse = swap ? i : j;
+      const float difference = s[better] - s[worse];
+      const PairTerm term = rank[i] == rank[j] ? tied_pair_term(difference)
+                                               : preferred_pair_term(difference, settings.margin);
+      const float both = s[i] + s[j];
+      const float pull = 2.0F * settings.center * both;
+      d[better] = fma(step, term.derivative + pull, d[better]);
+      d[worse] = fma(step, pull - term.derivative, d[worse]);
+      sum += fma(settings.center * both, both, term.value);
+    }
+  return sum * share;
+}
+
+/// Mean over the members of all groups but the last; adds `weight` · its gradient to d. Quadratic in
+/// the K of a prompt, which is small.
+PLUMB_FORMULA float plackett_luce(float* d, const float* s, const std::int32_t* rank, Index count,
+                                  float weight, const RankingLoss& settings) {
+  std::int32_t last = -1;
+  Index judged = 0, members = 0;
+  for (Index i = 0; i < count; ++i) {
+    judged += rank[i] >= 0;
+    last = rank[i] > last ? rank[i] : last;
+  }
+  for (Index i = 0; i < count; ++i) members += rank[i] >= 0 && rank[i] < last;
+  if (members == 0) return 0.0F;
+  const float share = 1.0F / static_cast<float>(members);
+  const float step = weight * share;
+  float sum = 0.0F;
+  for (Index i = 0; i < count; ++i) {
+    if (rank[i] < 0 || rank[i] == last) continue;
+    float top = s[i], total = 0.0F;
+    for (Index j = 0; j < count; ++j)
+      if (rank[j] >= rank[i]) top = max(top, s[j]);
+    for (Index j = 0; j < count; ++j)
+      if (rank[j] >= rank[i]) total += exp(s[j] - top);
+    for (Index j = 0; j < count; ++j)
+      if (rank[j] >= rank[i]) d[j] = fma(step, exp(s[j] - top) / total, d[j]);
+    d[i] -= step;
+    sum += log(total) + (top - s[i]);
+  }
+  float squares = 0.0F;
+  const float pull = settings.center / static_cast<float>(judged);
+  for (Index i = 0; i < count; ++i) {
+    if (rank[i] < 0) continue;
+    squares = fma(s[i], s[i], squares);
+    d[i] = fma(weight * pull, 2.0F * s[i], d[i]);
+  }
+  return fma(pull, squares, sum * share);
+}
+
+/// The term of one prompt and, in d, `weight` · its gradient.
+PLUMB_FORMULA float ranking_term(float* d, const float* s, const std::int32_t* rank, Index count,
+                                 float weight, const RankingLoss& settings) {
+  for (Index i = 0; i < count; ++i) d[i] = 0.0F;
+  return settings.kind == RankingLossKind::BradleyTerry
+             ? bradley_terry(d, s, rank, count, weight, settings)
+             : plackett_luce(d, s, rank, count, weight, settings);
+}
+
+/// What one prompt adds to the counts.
+PLUMB_FORMULA RankingStats ranking_stats(const float* s, const std::int32_t* rank, Index count) {
+  RankingStats stats;
+  for (Index i = 0; i < count; ++i)
+    for (Index j = i + 1; j < count; ++j) {
+      if (rank[i] < 0 || rank[j] < 0 || rank[i] == rank[j]) continue;
+      const float lead = rank[i] < rank[j] ? s[i] - s[j] : s[j] - s[i];
+      stats.pairs += 1.0;
+      stats.correct += lead > 0.0F ? 1.0 : lead == 0.0F ? 0.5 : 0.0;
+      stats.margin_sum += static_cast<double>(lead);
+    }
+  return stats;
+}
+
+PLUMB_FORMULA void add(RankingStats& sum, const RankingStats& more) {
+  sum.pairs += more.pairs;
+  sum.correct += more.correct;
+  sum.margin_sum += more.margin_sum;
 }

@@ -22,6 +22,21 @@ struct Epilogue {
   Activation activation = Activation::Gelu;  ///< f, where `activated` is given
 };
 
+/// Products' k per chunk.
+inline constexpr Index kChunk = 256;
+
+/// Tokens per chunk of every sum over tokens.
+inline constexpr Index kTokenChunk = 256;
+
+/// Logits that a head holds at once: 48 MiB.
+inline constexpr Index kHeadLogits = 12 << 20;
+
+/// Rows in a chunk of a head over V tokens: a multiple of 256, so that chunks change no sum's order.
+constexpr Index head_rows(Index v) {
+  const Index most = kHeadLogits / (kChunk * (v > 1 ? v : 1));
+  return kChunk * (most > 1 ? most : 1);
+}
+
 /// Keys per block of the online softmax; blocks are aligned to absolute position 0.
 inline constexpr Index kKeyBlock = 32;
 
@@ -42,9 +57,7 @@ struct KvShape {
   AttentionShape attention;
 
   Index rounded_capacity() const { return (capacity + kKeyBlock - 1) / kKeyBlock * kKeyBlock; }
-  Index slot_size() const {
-    return attention.kv_heads * rounded_capacity() * attention.head_size;
-  }
+  Index slot_size() const { return attention.kv_heads * rounded_capacity() * attention.head_size; }
   Index keys_size() const { return slots * slot_size(); }
   Index values_size() const { return slots * slot_size(); }
 };
@@ -73,23 +86,26 @@ struct SampleKey {
   std::uint32_t step, sequence, token;
 };
 
+/// Terms per chunk of a loss: its sum is one chain a chunk, the chunks in order; statistics likewise.
+inline constexpr Index kLossChunk = 256;
+
 /// Clipping of the PPO policy loss.
 struct PpoClip {
-  float low = 0.2F;              ///< ratio clipped below at 1 - low
-  float high = 0.2F;             ///< and above at 1 + high
-  float dual = 0.0F;             ///< dual clip c > 1 for negative advantages (Ye et al. 2020); 0: off
+  float low = 0.2F;   ///< ratio clipped below at 1 - low
+  float high = 0.2F;  ///< and above at 1 + high
+  float dual = 0.0F;  ///< dual clip c > 1 for negative advantages (Ye et al. 2020); 0: off
   float log_ratio_limit = 0.0F;  ///< clamp of |log ratio|; 0: off
 };
 
 /// Weighted sums over the tokens of a policy loss; Δ = logprob - old_logprob.
 struct PolicyStats {
-  double weight = 0;                ///< Σ w
-  double approx_kl = 0;             ///< Σ w ½Δ²
-  double approx_kl_k3 = 0;          ///< Σ w (e^Δ - 1 - Δ)
-  double clipfrac = 0;              ///< Σ w [the clipped term was the larger]
-  double ratio = 0;                 ///< Σ w e^Δ
-  double ratio_squared = 0;         ///< Σ w e^2Δ
-  double ratio_max_deviation = 0;   ///< max |e^Δ - 1|
+  double weight = 0;               ///< Σ w
+  double approx_kl = 0;            ///< Σ w ½Δ²
+  double approx_kl_k3 = 0;         ///< Σ w (e^Δ - 1 - Δ)
+  double clipfrac = 0;             ///< Σ w [the clipped term was the larger]
+  double ratio = 0;                ///< Σ w e^Δ
+  double ratio_squared = 0;        ///< Σ w e^2Δ
+  double ratio_max_deviation = 0;  ///< max |e^Δ - 1|
 };
 
 /// Weighted sums over the steps of a value loss.

@@ -172,11 +172,7 @@ Tensor<D> weighted_sum(const Tensor<D>& x, const Tensor<D>& weight, Where where 
   auto y = Tensor<D>::empty({});
   weighted_sum(D{}, y.data(), x.data(), weight.data(), x.size());
   if (recording(x))
-    record(y, [y, x, weight] {
-      float dy = 0;
-      copy_to_host(D{}, &dy, y.grad(), sizeof dy);
-      accumulate(D{}, x.grad(), weight.data(), dy, x.size());
-    });
+    record(y, [y, x, weight] { accumulate_by(D{}, x.grad(), weight.data(), y.grad(), x.size()); });
   return detail::checked("weighted_sum", y);
 }
 

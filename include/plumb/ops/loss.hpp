@@ -57,11 +57,7 @@ namespace detail {
 template <class D>
 void record_saved_derivative(const Tensor<D>& loss, const Tensor<D>& x, const Tensor<D>& dx) {
   if (recording(x))
-    record(loss, [loss, x, dx] {
-      float scale = 0;
-      copy_to_host(D{}, &scale, loss.grad(), sizeof scale);
-      accumulate(D{}, x.grad(), dx.data(), scale, x.size());
-    });
+    record(loss, [loss, x, dx] { accumulate_by(D{}, x.grad(), dx.data(), loss.grad(), x.size()); });
 }
 }  // namespace detail
 

@@ -8,6 +8,7 @@
 // Not here: beam search, repetition penalties (they sample from another distribution than is trained).
 #pragma once
 
+#include <plumb/core/replay.hpp>
 #include <plumb/nn/model.hpp>
 
 #include <algorithm>
@@ -75,7 +76,8 @@ class Sampler {
         slots_(std::min<Index>(options.slots, static_cast<Index>(results_.size()))),
         cache_(model.transformer().make_cache(
             slots_ + 1,
-            std::min(longest_prompt() + options.max_new_tokens, model.config().context))) {
+            std::min(longest_prompt() + options.max_new_tokens, model.config().context))),
+        inputs_{Ids::empty({slots_}), Ids::empty({slots_}), Ids::empty({slots_})} {
     for (Index slot = slots_; slot-- > 0;) free_.push_back(static_cast<std::int32_t>(slot));
   }
 
@@ -89,6 +91,8 @@ class Sampler {
   }
 
  private:
+  using Ids = Tensor<D, std::int32_t>;
+
   struct Running {
     std::size_t response;
     std::int32_t slot;
@@ -129,11 +133,13 @@ class Sampler {
     const auto n = static_cast<Index>(prompt.size());
     Tokens positions(prompt.size()), slots(prompt.size(), static_cast<std::int32_t>(slots_));
     for (std::size_t i = 0; i < prompt.size(); ++i) positions[i] = static_cast<std::int32_t>(i);
-    const auto hidden = forward(prompt, positions, slots);
+    const auto hidden =
+        forward({Ids::from(prompt, {n}), Ids::from(positions, {n}), Ids::from(slots, {n})});
     prompt_logits_ = linear(hidden.rows(n - 1, n), weights_.head);
   }
 
-  // One more token for every running sequence.
+  // One more token for every running sequence. The inputs have places of their own, so that a device may
+  // replay the step.
   void advance() {
     Tokens tokens, positions, slots;
     for (const Running& r : running_) {
@@ -141,16 +147,20 @@ class Sampler {
       positions.push_back(r.position);
       slots.push_back(r.slot);
     }
-    append(0, linear(forward(tokens, positions, slots), weights_.head));
+    const auto rows = static_cast<Index>(running_.size());
+    const auto put = [rows](const Ids& to, const Tokens& from) {
+      const Ids row_ids = to.rows(0, rows);
+      copy_from_host(D{}, row_ids.data(), from.data(), row_ids.bytes());
+      return row_ids;
+    };
+    const CachedBatch<D> batch{put(inputs_.tokens, tokens), put(inputs_.positions, positions),
+                               put(inputs_.slots, slots)};
+    append(0, step_.run(rows, [&] { return linear(forward(batch), weights_.head); }));
     retire();
   }
 
-  Tensor<D> forward(const Tokens& tokens, const Tokens& positions, const Tokens& slots) {
-    const auto on_device = [](const Tokens& values) {
-      return Tensor<D, std::int32_t>::from(values, {static_cast<Index>(values.size())});
-    };
-    return model_.transformer()({on_device(tokens), on_device(positions), on_device(slots)}, cache_,
-                                &weights_);
+  Tensor<D> forward(const CachedBatch<D>& batch) {
+    return model_.transformer()(batch, cache_, &weights_);
   }
 
   // Draws a token for running_[first], …, one per row of z.
@@ -199,6 +209,8 @@ class Sampler {
   std::vector<Response> results_;
   Index slots_;  // slot number `slots_` holds the prompt that is being handed out
   KvCache<D> cache_;
+  CachedBatch<D> inputs_;  // of a decoding step
+  Replay<D> step_;
   std::vector<std::int32_t> free_;
   std::vector<Running> running_;
   std::size_t next_ = 0;

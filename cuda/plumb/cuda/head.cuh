@@ -1,0 +1,181 @@
+// Language-model head, log-softmax and gather in one: functions, chunks, orders and bits of cpu/head.hpp. The
+// products are `matmul` of the device's mode; a warp then reads a row of logits twice. Cost of the row
+// part: 8 bytes a logit forward, 8 backward, 20 and 25 FLOPs: bound by memory, and small beside the products'
+// 2·C FLOPs a logit. What this is not: fused into the product's tiles: a row's sum has an order.
+#pragma once
+
+#include <plumb/cuda/gemm.cuh>
+#include <plumb/cuda/lanes.cuh>
+
+#include <concepts>
+
+namespace plumb::inline v0_1 {
+namespace kernels {
+
+namespace gpu {
+
+inline constexpr int kHeadThreads = 128;  // 4 rows a block
+inline constexpr int kSlopeThreads = 256;
+inline constexpr int kSlopeColumns = 1024;
+
+/// The largest of scale · logits over a row.
+__device__ inline float head_maximum(const float* logits, Index v, float scale) {
+  float most = -__builtin_inff();
+#pragma unroll 4
+  for (Index i = lane(); i < v; i += kWarp) most = max(most, scale * logits[i]);
+  return warp_max(most);
+}
+
+/// max + log Σ exp(z − max) of a row; *entropy too, unless null.
+__device__ inline float head_lse(const float* logits, Index v, float scale, float* entropy) {
+  const float top = head_maximum(logits, v, scale);
+  float total = 0.0F, moment = 0.0F;
+#pragma unroll 4
+  for (Index i = lane(); i < v; i += kWarp) {
+    const float s = scale * logits[i] - top;
+    const float e = exp(s);
+    total = total + e;
+    if (entropy != nullptr) moment = fma(e, s, moment);
+  }
+  const float sum_of_exp = warp_sum(total);
+  if (entropy != nullptr) *entropy = log(sum_of_exp) - warp_sum(moment) / sum_of_exp;
+  return top + log(sum_of_exp);
+}
+
+template <int kThreads, bool kEntropy>
+__global__ void __launch_bounds__(kThreads)
+    logprob_kernel(float* logprob, float* entropy, float* lse, const float* logits,
+                   const std::int32_t* targets, Index n, Index v, float scale) {
+  const Index row = warp_row<kThreads>();
+  if (row >= n) return;
+  float spread = 0.0F;
+  const float norm = head_lse(logits + row * v, v, scale, kEntropy ? &spread : nullptr);
+  if (lane() != 0) return;
+  if (kEntropy) entropy[row] = spread;
+  lse[row] = norm;
+  logprob[row] = scale * logits[row * v + targets[row]] - norm;
+}
+
+/// Turns logits into the gradient by those logits: blockIdx.x a row, blockIdx.y some columns.
+template <int kThreads>
+__global__ void __launch_bounds__(kThreads)
+    logprob_backward_kernel(float* logits, const float* dlogprob, const float* dentropy,
+                            const std::int32_t* targets, const float* lse, const float* entropy,
+                            Index v, float scale) {
+  const Index row = blockIdx.x;
+  const float norm = lse[row], slope = dlogprob[row];
+  const float dspread = dentropy != nullptr ? -dentropy[row] : -0.0F;
+  const float spread = dentropy != nullptr ? entropy[row] : 0.0F;
+  const Index target = targets[row], first = static_cast<Index>(blockIdx.y) * kSlopeColumns;
+  float* z = logits + row * v;
+#pragma unroll
+  for (int j = 0; j < kSlopeColumns / kThreads; ++j) {
+    const Index i = first + j * kThreads + threadIdx.x;
+    if (i >= v) break;
+    const float log_p = scale * z[i] - norm;
+    float d = scale * (exp(log_p) * fma(dspread, log_p + spread, -slope));
+    if (i == target) d = d + scale * slope;
+    z[i] = d;
+  }
+}
+
+template <int kThreads>
+__global__ void __launch_bounds__(kThreads)
+    kl_kernel(float* kl, const float* logits_p, const float* logits_q, Index n, Index v,
+              float scale) {
+  const Index row = warp_row<kThreads>();
+  if (row >= n) return;
+  const float *p_row = logits_p + row * v, *q_row = logits_q + row * v;
+  const float lse_p = head_lse(p_row, v, scale, nullptr);
+  const float lse_q = head_lse(q_row, v, scale, nullptr);
+  const float total = row_sum(v, [=](Index i, float so_far) {
+    const float log_p = scale * p_row[i] - lse_p;
+    const float log_q = scale * q_row[i] - lse_q;
+    const float p = exp(log_p);
+    return fma(p, log_p - log_q, so_far) + (exp(log_q) - p);
+  });
+  if (lane() == 0) kl[row] = total;
+}
+
+}  // namespace gpu
+
+/// Whether the backward pass is to be given the logits of n rows.
+inline bool head_keeps_logits(Cuda, Index n, Index v) { return n * v <= kHeadLogits; }
+
+/// The row part alone: logits (N, V), before the temperature, give the bits of head_logprob_forward.
+/// targets (N); logprob, lse (N) and entropy (N, or null) in nats, overwritten.
+inline void logprob_rows(Cuda device, float* logprob, float* entropy, float* lse,
+                         const float* logits, const std::int32_t* targets, Index n, Index v,
+                         float inverse_temperature) {
+  if (n == 0) return;
+  const unsigned blocks = blocks_for(n, gpu::kHeadThreads / kWarp);
+  if (entropy != nullptr)
+    PLUMB_LAUNCH((gpu::logprob_kernel<gpu::kHeadThreads, true>), blocks, gpu::kHeadThreads, 0,
+                 device.stream, logprob, entropy, lse, logits, targets, n, v, inverse_temperature);
+  else
+    PLUMB_LAUNCH((gpu::logprob_kernel<gpu::kHeadThreads, false>), blocks, gpu::kHeadThreads, 0,
+                 device.stream, logprob, entropy, lse, logits, targets, n, v, inverse_temperature);
+}
+
+/// Log-probability of targets (N) under the head w (V, C) at hidden states x (N, C). logprob, lse (N)
+/// and entropy (N, or null) in nats, overwritten; and logits (N, V), unless null.
+template <std::derived_from<Cuda> D>
+void head_logprob_forward(D device, float* logprob, float* entropy, float* lse, const float* x,
+                          const float* w, const std::int32_t* targets, Index n, Index c, Index v,
+                          float inverse_temperature, float* logits = nullptr) {
+  const Index most = logits != nullptr ? n : std::min(n, head_rows(v));
+  const DeviceScratch<float> room(device, logits != nullptr ? 0 : most * v);
+  if (logits == nullptr) logits = room.data();
+  for (Index i = 0; i < n; i += most) {
+    const Index rows = std::min(most, n - i);
+    matmul(device, logits, x + i * c, w, rows, v, c, Form::NT);
+    logprob_rows(device, logprob + i, entropy != nullptr ? entropy + i : nullptr, lse + i, logits,
+                 targets + i, rows, v, inverse_temperature);
+  }
+}
+
+/// dx (N, C) += dlogits·w and dw (V, C) += dlogitsᵀ·x; arguments as the CPU's. logits are overwritten.
+template <std::derived_from<Cuda> D>
+void head_logprob_backward(D device, float* dx, float* dw, const float* dlogprob,
+                           const float* dentropy, const float* x, const float* w,
+                           const std::int32_t* targets, const float* lse, const float* entropy,
+                           Index n, Index c, Index v, float inverse_temperature,
+                           float* logits = nullptr) {
+  const bool kept = logits != nullptr;
+  const Index most = kept ? n : std::min(n, head_rows(v));
+  const DeviceScratch<float> room(device, kept ? 0 : most * v);
+  if (!kept) logits = room.data();
+  const auto from = [](const float* array, Index i) {
+    return array != nullptr ? array + i : nullptr;
+  };
+  for (Index i = 0; i < n; i += most) {
+    const Index rows = std::min(most, n - i);
+    if (!kept) matmul(device, logits, x + i * c, w, rows, v, c, Form::NT);
+    PLUMB_LAUNCH((gpu::logprob_backward_kernel<gpu::kSlopeThreads>),
+                 dim3(static_cast<unsigned>(rows), blocks_for(v, gpu::kSlopeColumns)),
+                 gpu::kSlopeThreads, 0, device.stream, logits, dlogprob + i, from(dentropy, i),
+                 targets + i, lse + i, from(entropy, i), v, inverse_temperature);
+    if (dx != nullptr) matmul(device, dx + i * c, logits, w, rows, c, v, Form::NN, true);
+    if (dw != nullptr) matmul(device, dw, logits, x + i * c, v, c, rows, Form::TN, true);
+  }
+}
+
+/// Exact KL(p‖q) over the whole vocabulary; see the CPU's. kl (N), overwritten.
+template <std::derived_from<Cuda> D>
+void head_kl_forward(D device, float* kl, const float* x_p, const float* w_p, Index c_p,
+                     const float* x_q, const float* w_q, Index c_q, Index n, Index v,
+                     float inverse_temperature) {
+  const Index most = std::min(n, std::max<Index>(1, kHeadLogits / (2 * std::max<Index>(v, 1))));
+  const DeviceScratch<float> p(device, most * v), q(device, most * v);
+  for (Index i = 0; i < n; i += most) {
+    const Index rows = std::min(most, n - i);
+    matmul(device, p.data(), x_p + i * c_p, w_p, rows, v, c_p, Form::NT);
+    matmul(device, q.data(), x_q + i * c_q, w_q, rows, v, c_q, Form::NT);
+    PLUMB_LAUNCH((gpu::kl_kernel<gpu::kHeadThreads>), blocks_for(rows, gpu::kHeadThreads / kWarp),
+                 gpu::kHeadThreads, 0, device.stream, kl + i, p.data(), q.data(), rows, v,
+                 inverse_temperature);
+  }
+}
+
+}  // namespace kernels
+}  // namespace plumb::inline v0_1

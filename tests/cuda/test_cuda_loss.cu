@@ -1,0 +1,162 @@
+// Losses, the head and sampling on the device: the CPU's bits, statistics included.
+#include <plumb/cuda/gemm.cuh>
+#include <plumb/cuda/head.cuh>
+#include <plumb/cuda/loss.cuh>
+#include <plumb/cuda/sampling.cuh>
+
+#include "cases/head.hpp"
+#include "cases/sampling.hpp"
+#include "cuda/support.cuh"
+
+using namespace plumb;
+using test::check_same_bits;
+using test::random_ids;
+using test::random_vector;
+
+namespace {
+
+/// Statistics among the arrays whose bits are compared.
+template <class At, class Stats>
+void keep(At& at, const Stats& stats) {
+  std::vector<float> words(sizeof(Stats) / sizeof(float));
+  std::memcpy(words.data(), &stats, sizeof(Stats));
+  at.out(words);
+}
+
+constexpr Index kSizes[] = {0, 1, 2, 31, 255, 256, 257, 700};
+
+}  // namespace
+
+TEST_CASE("PPO's losses have the CPU's bits") {
+  for (const Index n : kSizes) {
+    INFO("n = ", n);
+    const auto logprob = random_vector(n, 1), old = random_vector(n, 2), a = random_vector(n, 3);
+    auto weight = random_vector(n, 4);
+    for (float& w : weight) w = std::abs(w) / 7.0F;
+    for (const PpoClip& clip : {PpoClip{}, PpoClip{.low = 0.1F, .high = 0.3F, .dual = 3.0F},
+                                PpoClip{.log_ratio_limit = 0.5F}})
+      check_same_bits(Cuda{}, [&](auto device, auto& at) {
+        PolicyStats stats;
+        ppo_policy_loss(device, at.out(1), at.out(n), &stats, at.in(logprob), at.in(old), at.in(a),
+                        at.in(weight), n, clip);
+        keep(at, stats);
+      });
+    for (const float clip : {0.0F, 0.2F})
+      check_same_bits(Cuda{}, [&](auto device, auto& at) {
+        ValueStats stats;
+        ppo_value_loss(device, at.out(1), at.out(n), &stats, at.in(logprob),
+                       clip > 0 ? at.in(old) : nullptr, at.in(a), at.in(weight), n, clip);
+        keep(at, stats);
+        weighted_sum(device, at.out(1), at.in(a), at.in(weight), n);
+      });
+  }
+}
+
+TEST_CASE("a ratio that is not finite stays visible in the statistics") {
+  PolicyStats stats;
+  test::Arrays<Cuda> at;
+  ppo_policy_loss(Cuda{}, at.out(1), at.out(2), &stats, at.in(std::vector<float>{NAN, 0.0F}),
+                  at.in(std::vector<float>{0.0F, 0.0F}), at.in(std::vector<float>{1.0F, 1.0F}),
+                  at.in(std::vector<float>{1.0F, 1.0F}), 2, PpoClip{});
+  CHECK(std::isnan(stats.ratio_max_deviation));
+}
+
+TEST_CASE("the ranking losses have the CPU's bits") {
+  Rng rng(5);
+  for (const Index prompts : {Index{0}, Index{1}, Index{3}, Index{40}, Index{300}}) {
+    std::vector<std::int32_t> offsets{0}, rank;
+    for (Index p = 0; p < prompts; ++p) {
+      const std::uint32_t responses = rng.below(6);
+      for (std::uint32_t i = 0; i < responses; ++i)
+        rank.push_back(static_cast<std::int32_t>(rng.below(5)) - 1);
+      offsets.push_back(static_cast<std::int32_t>(rank.size()));
+    }
+    const auto n = static_cast<Index>(rank.size());
+    const auto score = random_vector(n, 1), weight = random_vector(prompts, 2);
+    for (const auto kind : {RankingLossKind::BradleyTerry, RankingLossKind::PlackettLuce})
+      for (const float center : {0.0F, 0.01F}) {
+        INFO("prompts = ", prompts, ", center = ", center);
+        check_same_bits(Cuda{}, [&](auto device, auto& at) {
+          RankingStats stats;
+          ranking_loss(device, at.out(1), at.out(n, 9.0F), &stats, at.in(score), at.in(rank),
+                       at.in(offsets), at.in(weight), prompts,
+                       RankingLoss{.kind = kind, .margin = 0.1F, .center = center});
+          keep(at, stats);
+        });
+      }
+  }
+}
+
+TEST_CASE("the head has the CPU's bits") {
+  for (const auto& [n, c, v, scale] : cases::head::kSmall) {
+    INFO("n = ", n, ", c = ", c, ", v = ", v);
+    const auto x = random_vector(n * c, 1), w = random_vector(v * c, 2, scale);
+    const auto dlogprob = random_vector(n, 3), dentropy = random_vector(n, 4);
+    const auto targets = random_ids(n, v, 5);
+    const Index rows = n, channels = c, tokens = v;
+    for (const bool with_entropy : {false, true})
+      for (const bool kept : {false, true})
+        check_same_bits(Cuda{}, [&](auto device, auto& at) {
+          const float *xs = at.in(x), *ws = at.in(w), *g = at.in(dlogprob);
+          const float* ge = with_entropy ? at.in(dentropy) : nullptr;
+          const std::int32_t* t = at.in(targets);
+          float *logprob = at.out(rows), *lse = at.out(rows);
+          float* entropy = with_entropy ? at.out(rows) : nullptr;
+          float* logits = kept ? at.out(rows * tokens) : nullptr;
+          head_logprob_forward(device, logprob, entropy, lse, xs, ws, t, rows, channels, tokens,
+                               0.8F, logits);
+          head_logprob_backward(device, at.out(rows * channels, 0.5F),
+                                at.out(tokens * channels, 0.5F), g, ge, xs, ws, t, lse, entropy,
+                                rows, channels, tokens, 0.8F, logits);
+        });
+    const auto other = random_vector(v * c, 6, scale);
+    check_same_bits(Cuda{}, [&](auto device, auto& at) {
+      head_kl_forward(device, at.out(rows), at.in(x), at.in(w), channels, at.in(x), at.in(other),
+                      channels, rows, tokens, 1.0F);
+    });
+  }
+}
+
+TEST_CASE("draws and their log-probs are the CPU's, filters included") {
+  for (const auto& [kind, n, v] : cases::sampling::kSmall) {
+    if (n == 9 && v > 300) continue;
+    auto logits = random_vector(n * v, 7, 2.5F);
+    if (v > 3) logits[1] = logits[2] = logits[3];  // equal ones: the lower token comes first
+    std::vector<SampleKey> keys;
+    for (Index i = 0; i < n; ++i)
+      keys.push_back(
+          {.seed = 11, .step = 2, .sequence = static_cast<std::uint32_t>(i), .token = 4});
+    INFO(kind.name, ", n = ", n, ", v = ", v);
+    const SamplingSettings settings = kind.settings;
+    const Index rows = n, tokens = v;
+    check_same_bits(Cuda{}, [&](auto device, auto& at) {
+      std::vector<std::int32_t> token(keys.size());
+      std::vector<float> logprob(keys.size());
+      sample_rows(device, token.data(), logprob.data(), at.in(logits), rows, tokens, settings,
+                  keys.data());
+      at.out(logprob);
+      at.out(std::vector<float>(token.begin(), token.end()));
+    });
+  }
+}
+
+TEST_CASE("a nucleus of nearly the whole vocabulary, and rows that are not finite") {
+  const Index v = 1500;
+  std::vector<float> logits(static_cast<std::size_t>(3 * v), 0.25F);  // all alike: order by token
+  const auto noise = random_vector(v, 1, 0.01F);
+  std::copy(noise.begin(), noise.end(), logits.begin() + v);
+  logits[static_cast<std::size_t>(2 * v + 17)] = NAN;
+  const std::vector<SampleKey> keys{{3, 1, 0, 0}, {3, 1, 1, 0}, {3, 1, 2, 0}};
+  for (const float top_p : {0.3F, 0.999F})
+    check_same_bits(Cuda{}, [&](auto device, auto& at) {
+      std::vector<std::int32_t> token(3);
+      std::vector<float> logprob(3);
+      sample_rows(device, token.data(), logprob.data(), at.in(logits), 3, v, {.top_p = top_p},
+                  keys.data());
+      CHECK(token[2] == 0);
+      CHECK(std::isnan(logprob[2]));
+      logprob.pop_back();  // the sign of a NaN is nobody's promise
+      at.out(logprob);
+      at.out(std::vector<float>(token.begin(), token.end()));
+    });
+}

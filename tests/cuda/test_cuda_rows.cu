@@ -1,0 +1,144 @@
+// Element-by-element kernels, rows, norms and the optimizer on the device: the CPU's bits.
+#include <plumb/cuda/elementwise.cuh>
+#include <plumb/cuda/norm.cuh>
+#include <plumb/cuda/optimizer.cuh>
+#include <plumb/cuda/rows.cuh>
+
+#include "cases/elementwise.hpp"
+#include "cases/norm.hpp"
+#include "cases/optimizer.hpp"
+#include "cases/rows.hpp"
+#include "cuda/support.cuh"
+
+using namespace plumb;
+using test::check_same_bits;
+using test::random_ids;
+using test::random_vector;
+
+namespace {
+
+/// Numbers of every size, with the special ones.
+std::vector<float> wide_vector(Index n, std::uint64_t seed) {
+  auto x = random_vector(n, seed, 4.0F);
+  const float special[] = {0.0F,  -0.0F,  1e-40F,   -1e-40F,   88.8F,     -104.5F,
+                           1e30F, -1e30F, INFINITY, -INFINITY, 0x1p-126F, 1.0F};
+  for (std::size_t i = 0; i < std::min(x.size() / 2, std::size(special)); ++i)
+    x[2 * i] = special[i];
+  return x;
+}
+
+}  // namespace
+
+TEST_CASE("element-by-element kernels have the CPU's bits") {
+  for (const Index n : cases::elementwise::kSmall) {
+    INFO("n = ", n);
+    const auto a = wide_vector(n, 1), b = random_vector(n, 2), start = random_vector(n, 3);
+    check_same_bits(Cuda{}, [&](auto device, auto& at) {
+      const float *x = at.in(a), *y = at.in(b), *factor = at.in(std::vector<float>{-0.75F});
+      add_forward(device, at.out(n), x, y, n);
+      accumulate(device, at.out(start), y, 0.3F, n);
+      accumulate_by(device, at.out(start), y, factor, n);
+      multiply_forward(device, at.out(n), x, y, n);
+      multiply_accumulate(device, at.out(start), x, y, n);
+      scale_forward(device, at.out(n), x, -1.7F, n);
+      exp_forward(device, at.out(n), x, n);
+      erf_forward(device, at.out(n), x, n);
+      swiglu_forward(device, at.out(n), y, x, n);
+      swiglu_backward(device, at.out(start), at.out(start), y, y, y, n);
+    });
+    auto positive = a;
+    for (float& value : positive) value = std::abs(value);
+    check_same_bits(
+        Cuda{}, [&](auto device, auto& at) { log_forward(device, at.out(n), at.in(positive), n); });
+    for (const auto f : {Activation::Gelu, Activation::Silu, Activation::Tanh, Activation::Relu,
+                         Activation::GeluErf})
+      check_same_bits(Cuda{}, [&](auto device, auto& at) {
+        const float *x = at.in(b), *dy = at.in(start);
+        activation_forward(device, at.out(n), x, f, n);
+        activation_backward(device, at.out(start), dy, x, f, n);
+      });
+  }
+}
+
+TEST_CASE("norms have the CPU's bits") {
+  for (const auto& [rows, channels] : cases::norm::kSmall) {
+    const Index n = rows, c = channels;
+    INFO("n = ", n, ", c = ", c);
+    auto x = random_vector(n * c, 1);
+    for (float& value : x) value += 0.5F;
+    const auto dy = random_vector(n * c, 2), weight = random_vector(c, 3),
+               bias = random_vector(c, 4);
+    check_same_bits(Cuda{}, [&](auto device, auto& at) {
+      const float *xs = at.in(x), *w = at.in(weight), *g = at.in(dy);
+      float *rstd = at.out(n), *mean = at.out(n);
+      rms_norm_forward(device, at.out(n * c), rstd, xs, w, n, c, 1e-5F);
+      rms_norm_backward(device, at.out(n * c, 0.25F), at.out(c, 0.25F), g, xs, w, rstd, n, c);
+      layer_norm_forward(device, at.out(n * c), mean, rstd, xs, w, at.in(bias), n, c, 1e-5F);
+      layer_norm_backward(device, at.out(n * c, 0.25F), at.out(c, 0.25F), at.out(c, 0.25F), g, xs,
+                          w, mean, rstd, n, c);
+      rms_norm_backward(device, nullptr, at.out(c), g, xs, w, rstd, n, c);
+      layer_norm_backward(device, at.out(n * c), nullptr, nullptr, g, xs, w, mean, rstd, n, c);
+    });
+  }
+}
+
+TEST_CASE("gathering, scattering and sums over tokens have the CPU's bits") {
+  for (const Index n : cases::rows::kSmallRows)
+    for (const Index c : {Index{1}, Index{7}, Index{33}, Index{130}})
+      for (const Index v : cases::rows::kSmallTables) {
+        if (n * c > 70000) continue;
+        INFO("n = ", n, ", c = ", c, ", v = ", v);
+        const auto table = random_vector(v * c, 1), dy = random_vector(n * c, 2);
+        const auto ids = random_ids(n, v, 3);
+        check_same_bits(Cuda{}, [&](auto device, auto& at) {
+          const std::int32_t* rows = at.in(ids);
+          embedding_forward(device, at.out(n * c), at.in(table), rows, n, c);
+          embedding_backward(device, at.out(table), at.in(dy), rows, n, c, v);
+          sum_rows(device, at.out(c, 0.5F), at.in(dy), n, c);
+        });
+      }
+}
+
+TEST_CASE("embedding_backward sorts more tokens than a tile holds") {
+  const Index n = 2500, c = 3, v = 700;
+  const auto table = random_vector(v * c, 1), dy = random_vector(n * c, 2);
+  const auto ids = random_ids(n, v, 3);
+  check_same_bits(Cuda{}, [&](auto device, auto& at) {
+    embedding_backward(device, at.out(table), at.in(dy), at.in(ids), n, c, v);
+  });
+}
+
+TEST_CASE("rotary positions have the CPU's bits") {
+  for (const Index n : {0, 1, 5, 70})
+    for (const Index heads : cases::rows::kSmallHeads)
+      for (const Index size : cases::rows::kSmallHeadSizes) {
+        INFO("n = ", n, ", heads = ", heads, ", head size = ", size);
+        const auto x = random_vector(n * heads * size, 1);
+        const auto cosine = random_vector(90 * size / 2, 2), sine = random_vector(90 * size / 2, 3);
+        const auto positions = random_ids(n, 90, 4);
+        check_same_bits(Cuda{}, [&](auto device, auto& at) {
+          const float *xs = at.in(x), *cs = at.in(cosine), *sn = at.in(sine);
+          const std::int32_t* p = at.in(positions);
+          rope_forward(device, at.out(n * heads * size), xs, cs, sn, p, n, heads, size);
+          rope_backward(device, at.out(n * heads * size, 0.5F), xs, cs, sn, p, n, heads, size);
+        });
+      }
+}
+
+TEST_CASE("AdamW and the sum of squares have the CPU's bits") {
+  for (const auto& [size] : cases::optimizer::kSmall) {
+    const Index n = size;
+    INFO("n = ", n);
+    const auto p = random_vector(n, 1), g = random_vector(n, 2), m = random_vector(n, 3, 0.1F);
+    auto v = random_vector(n, 4, 0.1F);
+    for (float& value : v) value *= value;
+    for (const bool eps_inside : {false, true})
+      check_same_bits(Cuda{}, [&](auto device, auto& at) {
+        adamw_update(device, at.out(p), at.in(g), at.out(m), at.out(v), n,
+                     AdamWStep{1e-2F, 0.9F, 0.99F, 1e-8F, 0.1F, 0.7F, 3, eps_inside});
+        const double sum = sum_of_squares(device, at.in(g), n);
+        const auto words = std::bit_cast<std::array<float, 2>>(sum);
+        at.out(std::vector<float>(words.begin(), words.end()));
+      });
+  }
+}
