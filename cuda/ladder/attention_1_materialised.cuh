@@ -1,12 +1,14 @@
-// Rung 1: the definition, one product after the other. For each query i of a sequence of T, a score for
-// every key j <= i, s = scale · q_i · k_j; the softmax of the scores; the sum of the values by those weights.
-// Three kernels, and a matrix (T, T) of memory that carries the scores between them. One head of D channels.
+// Rung 1: the definition, one product after the other. For each query i of a sequence of T, a score
+// for every key j <= i, s = scale · q_i · k_j; the softmax of the scores; the sum of the values by
+// those weights. Three kernels, and a matrix (T, T) of memory that carries the scores between them.
+// One head of D channels.
 //
 // Work: 2·T²·D FLOPs, the masked half not counted: 134 million for T = 1024, D = 64.
-// Global memory: each product asks for 2 floats per multiply-add, 8·T²·D bytes, 537 MB, 0.25 FLOP/B; the
-// scores are written once, read three times, written, and read once for each channel. Neighbouring lanes
-// read keys D floats apart: 32 sectors a request.
-// Memory: 4·T² bytes: 4 MB for T = 1024, 4 GB for 32,768, per head. That, more than the time, is what rules it out.
+// Global memory: each product asks for 2 floats per multiply-add, 8·T²·D bytes, 537 MB, 0.25
+// FLOP/B; the scores are written once, read three times, written, and read once for each channel.
+// Neighbouring lanes read keys D floats apart: 32 sectors a request.
+// Memory: 4·T² bytes: 4 MB for T = 1024, 4 GB for 32,768, per head. That, more than the time, is
+// what rules it out.
 // What binds: the load unit, as in gemm_1.
 #pragma once
 

@@ -1,14 +1,16 @@
-// Rung 2: one kernel by the online softmax (Milakov and Gimelshein 2018). A warp takes a query and goes over
-// the keys once. It keeps the largest score so far, the sum of e^(score − largest), and the sum of values
-// with those weights; when the largest grows, both sums are scaled by e^(old − new). A lane holds D / 32
-// channels; a score is the lanes' parts, joined by five exchanges between registers.
+// Rung 2: one kernel by the online softmax (Milakov and Gimelshein 2018). A warp takes a query and
+// goes over the keys once. It keeps the largest score so far, the sum of e^(score − largest), and
+// the sum of values with those weights; when the largest grows, both sums are scaled by e^(old −
+// new). A lane holds D / 32 channels; a score is the lanes' parts, joined by five exchanges between
+// registers.
 //
-// Why it helps: no matrix of scores, memory linear in T; keys are read by neighbouring lanes side by side.
+// Why it helps: no matrix of scores, memory linear in T; keys are read by neighbouring lanes side
+// by side.
 // Work: 2·T²·D FLOPs: 134 million for T = 1024, D = 64.
-// Global memory: a key and a value per query and key, 8·T²/2·D bytes, 268 MB asked for: 0.5 FLOP/B. The 8
-// queries of a block lie beside each other, so the first cache gives most of it.
-// What binds: the exchanges. For D = 64 a lane does 4 multiply-adds for a key, and beside them 5 exchanges, two
-// e^x and two scalings: arithmetic is a seventh of the instructions.
+// Global memory: a key and a value per query and key, 8·T²/2·D bytes, 268 MB asked for: 0.5 FLOP/B.
+// The 8 queries of a block lie beside each other, so the first cache gives most of it.
+// What binds: the exchanges. For D = 64 a lane does 4 multiply-adds for a key, and beside them 5
+// exchanges, two e^x and two scalings: arithmetic is a seventh of the instructions.
 #pragma once
 
 #include <plumb/cuda/device.cuh>
@@ -38,8 +40,7 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
     for (int c = 0; c < kChannels; ++c) score = fmaf(query[c], k[j * kSize + c * 32 + lane], score);
 #pragma unroll
-    for (int apart = 16; apart > 0; apart /= 2)
-      score += __shfl_xor_sync(0xffffffffU, score, apart);
+    for (int apart = 16; apart > 0; apart /= 2) score += __shfl_xor_sync(0xffffffffU, score, apart);
     score *= scale;
     const float new_largest = fmaxf(largest, score);
     const float shrink = expf(largest - new_largest), weight = expf(score - new_largest);

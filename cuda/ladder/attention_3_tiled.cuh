@@ -1,17 +1,18 @@
-// Rung 3: tiles of keys and values in shared memory, several queries (Dao et al. 2022, "FlashAttention").
-// A block of 4 warps takes 32 queries (16 if D > 64) and walks over the keys 32 at a time. A warp has 8 (4) of
-// the queries. For the scores a lane is a key: 8 whole dot products, with nothing to exchange. For the values
-// a lane is D / 32 channels, and the weights come back out of shared memory.
+// Rung 3: tiles of keys and values in shared memory, several queries (Dao et al. 2022,
+// "FlashAttention"). A block of 4 warps takes 32 queries (16 if D > 64) and walks over the keys 32
+// at a time. A warp has 8 (4) of the queries. For the scores a lane is a key: 8 whole dot products,
+// with nothing to exchange. For the values a lane is D / 32 channels, and the weights come back out
+// of shared memory.
 //
-// Why it helps: a key that is brought once serves 32 queries. And the online softmax, its exchanges and
-// its scalings come once for 32 keys and not for each.
+// Why it helps: a key that is brought once serves 32 queries. And the online softmax, its exchanges
+// and its scalings come once for 32 keys and not for each.
 // Work: 2·T²·D FLOPs: 134 million for T = 1024, D = 64.
 // Global memory: 8·T²/2·D/32 bytes, 8.4 MB, and 1 MB for queries and output: 14 FLOP/B.
-// Shared memory: for scores 9 requests of 16 bytes a lane for 32 multiply-adds (8 of them the same for all
-// lanes), for values 16 for 64 (D = 64): 0.27 a multiply-add. Rows of keys are 4 words longer than D, so that 8
-// lanes, which read 8 rows, meet 32 different banks.
-// What binds: shared memory, 0.27 and more clocks per multiply-add of a warp, where an A100 needs 0.5 for the
-// arithmetic and an H100 0.25; and one barrier's wait for every tile.
+// Shared memory: for scores 9 requests of 16 bytes a lane for 32 multiply-adds (8 of them the same
+// for all lanes), for values 16 for 64 (D = 64): 0.27 a multiply-add. Rows of keys are 4 words
+// longer than D, so that 8 lanes, which read 8 rows, meet 32 different banks.
+// What binds: shared memory, 0.27 and more clocks per multiply-add of a warp, where an A100 needs
+// 0.5 for the arithmetic and an H100 0.25; and one barrier's wait for every tile.
 #pragma once
 
 #include <plumb/cuda/device.cuh>

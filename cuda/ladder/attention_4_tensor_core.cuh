@@ -1,18 +1,23 @@
-// Rung 4: both products on tensor cores (Dao 2023, "FlashAttention-2"). q, k and v are bf16, sums float. A
-// block of 4 warps takes 64 queries and walks over the keys 32 at a time; a warp has 16 queries. The scores of
-// mma lie as its result does, two neighbouring columns in a lane; rounded to bf16 in pairs, that is just the
-// order in which the next mma wants its first operand. So weights go from product to product in registers.
+// Rung 4: both products on tensor cores (Dao 2023, "FlashAttention-2"). q, k and v are bf16, sums
+// float. A block of 4 warps takes 64 queries and walks over the keys 32 at a time; a warp has 16
+// queries. The scores of mma lie as its result does, two neighbouring columns in a lane; rounded to
+// bf16 in pairs, that is just the order in which the next mma wants its first operand. So weights
+// go from product to product in registers.
 //
-// Why it helps: one instruction of a warp does 2048 multiply-adds, where rung 3's does 32. No weight passes
-// through shared memory; a row's largest and sum need exchanges among 4 lanes only.
-// Work: 2·T²·D FLOPs, and as much again in masked halves of tiles on the diagonal: 134 million for T = 1024, D = 64.
+// Why it helps: one instruction of a warp does 2048 multiply-adds, where rung 3's does 32. No
+// weight passes through shared memory; a row's largest and sum need exchanges among 4 lanes only.
+// Work: 2·T²·D FLOPs, and as much again in masked halves of tiles on the diagonal: 134 million for
+// T = 1024, D = 64.
 // Global memory: 4·T²/2·D/64 bytes, 2.1 MB, and 0.5 MB for queries and output: 52 FLOP/B.
-// Shared memory: a warp reads a tile's keys and values, 4·32·D bytes, for 2·16·32·D multiply-adds: 0.125 bytes
-// each. Rows are padded by 16 bytes: the 8 rows that ldmatrix reads together meet all 32 banks.
-// What it costs: operands and weights rounded to bf16, 2⁻⁹ of their size; sums of weights are not rounded.
-// What binds: for D = 64 the e^x. A key and query cost 128 multiply-adds, 0.125 clocks of an A100's tensor
-// cores, and one e^x, 0.06 clocks of a unit that gives 16 a clock; with the largest, the masks and the
-// conversions around it, more than the products. And each tile is waited for: see gemm_11.
+// Shared memory: a warp reads a tile's keys and values, 4·32·D bytes, for 2·16·32·D multiply-adds:
+// 0.125 bytes each. Rows are padded by 16 bytes: the 8 rows that ldmatrix reads together meet all
+// 32 banks.
+// What it costs: operands and weights rounded to bf16, up to 2⁻⁸ of their size; sums of weights are
+// not rounded.
+// What binds: for D = 64 the e^x. A key and query cost 128 multiply-adds, 0.125 clocks of an A100's
+// tensor cores, and one e^x, 0.06 clocks of a unit that gives 16 a clock; with the largest, the
+// masks and the conversions around it, more than the products. And each tile is waited for: see
+// gemm_11.
 #pragma once
 
 #include <plumb/core/bf16.hpp>
@@ -36,8 +41,8 @@ __device__ inline void fetch(std::uint16_t* tile, const bf16* x, Index first, In
     const int e = part + static_cast<int>(threadIdx.x);
     const int row = e / (kSize / 8), column = e % (kSize / 8) * 8;
     const bool inside = first + row < t;
-    cp_async_16(tile + row * (kSize + 8) + column,
-                inside ? x + (first + row) * kSize + column : x, inside ? 16 : 0);
+    cp_async_16(tile + row * (kSize + 8) + column, inside ? x + (first + row) * kSize + column : x,
+                inside ? 16 : 0);
   }
 }
 
@@ -65,8 +70,8 @@ __device__ inline void scores(float (&score)[kKeys / 8][4], const Queries<kSize>
 #pragma unroll
     for (int j = 0; j < kKeys / 16; ++j) {
       std::uint32_t y[4];  // keys 0-7 and channels 0-7, 8-15; then keys 8-15
-      ldmatrix_x4(y, keys + (j * 16 + lane / 16 * 8 + lane % 8) * (kSize + 8) + d * 16 +
-                         lane / 8 % 2 * 8);
+      ldmatrix_x4(
+          y, keys + (j * 16 + lane / 16 * 8 + lane % 8) * (kSize + 8) + d * 16 + lane / 8 % 2 * 8);
       const std::uint32_t low[2] = {y[0], y[1]}, high[2] = {y[2], y[3]};
       mma_bf16(score[j * 2], own.query[d], low);
       mma_bf16(score[j * 2 + 1], own.query[d], high);
@@ -123,8 +128,8 @@ __device__ inline void add_values(Queries<kSize>& own, const float (&weight)[kKe
 #pragma unroll
     for (int d = 0; d < kSize / 16; ++d) {
       std::uint32_t y[4];
-      ldmatrix_x4_transposed(
-          y, values + (j * 16 + lane % 16) * (kSize + 8) + d * 16 + lane / 16 * 8);
+      ldmatrix_x4_transposed(y,
+                             values + (j * 16 + lane % 16) * (kSize + 8) + d * 16 + lane / 16 * 8);
       const std::uint32_t left[2] = {y[0], y[1]}, right[2] = {y[2], y[3]};
       mma_bf16(own.total[d * 2], x, left);
       mma_bf16(own.total[d * 2 + 1], x, right);

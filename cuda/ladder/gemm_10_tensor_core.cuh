@@ -1,18 +1,23 @@
-// Rung 10: tensor cores. A and B are bf16 (8 bits of precision, a float's range), sums stay float. One
-// instruction of a warp, mma.m16n8k16, does 2048 multiply-adds: a (16, 16) times (16, 8), each operand
-// spread over the registers of the 32 lanes in an order that the instruction prescribes; ldmatrix brings
-// four 8 × 8 matrices from shared memory to just that order, and transposed if asked, as B needs.
+// Rung 10: tensor cores. A and B are bf16 (8 bits of precision, a float's range), sums stay float.
+// One instruction of a warp, mma.m16n8k16, does 2048 multiply-adds: a (16, 16) times (16, 8), each
+// operand spread over the registers of the 32 lanes in an order that the instruction prescribes;
+// ldmatrix brings four 8 × 8 matrices from shared memory to just that order, and transposed if
+// asked, as B needs.
 //
-// Why it helps: an A100 does 312 TFLOP/s so instead of 19.5, an H100 989 instead of 67 (dense, both of
-// them; an H100 needs other instructions, wgmma, for all of it). And an element is 2 bytes instead of 4.
-// Global memory: 2·M·N·K·(1/128 + 1/128) bytes, 34 MB for 1024³ and 4 MB of C: 64 FLOP/B. An A100 needs 200
-// if all came from memory, an H100 295: the second cache has to serve blocks that share rows or columns.
-// Shared memory: a warp reads its 64 rows of A and 32 columns of B once per step of k, 2·M·N·K·(1/64 + 1/32)
-// bytes, 0.1 GB. Rows are padded by 16 bytes, so that 8 rows' pieces of 16 bytes cover all 32 banks.
-// What it costs: operands rounded to bf16, 2⁻⁹ of their size. Products are exact and sums are float; the
-// order of a tensor core's sums is not documented.
-// What binds: waiting. Each step copies, waits for all of it, multiplies: 16 times the arithmetic has made
-// rung 8's idea 16 times as dear to do without. It is left out here, to stay with one idea.
+// Why it helps: an A100 does 312 TFLOP/s so instead of 19.5, an H100 989 instead of 67 (dense, both
+// of them; an H100 needs other instructions, wgmma, for all of it). And an element is 2 bytes
+// instead of 4.
+// Global memory: 2·M·N·K·(1/128 + 1/128) bytes, 34 MB for 1024³ and 4 MB of C: 64 FLOP/B. An A100
+// needs 200 if all came from memory, an H100 295: the second cache has to serve blocks that share
+// rows or columns.
+// Shared memory: a warp reads its 64 rows of A and 32 columns of B once per step of k,
+// 2·M·N·K·(1/64 + 1/32) bytes, 0.1 GB. Rows are padded by 16 bytes, so that 8 rows' pieces of 16
+// bytes cover all 32 banks.
+// What it costs: operands rounded to bf16, up to 2⁻⁸ of their size. Products are exact and sums are
+// float; the order of a tensor core's sums is not documented.
+// What binds: waiting. Each step copies, waits for all of it, multiplies: 16 times the arithmetic
+// has made rung 8's idea 16 times as dear to do without. It is left out here, to stay with one
+// idea.
 #pragma once
 
 #include <plumb/core/bf16.hpp>

@@ -1,16 +1,19 @@
-// Rung 11: a pipeline of copies. Three pairs of tiles instead of one: while the warps multiply with one, two
-// more are on their way, and only one barrier separates the steps. To hold three pairs in the 48 KiB that a
-// block gets unasked, the padding goes; a swizzle takes its place.
+// Rung 11: a pipeline of copies. Three pairs of tiles instead of one: while the warps multiply with
+// one, two more are on their way, and only one barrier separates the steps. To hold three pairs in
+// the 48 KiB that a block gets unasked, the padding goes; a swizzle takes its place.
 //
-// Why it helps: a step is 32 deep, 128·128·32 multiply-adds, 512 clocks of an A100's tensor cores for two
-// blocks on an SM: about memory's latency. With one step ahead nothing is to spare, with two there is.
-// The swizzle: piece i (16 bytes) of row r lies at place i XOR f(r). Rows of A are 64 bytes, two to a line of
-// 128: f(r) = r / 2 mod 4; rows of B 256 bytes: f(r) = r mod 8. The 8 pieces that ldmatrix reads at once, one
-// of each of 8 rows, then cover all 32 banks, and so do the pieces that a copy writes. No byte is lost.
-// Global memory: 2·M·N·K·(1/128 + 1/128) bytes, 34 MB for 1024³ and 4 MB of C: 64 FLOP/B. Shared memory:
-// 2·M·N·K·(1/64 + 1/32) bytes, 0.1 GB: 24 turns for 32,768 multiply-adds, 32 clocks of an A100, 16 of an H100.
-// What binds: the tensor cores on an A100; shared memory on an H100, whose wgmma reads operands from there
-// without ldmatrix and for 4 warps at once, fed by TMA. That is another machine, and not in this ladder.
+// Why it helps: a step is 32 deep, 128·128·32 multiply-adds, 512 clocks of an A100's tensor cores a
+// block: about memory's latency. With one step ahead nothing is to spare, with two there is.
+// The swizzle: piece i (16 bytes) of row r lies at place i XOR f(r). Rows of A are 64 bytes, two to
+// a line of 128: f(r) = r / 2 mod 4; rows of B 256 bytes: f(r) = r mod 8. The 8 pieces that
+// ldmatrix reads at once, one of each of 8 rows, then cover all 32 banks, and so do the pieces that
+// a copy writes. No byte is lost.
+// Global memory: 2·M·N·K·(1/128 + 1/128) bytes, 34 MB for 1024³ and 4 MB of C: 64 FLOP/B. Shared
+// memory: 2·M·N·K·(1/64 + 1/32) bytes, 0.1 GB: 24 turns for 32,768 multiply-adds, 32 clocks of an
+// A100, 16 of an H100.
+// What binds: the tensor cores on an A100; shared memory on an H100, whose wgmma reads operands
+// from there without ldmatrix and for 4 warps at once, fed by TMA. That is another machine, and not
+// in this ladder.
 #pragma once
 
 #include <plumb/core/bf16.hpp>
@@ -59,8 +62,8 @@ __device__ inline void multiply(float (&sum)[4][4][4], const std::uint16_t* a_ti
       ldmatrix_x4(x[i], a_tile + a_place(warp_row + i * 16 + lane % 16, p + lane / 16 * 8));
 #pragma unroll
     for (int j = 0; j < 2; ++j)
-      ldmatrix_x4_transposed(
-          y[j], b_tile + b_place(p + lane % 16, warp_column + j * 16 + lane / 16 * 8));
+      ldmatrix_x4_transposed(y[j],
+                             b_tile + b_place(p + lane % 16, warp_column + j * 16 + lane / 16 * 8));
 #pragma unroll
     for (int i = 0; i < 4; ++i)
 #pragma unroll

@@ -1,14 +1,17 @@
-// Rung 3: tiles in shared memory. A block computes 32 × 32 of C. It walks along k in steps of 32; in
-// each, its threads bring one tile of A and one of B to shared memory, wait for each other, and use both.
+// Rung 3: tiles in shared memory. A block computes 32 × 32 of C. It walks along k in steps of 32;
+// in each, its threads bring one tile of A and one of B to shared memory, wait for each other, and
+// use both.
 //
 // Why it helps: an element that is brought once serves 32 threads: the 32 columns or the 32 rows.
 // Global memory: 4·M·N·K·(1/32 + 1/32) bytes, 268 MB for 1024³ instead of 8.6 GB: 8 FLOP/B. An A100
-// needs 12.5 to be bound by arithmetic if all of that came from memory; much comes from the second cache.
-// Shared memory: two loads per multiply-add, 8·M·N·K bytes. A warp is one row of the tile: all lanes read
-// the same float of A (a broadcast) and 32 consecutive ones of B: no bank conflicts. ptxas joins four
-// broadcasts that lie side by side to one request of 16 bytes, which leaves 1.25.
-// What binds: shared memory. It answers one request of a warp a clock: more than a clock per multiply-add
-// of a warp, where an A100 needs half a clock (64 lanes of float a clock) and an H100 a quarter.
+// needs 12.5 to be bound by arithmetic if all of that came from memory; much comes from the second
+// cache.
+// Shared memory: two loads per multiply-add, 8·M·N·K bytes. A warp is one row of the tile: all
+// lanes read the same float of A (a broadcast) and 32 consecutive ones of B: no bank conflicts.
+// ptxas joins four broadcasts that lie side by side to one request of 16 bytes, which leaves 1.25.
+// What binds: shared memory. It answers one request of a warp a clock: more than a clock per
+// multiply-add of a warp, where an A100 needs half a clock (64 lanes of float a clock) and an H100
+// a quarter.
 #pragma once
 
 #include <plumb/cuda/device.cuh>

@@ -2,14 +2,16 @@
 // one; a block's tile grows to 64 × 64, in steps of 8 along k.
 //
 // Why it helps: a value of B is read from shared memory once and used for 8 rows out of a register.
-// Shared memory: 9 loads (1 of B, 8 of A) per 8 multiply-adds, 1.125 instead of 2; 4.5·M·N·K bytes. A row
-// of A's tile is 8 floats: ptxas joins its loads by fours, which leaves 3 requests per 8 multiply-adds.
+// Shared memory: 9 loads (1 of B, 8 of A) per 8 multiply-adds, 1.125 instead of 2; 4.5·M·N·K bytes.
+// A row of A's tile is 8 floats: ptxas joins its loads by fours, which leaves 3 requests per 8
+// multiply-adds.
 // Global memory: 4·M·N·K·(1/64 + 1/64) bytes, 134 MB for 1024³: 16 FLOP/B.
-// The price: 8 sums in registers, so fewer threads fit an SM; but they are 8 independent chains, and
-// one thread now hides the latency for itself that before took 8 threads.
-// What binds: waiting. A step is 64 multiply-adds a thread between two barriers, and begins with a trip to
-// global memory of some 500 clocks. Then shared memory: 24 requests per 64 multiply-adds of a warp, 0.375
-// clocks each, beside 0.5 for the arithmetic on an A100 and 0.25 on an H100; A is read again for each column.
+// The price: 8 sums in registers, so fewer threads fit an SM; but they are 8 independent chains,
+// and one thread now hides the latency for itself that before took 8 threads.
+// What binds: waiting. A step is 64 multiply-adds a thread between two barriers, and begins with a
+// trip to global memory of some 500 clocks. Then shared memory: 24 requests per 64 multiply-adds of
+// a warp, 0.375 clocks each, beside 0.5 for the arithmetic on an A100 and 0.25 on an H100; A is
+// read again for each column.
 #pragma once
 
 #include <plumb/cuda/device.cuh>

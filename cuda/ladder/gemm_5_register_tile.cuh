@@ -1,17 +1,20 @@
-// Rung 5: a tile of C in registers. A thread computes 8 × 8 elements of C, not 8 × 1; 256 threads make a
-// block's tile of 128 × 128.
+// Rung 5: a tile of C in registers. A thread computes 8 × 8 elements of C, not 8 × 1; 256 threads
+// make a block's tile of 128 × 128.
 //
-// Why it helps: R × W multiply-adds take R + W loads, so the nearer to a square and the larger, the better.
+// Why it helps: R × W multiply-adds take R + W loads, so the nearer to a square and the larger, the
+// better.
 // Shared memory: 16 loads per 64 multiply-adds, 0.25 instead of 1.125; M·N·K bytes.
-// Global memory: 4·M·N·K·(1/128 + 1/128) bytes, 67 MB for 1024³: 32 FLOP/B, more than any part needs.
-// The price: registers. 64 sums, the operands of several steps (ptxas joins loads that lie side by side to
-// requests of 16 bytes, for which it keeps 4 steps of A): some 160 a thread, so one block, 8 warps, has
-// an SM's 65,536 for itself. The 64 independent chains have to make up for the warps that are missing.
-// What binds: bank conflicts. Shared memory lies in 32 banks, word i in bank i mod 32, and answers a
-// request in as many turns as the fullest bank has different words. A thread's columns lie side by side,
-// so 16 lanes read B 8 words apart, from 4 banks only: 4 turns. The two rows of threads in a warp read A
-// 64 words apart, in one bank: 2 turns. 48 turns for 16 loads: 0.75 per multiply-add, not 0.25, where the
-// arithmetic takes 0.5 on an A100 and 0.25 on an H100.
+// Global memory: 4·M·N·K·(1/128 + 1/128) bytes, 67 MB for 1024³: 32 FLOP/B, more than any part
+// needs.
+// The price: registers. 64 sums, the operands of several steps (ptxas joins loads that lie side by
+// side to requests of 16 bytes, for which it keeps 4 steps of A): some 160 a thread, so one block,
+// 8 warps, has an SM's 65,536 for itself. The 64 independent chains have to make up for the warps
+// that are missing.
+// What binds: bank conflicts. Shared memory lies in 32 banks, word i in bank i mod 32, and answers
+// a request in as many turns as the fullest bank has different words. A thread's columns lie side
+// by side, so 16 lanes read B 8 words apart, from 4 banks only: 4 turns. The two rows of threads in
+// a warp read A 64 words apart, in one bank: 2 turns. 48 turns for 16 loads: 0.75 per multiply-add,
+// not 0.25, where the arithmetic takes 0.5 on an A100 and 0.25 on an H100.
 #pragma once
 
 #include <plumb/cuda/device.cuh>
@@ -74,8 +77,8 @@ inline void matmul(Cuda device, float* c, const float* a, const float* b, Index 
   constexpr int kTile = 128, kDepth = 8, kSide = 8;
   if (m > 0 && n > 0)
     PLUMB_LAUNCH((matmul_kernel<kTile, kDepth, kSide>),
-                 dim3(blocks_for(n, kTile), blocks_for(m, kTile)),
-                 kTile * kTile / (kSide * kSide), 0, device.stream, c, a, b, m, n, k);
+                 dim3(blocks_for(n, kTile), blocks_for(m, kTile)), kTile * kTile / (kSide * kSide),
+                 0, device.stream, c, a, b, m, n, k);
 }
 
 }  // namespace plumb::inline v0_1::ladder::gemm_5

@@ -1,15 +1,17 @@
-// Rung 7: no bank conflicts. Two changes of place: the transposed rows of A's tile are 4 words longer
-// than they need to be, and a thread's 8 columns are two groups of 4 that lie half a tile apart.
+// Rung 7: no bank conflicts. Two changes of place: the transposed rows of A's tile are 4 words
+// longer than they need to be, and a thread's 8 columns are two groups of 4 that lie half a tile
+// apart.
 //
-// Why it helps: shared memory lies in 32 banks, word i in bank i mod 32; different words of one bank take
-// turns. Padded to 132 words, the rows of A's tile start 4 banks on from each other: a warp's stores, 16
-// floats each of two rows 4 apart, meet 32 different banks. With 4 columns a thread and the next 4 half a
-// tile on, 8 neighbouring lanes read 32 consecutive words of B: all banks, once.
-// Global memory: 4·M·N·K·(1/128 + 1/128) bytes, 67 MB for 1024³, 32 FLOP/B. Shared memory: M·N·K bytes
-// read, 4 requests per 64 multiply-adds, each in the fewest turns. The price: 128 bytes.
-// What binds: waiting. In each step the block loads, waits for memory (some 500 clocks), stores, waits for
-// its own threads, and then multiplies for 8·64 multiply-adds a thread; only the other block on the same
-// SM computes meanwhile.
+// Why it helps: shared memory lies in 32 banks, word i in bank i mod 32; different words of one
+// bank take turns. Padded to 132 words, the rows of A's tile start 4 banks on from each other: a
+// warp's stores, 16 floats each of two rows 4 apart, meet 32 different banks. With 4 columns a
+// thread and the next 4 half a tile on, 8 neighbouring lanes read 32 consecutive words of B: all
+// banks, once.
+// Global memory: 4·M·N·K·(1/128 + 1/128) bytes, 67 MB for 1024³, 32 FLOP/B. Shared memory: M·N·K
+// bytes read, 4 requests per 64 multiply-adds, each in the fewest turns. The price: 128 bytes.
+// What binds: waiting. In each step the block loads, waits for memory (some 500 clocks), stores,
+// waits for its own threads, and then multiplies for 8·64 multiply-adds a thread; only the other
+// block on the same SM computes meanwhile.
 #pragma once
 
 #include <plumb/cuda/device.cuh>
@@ -30,6 +32,19 @@ __device__ inline float4 load_row(const float* row, Index column, Index columns,
                      left > 2 ? row[column + 2] : 0.0F, left > 3 ? row[column + 3] : 0.0F);
 }
 
+/// Elements column … column + 3 of a row of `columns`, none beyond it.
+template <bool kAligned>
+__device__ inline void store_row(float* row, Index column, Index columns, float4 v) {
+  if constexpr (kAligned) {
+    if (column < columns) store4(row + column, v);
+  } else {
+    if (column < columns) row[column] = v.x;
+    if (column + 1 < columns) row[column + 1] = v.y;
+    if (column + 2 < columns) row[column + 2] = v.z;
+    if (column + 3 < columns) row[column + 3] = v.w;
+  }
+}
+
 /// A block's tile is (kTile, kTile), a step 8 deep, a thread's part 8 rows of twice 4 columns.
 template <int kTile, bool kAligned>
 __global__ void __launch_bounds__(kTile* kTile / 64)
@@ -45,15 +60,15 @@ __global__ void __launch_bounds__(kTile* kTile / 64)
   const int b_row = thread / (kTile / 4), b_column = thread % (kTile / 4) * 4;
   float sum[8][8] = {};
   for (Index first = 0; first < k; first += 8) {
-    const float4 x = load_row<kAligned>(a + (first_row + a_row) * k, first + a_column, k,
-                                        first_row + a_row < m);
+    const float4 x =
+        load_row<kAligned>(a + (first_row + a_row) * k, first + a_column, k, first_row + a_row < m);
     a_tile[a_column][a_row] = x.x;
     a_tile[a_column + 1][a_row] = x.y;
     a_tile[a_column + 2][a_row] = x.z;
     a_tile[a_column + 3][a_row] = x.w;
-    store4(&b_tile[b_row][b_column],
-           load_row<kAligned>(b + (first + b_row) * n, first_column + b_column, n,
-                              first + b_row < k));
+    store4(
+        &b_tile[b_row][b_column],
+        load_row<kAligned>(b + (first + b_row) * n, first_column + b_column, n, first + b_row < k));
     __syncthreads();
 #pragma unroll
     for (int p = 0; p < 8; ++p) {
@@ -70,20 +85,12 @@ __global__ void __launch_bounds__(kTile* kTile / 64)
   }
 #pragma unroll
   for (int r = 0; r < 8; ++r) {
-    if (first_row + i + r >= m) break;
-    float* row = c + (first_row + i + r) * n;
+    const Index row = first_row + i + r;
+    if (row >= m) break;
 #pragma unroll
-    for (int s = 0; s < 8; s += 4) {
-      const Index column = first_column + j + s / 4 * (kTile / 2);
-      if constexpr (kAligned) {
-        if (column < n)
-          store4(row + column, make_float4(sum[r][s], sum[r][s + 1], sum[r][s + 2], sum[r][s + 3]));
-      } else {
-#pragma unroll
-        for (int e = 0; e < 4; ++e)
-          if (column + e < n) row[column + e] = sum[r][s + e];
-      }
-    }
+    for (int s = 0; s < 8; s += 4)
+      store_row<kAligned>(c + row * n, first_column + j + s / 4 * (kTile / 2), n,
+                          make_float4(sum[r][s], sum[r][s + 1], sum[r][s + 2], sum[r][s + 3]));
   }
 }
 

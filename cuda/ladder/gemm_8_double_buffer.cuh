@@ -1,18 +1,20 @@
-// Rung 8: double buffering with asynchronous copies. Shared memory holds two of each tile: while the
-// block multiplies with one pair, the next is on its way. cp.async brings 16 bytes from global to shared
-// memory without passing through registers, and the thread goes on at once.
+// Rung 8: double buffering with asynchronous copies. Shared memory holds two of each tile: while
+// the block multiplies with one pair, the next is on its way. cp.async brings 16 bytes from global
+// to shared memory without passing through registers, and the thread goes on at once.
 //
-// Why it helps: memory's latency, some 500 clocks, runs beside the 8·64 multiply-adds of each thread in a
-// step, which take an SM of an A100 2048 clocks for two blocks. One barrier a step instead of two: who has
-// passed it knows that all have done with the other pair.
-// Global memory: 4·M·N·K·(1/128 + 1/128) bytes, 67 MB for 1024³, 32 FLOP/B. Shared memory: M·N·K bytes
-// read; 20 KiB instead of 8.
-// A copy cannot transpose. So A's tile keeps its rows, and a thread reads 4 steps of k of a row at once: 8
-// loads of A and 8 of B per 4 steps, as many as before. Rows are padded to 12 words, and a thread's rows are
-// 16 apart, so that the two rows that a warp reads together lie in different banks.
-// Where the rows of A and B are no multiples of 4 floats, copies are made element by element, and wait.
-// What binds: issue slots and shared memory on an H100 (16 loads per 256 multiply-adds, 24 turns at least),
-// the arithmetic on an A100.
+// Why it helps: memory's latency, some 500 clocks, runs beside the 8·64 multiply-adds of each
+// thread in a step, which take an SM of an A100 2048 clocks a block. One barrier a step instead of
+// two: who has passed it knows that all have done with the other pair.
+// Global memory: 4·M·N·K·(1/128 + 1/128) bytes, 67 MB for 1024³, 32 FLOP/B. Shared memory: M·N·K
+// bytes read; 20 KiB instead of 8.
+// A copy cannot transpose. So A's tile keeps its rows, and a thread reads 4 steps of k of a row at
+// once: 8 loads of A and 8 of B per 4 steps, as many as before. Rows are padded to 12 words, and a
+// thread's rows are 16 apart, so that the two rows that a warp reads together lie in different
+// banks.
+// Where the rows of A and B are no multiples of 4 floats, copies are made element by element, and
+// wait.
+// What binds: issue slots and shared memory on an H100 (16 loads per 256 multiply-adds, 24 turns at
+// least), the arithmetic on an A100.
 #pragma once
 
 #include <plumb/cuda/device.cuh>
@@ -34,6 +36,19 @@ __device__ inline void fetch(float* to, const float* base, Index row, Index colu
   } else {
 #pragma unroll
     for (int e = 0; e < 4; ++e) to[e] = inside && column + e < columns ? from[e] : 0.0F;
+  }
+}
+
+/// Elements column … column + 3 of a row of `columns`, none beyond it.
+template <bool kAligned>
+__device__ inline void store_row(float* row, Index column, Index columns, float4 v) {
+  if constexpr (kAligned) {
+    if (column < columns) store4(row + column, v);
+  } else {
+    if (column < columns) row[column] = v.x;
+    if (column + 1 < columns) row[column + 1] = v.y;
+    if (column + 2 < columns) row[column + 2] = v.z;
+    if (column + 3 < columns) row[column + 3] = v.w;
   }
 }
 
@@ -89,18 +104,9 @@ __global__ void __launch_bounds__(kTile* kTile / 64, kAligned ? 2 : 1)
     const Index row = first_row + i + r * kApart;
     if (row >= m) break;
 #pragma unroll
-    for (int s = 0; s < 8; s += 4) {
-      const Index column = first_column + j + s / 4 * (kTile / 2);
-      if constexpr (kAligned) {
-        if (column < n)
-          store4(c + row * n + column,
-                 make_float4(sum[r][s], sum[r][s + 1], sum[r][s + 2], sum[r][s + 3]));
-      } else {
-#pragma unroll
-        for (int e = 0; e < 4; ++e)
-          if (column + e < n) c[row * n + column + e] = sum[r][s + e];
-      }
-    }
+    for (int s = 0; s < 8; s += 4)
+      store_row<kAligned>(c + row * n, first_column + j + s / 4 * (kTile / 2), n,
+                          make_float4(sum[r][s], sum[r][s + 1], sum[r][s + 2], sum[r][s + 3]));
   }
 }
 

@@ -1,16 +1,17 @@
-// Rung 9: a tile for each warp. Rung 8's warps each worked on 16 × 128 of the block's tile, as the numbers
-// of their threads happened to fall; now a warp has 64 × 32 of it, its lanes standing 8 high and 4 wide.
+// Rung 9: a tile for each warp. Rung 8's warps each worked on 16 × 128 of the block's tile, as the
+// numbers of their threads happened to fall; now a warp has 64 × 32 of it, its lanes standing 8
+// high and 4 wide.
 //
-// Why it helps: what a warp reads from shared memory is its rows of A and its columns of B, each once: the
-// lanes that want the same words share a turn. For one step of k that was 16 + 128 floats, now 64 + 32: a
-// third fewer for the same 2048 multiply-adds. Per 4 steps: A 8 turns, B 8 instead of 16, if a turn delivers
-// 32 different words.
-// Global memory: 4·M·N·K·(1/128 + 1/128) bytes, 67 MB for 1024³, 32 FLOP/B. Shared memory: M·N·K bytes
-// asked for by the lanes, of which 4·M·N·K·(1/64 + 1/32) = 0.19·M·N·K differ within a warp.
-// Banks: rows of 12 words put the 8 rows that a warp reads together 12 banks apart: 0, 12, 24, 4, 16, 28,
-// 8, 20, four words each: all different.
-// What binds: the arithmetic, on an A100; on an H100 every instruction that is no multiply-add costs its
-// slot. What is left is to multiply more per instruction.
+// Why it helps: what a warp reads from shared memory is its rows of A and its columns of B, each
+// once: the lanes that want the same words share a turn. For one step of k that was 16 + 128
+// floats, now 64 + 32: a third fewer for the same 2048 multiply-adds. Per 4 steps: A 8 turns, B 8
+// instead of 16, if a turn delivers 32 different words.
+// Global memory: 4·M·N·K·(1/128 + 1/128) bytes, 67 MB for 1024³, 32 FLOP/B. Shared memory: M·N·K
+// bytes asked for by the lanes, of which 4·M·N·K·(1/64 + 1/32) = 0.19·M·N·K differ within a warp.
+// Banks: rows of 12 words put the 8 rows that a warp reads together 12 banks apart: 0, 12, 24, 4,
+// 16, 28, 8, 20, four words each: all different.
+// What binds: the arithmetic, on an A100; on an H100 every instruction that is no multiply-add
+// costs its slot. What is left is to multiply more per instruction.
 #pragma once
 
 #include <plumb/cuda/device.cuh>
@@ -32,6 +33,19 @@ __device__ inline void fetch(float* to, const float* base, Index row, Index colu
   } else {
 #pragma unroll
     for (int e = 0; e < 4; ++e) to[e] = inside && column + e < columns ? from[e] : 0.0F;
+  }
+}
+
+/// Elements column … column + 3 of a row of `columns`, none beyond it.
+template <bool kAligned>
+__device__ inline void store_row(float* row, Index column, Index columns, float4 v) {
+  if constexpr (kAligned) {
+    if (column < columns) store4(row + column, v);
+  } else {
+    if (column < columns) row[column] = v.x;
+    if (column + 1 < columns) row[column + 1] = v.y;
+    if (column + 2 < columns) row[column + 2] = v.z;
+    if (column + 3 < columns) row[column + 3] = v.w;
   }
 }
 
@@ -89,18 +103,9 @@ __global__ void __launch_bounds__(kTile* kTile / 64, kAligned ? 2 : 1)
     const Index row = first_row + i + r * 8;
     if (row >= m) break;
 #pragma unroll
-    for (int s = 0; s < 8; s += 4) {
-      const Index column = first_column + j + s / 4 * 16;
-      if constexpr (kAligned) {
-        if (column < n)
-          store4(c + row * n + column,
-                 make_float4(sum[r][s], sum[r][s + 1], sum[r][s + 2], sum[r][s + 3]));
-      } else {
-#pragma unroll
-        for (int e = 0; e < 4; ++e)
-          if (column + e < n) c[row * n + column + e] = sum[r][s + e];
-      }
-    }
+    for (int s = 0; s < 8; s += 4)
+      store_row<kAligned>(c + row * n, first_column + j + s / 4 * 16, n,
+                          make_float4(sum[r][s], sum[r][s + 1], sum[r][s + 2], sum[r][s + 3]));
   }
 }
 

@@ -1,12 +1,14 @@
-// Rung 1: a tree in shared memory, neighbours first. A block brings 256 elements; then 1 is added to 0, 3 to
-// 2, …; then sums 2 apart, 4 apart, until one is left. The blocks' sums are summed the same way by another
-// launch, until one is left: no atomics, so the same sum every time.
+// Rung 1: a tree in shared memory, neighbours first. A block brings 256 elements; then 1 is added
+// to 0, 3 to 2, …; then sums 2 apart, 4 apart, until one is left. The blocks' sums are summed the
+// same way by another launch, until one is left: no atomics, so the same sum every time.
 //
-// Global memory: 4 bytes an element, and 8 for each 256 of them: 68 MB for 16.8 million. 0.25 FLOP/B: all that
-// matters is how fast memory is read, 43 µs on an A100 (1.56 TB/s), 20 on an H100 (3.35).
-// What binds: the tree. At step s, the threads whose number is a multiple of 2s add. They stand in all warps, so
-// all warps go through all steps for ever fewer lanes: 8 steps, barriers and remainders for 256 additions. And
-// those lanes are 2s words apart: from s = 1 to 16 a bank has 2 to 32 of them.
+// Global memory: 4 bytes an element, and 8 for each 256 of them: 68 MB for 16.8 million. 0.25
+// FLOP/B: all that matters is how fast memory is read, 43 µs on an A100 (1.56 TB/s), 20 on an H100
+// (3.35).
+// What binds: the tree. At step s, the threads whose number is a multiple of 2s add. They stand in
+// all warps, so all warps go through all steps for ever fewer lanes: 8 steps, barriers and
+// remainders for 256 additions. And those lanes are 2s words apart: from s = 1 to 16 a bank has 2
+// to 32 of them.
 #pragma once
 
 #include <plumb/cuda/device.cuh>

@@ -1,11 +1,13 @@
-// Rung 3: many elements a thread, then exchanges between registers. A thread sums 16 elements, a block's width
-// apart; five exchanges (__shfl_xor_sync) join a warp's sums; the 8 warps' sums meet in shared memory, behind the
-// only barrier, and the first warp joins them by three more.
+// Rung 3: many elements a thread, then exchanges between registers. A thread sums 16 elements, a
+// block's width apart; five exchanges (__shfl_xor_sync) join a warp's sums; the 8 warps' sums meet
+// in shared memory, behind the only barrier, and the first warp joins them by three more.
 //
-// Why it helps: 16 loads of a thread are under way together, and the tree comes once for 4096 elements and not for
-// 256. Exchanges need no shared memory and no barrier.
-// Global memory: 4 bytes an element, and 8 for each 4096 of them: 67 MB for 16.8 million, 0.25 FLOP/B.
-// What binds: memory, which is what a sum is for: 43 µs on an A100 (1.56 TB/s), 20 on an H100 (3.35).
+// Why it helps: 16 loads of a thread are under way together, and the tree comes once for 4096
+// elements and not for 256. Exchanges need no shared memory and no barrier.
+// Global memory: 4 bytes an element, and 8 for each 4096 of them: 67 MB for 16.8 million, 0.25
+// FLOP/B.
+// What binds: memory, which is what a sum is for: 43 µs on an A100 (1.56 TB/s), 20 on an H100
+// (3.35).
 #pragma once
 
 #include <plumb/cuda/device.cuh>

@@ -1,12 +1,15 @@
-// Rung 1: the definition, a thread a row. y = e^(x − m) / sum of e^(x − m), m being the row's largest: one
-// pass to find m, one for the sum, one to write. Without m, e^x overflows from x = 89 on.
+// Rung 1: the definition, a thread a row. y = e^(x − m) / sum of e^(x − m), m being the row's
+// largest: one pass to find m, one for the sum, one to write. Without m, e^x overflows from x = 89
+// on.
 //
-// Global memory: a row is read 3 times and written once, 16 bytes an element: 268 MB for 4096 rows of 4096,
-// if no cache helps; 4 would be the half of what has to be. 0.5 FLOP/B or less, with e^x as a FLOP.
-// It is worse: neighbouring lanes stand on neighbouring rows, N floats apart. Each of a warp's loads fetches
-// 32 sectors of 32 bytes for 128 bytes of use, and hopes that they are still there 8 columns later.
-// What binds: the load unit, 32 lines a request; and with a thousand rows only a thousand threads run, where
-// an A100 holds 221,184 and an H100 270,336.
+// Global memory: a row is read 3 times and written once, 16 bytes an element: 268 MB for 4096 rows
+// of 4096, if no cache helps; 4 would be the half of what has to be. 0.5 FLOP/B or less, with e^x
+// as a FLOP.
+// It is worse: neighbouring lanes stand on neighbouring rows, N floats apart. Each of a warp's
+// loads fetches 32 sectors of 32 bytes for 128 bytes of use, and hopes that they are still there 8
+// columns later.
+// What binds: the load unit, 32 lines a request; and with a thousand rows only a thousand threads
+// run, where an A100 holds 221,184 and an H100 270,336.
 #pragma once
 
 #include <plumb/cuda/device.cuh>

@@ -1,10 +1,12 @@
-// Rung 2: a warp a row. Lane l takes elements l, l + 32, …; the lanes' maxima and sums are joined by five
-// exchanges between registers (__shfl_xor_sync), with lanes 16, 8, 4, 2 and 1 apart.
+// Rung 2: a warp a row. Lane l takes elements l, l + 32, …; the lanes' maxima and sums are joined
+// by five exchanges between registers (__shfl_xor_sync), with lanes 16, 8, 4, 2 and 1 apart.
 //
-// Why it helps: the 32 lanes read 128 bytes side by side, 4 sectors a request instead of 32; and there are
-// 32 times as many threads. The exchanges cost 10 instructions a row, and no shared memory.
-// Global memory: 16 bytes an element as before, 268 MB for 4096 rows of 4096, each byte fetched of use. Rows
-// of up to some thousand elements are in the first cache when the second and third pass come.
+// Why it helps: the 32 lanes read 128 bytes side by side, 4 sectors a request instead of 32; and
+// there are 32 times as many threads. The exchanges cost 10 instructions a row, and no shared
+// memory.
+// Global memory: 16 bytes an element as before, 268 MB for 4096 rows of 4096, each byte fetched of
+// use. Rows of up to some thousand elements are in the first cache when the second and third pass
+// come.
 // What binds: memory, for 12 bytes of reading an element where 4 must be.
 #pragma once
 

@@ -1,13 +1,14 @@
-// Rung 3: the largest and the sum in one pass (Milakov and Gimelshein 2018, "Online normalizer calculation
-// for softmax"). A lane keeps the largest so far, m, and the sum of e^(x − m). When an x exceeds m, the old
-// sum is scaled by e^(m − x). Two such pairs join the same way, so lanes can still share a row.
+// Rung 3: the largest and the sum in one pass (Milakov and Gimelshein 2018, "Online normalizer
+// calculation for softmax"). A lane keeps the largest so far, m, and the sum of e^(x − m). When an
+// x exceeds m, the old sum is scaled by e^(m − x). Two such pairs join the same way, so lanes can
+// still share a row.
 //
 // Why it helps: a row is read twice, not three times.
-// Global memory: 12 bytes an element, 201 MB for 4096 rows of 4096, where 134 must be. An element costs one
-// e^x in this pass whether it is a new largest or not. It is also what lets attention fuse a softmax with the
-// product behind it: see attention_2.
-// What binds: memory, while rows are longer than the first cache holds for a block; else the arithmetic of
-// two e^x an element, which is 2·N results of a unit that gives 16 a clock and SM.
+// Global memory: 12 bytes an element, 201 MB for 4096 rows of 4096, where 134 must be. An element
+// costs one e^x in this pass whether it is a new largest or not. It is also what lets attention
+// fuse a softmax with the product behind it: see attention_2.
+// What binds: memory, while rows are longer than the first cache holds for a block; else the
+// arithmetic of two e^x an element, which is 2·N results of a unit that gives 16 a clock and SM.
 #pragma once
 
 #include <plumb/cuda/device.cuh>

@@ -1,13 +1,17 @@
-// Rung 4: the row in registers, and accesses of 16 bytes. A block of 4 warps takes a row; each thread holds
-// up to 8 groups of 4 elements, so a row of 4096 is read once, 16 bytes a lane. What a longer row has beyond
-// that goes through the online sum of rung 3 and is read a second time.
+// Rung 4: the row in registers, and accesses of 16 bytes. A block of 4 warps takes a row; each
+// thread holds up to 8 groups of 4 elements, so a row of 4096 is read once, 16 bytes a lane. What a
+// longer row has beyond that goes through the online sum of rung 3 and is read a second time.
 //
-// Why it helps: what is in a register needs not be read again, and its e^x is not computed again either.
-// Global memory: 8 bytes an element, 134 MB for 4096 rows of 4096: what has to be. In a quarter of the requests.
-// The price: 32 registers a thread, one barrier to join the 4 warps' pairs through 32 bytes of shared memory.
-// Rows whose length is no multiple of 4 do not lie at 16-byte boundaries; those are read by elements.
-// What binds: memory, from the first byte to the last. For 4096 rows of 4096 an A100 (1.56 TB/s) takes no less
-// than 86 µs, an H100 (3.35 TB/s) no less than 40.
+// Why it helps: what is in a register needs not be read again, and its e^x is not computed again
+// either.
+// Global memory: 8 bytes an element, 134 MB for 4096 rows of 4096: what has to be. In a quarter of
+// the requests.
+// The price: 32 registers a thread, one barrier to join the 4 warps' pairs through 32 bytes of
+// shared memory.
+// Rows whose length is no multiple of 4 do not lie at 16-byte boundaries; those are read by
+// elements.
+// What binds: memory, from the first byte to the last. For 4096 rows of 4096 an A100 (1.56 TB/s)
+// takes no less than 86 µs, an H100 (3.35 TB/s) no less than 40.
 #pragma once
 
 #include <plumb/cuda/device.cuh>
@@ -29,10 +33,31 @@ __device__ inline Normaliser join(Normaliser a, Normaliser b) {
   return {largest, a.sum * expf(a.largest - largest) + b.sum * expf(b.largest - largest)};
 }
 
+/// Elements i … i + 3 of a row of n; −inf, whose e^x is 0, beyond it.
+template <bool kAligned>
+__device__ inline void load_row(float (&x)[4], const float* row, Index i, Index n) {
+  if (kAligned && i < n) {
+    const float4 v = load4(row + i);
+    x[0] = v.x, x[1] = v.y, x[2] = v.z, x[3] = v.w;
+  } else {
+#pragma unroll
+    for (int e = 0; e < 4; ++e) x[e] = !kAligned && i + e < n ? row[i + e] : -INFINITY;
+  }
+}
+template <bool kAligned>
+__device__ inline void store_row(float* row, Index i, Index n, const float (&x)[4], float scale) {
+  if constexpr (kAligned) {
+    if (i < n) store4(row + i, make_float4(x[0] * scale, x[1] * scale, x[2] * scale, x[3] * scale));
+  } else {
+#pragma unroll
+    for (int e = 0; e < 4; ++e)
+      if (i + e < n) row[i + e] = x[e] * scale;
+  }
+}
+
 /// kGroups groups of 4 a thread are held: group g of thread t is number g · kThreads + t of the row.
 template <int kThreads, int kGroups, bool kAligned>
 __global__ void __launch_bounds__(kThreads) softmax_kernel(float* y, const float* x, Index n) {
-  constexpr float kLowest = std::numeric_limits<float>::lowest();
   __shared__ float largest_of[kThreads / 32], sum_of[kThreads / 32];
   const int thread = static_cast<int>(threadIdx.x);
   const float* from = x + static_cast<Index>(blockIdx.x) * n;
@@ -42,14 +67,7 @@ __global__ void __launch_bounds__(kThreads) softmax_kernel(float* y, const float
   Normaliser own;
 #pragma unroll
   for (int g = 0; g < kGroups; ++g) {
-    const Index i = static_cast<Index>(g * kThreads + thread) * 4;
-    if (kAligned && i < n) {
-      const float4 v = load4(from + i);
-      held[g][0] = v.x, held[g][1] = v.y, held[g][2] = v.z, held[g][3] = v.w;
-    } else {
-#pragma unroll
-      for (int e = 0; e < 4; ++e) held[g][e] = !kAligned && i + e < n ? from[i + e] : -INFINITY;
-    }
+    load_row<kAligned>(held[g], from, static_cast<Index>(g * kThreads + thread) * 4, n);
 #pragma unroll
     for (int e = 0; e < 4; ++e) own.largest = fmaxf(own.largest, held[g][e]);
   }
@@ -74,25 +92,15 @@ __global__ void __launch_bounds__(kThreads) softmax_kernel(float* y, const float
     sum_of[thread / 32] = row.sum;
   }
   __syncthreads();
-  row = {kLowest, 0.0F};
+  row = {};
 #pragma unroll
   for (int warp = 0; warp < kThreads / 32; ++warp)
     row = join(row, {largest_of[warp], sum_of[warp]});
 
   const float scale = expf(held_largest - row.largest) / row.sum;
 #pragma unroll
-  for (int g = 0; g < kGroups; ++g) {
-    const Index i = static_cast<Index>(g * kThreads + thread) * 4;
-    if constexpr (kAligned) {
-      if (i < n)
-        store4(to + i, make_float4(held[g][0] * scale, held[g][1] * scale, held[g][2] * scale,
-                                   held[g][3] * scale));
-    } else {
-#pragma unroll
-      for (int e = 0; e < 4; ++e)
-        if (i + e < n) to[i + e] = held[g][e] * scale;
-    }
-  }
+  for (int g = 0; g < kGroups; ++g)
+    store_row<kAligned>(to, static_cast<Index>(g * kThreads + thread) * 4, n, held[g], scale);
   for (Index i = kHeld + thread; i < n; i += kThreads)
     to[i] = expf(from[i] - row.largest) / row.sum;
 }
