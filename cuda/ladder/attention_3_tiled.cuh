@@ -8,11 +8,13 @@
 // and its scalings come once for 32 keys and not for each.
 // Work: 2·T²·D FLOPs: 134 million for T = 1024, D = 64.
 // Global memory: 8·T²/2·D/32 bytes, 8.4 MB, and 1 MB for queries and output: 14 FLOP/B.
-// Shared memory: for scores 9 requests of 16 bytes a lane for 32 multiply-adds (8 of them the same
-// for all lanes), for values 16 for 64 (D = 64): 0.27 a multiply-add. Rows of keys are 4 words
-// longer than D, so that 8 lanes, which read 8 rows, meet 32 different banks.
-// What binds: shared memory, 0.27 and more clocks per multiply-add of a warp, where an A100 needs
-// 0.5 for the arithmetic and an H100 0.25; and one barrier's wait for every tile.
+// Shared memory: for scores 9 requests of 16 bytes a lane come with 32 multiply-adds, for values 8
+// of 16 and 8 of 4 bytes with 64 (D = 64). At 8 lanes a turn those are 0.9 turns a multiply-add,
+// though most bring the same 16 bytes to all lanes. Rows of keys are 4 words longer than D, so that
+// 8 lanes, which read 8 rows, meet 32 different banks.
+// What binds: shared memory, 0.9 turns per multiply-add of a warp, where an A100 needs 0.5 clocks
+// for the arithmetic and an H100 0.25. A register tile as in gemm_5, several queries and several
+// keys a thread, would be next; tensor cores do it at once.
 #pragma once
 
 #include <plumb/cuda/device.cuh>

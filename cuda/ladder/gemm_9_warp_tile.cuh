@@ -2,16 +2,19 @@
 // numbers of their threads happened to fall; now a warp has 64 × 32 of it, its lanes standing 8
 // high and 4 wide.
 //
-// Why it helps: what a warp reads from shared memory is its rows of A and its columns of B, each
-// once: the lanes that want the same words share a turn. For one step of k that was 16 + 128
-// floats, now 64 + 32: a third fewer for the same 2048 multiply-adds. Per 4 steps: A 8 turns, B 8
-// instead of 16, if a turn delivers 32 different words.
+// Why it helps: a warp reads its rows of A and its columns of B. For one step of k those were 16 +
+// 128 different floats, now they are 64 + 32: a third fewer for the same 2048 multiply-adds.
+// Whether that saves turns depends on the hardware: a request of 16 bytes a lane is served 8 lanes
+// at a time, and whether lanes of different eights that want the same words share a turn is not
+// documented. Counted without that, nothing changes. But this is the shape that the tensor cores'
+// instructions, which a warp executes together, will ask for.
 // Global memory: 4·M·N·K·(1/128 + 1/128) bytes, 67 MB for 1024³, 32 FLOP/B. Shared memory: M·N·K
 // bytes asked for by the lanes, of which 4·M·N·K·(1/64 + 1/32) = 0.19·M·N·K differ within a warp.
 // Banks: rows of 12 words put the 8 rows that a warp reads together 12 banks apart: 0, 12, 24, 4,
 // 16, 28, 8, 20, four words each: all different.
 // What binds: the arithmetic, on an A100; on an H100 every instruction that is no multiply-add
-// costs its slot. What is left is to multiply more per instruction.
+// costs its slot, and shared memory 0.25 turns per multiply-add. What is left is to multiply more
+// per instruction.
 #pragma once
 
 #include <plumb/cuda/device.cuh>

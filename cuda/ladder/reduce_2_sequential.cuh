@@ -1,8 +1,9 @@
 // Rung 2: the tree, halves first. The upper half of the sums is added to the lower, then the upper
 // quarter …: the threads that add stand together, at the beginning.
 //
-// Why it helps: from 32 additions on, whole warps do them or have nothing to do; and lanes read and
-// write neighbouring words, so no bank has two of them.
+// Why it helps: a warp is at work with all its lanes or has nothing to do: 4 warps add at first,
+// then 2, then 1, and only the last 5 steps leave lanes idle. 45 turns of shared memory instead of
+// 150.
 // Global memory: 4 bytes an element, and 8 for each 256 of them: 68 MB for 16.8 million, 0.25
 // FLOP/B, as before.
 // What binds: waiting. A thread reads one element, and then 8 barriers pass in which half of the
