@@ -48,7 +48,7 @@ struct Inputs {
 
   void forward(Cpu device) const {
     plumb::kernels::attention_forward(device, out.data(), lse.data(), q.data(), k.data(), v.data(),
-                                      offsets.data(), sequences(), of.shape);
+                                      offsets.data(), sequences(), attention::tokens(of), of.shape);
   }
 
   // What the oracle looks at: the last sequence's last key/value head and the heads that read it.
@@ -94,9 +94,9 @@ struct Backward : Inputs {
   Work work() const { return attention::backward_work(of); }
 
   void run(Cpu device) {
-    plumb::kernels::attention_backward(device, dq.data(), dk.data(), dv.data(), dout.data(),
-                                       out.data(), lse.data(), q.data(), k.data(), v.data(),
-                                       offsets.data(), sequences(), of.shape);
+    plumb::kernels::attention_backward(
+        device, dq.data(), dk.data(), dv.data(), dout.data(), out.data(), lse.data(), q.data(),
+        k.data(), v.data(), offsets.data(), sequences(), attention::tokens(of), of.shape);
   }
 
   double error(Cpu device) {

@@ -54,10 +54,10 @@ struct Batch {
     Result r{Floats(q.size(), NAN), Floats(at(rows() * shape.heads), NAN), Floats(q.size(), start),
              Floats(k.size(), start), Floats(v.size(), start)};
     kernels::attention_forward(device, r.out.data(), r.lse.data(), q.data(), k.data(), v.data(),
-                               offsets.data(), sequences(), shape);
+                               offsets.data(), sequences(), rows(), shape);
     kernels::attention_backward(device, r.dq.data(), r.dk.data(), r.dv.data(), dout.data(),
                                 r.out.data(), r.lse.data(), q.data(), k.data(), v.data(),
-                                offsets.data(), sequences(), shape);
+                                offsets.data(), sequences(), rows(), shape);
     return r;
   }
 };
@@ -71,6 +71,73 @@ void check_same(const Result& a, const Result& b) {
 }
 
 const std::vector<Index> kLengths(std::begin(kSmallLengths), std::end(kSmallLengths));
+const std::vector<Index> kManyKeys(std::begin(kLongLengths), std::end(kLongLengths));
+
+/// Every shape with the lengths meant for it.
+std::vector<Batch> batches() {
+  std::vector<Batch> all;
+  for (const AttentionShape& shape : kSmall) all.emplace_back(shape, kLengths);
+  for (const AttentionShape& shape : kLong) all.emplace_back(shape, kManyKeys);
+  return all;
+}
+
+float exp_of(float x) {
+  float y = 0.0F;
+  kernels::exp_forward(Cpu{}, &y, &x, 1);
+  return y;
+}
+
+/// One row's softmax over some keys: the largest score, the sum of weights and of weighted values.
+struct State {
+  float m = -INFINITY, l = 0.0F;
+  Floats acc;
+};
+
+/// Row `row` of a sequence of one head, in the canonical order, by plain loops.
+Floats row_by_the_book(const Batch& b, Index row) {
+  const Index size = b.shape.head_size;
+  State total;
+  for (Index start = 0; start <= row; start += kAttentionChunk) {
+    State chunk{-INFINITY, 0.0F, Floats(at(size), 0.0F)};
+    for (Index first = start; first <= row && first < start + kAttentionChunk; first += 32) {
+      float s[32], m = -INFINITY;
+      for (Index j = 0; j < 32; ++j) {
+        float dot = 0.0F;
+        for (Index d = 0; first + j <= row && d < size; ++d)
+          dot = std::fma(b.q[at(row * size + d)], b.k[at((first + j) * size + d)], dot);
+        s[j] = first + j <= row ? dot * b.shape.scale : -INFINITY;
+        m = std::max(m, s[j]);
+      }
+      m = std::max(m, chunk.m);
+      const float change = exp_of(chunk.m - m);
+      float sum[32];
+      for (Index j = 0; j < 32; ++j) sum[j] = s[j] = first + j <= row ? exp_of(s[j] - m) : 0.0F;
+      for (Index apart = 16; apart > 0; apart /= 2)
+        for (Index j = 0; j < apart; ++j) sum[j] = sum[j] + sum[j + apart];
+      chunk.m = m;
+      chunk.l = chunk.l * change + sum[0];
+      for (Index d = 0; d < size; ++d) {
+        float x = chunk.acc[at(d)] * change;
+        for (Index j = 0; j < 32 && first + j <= row; ++j)
+          x = std::fma(s[j], b.v[at((first + j) * size + d)], x);
+        chunk.acc[at(d)] = x;
+      }
+    }
+    if (start == 0) {
+      total = chunk;
+      continue;
+    }
+    const float m = std::max(total.m, chunk.m);
+    const float before = exp_of(total.m - m);
+    const float after = exp_of(chunk.m - m);
+    total.m = m;
+    total.l = std::fma(chunk.l, after, total.l * before);
+    for (std::size_t d = 0; d < total.acc.size(); ++d)
+      total.acc[d] = std::fma(chunk.acc[d], after, total.acc[d] * before);
+  }
+  for (float& x : total.acc) x = x / total.l;
+  return total.acc;
+}
 
 /// Queries, keys and values run through a cache whose unused places are NaN.
 struct Cache {
@@ -111,8 +178,8 @@ std::span<const float> row_of(const Floats& out, Index row, const AttentionShape
 }  // namespace
 
 TEST_CASE("attention: forward and backward are near the oracle") {
-  for (const AttentionShape& shape : kSmall) {
-    const Batch b(shape, kLengths);
+  for (const Batch& b : batches()) {
+    const AttentionShape& shape = b.shape;
     const Result r = b.run(Cpu{});
     const auto y = reference::attention_forward(b.q.data(), b.k.data(), b.v.data(),
                                                 b.offsets.data(), b.sequences(), shape);
@@ -159,14 +226,22 @@ TEST_CASE("attention: the oracle's gradient agrees with central differences") {
 
 TEST_CASE("attention: every instruction set and thread count gives the same bits") {
   Pool pools[] = {Pool(1), Pool(2), Pool(3)};
-  for (const AttentionShape& shape : kSmall) {
-    const Batch b(shape, kLengths);
+  for (const Batch& b : batches()) {
     const Result expected = b.run(Cpu{&pools[0]}, 0.5F);
-    CAPTURE(shape.head_size);
+    CAPTURE(b.shape.head_size);
     for_each_isa([&](Isa isa) {
       CAPTURE(name(isa));
       for (Pool& pool : pools) check_same(b.run(Cpu{&pool}, 0.5F), expected);
     });
+  }
+}
+
+TEST_CASE("attention: a row's bits are those of the order that the header states") {
+  const Batch b(shape_of(1, 1, 7), {1100});
+  const Result r = b.run(Cpu{});
+  for (const Index row : {0, 30, 31, 32, 300, 510, 511, 512, 513, 700, 1023, 1024, 1099}) {
+    CAPTURE(row);
+    CHECK(same_bits(row_of(r.out, row, b.shape), row_by_the_book(b, row)));
   }
 }
 
@@ -207,7 +282,7 @@ TEST_CASE("attention: a row's bits do not depend on what follows it") {
     Floats out(at(length * 16));
     Floats lse(at(length * 2));
     kernels::attention_forward(Cpu{}, out.data(), lse.data(), b.q.data(), b.k.data(), b.v.data(),
-                               b.offsets.data(), 1, shape);
+                               b.offsets.data(), 1, length, shape);
     CHECK(same_bits(out, std::span(whole.out).first(out.size())));
     CHECK(same_bits(lse, std::span(whole.lse).first(lse.size())));
   }
@@ -270,6 +345,42 @@ TEST_CASE("attention: the cache gives the training bits, prefilled, token by tok
                                    row_of(expected.out, rows[i], shape));
         CHECK(same);
       }
+    });
+  }
+}
+
+TEST_CASE("attention: the cache gives the training bits past a chunk of keys") {
+  Pool pool(3);
+  for (const AttentionShape& shape : kLong) {
+    CAPTURE(shape.head_size);
+    const Batch b(shape, kManyKeys);
+    const Result expected = b.run(Cpu{});
+    const KvShape kv{b.sequences(), 1025, shape};
+    std::vector<Index> rows, ends;
+    Ints slots, positions, end_slots, end_positions;
+    for (Index s = 0; s < b.sequences(); ++s) {
+      for (std::int32_t row = b.offsets[at(s)]; row < b.offsets[at(s + 1)]; ++row) {
+        rows.push_back(row);
+        slots.push_back(static_cast<std::int32_t>(s));
+        positions.push_back(row - b.offsets[at(s)]);
+      }
+      for (const Index back : {1, 2, 33, 80, 514}) {
+        const Index position = b.offsets[at(s + 1)] - b.offsets[at(s)] - back;
+        if (position < 0) continue;
+        ends.push_back(b.offsets[at(s)] + position);
+        end_slots.push_back(static_cast<std::int32_t>(s));
+        end_positions.push_back(static_cast<std::int32_t>(position));
+      }
+    }
+    for_each_isa([&](Isa isa) {
+      CAPTURE(name(isa));
+      Cache cache(kv);
+      CHECK(same_bits(cache.step(b, rows, slots, positions, Cpu{&pool}), expected.out));
+      // Single tokens: heads that share keys, or four heads side by side.
+      const Floats out = cache.step(b, ends, end_slots, end_positions);
+      for (std::size_t i = 0; i < ends.size(); ++i)
+        CHECK(same_bits(row_of(out, static_cast<Index>(i), shape),
+                        row_of(expected.out, ends[i], shape)));
     });
   }
 }

@@ -312,3 +312,11 @@ TEST_CASE("losses are the same bits for every instruction set") {
   });
   for (const auto& result : results) CHECK(same_bits(result, results[0]));
 }
+
+TEST_CASE("a ratio that is not finite stays visible in the statistics") {
+  const float logprob[] = {NAN, 0.0F}, zero[] = {0.0F, 0.0F}, one[] = {1.0F, 1.0F};
+  float loss, derivative[2];
+  PolicyStats stats;
+  ppo_policy_loss(Cpu{}, &loss, derivative, &stats, logprob, zero, one, one, 2, PpoClip{});
+  CHECK(std::isnan(stats.ratio_max_deviation));
+}

@@ -6,6 +6,7 @@
 // inline functions may be the instrumented copies of a translation unit with kernels.
 #include <emulator/core_internal.hpp>
 #include <emulator/fiber.hpp>
+#include <emulator/trace.hpp>
 
 #include <csetjmp>
 #include <csignal>
@@ -208,6 +209,7 @@ void add_error(const char* kind, const char* format, std::va_list arguments) {
 
 [[noreturn]] void leave_kernel() {
   block.aborted = true;
+  Quiet::depth = 0;  // of frames that are left for good
   Fiber* self = current;
   current = nullptr;
   switch_context(*self, host, previous);
@@ -447,25 +449,27 @@ void on_fault(int signal, siginfo_t* info, void* context) {
   (void)context;
 }
 
+}  // namespace
+
+// Called often: a test framework puts its own handler in this place now and then.
 void install_fault_handler() {
   constexpr std::size_t size = 64 * 1024;
   static thread_local const bool has_stack = [] {  // the thread's own may be what overflowed
     stack_t stack{};
-    stack.ss_sp = std::malloc(size);
+    stack.ss_sp = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     stack.ss_size = size;
     return sigaltstack(&stack, nullptr) == 0;
   }();
-  static const bool installed = [] {
-    struct sigaction action{};
-    action.sa_sigaction = on_fault;
-    action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
-    return sigaction(SIGSEGV, &action, &old_segv) == 0;
-  }();
   (void)has_stack;
-  (void)installed;
+  struct sigaction now{};
+  sigaction(SIGSEGV, nullptr, &now);
+  if ((now.sa_flags & SA_SIGINFO) != 0 && now.sa_sigaction == on_fault) return;
+  old_segv = now;
+  struct sigaction action{};
+  action.sa_sigaction = on_fault;
+  action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
+  sigaction(SIGSEGV, &action, nullptr);
 }
-
-}  // namespace
 
 void set_schedule(Order order, std::uint64_t seed) {
   schedule.order = order;
@@ -518,7 +522,6 @@ bool run(const Launch& launch) {
     static char* room = static_cast<char*>(std::aligned_alloc(128, shared_capacity + 1024 - 256));
     shared_area = room + 16;
   }
-  install_fault_handler();
   if (stacks_dirty) make_stacks();
   if (under_tsan()) host.tsan = __tsan_get_current_fiber();
   ++totals.launches;
@@ -539,6 +542,17 @@ bool run(const Launch& launch) {
   block.launch = nullptr;
   return whole;
 }
+
+bool traced() { return trace_hooks.access != nullptr; }
+std::map<std::string, TraceCounts>& trace_counts() {
+  static auto* all = new std::map<std::string, TraceCounts>;
+  return *all;
+}
+namespace {
+bool count_transactions = false;
+}
+void trace_transactions(bool on) { count_transactions = on; }
+bool trace_transactions() { return count_transactions; }
 
 bool in_kernel() noexcept { return current != nullptr; }
 uint3 thread_index() noexcept { return current->index; }
@@ -661,7 +675,7 @@ void warp_collective(unsigned mask, const char* name, void* argument, WarpFuncti
 
 void note(const void* address, std::size_t bytes, Access access, const void* pc) {
   void* p = const_cast<void*>(address);
-  if (trace_hooks.access != nullptr) return trace_hooks.access(address, bytes, access, pc);
+  if (traced()) return trace_hooks.access(address, bytes, access, pc);
   if (under_asan()) return access == Access::read ? __asan_loadN(p, bytes) : __asan_storeN(p, bytes);
   if (under_tsan() && access != Access::atomic)
     return access == Access::read ? __tsan_read_range(p, bytes) : __tsan_write_range(p, bytes);
@@ -695,7 +709,7 @@ void copy_async_wait(unsigned pending, Place) {
       self.copies[kept++] = c;
       continue;
     }
-    note(c.shared, c.bytes, Access::write, __builtin_return_address(0));
+    note(c.shared, c.bytes, Access::arrival, __builtin_return_address(0));
     std::memcpy(c.shared, c.global, c.source_bytes);
     std::memset(static_cast<char*>(c.shared) + c.source_bytes, 0, c.bytes - c.source_bytes);
   }

@@ -124,7 +124,12 @@ void copy_async_commit();
 /// Waits until at most `pending` of the thread's latest groups are unfinished.
 void copy_async_wait(unsigned pending, Place place);
 
-enum class Access : std::uint8_t { read, write, atomic };
+enum class Access : std::uint8_t {
+  read,
+  write,
+  atomic,
+  arrival  ///< of an asynchronous copy, whose write was told when it was issued
+};
 /// Tells the tracer or sanitizer, if there is one, of an access which the compiler's
 /// instrumentation does not show. pc: an address of code, or a number that describe_site explains.
 void note(const void* address, std::size_t bytes, Access access, const void* pc);

@@ -54,6 +54,9 @@ std::string describe_code(const void* pc);
 
 bool is_device_address(const void* p) noexcept;
 
+/// Sees to it that a fault of the host's memory protection is explained.
+void install_fault_handler();
+
 /// Sets the error that the next synchronising call returns.
 void set_device_error(cudaError_t error);
 void heal_device();

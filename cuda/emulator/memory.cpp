@@ -95,6 +95,7 @@ void let_go(Allocation& a) {
 }  // namespace
 
 Access::Access() {
+  install_fault_handler();
   if (accesses++ == 0) protect(0, high_water, PROT_READ | PROT_WRITE);
 }
 Access::~Access() {
@@ -102,6 +103,7 @@ Access::~Access() {
 }
 
 Allocation* allocate(std::size_t bytes) {
+  install_fault_handler();
   if (base == nullptr) {
     base = static_cast<char*>(reserve(reserved, PROT_NONE));
     owners = static_cast<std::uint32_t*>(

@@ -33,6 +33,10 @@ inline constexpr AttentionShape kSmall[] = {
     {8, 4, 8, 0.35F}, {2, 2, 1, 1.0F},    {4, 1, 7, 0.4F},   {2, 1, 16, 0.25F},
     {1, 1, 33, 0.2F}, {6, 3, 64, 0.125F}, {1, 1, 100, 0.1F}, {2, 1, 256, 0.06F}};
 
+/// Around the chunks of 512 keys, for these shapes.
+inline constexpr Index kLongLengths[] = {511, 512, 513, 1025};
+inline constexpr AttentionShape kLong[] = {{4, 2, 8, 0.35F}, {4, 4, 7, 0.4F}, {1, 1, 33, 0.2F}};
+
 inline constexpr auto k8x256 = each<8>(256), k8x1024 = each<8>(1024);
 inline constexpr auto k4x256 = each<4>(256), k4x1024 = each<4>(1024);
 inline constexpr Index kRagged[] = {7, 256, 33, 180, 91, 1, 300, 129, 64, 215};

@@ -182,7 +182,11 @@ TEST_CASE("the fast modes stay near the exact one, and sampled log-probs are sti
 TEST_CASE("generation with bf16 weights has the CPU's tokens and log-probs") {
   const auto model = tiny_model(tiny_llama(), 7);
   const auto draw = [](const auto& of) {
-    SampleOptions options{.responses = 2, .max_new_tokens = 6, .seed = 3, .bf16_weights = true};
+    SampleOptions options;
+    options.responses = 2;
+    options.max_new_tokens = 6;
+    options.seed = 3;
+    options.bf16_weights = true;
     options.sampling.top_k = 7;
     std::vector<float> all;
     for (const Response& r : sample(of, some_prompts(2, 19), options)) {

@@ -62,7 +62,8 @@ def compile_seconds(compiler: str, *flags: str) -> float:
 
 def main() -> int:
     failures = 0
-    headers = sorted((ROOT / "include").rglob("*.hpp"))
+    headers = sorted((ROOT / "include").rglob("*.hpp")) + sorted(
+        h for h in (ROOT / "cuda").rglob("*") if h.suffix in (".hpp", ".cuh"))
     total = 0
     for header in headers:
         text = header.read_text()

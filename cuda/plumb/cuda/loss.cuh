@@ -32,7 +32,7 @@ inline constexpr int kStatistics = std::is_same_v<Stats, NoStats>
 template <class Stats>
 __device__ void add_statistic(double& sum, double more, int which) {
   if (std::is_same_v<Stats, PolicyStats> && which == kStatistics<Stats> - 1) {
-    if (!(more <= sum)) sum = more;  // a NaN stays
+    if (sum == sum && !(more <= sum)) sum = more;  // a NaN stays
   } else {
     sum = sum + more;
   }
@@ -52,7 +52,7 @@ template <class Stats, class Term>
 __global__ void __launch_bounds__(kLossThreads)
     loss_chunk_kernel(float* sums, Stats* stats, Term term, Index n) {
   __shared__ float weight[kLossThreads], value[kLossThreads];
-  __shared__ alignas(8) unsigned char bytes[kLossThreads * sizeof(Stats)];
+  __shared__ __align__(8) unsigned char bytes[kLossThreads * sizeof(Stats)];
   Stats* own = reinterpret_cast<Stats*>(bytes);
   const int t = static_cast<int>(threadIdx.x);
   const Index first = static_cast<Index>(blockIdx.x) * kLossChunk;

@@ -6,6 +6,7 @@
 // translation units link; no device-side globals; sizes are arguments. Minimum architecture: sm_80.
 #pragma once
 
+#include <plumb/core/bf16.hpp>
 #include <plumb/core/check.hpp>
 
 #include <cstdint>
@@ -44,14 +45,23 @@ inline void check_cuda(cudaError_t status, const char* what, Where where = Where
   fail<CudaError>(str("[cuda] ", what, ": ", cudaGetErrorString(status), hint), where);
 }
 
+/// Launches kernel(args…) on a stream; a template with commas goes in parentheses. CudaError if refused.
 #if defined(__CUDACC__)
-
-/// Launches kernel(args…) on a stream; a template with commas goes in parentheses.
 #define PLUMB_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)        \
   do {                                                                      \
     kernel<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__);             \
     ::plumb::kernels::check_cuda(cudaGetLastError(), "launch of " #kernel); \
   } while (false)
+#else
+#undef PLUMB_LAUNCH
+#define PLUMB_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)        \
+  ::plumb::kernels::check_cuda(                                             \
+      ::plumb::emulator::launch(#kernel, kernel, grid, block, shared_bytes, \
+                                stream __VA_OPT__(, ) __VA_ARGS__),         \
+      "launch of " #kernel)
+#endif
+
+#if defined(__CUDACC__)
 
 /// The block's dynamic shared memory, 16-byte aligned.
 template <class T>
@@ -124,6 +134,18 @@ __device__ __forceinline__ std::uint32_t to_tf32(float x) {
   std::uint32_t bits;
   asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
   return bits;
+}
+/// Two floats rounded to the nearest bf16 (ties to even), the first in the lower half.
+__device__ __forceinline__ std::uint32_t bf16_pair(float low, float high) {
+  std::uint32_t bits;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
+  return bits;
+}
+
+#else
+
+inline std::uint32_t bf16_pair(float low, float high) {
+  return bf16(low).bits | static_cast<std::uint32_t>(bf16(high).bits) << 16;
 }
 
 #endif

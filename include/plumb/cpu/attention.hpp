@@ -7,8 +7,12 @@
 // Order, for one row: keys in blocks of 32 from position 0. Score s = (chain fma(q_d, k_d, ·) from +0,
 // d ascending) · scale. Per block: m' = max(m, largest s); p = e^(s - m'), masked keys +0;
 // l = l · e^(m - m') + (sum of p by the butterfly); each output d: acc · e^(m - m'), then a chain
-// fma(p_j, v_jd, ·), j ascending over the row's own keys only. Out = acc / l; lse = m + log l. The
-// training and the cached forward run this one body, so their bits agree.
+// fma(p_j, v_jd, ·), j ascending over the row's own keys only. The state (m, l, acc) begins anew, as
+// (-infinity, 0, 0), at each chunk of 512 positions. The first chunk's is the total; each next one's is
+// merged into it: M' = max(M, m); L = fma(l, e^(m - M'), L · e^(M - M')), and each ACC from acc likewise.
+// Out = ACC / L; lse = M + log L. The chunks are there for GPUs, on which a token's decoding would
+// otherwise be as slow as one block that walks all positions. The training and the cached forward run
+// this one body, so their bits agree.
 // Backward: p = e^(s - lse); delta = the row reduction of dout · out; dp as s, from dout and v, unscaled;
 // ds = p · (dp - delta) · scale. dq: chain over j ascending, from 0. dk, dv: chain from 0 over the
 // group's heads ascending and, within a head, queries ascending, masked queries of a tile as +0. Each is
@@ -106,13 +110,15 @@ inline void attention_query_block(float* out, float* lse, const float* q, const 
 }
 
 /// out (N, H·D), lse (N, H) from q (N, H·D), k, v (N, Hkv·D); sequence b holds the rows offsets[b] to
-/// offsets[b + 1]. lse is the log of the softmax's denominator, which the backward pass needs.
+/// offsets[b + 1], and `rows` = N is their total, which a GPU's host knows only if it is told. lse is the
+/// log of the softmax's denominator, which the backward pass needs.
 inline void attention_forward(Cpu device, float* out, float* lse, const float* q, const float* k,
                               const float* v, const std::int32_t* offsets, Index sequences,
-                              AttentionShape shape) {
+                              [[maybe_unused]] Index rows, AttentionShape shape) {
   const Index size = shape.head_size;
   assert(size >= 1 && size <= kMaxHeadSize && shape.heads % shape.kv_heads == 0);
   if (sequences == 0) return;
+  assert(rows == offsets[sequences] - offsets[0]);
   const Index blocks = first_block(offsets, sequences);
   const Index block_size = kKeyBlock * size;
   const Scratch<std::int32_t> owner(blocks);
@@ -146,8 +152,8 @@ inline void attention_forward(Cpu device, float* out, float* lse, const float* q
     });
   };
   each_block([&](Index b, Index kv_head, Index block, Index first, Index last) {
-    const float* rows = k + ((offsets[b] + first) * shape.kv_heads + kv_head) * size;
-    dispatch<AttentionTable>().pack(keys_of(b, kv_head, block), rows, shape.kv_heads * size,
+    const float* from = k + ((offsets[b] + first) * shape.kv_heads + kv_head) * size;
+    dispatch<AttentionTable>().pack(keys_of(b, kv_head, block), from, shape.kv_heads * size,
                                     last - first, size);
   });
   each_block([&](Index b, Index kv_head, Index, Index first, Index last) {
@@ -161,10 +167,11 @@ inline void attention_forward(Cpu device, float* out, float* lse, const float* q
 inline void attention_backward(Cpu device, float* dq, float* dk, float* dv, const float* dout,
                                const float* out, const float* lse, const float* q, const float* k,
                                const float* v, const std::int32_t* offsets, Index sequences,
-                               AttentionShape shape) {
+                               [[maybe_unused]] Index rows, AttentionShape shape) {
   const Index size = shape.head_size;
   const Index group = shape.heads / shape.kv_heads;
   assert(size >= 1 && size <= kMaxHeadSize && shape.heads % shape.kv_heads == 0);
+  assert(sequences == 0 || rows == offsets[sequences] - offsets[0]);
   Index longest = 0;
   Index work = 0;
   for (Index b = 0; b < sequences; ++b) {

@@ -131,43 +131,91 @@ inline void attention_finish(float* out, const float* acc, float l, Index head_s
       [&](Index d, Index n) { store(out + d, load(acc + d) / set(l), n); });
 }
 
+/// R rows' softmax over the keys seen so far: largest score, sum of weights, weighted sum of values.
+template <Index R>
+struct AttentionState {
+  alignas(64) float acc[R * kMaxHeadSize];
+  float m[R], l[R];
+};
+
+template <Index R>
+inline void attention_clear(AttentionState<R>& state, Index stride) {
+  for (Index i = 0; i < R * stride; ++i) state.acc[i] = 0.0F;
+  for (Index r = 0; r < R; ++r) state.m[r] = -__builtin_inff();
+  for (Index r = 0; r < R; ++r) state.l[r] = 0.0F;
+}
+
+/// Merges the state of a chunk of keys into that of all chunks before it.
+template <Index R>
+[[gnu::noinline]] inline void attention_merge(AttentionState<R>& total,
+                                              const AttentionState<R>& chunk, Index stride) {
+  float before[R], after[R];
+  for (Index r = 0; r < R; ++r) {
+    const float most = chunk.m[r] > total.m[r] ? chunk.m[r] : total.m[r];
+    before[r] = total.m[r] - most;
+    after[r] = chunk.m[r] - most;
+    total.m[r] = most;
+  }
+  for (Index r = 0; r < R; r += kWidth) {
+    store(before + r, exp(load(before + r, R - r)), R - r);
+    store(after + r, exp(load(after + r, R - r)), R - r);
+  }
+  for (Index r = 0; r < R; ++r) {
+    total.l[r] = __builtin_fmaf(chunk.l[r], after[r], total.l[r] * before[r]);
+    for (Index d = r * stride; d < (r + 1) * stride; d += kWidth)
+      store(total.acc + d,
+            fma(load(chunk.acc + d), set(after[r]), load(total.acc + d) * set(before[r])));
+  }
+}
+
+/// One block of 32 keys, from `first` on, into the state of R rows, the first of which is t's row `row`.
+template <Index R, bool kOwn>
+[[gnu::always_inline]] inline void attention_block(AttentionState<R>& state, const AttentionRows& t,
+                                                   Index row, Index first) {
+  const Index position = t.position + row * t.step;
+  alignas(64) float s[R * kLanes];
+  float change[R];
+  attention_dots<R, kOwn>(s, t.q + row * t.q_stride, t.q_stride,
+                          t.keys + row * t.head_step + first * t.head_size, t.head_size,
+                          t.head_step);
+  for (Index r = 0; r < R; ++r) {
+    const float most = attention_scores(s + r * kLanes, t.scale, position + r * t.step + 1 - first);
+    const float before = state.m[r];
+    state.m[r] = most > before ? most : before;
+    change[r] = before - state.m[r];
+  }
+  for (Index r = 0; r < R; r += kWidth) store(change + r, exp(load(change + r, R - r)), R - r);
+  for (Index r = 0; r < R; ++r)
+    state.l[r] = state.l[r] * change[r] +
+                 attention_weights(s + r * kLanes, state.m[r], position + r * t.step + 1 - first);
+  const Index count = position + 1 - first;
+  attention_gather<R, kOwn>(
+      state.acc, change, s, t.values + row * t.head_step + first * t.value_stride, t.value_stride,
+      count < kKeyBlock ? count : kKeyBlock, t.step, t.head_size, t.head_step);
+}
+
 template <Index R, bool kOwn>
 inline void attention_tile(const AttentionRows& t, Index row) {
   const Index size = t.head_size;
   const Index position = t.position + row * t.step;
-  alignas(64) float acc[R * kMaxHeadSize];
-  alignas(64) float s[R * kLanes];
-  float m[R], l[R], change[R];
   const Index stride = padded_head_size(size);
-  for (Index i = 0; i < R * stride; ++i) acc[i] = 0.0F;
-  for (Index r = 0; r < R; ++r) m[r] = -__builtin_inff();
-  for (Index r = 0; r < R; ++r) l[r] = 0.0F;
-  const float* keys = t.keys + row * t.head_step;
-  const float* values = t.values + row * t.head_step;
-  for (Index first = 0; first <= position; first += kKeyBlock) {
-    attention_dots<R, kOwn>(s, t.q + row * t.q_stride, t.q_stride, keys + first * size, size,
-                            t.head_step);
-    for (Index r = 0; r < R; ++r) {
-      const float most =
-          attention_scores(s + r * kLanes, t.scale, position + r * t.step + 1 - first);
-      const float before = m[r];
-      m[r] = most > before ? most : before;
-      change[r] = before - m[r];
-    }
-    for (Index r = 0; r < R; r += kWidth) store(change + r, exp(load(change + r, R - r)), R - r);
-    for (Index r = 0; r < R; ++r)
-      l[r] = l[r] * change[r] +
-             attention_weights(s + r * kLanes, m[r], position + r * t.step + 1 - first);
-    const Index count = position + 1 - first;
-    attention_gather<R, kOwn>(acc, change, s, values + first * t.value_stride, t.value_stride,
-                              count < kKeyBlock ? count : kKeyBlock, t.step, size, t.head_step);
+  AttentionState<R> states[2];
+  AttentionState<R>& total = states[0];
+  for (Index start = 0; start <= position; start += kAttentionChunk) {
+    AttentionState<R>& chunk = states[start > 0];
+    attention_clear(chunk, stride);
+    for (Index first = start; first <= position && first < start + kAttentionChunk;
+         first += kKeyBlock)
+      attention_block<R, kOwn>(chunk, t, row, first);
+    if (start > 0) attention_merge(total, chunk, stride);
   }
   for (Index r = 0; r < R; ++r)
-    attention_finish(t.out + (row + r) * t.q_stride, acc + r * stride, l[r], size);
+    attention_finish(t.out + (row + r) * t.q_stride, total.acc + r * stride, total.l[r], size);
   if (t.lse == nullptr) return;
+  float* lse = total.m;
   for (Index r = 0; r < R; r += kWidth)
-    store(m + r, load(m + r, R - r) + log(load(l + r, R - r)), R - r);
-  for (Index r = 0; r < R; ++r) t.lse[(row + r) * t.lse_stride] = m[r];
+    store(lse + r, load(lse + r, R - r) + log(load(total.l + r, R - r)), R - r);
+  for (Index r = 0; r < R; ++r) t.lse[(row + r) * t.lse_stride] = lse[r];
 }
 
 inline void attention_rows(const AttentionRows& t) {

@@ -63,8 +63,9 @@ PLUMB_FORMULA void add(PolicyStats& sum, const PolicyStats& more) {
   sum.clipfrac += more.clipfrac;
   sum.ratio += more.ratio;
   sum.ratio_squared += more.ratio_squared;
-  // Not `more > sum`, which would let a NaN pass as no deviation.
-  if (!(more.ratio_max_deviation <= sum.ratio_max_deviation))
+  // A NaN is no small deviation, and stays.
+  const double most = sum.ratio_max_deviation;
+  if (most == most && !(more.ratio_max_deviation <= most))
     sum.ratio_max_deviation = more.ratio_max_deviation;
 }
 

@@ -40,6 +40,10 @@ constexpr Index head_rows(Index v) {
 /// Keys per block of the online softmax; blocks are aligned to absolute position 0.
 inline constexpr Index kKeyBlock = 32;
 
+/// Keys whose softmax is computed from a fresh state; the chunks' states are then merged in order. So a
+/// GPU may take the chunks of one row side by side.
+inline constexpr Index kAttentionChunk = 512;
+
 /// Largest head size that attention kernels take.
 inline constexpr Index kMaxHeadSize = 256;
 

@@ -26,11 +26,11 @@ Tensor<D> attention(const Tensor<D>& q, const Tensor<D>& k, const Tensor<D>& v,
   auto y = Tensor<D>::empty(q.shape());
   auto lse = Tensor<D>::empty({n, shape.heads});
   attention_forward(D{}, y.data(), lse.data(), q.data(), k.data(), v.data(), offsets.data(),
-                    sequences, shape);
+                    sequences, n, shape);
   if (recording(q, k, v))
     record(y, [=] {
       attention_backward(D{}, q.grad(), k.grad(), v.grad(), y.grad(), y.data(), lse.data(),
-                         q.data(), k.data(), v.data(), offsets.data(), sequences, shape);
+                         q.data(), k.data(), v.data(), offsets.data(), sequences, n, shape);
     });
   return detail::checked("attention", y);
 }

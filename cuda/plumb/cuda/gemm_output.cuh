@@ -1,0 +1,160 @@
+// What the kernels of matrix products share: their operands, which tile a block works on, and the way of a
+// sum to C: added to what is there, then + bias, then + residual, then the activation.
+// Cost of the way out: 4 bytes written per element of C, 4 read of each operand given; with an activation
+// 4 more written and 4 read back, of what the same thread has just written.
+#pragma once
+
+#include <plumb/cuda/elementwise.cuh>
+#include <plumb/math/types.hpp>
+
+#include <cstdint>
+
+namespace plumb::inline v0_1 {
+namespace kernels {
+namespace gpu {
+
+inline constexpr int kGemmChunk = 256;  // the CPU's kChunk
+
+/// f of four values.
+template <Activation f>
+__device__ inline float4 activation4(float4 x) {
+  return {activation<f>(x.x), activation<f>(x.y), activation<f>(x.z), activation<f>(x.w)};
+}
+__device__ inline float4 activation4(Activation f, float4 x) {
+  switch (f) {
+    case Activation::Gelu: return activation4<Activation::Gelu>(x);
+    case Activation::Silu: return activation4<Activation::Silu>(x);
+    case Activation::Tanh: return activation4<Activation::Tanh>(x);
+    case Activation::Relu: return activation4<Activation::Relu>(x);
+    case Activation::GeluErf: return activation4<Activation::GeluErf>(x);
+  }
+  return x;
+}
+__device__ inline float4 add4(float4 a, float4 b) {
+  return {a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w};
+}
+
+/// `count` floats (at most four) as a quad, the rest zeros. `wide`: at a 16-byte boundary, none or four.
+__device__ inline float4 load_quad(const float* p, int count, bool wide) {
+  float4 x{0.0F, 0.0F, 0.0F, 0.0F};
+  if (wide) {
+    if (count > 0) x = load4(p);
+    return x;
+  }
+  if (count > 0) x.x = p[0];
+  if (count > 1) x.y = p[1];
+  if (count > 2) x.z = p[2];
+  if (count > 3) x.w = p[3];
+  return x;
+}
+__device__ inline void store_quad(float* p, float4 x, int count, bool wide) {
+  if (wide) return store4(p, x);
+  p[0] = x.x;
+  if (count > 1) p[1] = x.y;
+  if (count > 2) p[2] = x.z;
+  if (count > 3) p[3] = x.w;
+}
+
+/// bf16 is the upper half of a float. Stored as its bits: a shared array cannot have a constructor.
+using Bf16Bits = std::uint16_t;
+__device__ inline float from_bf16(std::uint32_t bits) { return __uint_as_float(bits << 16); }
+__device__ inline float4 load_quad(const Bf16Bits* p, int count, bool) {
+  float4 x{0.0F, 0.0F, 0.0F, 0.0F};
+  if (count > 0) x.x = from_bf16(p[0]);
+  if (count > 1) x.y = from_bf16(p[1]);
+  if (count > 2) x.z = from_bf16(p[2]);
+  if (count > 3) x.w = from_bf16(p[3]);
+  return x;
+}
+
+/// max(0, min(4, n)).
+__device__ inline int quad_count(Index n) { return n >= 4 ? 4 : n > 0 ? static_cast<int>(n) : 0; }
+
+/// C and what happens to a sum on its way there. Threads own quads: four columns of a row.
+struct ProductOutput {
+  float* c;
+  Index m, n;
+  bool accumulate;
+  bool wide;  ///< quads lie at 16-byte boundaries in C and the epilogue's matrices, and are whole
+  Epilogue epilogue;
+
+  __device__ int count(Index row, Index column) const {
+    return row < m ? quad_count(n - column) : 0;
+  }
+  /// Adds a sum to what C holds (`add`) and stores it; if it is the last one, with bias and residual.
+  __device__ void put(Index row, Index column, float4 x, bool add, bool last) const {
+    const int left = count(row, column);
+    if (left == 0) return;
+    const Index at = row * n + column;
+    if (add) x = add4(load_quad(c + at, left, wide), x);
+    if (last && epilogue.bias != nullptr)
+      x = add4(x, load_quad(epilogue.bias + column, left, wide));
+    if (last && epilogue.residual != nullptr)
+      x = add4(x, load_quad(epilogue.residual + at, left, wide));
+    store_quad(c + at, x, left, wide);
+  }
+  /// f of a quad that this thread has put. Read back: a loop over quads, where the sums, being in
+  /// registers, would have to be unrolled with f in each copy.
+  __device__ void activate(Index row, Index column) const {
+    const int left = count(row, column);
+    if (left == 0) return;
+    const Index at = row * n + column;
+    const float4 x = load_quad(c + at, left, wide);
+    store_quad(epilogue.activated + at, activation4(epilogue.activation, x), left, wide);
+  }
+};
+
+/// A product's operands on the device; T is what B's elements are stored as.
+template <class T>
+struct Product {
+  ProductOutput out;
+  const float* a;
+  const T* b;
+  int k;
+  bool a_wide,
+      b_wide;  ///< quads along the contiguous direction are whole and at 16-byte boundaries
+};
+
+/// Where in the grid of tiles a block works: down 8 rows of tiles, then to the next column, so that
+/// blocks that run side by side share both operands in the L2 cache.
+struct TilePlace {
+  Index row, column;
+};
+template <int kRows, int kColumns>
+__device__ TilePlace tile_place(Index m, Index n) {
+  constexpr Index kGroup = 8;
+  const Index rows = (m + kRows - 1) / kRows, columns = (n + kColumns - 1) / kColumns;
+  const Index block = blockIdx.x, group = block / (kGroup * columns);
+  const Index high = rows - group * kGroup < kGroup ? rows - group * kGroup : kGroup;
+  const Index within = block - group * kGroup * columns;
+  return {(group * kGroup + within % high) * kRows, within / high * kColumns};
+}
+
+/// Whether p is null or at a 16-byte boundary.
+inline bool at_16_bytes(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; }
+
+/// What kernels are told of a product. T is float or Bf16Bits.
+template <class T>
+Product<T> product(float* c, const float* a, const T* b, Index m, Index n, Index k, Form form,
+                   bool accumulate, Epilogue epilogue) {
+  constexpr Index kVector = 16 / static_cast<Index>(sizeof(T));
+  const bool wide_c = n % 4 == 0 && at_16_bytes(c) && at_16_bytes(epilogue.bias) &&
+                      at_16_bytes(epilogue.residual) && at_16_bytes(epilogue.activated);
+  check(k < (Index{1} << 30), "[matmul] inner dimension of 2^30 or more");
+  return {{c, m, n, accumulate, wide_c, epilogue},
+          a,
+          b,
+          static_cast<int>(k),
+          (form == Form::TN ? m : k) % 4 == 0 && at_16_bytes(a),
+          (form == Form::NT ? k : n) % kVector == 0 && at_16_bytes(b)};
+}
+
+inline unsigned tiles_for(Index m, Index n, Index tile_m, Index tile_n) {
+  const Index tiles = ((m + tile_m - 1) / tile_m) * ((n + tile_n - 1) / tile_n);
+  check(tiles < (Index{1} << 31), "[matmul] more tiles of C than a grid holds");
+  return static_cast<unsigned>(tiles);
+}
+
+}  // namespace gpu
+}  // namespace kernels
+}  // namespace plumb::inline v0_1
