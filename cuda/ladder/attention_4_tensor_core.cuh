@@ -46,12 +46,6 @@ __device__ inline void fetch(std::uint16_t* tile, const bf16* x, Index first, In
   }
 }
 
-/// a and b to bf16, nearest, ties to even: the lower and the upper half of a word. Neither is NaN.
-__device__ inline std::uint32_t round_pair(float a, float b) {
-  const std::uint32_t x = __float_as_uint(a), y = __float_as_uint(b);
-  return ((x + 0x7fffU + (x >> 16 & 1U)) >> 16) | ((y + 0x7fffU + (y >> 16 & 1U)) & 0xffff0000U);
-}
-
 /// What a lane holds of its warp's 16 queries, of rows lane / 4 and 8 further: halves 0 and 1.
 template <int kSize>
 struct Queries {
@@ -123,8 +117,8 @@ __device__ inline void add_values(Queries<kSize>& own, const float (&weight)[kKe
   for (int j = 0; j < kKeys / 16; ++j) {
     const auto& low = weight[j * 2];
     const auto& high = weight[j * 2 + 1];
-    const std::uint32_t x[4] = {round_pair(low[0], low[1]), round_pair(low[2], low[3]),
-                                round_pair(high[0], high[1]), round_pair(high[2], high[3])};
+    const std::uint32_t x[4] = {bf16_pair(low[0], low[1]), bf16_pair(low[2], low[3]),
+                                bf16_pair(high[0], high[1]), bf16_pair(high[2], high[3])};
 #pragma unroll
     for (int d = 0; d < kSize / 16; ++d) {
       std::uint32_t y[4];

@@ -17,9 +17,9 @@
 // float; the order of a tensor core's sums is not documented.
 // What binds: waiting. Each step copies, waits for all of it, multiplies: 16 times the arithmetic
 // has made rung 8's idea 16 times as dear to do without. It is left out here, to stay with one
-// idea. Small change: copies write rows of 80 and 272 bytes, whose pieces do not always meet
-// different banks; and C leaves as the instruction holds it, 4 bytes a lane and every other word, 8
-// sectors a request where 4 would do.
+// idea. Besides, copies write rows of 80 and 272 bytes, whose pieces do not always meet different
+// banks; and C leaves as the instruction holds it, 4 bytes a lane and every other word, 8 sectors a
+// request where 4 would do.
 #pragma once
 
 #include <plumb/core/bf16.hpp>
