@@ -64,6 +64,9 @@ constexpr unsigned max_threads = 1024;
 // A stack and the guard page below it. Only what is touched takes memory.
 constexpr std::size_t stack_bytes = 256 * 1024;
 constexpr std::size_t guard_bytes = 4096;
+// Bytes past the shared memory that nobody may change.
+constexpr std::size_t shared_margin = 256;
+constexpr char margin_byte = 0x5A;
 
 // --- Schedule ---
 
@@ -94,6 +97,7 @@ struct PendingCopy {
   void* shared;
   const void* global;
   unsigned bytes, source_bytes, group;
+  const void* pc;  // of the instruction that issued it
 };
 
 struct WarpOperation {
@@ -367,6 +371,7 @@ void start_block(const Launch& launch, std::uint64_t number) {
   totals.threads += block.threads;
   clock.block_first = ++clock.epoch;
   std::memset(shared_area, 0xFF, shared_bytes());
+  if (!under_asan()) std::memset(shared_area + shared_bytes(), margin_byte, shared_margin);
   for (const SharedVariable& v : shared_variables(launch.kernel->function))
     std::memset(v.address, 0xFF, v.bytes);
   for (unsigned w = 0; w * 32 < block.threads; ++w) {
@@ -394,6 +399,17 @@ void start_block(const Launch& launch, std::uint64_t number) {
   }
 }
 
+void check_shared_margin() {
+  static const std::string untouched(shared_margin, margin_byte);
+  if (under_asan() || untouched.compare(0, shared_margin, shared_area + shared_bytes(),
+                                        shared_margin) == 0)
+    return;
+  report("out-of-bounds", "kernel %s, block (%u, %u, %u) wrote past its %zu bytes of shared memory",
+         block.launch->kernel->name.c_str(), block.index.x, block.index.y, block.index.z,
+         shared_bytes());
+  set_device_error(cudaErrorIllegalAddress);
+}
+
 /// False if the launch ended before its time.
 bool run_block(const Launch& launch, std::uint64_t number) {
   start_block(launch, number);
@@ -410,6 +426,7 @@ bool run_block(const Launch& launch, std::uint64_t number) {
     set_device_error(cudaErrorLaunchTimeout);
   }
   if (trace_hooks.segment_end != nullptr) trace_hooks.segment_end(-1);
+  check_shared_margin();
   return !block.aborted;
 }
 
@@ -682,10 +699,10 @@ void note(const void* address, std::size_t bytes, Access access, const void* pc)
 }
 
 void copy_async(void* shared, const void* global, unsigned bytes, unsigned source_bytes,
-                Place place) {
+                Place place, const void* pc) {
   check_aligned(shared, bytes, place);
   check_aligned(global, bytes, place);
-  const void* pc = __builtin_return_address(0);
+  if (pc == nullptr) pc = __builtin_return_address(0);
   note(shared, bytes, Access::write, pc);
   if (source_bytes != 0) note(global, source_bytes, Access::read, pc);
   std::memset(shared, 0xFF, bytes);
@@ -695,7 +712,7 @@ void copy_async(void* shared, const void* global, unsigned bytes, unsigned sourc
     self.copies = static_cast<PendingCopy*>(
         std::realloc(self.copies, self.copy_capacity * sizeof(PendingCopy)));
   }
-  self.copies[self.copy_count++] = {shared, global, bytes, source_bytes, self.group};
+  self.copies[self.copy_count++] = {shared, global, bytes, source_bytes, self.group, pc};
 }
 
 void copy_async_commit() { ++current->group; }
@@ -709,7 +726,7 @@ void copy_async_wait(unsigned pending, Place) {
       self.copies[kept++] = c;
       continue;
     }
-    note(c.shared, c.bytes, Access::arrival, __builtin_return_address(0));
+    note(c.shared, c.bytes, Access::arrival, c.pc);
     std::memcpy(c.shared, c.global, c.source_bytes);
     std::memset(static_cast<char*>(c.shared) + c.source_bytes, 0, c.bytes - c.source_bytes);
   }

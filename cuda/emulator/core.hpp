@@ -118,8 +118,9 @@ void warp_collective(unsigned mask, const char* name, void* argument, WarpFuncti
 unsigned active_mask() noexcept;
 
 /// An asynchronous copy to shared memory: `bytes` bytes, those from source_bytes on as zeros.
+/// pc: for note(), if the caller's address is not what should be named.
 void copy_async(void* shared, const void* global, unsigned bytes, unsigned source_bytes,
-                Place place);
+                Place place, const void* pc = nullptr);
 void copy_async_commit();
 /// Waits until at most `pending` of the thread's latest groups are unfinished.
 void copy_async_wait(unsigned pending, Place place);

@@ -1,6 +1,7 @@
 // Device memory: allocations from one reserved range of addresses, which the host cannot touch
 // except while the emulator works. New memory is NaN, freed memory too, and its addresses are used
-// again only when the range is exhausted. Allocations are aligned to 256 bytes, as CUDA promises,
+// again only when the range is exhausted. What was written past an allocation's end shows when it
+// is freed. Allocations are aligned to 256 bytes, as CUDA promises,
 // and not to 512; at least 256 bytes lie between two.
 //
 // Cost: 4 bytes of index per 256 of memory, one mprotect of what was ever used for each time that
@@ -9,6 +10,7 @@
 #include <emulator/fiber.hpp>
 #include <emulator/memory.hpp>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -27,6 +29,7 @@ namespace {
 
 constexpr std::size_t reserved = std::size_t{64} << 30;
 constexpr std::size_t granule = 256;
+constexpr char margin_byte = 0x5A;
 constexpr std::size_t quarantine_bytes = std::size_t{256} << 20;
 
 char* base = nullptr;
@@ -62,6 +65,24 @@ void protect(std::size_t begin, std::size_t end, int protection) {
 
 // Addresses of freed memory that left the quarantine, by number of granules.
 std::multimap<std::size_t, std::size_t> reusable;
+
+/// The bytes from the end of an allocation to the granule after it, where nobody writes.
+char* margin(const Allocation& a, std::size_t& bytes) {
+  const std::size_t end = (a.bytes + granule - 1) / granule * granule + granule;
+  bytes = end - a.bytes;
+  return a.address + a.bytes;
+}
+
+void check_margin(const Allocation& a) {
+  if (under_asan()) return;
+  std::size_t room;
+  const char* after = margin(a, room);
+  const Access access;
+  if (std::all_of(after, after + room, [](char c) { return c == margin_byte; })) return;
+  report("out-of-bounds", "something was written past the end of the %zu bytes at %p", a.bytes,
+         static_cast<void*>(a.address));
+  set_device_error(cudaErrorIllegalAddress);
+}
 
 /// Offset of so many granules, or 0.
 std::size_t take_addresses(std::size_t granules) {
@@ -117,11 +138,15 @@ Allocation* allocate(std::size_t bytes) {
   for (std::size_t g = 0; g < granules; ++g)
     owners[offset / granule + g] = static_cast<std::uint32_t>(allocations.size());
   live_bytes += bytes;
+  std::size_t room;
+  char* after = margin(allocations.back(), room);
+  if (!under_asan()) fill(after, margin_byte, room);
   unpoison(base + offset, bytes);
   return &allocations.back();
 }
 
 void release(Allocation& a) {
+  check_margin(a);
   fill(a.address, 0xFF, a.bytes);
   poison(a.address, a.bytes);
   a.live = false;

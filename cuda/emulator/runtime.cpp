@@ -394,12 +394,9 @@ cudaError_t CUDARTAPI cudaFreeAsync(void* p, cudaStream_t stream) {
     if (a == nullptr) return fail(cudaErrorInvalidValue);
     return fail(fill_later(*s, p, 0xFF, a->bytes, "cudaFreeAsync", false));
   }
-  if (device_error() != cudaSuccess) {  // nothing runs any more: free it now
-    if (memory::Allocation* a = to_free(p, "cudaFreeAsync")) memory::release(*a);
-    return waited();
-  }
   Operation o;
   o.name = "cudaFreeAsync";
+  o.frees = true;
   o.work = [p] {
     memory::Allocation* a = to_free(p, "cudaFreeAsync");
     if (a != nullptr) memory::release(*a);
@@ -475,7 +472,7 @@ cudaError_t CUDARTAPI cudaMemcpy(void* target, const void* source, size_t bytes,
   if (const cudaError_t e = push(legacy, copy_operation(copy, bytes_now)); e != cudaSuccess)
     return fail(e);
   if (staged || (copy.to_device && copy.from_device)) return cudaSuccess;
-  drain_stream(legacy);
+  if (const cudaError_t e = drain_stream(legacy); e != cudaSuccess) return fail(e);
   return waited();
 }
 
@@ -532,8 +529,7 @@ cudaError_t CUDARTAPI cudaStreamSynchronize(cudaStream_t stream) {
     s->capture->valid = false;
     return fail(cudaErrorStreamCaptureUnsupported);
   }
-  PLUMB_NOT_IN_CAPTURE();
-  drain_stream(*s);
+  if (const cudaError_t e = drain_stream(*s); e != cudaSuccess) return fail(e);
   return waited();
 }
 
@@ -627,7 +623,7 @@ cudaError_t CUDARTAPI cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t funct
 
 cudaError_t CUDARTAPI cudaDeviceSynchronize(void) {
   PLUMB_API("cudaDeviceSynchronize");
-  PLUMB_NOT_IN_CAPTURE();
+  if (capturing()) return fail(cudaErrorStreamCaptureUnsupported);
   drain_all();
   return waited();
 }

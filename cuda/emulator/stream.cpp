@@ -55,7 +55,7 @@ CUstream_st& first_needed(CUstream_st& s) {
 void run_front(CUstream_st& s) {
   Operation operation = std::move(s.queue.front());
   s.queue.pop_front();
-  if (operation.work && streams().error == cudaSuccess) {
+  if (operation.work && (streams().error == cudaSuccess || operation.frees)) {
     const cudaError_t error = operation.work();
     if (error != cudaSuccess) set_device_error(error);
   }
@@ -114,7 +114,7 @@ void append(CUstream_st& stream, Operation operation) {
   stream.queue.push_back(std::move(operation));
 }
 
-bool captures_globally(const Capture& c) {
+bool forbids_waiting(const Capture& c) {
   return c.active && (c.mode == cudaStreamCaptureModeGlobal ||
                       (c.mode == cudaStreamCaptureModeThreadLocal &&
                        c.thread == std::this_thread::get_id()));
@@ -167,9 +167,11 @@ cudaError_t push(CUstream_st& stream, Operation operation) {
   return cudaSuccess;
 }
 
-void drain_stream(CUstream_st& stream) {
-  if (&stream == &streams().legacy) append(stream, {});  // it waits for the blocking streams
+cudaError_t drain_stream(CUstream_st& stream) {
+  if (&stream == &streams().legacy)  // what is in it waits for the blocking streams
+    if (const cudaError_t error = push(stream, {}); error != cudaSuccess) return error;
   drain(&stream, [&] { return stream.queue.empty(); });
+  return cudaSuccess;
 }
 void drain_event(const EventState& event) {
   const std::uint64_t generation = event.recorded;
@@ -190,8 +192,10 @@ void heal_device() {
   streams().error = cudaSuccess;
 }
 
+bool capturing() { return any_capture([](const Capture&) { return true; }); }
+
 cudaError_t forbidden_in_capture() {
-  return any_capture(captures_globally) ? cudaErrorStreamCaptureUnsupported : cudaSuccess;
+  return any_capture(forbids_waiting) ? cudaErrorStreamCaptureUnsupported : cudaSuccess;
 }
 
 namespace {

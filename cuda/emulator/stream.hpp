@@ -35,6 +35,7 @@ struct HostRange {
 struct Operation {
   const char* name = "";
   std::function<cudaError_t()> work;
+  bool frees = false;  ///< its work is done even when the device is broken
   HostRange reads{}, writes{};  ///< host memory, when it runs
   // Either: the work; or an event to record, or to wait for.
   std::shared_ptr<EventState> records, waits;
@@ -62,7 +63,8 @@ std::recursive_mutex& runtime_mutex();
 CUstream_st* find_stream(cudaStream_t handle);
 /// Adds to the stream's queue, or to the graph that it is captured into.
 cudaError_t push(CUstream_st& stream, Operation operation);
-void drain_stream(CUstream_st& stream);
+/// An error if a capture forbids it.
+cudaError_t drain_stream(CUstream_st& stream);
 void drain_event(const EventState& event);
 bool idle(const CUstream_st& stream);
 /// Runs one queued operation, so that whoever polls comes to an end.
@@ -78,6 +80,8 @@ cudaError_t begin_capture(CUstream_st& stream, cudaStreamCaptureMode mode);
 cudaError_t end_capture(CUstream_st& stream, cudaGraph_t* graph);
 cudaError_t launch_graph(const CUgraphExec_st& exec, CUstream_st& stream);
 
+/// Whether any stream is being captured; if so, this makes the capture invalid.
+bool capturing();
 /// The error for a call that capturing streams forbid (one that waits or may wait).
 cudaError_t forbidden_in_capture();
 

@@ -9,11 +9,14 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
-#include <fstream>
 #include <map>
+#include <string_view>
 
 #include <elf.h>
+#include <fcntl.h>
 #include <link.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 extern "C" char __data_start, _end, __executable_start;
@@ -34,15 +37,24 @@ struct Symbols {
           return 1;
         },
         &bias);
-    std::ifstream file("/proc/self/exe", std::ios::binary);
-    const std::string image{std::istreambuf_iterator<char>(file), {}};
-    if (image.size() >= sizeof(Elf64_Ehdr)) read(image);
+    const int file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+    struct stat status{};
+    if (file >= 0 && fstat(file, &status) == 0) {
+      const auto size = static_cast<std::size_t>(status.st_size);
+      void* image = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file, 0);
+      if (image != MAP_FAILED) {
+        read({static_cast<const char*>(image), size});
+        munmap(image, size);
+      }
+    }
+    if (file >= 0) close(file);
     std::sort(variables.begin(), variables.end(),
               [](const SharedVariable& a, const SharedVariable& b) { return a.address < b.address; });
   }
 
-  void read(const std::string& image) {
+  void read(std::string_view image) {
     Elf64_Ehdr header;
+    if (image.size() < sizeof header) return;
     std::memcpy(&header, image.data(), sizeof header);
     std::vector<Elf64_Shdr> sections(header.e_shnum);
     if (header.e_shoff + sections.size() * sizeof(Elf64_Shdr) > image.size()) return;

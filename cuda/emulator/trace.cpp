@@ -285,8 +285,13 @@ void check_cell(Cell& cell, const Toucher& now, const Space& space, Access acces
   if (reads) add_reader(cell.reader, now);
 }
 
+/// Whether a kernel's thread calls, and not another thread of the host meanwhile: it stands on a fiber.
+bool called_by_kernel() {
+  return in_kernel() && Quiet::depth == 0 && on_fiber_stack(__builtin_frame_address(0));
+}
+
 void on_access(const void* p, std::size_t n, Access access, const void* pc) {
-  if (!in_kernel() || Quiet::depth != 0 || n == 0 || on_fiber_stack(p)) return;
+  if (n == 0 || !called_by_kernel() || on_fiber_stack(p)) return;
   const Quiet quiet;
   Space space{};
   if (!locate(p, n, access, pc, space)) return;
@@ -304,7 +309,7 @@ void on_access(const void* p, std::size_t n, Access access, const void* pc) {
 }
 
 void on_aligned_access(const void* p, std::size_t n, Access access, const void* pc) {
-  if (!in_kernel() || Quiet::depth != 0) return;
+  if (!called_by_kernel()) return;
   if (reinterpret_cast<std::uintptr_t>(p) % n != 0)
     trap("misaligned", "%s of %zu bytes at address %p at %s", verb(access), n, p,
          describe_code(pc).c_str());

@@ -28,6 +28,14 @@ static __global__ void dynamic_out_of_bounds(float* out) {
   out[threadIdx.x] = s[threadIdx.x + (Bug ? 1 : 0)];
 }
 
+template <bool Bug>
+static __global__ void dynamic_write_out_of_bounds(float* out) {
+  float* s = dynamic_shared<float>();
+  s[threadIdx.x + (Bug ? 1 : 0)] = 1.0F;
+  __syncthreads();
+  out[threadIdx.x] = Bug ? 1.0F : s[threadIdx.x];
+}
+
 static __global__ void write_up_to(float* out, int n) {
   const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   if (i < n) out[i] = 1.0F;

@@ -1,13 +1,10 @@
 // The CUDA backend's matrix products: the exact mode bit for bit the CPU's, the others near the oracle.
 #include <doctest/doctest.h>
-#include <plumb/cpu/kernels.hpp>
-#include <plumb/cpu/reference_gemm.hpp>
-#include <plumb/cuda/gemm.cuh>
+#include <plumb/cuda/gemm_tensor_core.cuh>
 
 #include <limits>
 
-#include "cases/gemm.hpp"
-#include "support.hpp"
+#include "gemm_problem.hpp"
 
 using namespace plumb;
 using namespace test;
@@ -15,99 +12,6 @@ using namespace cases::gemm;
 using kernels::Cuda;
 
 namespace {
-
-std::size_t at(Index i) { return static_cast<std::size_t>(i); }
-
-/// A copy on the device, `offset` floats after a 16-byte boundary.
-template <class T = float>
-class OnDevice {
- public:
-  OnDevice(const std::vector<float>& x, Index offset)
-      : size_(x.size()),
-        room_(Cuda{}, static_cast<Index>(x.size()) + offset),
-        data_(room_.data() + offset) {
-    kernels::copy_from_host(Cuda{}, data_, x.data(), x.size() * sizeof(float));
-  }
-  T* data() const { return data_; }
-  std::vector<T> on_host() const {
-    std::vector<T> x(size_);
-    kernels::copy_to_host(Cuda{}, x.data(), data_, size_ * sizeof(T));
-    return x;
-  }
-
- private:
-  std::size_t size_;
-  kernels::DeviceScratch<T> room_;
-  T* data_;
-};
-
-enum class After { Nothing, BiasAndResidual, Activation, ActivationInPlace };
-constexpr After kAfter[] = {After::Nothing, After::BiasAndResidual, After::Activation,
-                            After::ActivationInPlace};
-
-/// Offsets of the operands from 16-byte boundaries.
-struct Offsets {
-  Index c = 0, a = 0, b = 0, bias = 0, residual = 0, activated = 0;
-};
-
-struct Results {
-  std::vector<float> c, activated;
-  bool operator==(const Results& other) const {
-    return same_bits(c, other.c) && same_bits(activated, other.activated);
-  }
-};
-
-struct Problem {
-  Size size;
-  Form form;
-  std::vector<float> a = random_vector(size.m * size.k, 1);
-  std::vector<float> b = random_vector(size.k * size.n, 2);
-  std::vector<float> c = random_vector(size.m * size.n, 3);
-  std::vector<float> bias = random_vector(size.n, 4);
-  std::vector<float> residual = random_vector(size.m * size.n, 5);
-
-  static Epilogue epilogue(After after, Activation f, const float* bias, const float* residual,
-                           float* c, float* activated) {
-    switch (after) {
-      case After::Nothing: return {};
-      case After::BiasAndResidual: return {bias, residual};
-      case After::Activation: return {bias, nullptr, activated, f};
-      case After::ActivationInPlace: return {nullptr, residual, c, f};
-    }
-    return {};
-  }
-
-  Results on_cpu(bool accumulate, After after, Activation f = Activation::Gelu) const {
-    Results r{c, c};
-    kernels::matmul(
-        Cpu{}, r.c.data(), a.data(), b.data(), size.m, size.n, size.k, form, accumulate,
-        epilogue(after, f, bias.data(), residual.data(), r.c.data(), r.activated.data()));
-    return r;
-  }
-  /// multiply(c, a, b, epilogue) on the device.
-  template <class Multiply>
-  Results on_device(After after, Activation f, Offsets offsets, Multiply multiply) const {
-    const OnDevice<> to(c, offsets.c), from_a(a, offsets.a), from_b(b, offsets.b),
-        from_bias(bias, offsets.bias), from_residual(residual, offsets.residual),
-        activated(c, offsets.activated);
-    multiply(
-        to.data(), from_a.data(), from_b.data(),
-        epilogue(after, f, from_bias.data(), from_residual.data(), to.data(), activated.data()));
-    return {to.on_host(), activated.on_host()};
-  }
-  template <class Device>
-  Results on(Device device, bool accumulate, After after, Activation f = Activation::Gelu,
-             Offsets offsets = {}) const {
-    return on_device(after, f, offsets, [&](float* to, const float* x, const float* y, Epilogue e) {
-      matmul(device, to, x, y, size.m, size.n, size.k, form, accumulate, e);
-    });
-  }
-};
-
-#define CAPTURE_SIZE(size) \
-  CAPTURE(size.m);         \
-  CAPTURE(size.n);         \
-  CAPTURE(size.k)
 
 /// A tile kernel, whatever shape matmul would choose.
 template <Form form, int kTile>
@@ -288,4 +192,135 @@ TEST_CASE("cuda gemm: nothing is written beyond C and infinities stay in their r
       for (Index i = 0; i < m * n; ++i) CHECK(std::isfinite(out[at(i)]) == (i / n != 3));
       for (Index i = m * n; i < m * n + 64; ++i) CHECK(out[at(i)] == 7.0F);
     }
+}
+
+// Tensor cores. Rounding to nearest changes an operand by 2^-8 of itself at most (bf16: 8 bits) or 2^-11 (tf32: 11
+// bits), so a product by twice that and a little: 2^-7 or 2^-10 of each element's sum of |a·b|.
+
+namespace {
+
+template <class Device>
+constexpr double kRounding = 0;
+template <>
+constexpr double kRounding<CudaTensorCore> = 0x1.01p-7;
+template <>
+constexpr double kRounding<CudaTf32> = 0x1.01p-10;
+
+float rounded(CudaTensorCore, float x) { return static_cast<float>(bf16(x)); }
+float rounded(CudaTf32, float x) {  // ties away from zero
+  return std::bit_cast<float>((std::bit_cast<std::uint32_t>(x) + 0x1000U) & 0xffffe000U);
+}
+
+template <class Device>
+void check_near_oracle(const Problem& p, Offsets offsets = {}) {
+  CAPTURE_SIZE(p.size);
+  CAPTURE(static_cast<int>(p.form));
+  const auto c = p.on(Device{}, false, After::Nothing, {}, offsets).c;
+  CHECK(worst_error(p, c, false, false, kRounding<Device>) < 1);
+  const auto added = p.on(Device{}, true, After::BiasAndResidual, {}, offsets).c;
+  CHECK(worst_error(p, added, true, true, kRounding<Device>) < 1);
+}
+
+/// Operands that are exact in the mode, so that only sums round: in float, in the hardware's own way within an
+/// instruction.
+template <class Device>
+void check_sums(Problem p) {
+  CAPTURE_SIZE(p.size);
+  CAPTURE(static_cast<int>(p.form));
+  for (auto* operand : {&p.a, &p.b})
+    for (float& x : *operand) x = rounded(Device{}, x);
+  const auto c = p.on(Device{}, false, After::Nothing).c;
+  CHECK(worst_error(p, c, false, false, 1e-5) < 1);
+}
+
+template <class E, Form form, int kTile>
+std::vector<float> by_tensor_tiles(const Problem& p) {
+  const auto [m, n, k] = p.size;
+  return p
+      .on_device(After::Nothing, {}, {},
+                 [&, m = m, n = n, k = k](float* c, const float* a, const float* b, Epilogue e) {
+                   kernels::gpu::launch_tensor_tile<E, form, kTile>(
+                       Cuda{}, kernels::gpu::product(c, a, b, m, n, k, form, false, e));
+                 })
+      .c;
+}
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("cuda gemm: tensor cores, every form at odd sizes is near the oracle", Device,
+                   CudaTensorCore, CudaTf32) {
+  for (const Size size : kSmall)
+    for (const Form form : kForms) {
+      const Problem p{size, form};
+      check_near_oracle<Device>(p);
+      check_sums<Device>(p);
+    }
+}
+
+TEST_CASE_TEMPLATE("cuda gemm: tensor cores, operands at any alignment", Device, CudaTensorCore,
+                   CudaTf32) {
+  for (const Size size : {Size{12, 32, 64}, Size{24, 96, 264}})
+    for (const Form form : kForms)
+      for (const Offsets offsets : {Offsets{.a = 1}, Offsets{.b = 1}, Offsets{1, 1, 1, 1, 1, 1}})
+        check_near_oracle<Device>(Problem{size, form}, offsets);
+}
+
+TEST_CASE_TEMPLATE("cuda gemm: tensor cores, large tiles have the bits of small ones", Device,
+                   CudaTensorCore, CudaTf32) {
+  using E = std::conditional_t<std::is_same_v<Device, CudaTf32>, kernels::gpu::Tf32Operand,
+                               kernels::gpu::Bf16Operand>;
+  for (const Size size : {Size{97, 31, 127}, Size{193, 140, 70}, Size{260, 70, 300}}) {
+    const Problem nn{size, Form::NN}, nt{size, Form::NT}, tn{size, Form::TN};
+    CHECK(same_bits(by_tensor_tiles<E, Form::NN, 64>(nn), by_tensor_tiles<E, Form::NN, 128>(nn)));
+    CHECK(same_bits(by_tensor_tiles<E, Form::NT, 64>(nt), by_tensor_tiles<E, Form::NT, 128>(nt)));
+    CHECK(same_bits(by_tensor_tiles<E, Form::TN, 64>(tn), by_tensor_tiles<E, Form::TN, 128>(tn)));
+  }
+  for (const Form form : kForms) check_near_oracle<Device>(Problem{{1030, 1100, 10}, form});
+}
+
+TEST_CASE_TEMPLATE("cuda gemm: tensor cores, a row's bits do not depend on the other rows", Device,
+                   CudaTensorCore, CudaTf32) {
+  for (const Index k : {Index{64}, Index{300}, Index{297}}) {
+    const Problem all{{200, 70, k}, Form::NT};
+    const auto c = all.on(Device{}, false, After::Nothing).c;
+    for (const Index rows : {Index{1}, Index{7}, Index{16}, Index{17}, Index{97}}) {
+      Problem some = all;
+      some.size.m = rows;
+      some.a.erase(some.a.begin(), some.a.end() - rows * k);
+      some.c.resize(at(rows * 70));
+      CAPTURE(rows);
+      CHECK(same_bits(some.on(Device{}, false, After::Nothing).c,
+                      std::span(c).subspan(at((200 - rows) * 70))));
+    }
+  }
+}
+
+TEST_CASE_TEMPLATE("cuda gemm: tensor cores, with B packed before, the bits of the form NT", Device,
+                   CudaTensorCore, CudaTf32) {
+  for (const Size size : {Size{1, 65, 255}, Size{5, 31, 257}, Size{16, 40, 800}, Size{17, 40, 800},
+                          Size{97, 31, 127}, Size{193, 140, 72}, Size{1030, 1100, 16}}) {
+    CAPTURE_SIZE(size);
+    const Problem p{size, Form::NT};
+    const auto expected = p.on(Device{}, false, After::BiasAndResidual);
+    CHECK(packed_on<float>(Device{}, p, After::BiasAndResidual) == expected);
+    Problem q = p;
+    for (float& b : q.b) b = static_cast<float>(bf16(b));
+    const auto of_rounded = q.on(Device{}, false, After::BiasAndResidual);
+    CHECK(packed_on<bf16>(Device{}, p, After::BiasAndResidual) == of_rounded);
+    CHECK(packed_on<bf16>(Device{}, p, After::BiasAndResidual, 1) == of_rounded);
+    if (std::is_same_v<Device, CudaTensorCore>) CHECK(of_rounded == expected);
+  }
+}
+
+TEST_CASE_TEMPLATE("cuda gemm: tensor cores, an activation has the bits of one taken afterwards",
+                   Device, CudaTensorCore, CudaTf32) {
+  for (const Size size : {Size{5, 12, 40}, Size{20, 23, 40}, Size{70, 24, 40}}) {
+    const Problem p{size, Form::NT};
+    for (const Activation f : {Activation::Gelu, Activation::Relu}) {
+      const auto beside = p.on(Device{}, false, After::Activation, f);
+      std::vector<float> expected(beside.c.size());
+      kernels::activation_forward(Cpu{}, expected.data(), beside.c.data(), f, size.m * size.n);
+      CHECK(same_bits(beside.activated, expected));
+    }
+  }
 }

@@ -99,6 +99,7 @@ void missing_stream_synchronisation(bool bug) {
 }
 
 void missing_event_wait(bool bug) {
+  emulator::set_schedule(emulator::Order::forward);  // the laziest; others may happen to be right
   Floats in(64), middle(64), out(64);
   cudaStream_t first, second;
   cudaEvent_t event;
@@ -133,10 +134,26 @@ const std::vector<Fault>& faults_table() {
          cudaDeviceSynchronize();
        },
        nullptr, asan_report, nullptr, "out-of-bounds"},
-      {"global memory out of bounds",
+      {"dynamic shared memory written out of bounds",
+       [](bool bug) {
+         Floats out(64);
+         each_bug(bug, [&](auto b) {
+           PLUMB_LAUNCH((faults::dynamic_write_out_of_bounds<b.value>), 1, 64, 256, nullptr, out.p);
+         });
+         cudaDeviceSynchronize();
+       },
+       "out-of-bounds", asan_report, "out-of-bounds", "out-of-bounds"},
+      {"global memory written out of bounds",
        [](bool bug) {
          Floats out(100);
          PLUMB_LAUNCH(faults::write_up_to, 2, 64, 0, nullptr, out.p, bug ? 101 : 100);
+         cudaDeviceSynchronize();
+       },
+       "out-of-bounds", asan_report, "out-of-bounds", "out-of-bounds"},
+      {"global memory read out of bounds",
+       [](bool bug) {
+         Floats out(128), in(100);
+         PLUMB_LAUNCH(faults::copy, 2, 64, 0, nullptr, out.p, in.p, bug ? 101 : 100);
          cudaDeviceSynchronize();
        },
        nullptr, asan_report, nullptr, "out-of-bounds"},
@@ -192,7 +209,9 @@ const std::vector<Fault>& faults_table() {
            PLUMB_LAUNCH((faults::missing_copy_wait<b.value>), 1, 32, 0, nullptr, out.p, in.p);
          });
          cudaDeviceSynchronize();
-         if (way == "fast" || way == "asan") expect(out.host()[0] == 127.0F);
+         if (way == "tsan" || way == "trace") return;
+         const std::vector<float> h = out.host();
+         for (std::size_t i = 0; i < 32; ++i) expect(h[i] == static_cast<float>(127 - i));
        },
        "wrong value", "wrong value", tsan_report, "race"},
       {"cp.async never waited for", FAULT_KERNEL(never_waits, 32, out.p, in.p), "cp-async",
@@ -273,7 +292,7 @@ struct Outcome {
 Outcome run_fault(const char* name, bool bug) {
   char self[4096] = {};
   REQUIRE(::readlink("/proc/self/exe", self, sizeof self - 1) > 0);
-  const std::string command = std::string("PLUMB_EMULATOR_LEAKS=0 PLUMB_FAULT='") + name +
+  const std::string command = std::string("TSAN_OPTIONS=atexit_sleep_ms=0 PLUMB_EMULATOR_LEAKS=0 PLUMB_FAULT='") + name +
                               "' PLUMB_FAULT_BUG=" + (bug ? "1" : "0") + " '" + self +
                               "' --no-skip --test-case='fault child' 2>&1";
   std::FILE* pipe = ::popen(command.c_str(), "r");

@@ -256,11 +256,9 @@ void pack_matrix(Cuda device, T* packed, const float* b, Index n, Index k) {
 template <class T>
 void matmul_packed(Cuda device, float* c, const float* a, const T* packed, Index m, Index n,
                    Index k, Epilogue epilogue = {}) {
-  static_assert(std::is_same_v<T, float> || std::is_same_v<T, bf16>);
-  using Stored = std::conditional_t<std::is_same_v<T, bf16>, gpu::Bf16Bits, float>;
   if (m == 0 || n == 0) return;
-  const auto* b = reinterpret_cast<const Stored*>(packed);
-  gpu::launch_nt(device, gpu::product(c, a, b, m, n, k, Form::NT, false, epilogue));
+  gpu::launch_nt(device,
+                 gpu::product(c, a, gpu::stored(packed), m, n, k, Form::NT, false, epilogue));
 }
 
 // The other modes' products: gemm_vendor.cuh and gemm_tensor_core.cuh. Declared here, so that without

@@ -64,13 +64,15 @@ class FewRows {
     for (int i = 0; i < kCopiesA; ++i) {
       const int unit = lane() + i * kWarp;
       float* place = &to.a[unit / kQuads][unit % kQuads * 4];
-      copy16(place, p_.a, a_at_[i] + k0, a_left_[i] - k0, p_.a_wide);
+      const int left = a_left_[i] - k0;
+      copy16(place, p_.a + (left > 0 ? a_at_[i] + k0 : 0), left, p_.a_wide);
     }
 #pragma unroll
     for (int i = 0; i < kCopiesB; ++i) {
       const int unit = lane() + i * kWarp;
       T* place = &to.b[unit / kUnitsB][unit % kUnitsB * kVector];
-      copy16(place, b, b_at_[i] + k0, b_left_[i] - k0, p_.b_wide);
+      const int left = b_left_[i] - k0;
+      copy16(place, b + (left > 0 ? b_at_[i] + k0 : 0), left, p_.b_wide);
     }
   }
 
@@ -107,17 +109,6 @@ class FewRows {
   static constexpr int kCopiesA = kQuads, kCopiesB = kUnitsB;  // by each lane
 
   static __device__ int min(int a, int b) { return a < b ? a : b; }
-
-  template <class E>
-  static __device__ void copy16(E* to, const E* from, int at, int left, bool wide) {
-    constexpr int kCount = 16 / static_cast<int>(sizeof(E));
-    if (wide) {
-      cp_async_16(to, from + (left > 0 ? at : 0), left > 0 ? 16 : 0);
-      return;
-    }
-#pragma unroll
-    for (int j = 0; j < kCount; ++j) to[j] = j < left ? from[at + j] : E{};
-  }
 
   static __device__ void vector_of(float (&x)[4], const float* from) {
     const float4 v = load4(from);

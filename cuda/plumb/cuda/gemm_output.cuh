@@ -4,6 +4,7 @@
 // 4 more written and 4 read back, of what the same thread has just written.
 #pragma once
 
+#include <plumb/core/bf16.hpp>
 #include <plumb/cuda/elementwise.cuh>
 #include <plumb/math/types.hpp>
 
@@ -67,6 +68,18 @@ __device__ inline float4 load_quad(const Bf16Bits* p, int count, bool) {
   return x;
 }
 
+/// Begins to copy 16 bytes to shared memory, elements from `left` on as zeros. `wide`: by cp_async_16, none
+/// or all. What is not aligned is loaded and stored at once.
+template <class T>
+__device__ inline void copy16(T* to, const T* from, int left, bool wide) {
+  if (wide) {
+    cp_async_16(to, from, left > 0 ? 16 : 0);
+    return;
+  }
+#pragma unroll
+  for (int j = 0; j < 16 / static_cast<int>(sizeof(T)); ++j) to[j] = j < left ? from[j] : T{};
+}
+
 /// max(0, min(4, n)).
 __device__ inline int quad_count(Index n) { return n >= 4 ? 4 : n > 0 ? static_cast<int>(n) : 0; }
 
@@ -122,16 +135,23 @@ struct TilePlace {
 };
 template <int kRows, int kColumns>
 __device__ TilePlace tile_place(Index m, Index n) {
-  constexpr Index kGroup = 8;
-  const Index rows = (m + kRows - 1) / kRows, columns = (n + kColumns - 1) / kColumns;
-  const Index block = blockIdx.x, group = block / (kGroup * columns);
-  const Index high = rows - group * kGroup < kGroup ? rows - group * kGroup : kGroup;
-  const Index within = block - group * kGroup * columns;
-  return {(group * kGroup + within % high) * kRows, within / high * kColumns};
+  constexpr unsigned kGroup = 8;  // 32-bit arithmetic, as there are fewer than 2^28 tiles
+  const auto rows = static_cast<unsigned>((m + kRows - 1) / kRows);
+  const auto columns = static_cast<unsigned>((n + kColumns - 1) / kColumns);
+  const unsigned group = blockIdx.x / (kGroup * columns);
+  const unsigned high = rows - group * kGroup < kGroup ? rows - group * kGroup : kGroup;
+  const unsigned within = blockIdx.x - group * kGroup * columns;
+  return {Index{group * kGroup + within % high} * kRows, Index{within / high} * kColumns};
 }
 
 /// Whether p is null or at a 16-byte boundary.
 inline bool at_16_bytes(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; }
+
+/// Packed values as kernels see them.
+inline const float* stored(const float* packed) { return packed; }
+inline const Bf16Bits* stored(const bf16* packed) {
+  return reinterpret_cast<const Bf16Bits*>(packed);
+}
 
 /// What kernels are told of a product. T is float or Bf16Bits.
 template <class T>
@@ -151,7 +171,7 @@ Product<T> product(float* c, const float* a, const T* b, Index m, Index n, Index
 
 inline unsigned tiles_for(Index m, Index n, Index tile_m, Index tile_n) {
   const Index tiles = ((m + tile_m - 1) / tile_m) * ((n + tile_n - 1) / tile_n);
-  check(tiles < (Index{1} << 31), "[matmul] more tiles of C than a grid holds");
+  check(tiles < (Index{1} << 28), "[matmul] more tiles of C than a grid holds");
   return static_cast<unsigned>(tiles);
 }
 

@@ -150,5 +150,17 @@ inline std::uint32_t bf16_pair(float low, float high) {
 
 #endif
 
+/// Two 32-bit words at an 8-byte boundary, in one access.
+__device__ __forceinline__ void store2(std::uint32_t* p, std::uint32_t x, std::uint32_t y) {
+  using Pair [[gnu::may_alias]] = std::uint64_t;
+  *reinterpret_cast<Pair*>(p) = x | static_cast<std::uint64_t>(y) << 32;
+}
+__device__ __forceinline__ float2 load2(const float* p) {
+  using Pair [[gnu::may_alias]] = std::uint64_t;
+  const std::uint64_t pair = *reinterpret_cast<const Pair*>(p);
+  return {__uint_as_float(static_cast<std::uint32_t>(pair)),
+          __uint_as_float(static_cast<std::uint32_t>(pair >> 32))};
+}
+
 }  // namespace kernels
 }  // namespace plumb::inline v0_1

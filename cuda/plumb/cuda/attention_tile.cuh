@@ -1,0 +1,185 @@
+// What attention's kernels share: which tile of which sequence a block works on, tiles of rows in shared
+// memory, and the two products, scores (rows · keys, one chain of fma over the head's elements) and
+// gatherings (weights · rows, one chain over the keys), on register tiles. Used by attention.cuh and
+// attention_backward.cuh. What this is not: a general product (gemm.cuh).
+//
+// A warp is 4 × 8 threads. A thread has kRows rows, 4 apart, and of a block of 32 keys those 8 apart, from its
+// place t on: t, t + 8, t + 16, t + 24. So the butterfly over 32 lanes is two additions in a thread and three
+// shuffles. Rows in shared memory are 4 floats longer than they need be, so that 8 rows read 16 bytes
+// each from 32 different banks. Copies are cp.async where head size and addresses allow 16 bytes at a time;
+// otherwise, slower, element by element.
+#pragma once
+
+#include <plumb/cuda/device.cuh>
+#include <plumb/cuda/lanes.cuh>
+
+#include <algorithm>
+
+namespace plumb::inline v0_1 {
+namespace kernels {
+
+namespace gpu {
+
+/// Threads of a block of the tiled kernels, unless they say otherwise: 4 warps.
+inline constexpr int kAttentionThreads = 128;
+inline constexpr int kBlockKeys = static_cast<int>(kKeyBlock);
+inline constexpr int kChunkKeys = static_cast<int>(kAttentionChunk);
+inline constexpr int kChunkBlocks = kChunkKeys / kBlockKeys;
+/// Floats from row to row of the weights: 8 banks on, so that 4 rows' reads and writes do not meet.
+inline constexpr int kWeightStride = kBlockKeys + 8;
+/// Floats by which a row in shared memory is longer than what it holds.
+inline constexpr int kRowPad = 4;
+/// Keys and values pass through shared memory this many elements of a head at a time.
+template <int kSize>
+inline constexpr int kSliceSize = kSize < 64 ? kSize : 64;
+
+/// Tiles of kTile rows cover sequence b's rows from this one on, in an order of tiles that has room for
+/// rows / kTile + sequences of them, some of which are empty.
+template <int kTile>
+__device__ Index first_tile(const std::int32_t* offsets, Index b) {
+  return (offsets[b] - offsets[0]) / kTile + b;
+}
+
+/// The rows of a tile: positions from `first` on, of a sequence of `length` that begins at row `begin`.
+struct SequenceTile {
+  Index begin;
+  int length, first;
+
+  __device__ bool exists() const { return first < length; }
+};
+
+/// By bisection: log₂(sequences) reads, which all threads do alike.
+template <int kTile>
+__device__ SequenceTile find_tile(const std::int32_t* offsets, Index sequences, Index tile) {
+  Index low = 0;
+  Index high = sequences;
+  while (high - low > 1) {
+    const Index middle = (low + high) / 2;
+    (first_tile<kTile>(offsets, middle) <= tile ? low : high) = middle;
+  }
+  const int length = offsets[low + 1] - offsets[low];
+  return {offsets[low], length,
+          static_cast<int>(tile - first_tile<kTile>(offsets, low)) * kTile};
+}
+
+/// Begins to copy a tile of kRows rows of kColumns elements to shared memory, of which `rows` and `columns`
+/// are there (at least one row) and the others become zeros. After cp_async_wait and a barrier it is there.
+template <int kThreads, int kRows, int kColumns>
+__device__ void stage_rows(float* to, const float* from, Index stride, int rows, int columns,
+                           bool aligned) {
+  constexpr int kParts = kColumns / 4;
+  for (int i = static_cast<int>(threadIdx.x); i < kRows * kParts; i += kThreads) {
+    const int row = i / kParts;
+    const int column = i % kParts * 4;
+    float* place = to + row * (kColumns + kRowPad) + column;
+    const int left = row < rows ? columns - column : 0;
+    const float* source = left > 0 ? from + row * stride + column : from;
+    if (aligned) {
+      cp_async_16(place, source, 4 * (left < 0 ? 0 : left < 4 ? left : 4));
+    } else {
+      for (int d = 0; d < 4; ++d) place[d] = d < left ? source[d] : 0.0F;
+    }
+  }
+}
+
+/// s[i][k] continues Σ_d x_i[d] · y_k[d], d < n ascending, with the rows x_i and y_k so many floats apart.
+template <int kRows, int kKeys, int kRowStep, int kKeyStep>
+__device__ void tile_dots(float (&s)[kRows][kKeys], const float* x, const float* y, int n) {
+  int d = 0;
+#pragma unroll 4
+  for (; d + 4 <= n; d += 4) {
+    float4 a[kRows], b[kKeys];
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) a[i] = load4(x + i * kRowStep + d);
+#pragma unroll
+    for (int k = 0; k < kKeys; ++k) b[k] = load4(y + k * kKeyStep + d);
+#pragma unroll
+    for (int i = 0; i < kRows; ++i)
+#pragma unroll
+      for (int k = 0; k < kKeys; ++k)
+        s[i][k] = fma(a[i].w, b[k].w,
+                      fma(a[i].z, b[k].z, fma(a[i].y, b[k].y, fma(a[i].x, b[k].x, s[i][k]))));
+  }
+  for (; d < n; ++d)
+#pragma unroll
+    for (int i = 0; i < kRows; ++i)
+#pragma unroll
+      for (int k = 0; k < kKeys; ++k)
+        s[i][k] = fma(x[i * kRowStep + d], y[k * kKeyStep + d], s[i][k]);
+}
+
+__device__ inline float4 fma4(float a, float4 b, float4 c) {
+  return {fma(a, b.x, c.x), fma(a, b.y, c.y), fma(a, b.z, c.z), fma(a, b.w, c.w)};
+}
+__device__ inline float4 scale4(float4 a, float b) { return {a.x * b, a.y * b, a.z * b, a.w * b}; }
+
+/// acc[i][to + c] continues Σ_j w_i[j] · y_j over the block's keys ascending, c < kCount; those below
+/// counts[i] only if kMasked. w_i are 4 · kWeightStride apart, y_j kKeyStep, a row's parts 32. `to` must be
+/// known once loops are unrolled: registers have no index.
+template <bool kMasked, int kCount, int kKeyStep, int kRows, int kParts>
+__device__ __forceinline__ void tile_gather(float4 (&acc)[kRows][kParts], int to, const float* w,
+                                            const float* y, const int (&counts)[kRows]) {
+#pragma unroll 2
+  for (int first = 0; first < kBlockKeys; first += 4) {
+    float4 weights[kRows];
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) weights[i] = load4(w + i * 4 * kWeightStride + first);
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      float4 row[kCount];
+#pragma unroll
+      for (int c = 0; c < kCount; ++c) row[c] = load4(y + (first + j) * kKeyStep + c * 32);
+#pragma unroll
+      for (int i = 0; i < kRows; ++i) {
+        const float4& of = weights[i];
+        const float weight = j == 0 ? of.x : j == 1 ? of.y : j == 2 ? of.z : of.w;
+        if (kMasked && first + j >= counts[i]) continue;
+#pragma unroll
+        for (int c = 0; c < kCount; ++c)
+          acc[i][to + c] = fma4(weight, row[c], acc[i][to + c]);
+      }
+    }
+  }
+}
+
+/// Calls f(c, x) with each element c < size of a thread's parts of a row, the first part at `place`, then
+/// every kApart elements.
+template <int kApart = 32, int kParts, class F>
+__device__ void each_element(float4 (&parts)[kParts], int place, int size, F f) {
+#pragma unroll
+  for (int c = 0; c < kParts; ++c) {
+    const int column = place + c * kApart;
+    if (column < size) f(column, parts[c].x);
+    if (column + 1 < size) f(column + 1, parts[c].y);
+    if (column + 2 < size) f(column + 2, parts[c].z);
+    if (column + 3 < size) f(column + 3, parts[c].w);
+  }
+}
+
+}  // namespace gpu
+
+/// Whether rows of these arrays can be read 16 bytes at a time.
+template <class... Pointers>
+bool attention_aligned(Index head_size, const Pointers*... arrays) {
+  return head_size % 4 == 0 && ((reinterpret_cast<std::uintptr_t>(arrays) % 16 == 0) && ...);
+}
+
+/// Calls body.template operator()<kSize>() with the class of a head size: 32, 64, 128 or 256.
+template <class Body>
+void with_head_class(Index head_size, Body body) {
+  if (head_size <= 32) return body.template operator()<32>();
+  if (head_size <= 64) return body.template operator()<64>();
+  if (head_size <= 128) return body.template operator()<128>();
+  return body.template operator()<256>();
+}
+
+/// Lets a kernel have more than 48 KiB of shared memory.
+inline void allow_shared(const void* kernel, std::size_t bytes) {
+  if (bytes > 48 * 1024)
+    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                    static_cast<int>(bytes)),
+               "cudaFuncSetAttribute");
+}
+
+}  // namespace kernels
+}  // namespace plumb::inline v0_1

@@ -1,0 +1,171 @@
+// Attention on the device, over packed sequences and over a cache: the CPU's bits.
+#include <plumb/cuda/attention.cuh>
+
+#include "cases/attention.hpp"
+#include "cuda/support.cuh"
+
+using namespace plumb;
+using namespace cases::attention;
+using test::check_same_bits;
+using test::random_vector;
+
+namespace {
+
+using Ints = std::vector<std::int32_t>;
+using Floats = std::vector<float>;
+
+std::size_t at(Index i) { return static_cast<std::size_t>(i); }
+
+/// Offsets of sequences of these lengths, the first at row `first`.
+Ints offsets_of(std::span<const Index> lengths, Index first = 0) {
+  Ints offsets{static_cast<std::int32_t>(first)};
+  for (const Index length : lengths)
+    offsets.push_back(offsets.back() + static_cast<std::int32_t>(length));
+  return offsets;
+}
+
+/// Both passes; `shift` floats before each array unalign it, gradients start from what is there.
+void check_training(const AttentionShape& shape, const Ints& offsets, Index shift = 0) {
+  CAPTURE(shape.head_size);
+  const Index sequences = static_cast<Index>(offsets.size()) - 1;
+  const Index rows = offsets.back() - offsets.front();
+  const Index queries = offsets.back() * shape.heads * shape.head_size + shift;
+  const Index keys = offsets.back() * shape.kv_heads * shape.head_size + shift;
+  const Index sums = offsets.back() * shape.heads + shift;
+  const Floats q = random_vector(queries, 1), k = random_vector(keys, 2),
+               v = random_vector(keys, 3), dout = random_vector(queries, 4),
+               dq = random_vector(queries, 5), dk = random_vector(keys, 6),
+               dv = random_vector(keys, 7);
+  check_same_bits(Cuda{}, [&](auto device, auto& arrays) {
+    const auto *of = arrays.in(offsets);
+    const float *qs = arrays.in(q) + shift, *ks = arrays.in(k) + shift,
+                *vs = arrays.in(v) + shift, *douts = arrays.in(dout) + shift;
+    float *out = arrays.out(queries, 0.5F) + shift, *lse = arrays.out(sums, 0.5F) + shift;
+    attention_forward(device, out, lse, qs, ks, vs, of, sequences, rows, shape);
+    attention_backward(device, arrays.out(dq) + shift, arrays.out(dk) + shift,
+                       arrays.out(dv) + shift, douts, out, lse, qs, ks, vs, of, sequences, rows,
+                       shape);
+  });
+}
+
+/// One step with a cache: these rows are appended at their places, then attend.
+struct Step {
+  Ints slots, positions;
+  /// A prompt's positions from `first` on.
+  void add(std::int32_t slot, std::int32_t first, std::int32_t count = 1) {
+    for (std::int32_t p = first; p < first + count; ++p) {
+      slots.push_back(slot);
+      positions.push_back(p);
+    }
+  }
+};
+/// Or a copy between slots.
+struct Copy {
+  Index from, to, length;
+};
+
+/// Runs the steps, then the copy and the steps after it, in one cache, and compares what each gives
+/// and what the cache then holds.
+void check_cache(const KvShape& kv, const std::vector<Step>& before, Copy copy,
+                 const std::vector<Step>& after) {
+  const AttentionShape& shape = kv.attention;
+  CAPTURE(shape.head_size);
+  CAPTURE(shape.heads);
+  check_same_bits(Cuda{}, [&](auto device, auto& arrays) {
+    float* keys = arrays.out(kv.keys_size(), NAN);
+    float* values = arrays.out(kv.values_size(), NAN);
+    std::uint64_t seed = 1;
+    const auto run = [&](const Step& step) {
+      const auto rows = static_cast<Index>(step.slots.size());
+      const auto* slots = arrays.in(step.slots);
+      const auto* positions = arrays.in(step.positions);
+      const auto random = [&](Index heads) {
+        return arrays.in(random_vector(rows * heads * shape.head_size, seed++));
+      };
+      const float *q = random(shape.heads), *k = random(shape.kv_heads),
+                  *v = random(shape.kv_heads);
+      kv_append(device, keys, values, k, v, slots, positions, rows, kv);
+      attention_cached_forward(device, arrays.out(rows * shape.heads * shape.head_size, 0.5F), q,
+                               keys, values, slots, positions, rows, kv);
+    };
+    for (const Step& step : before) run(step);
+    kv_copy(device, keys, values, copy.from, copy.to, copy.length, kv);
+    for (const Step& step : after) run(step);
+  });
+}
+
+}  // namespace
+
+TEST_CASE("attention over packed sequences has the CPU's bits") {
+  for (const AttentionShape& shape : kSmall) check_training(shape, offsets_of(kSmallLengths));
+  check_training({4, 2, 8, 0.35F}, offsets_of(kSmallLengths), 1);  // no 16-byte boundaries
+  check_training({2, 2, 64, 0.125F}, offsets_of(kSmallLengths, 5));
+  check_training({3, 1, 20, 0.2F}, offsets_of(std::array<Index, 2>{200, 130}));
+}
+
+TEST_CASE("attention past a chunk of keys has the CPU's bits") {
+  check_training({2, 1, 8, 0.35F}, offsets_of(std::array<Index, 2>{513, 1030}));
+  check_training({1, 1, 7, 0.4F}, offsets_of(kLongLengths));
+}
+
+TEST_CASE("attention of no rows does nothing") {
+  check_training({2, 1, 8, 0.35F}, {0});
+  check_training({2, 1, 8, 0.35F}, {0, 0, 0});
+}
+
+TEST_CASE("attention: a row's bits do not depend on what follows it") {
+  const AttentionShape shape{2, 1, 8, 0.35F};
+  const Index rows = 70, kept = 40;
+  const auto q = random_vector(rows * 16, 1);
+  auto k = random_vector(rows * 8, 2), v = random_vector(rows * 8, 3);
+  Floats results[2];
+  for (Floats& out : results) {
+    test::Arrays<Cuda> arrays;
+    attention_forward(Cuda{}, arrays.out(rows * 16), arrays.out(rows * 2), arrays.in(q),
+                      arrays.in(k), arrays.in(v), arrays.in(Ints{0, rows}), 1, rows, shape);
+    out = arrays.results()[0];
+    out.resize(at(kept * 16));
+    std::fill(k.begin() + kept * 8, k.end(), NAN);
+    std::fill(v.begin() + kept * 8, v.end(), NAN);
+  }
+  CHECK(test::same_bits(results[0], results[1]));
+}
+
+TEST_CASE("attention to a cache has the CPU's bits: prompts, tokens, copies") {
+  for (const AttentionShape& shape : kSmall) {
+    Step prompts, tokens, more;
+    prompts.add(2, 0, 33);
+    prompts.add(0, 0, 5);
+    prompts.add(3, 0, 64);
+    tokens.add(3, 64);
+    tokens.add(0, 5);
+    more.add(1, 64);
+    more.add(3, 65);
+    more.add(2, 33);
+    check_cache({4, 70, shape}, {prompts, tokens}, {3, 1, 64}, {more});
+  }
+}
+
+TEST_CASE("attention to a cache past a chunk of keys has the CPU's bits") {
+  for (const AttentionShape& shape :
+       {AttentionShape{1, 1, 8, 0.35F}, {2, 1, 7, 0.4F}, {6, 1, 16, 0.25F}}) {
+    // A prompt's last rows only: what precedes them is appended and not looked at.
+    Step first, second, tokens, more;
+    first.add(1, 0, 40);
+    for (std::int32_t start = 40; start < 1024; start += 41) second.add(1, start, 41);
+    tokens.add(1, 1024);
+    tokens.add(0, 0);
+    more.add(1, 1025);
+    more.add(2, 513);
+    more.add(0, 1);
+    check_cache({3, 1030, shape}, {first, second, tokens}, {1, 2, 513}, {more});
+  }
+}
+
+TEST_CASE("attention to a long cache works on some rows after others") {
+  // Partial results of 16 Mi floats at most: 2 heads · 2048 chunks · 9 floats leave room for 408 rows.
+  Step rows;
+  for (std::int32_t p = 0; p < 900; ++p) rows.add(p % 2, p / 2);
+  rows.add(0, 600, 3);
+  check_cache({2, 512 * 2, {2, 1, 7, 0.4F}}, {rows}, {0, 1, 40}, {});
+}
