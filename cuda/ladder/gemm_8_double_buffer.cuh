@@ -3,14 +3,16 @@
 // to shared memory without passing through registers, and the thread goes on at once.
 //
 // Why it helps: memory's latency, some 500 clocks, runs beside the 8·64 multiply-adds of each
-// thread in a step, which take an SM of an A100 2048 clocks a block. One barrier a step instead of
-// two: who has passed it knows that all have done with the other pair.
+// thread in a step, which take an SM of an A100 2048 clocks. One barrier a step instead of two: who
+// has passed it knows that all have done with the other pair.
 // Global memory: 4·M·N·K·(1/128 + 1/128) bytes, 67 MB for 1024³, 32 FLOP/B. Shared memory: M·N·K
 // bytes read; 20 KiB instead of 8.
 // A copy cannot transpose. So A's tile keeps its rows, and a thread reads 4 steps of k of a row at
 // once: 8 loads of A and 8 of B per 4 steps, as many as before. Rows are padded to 12 words, and a
 // thread's rows are 16 apart, so that the two rows that a warp reads together lie in different
 // banks.
+// The price: 4 steps of A in registers, 150 to 170 a thread, so that an SM holds one block and not
+// two. The copies ahead do for it what the other block did.
 // Where the rows of A and B are no multiples of 4 floats, copies are made element by element, and
 // wait.
 // What binds: the arithmetic, on an A100; on an H100 shared memory as much. 16 requests of 16 bytes
@@ -55,7 +57,7 @@ __device__ inline void store_row(float* row, Index column, Index columns, float4
 
 /// A block's tile is (kTile, kTile), a step 8 deep; a thread's part is 8 rows of twice 4 columns.
 template <int kTile, bool kAligned>
-__global__ void __launch_bounds__(kTile* kTile / 64, kAligned ? 2 : 1)
+__global__ void __launch_bounds__(kTile* kTile / 64)
     matmul_kernel(float* c, const float* a, const float* b, Index m, Index n, Index k) {
   static_assert(kTile * kTile / 64 == kTile * 8 / 4, "a thread brings four elements of A and B");
   constexpr int kApart = kTile / 8;  // between the rows of a thread
@@ -80,7 +82,7 @@ __global__ void __launch_bounds__(kTile* kTile / 64, kAligned ? 2 : 1)
     cp_async_wait<0>();
     __syncthreads();  // this step's tiles are there for all, and nobody reads the other pair any more
     if (first + 8 < k) fetch_step(buffer ^ 1, first + 8);
-#pragma unroll 1  // unrolled, it takes too many registers for two blocks on an SM
+#pragma unroll
     for (int p = 0; p < 8; p += 4) {
       float x[8][4];
 #pragma unroll

@@ -55,7 +55,7 @@ __device__ inline void store_row(float* row, Index column, Index columns, float4
 /// A block's tile is (kTile, kTile), a step 8 deep, a warp's part (64, 32), a thread's 8 rows of twice 4
 /// columns.
 template <int kTile, bool kAligned>
-__global__ void __launch_bounds__(kTile* kTile / 64, kAligned ? 2 : 1)
+__global__ void __launch_bounds__(kTile* kTile / 64)
     matmul_kernel(float* c, const float* a, const float* b, Index m, Index n, Index k) {
   static_assert(kTile * kTile / 64 == kTile * 8 / 4, "a thread brings four elements of A and B");
   constexpr int kWarpColumns = kTile / 32;  // warps side by side
@@ -81,7 +81,7 @@ __global__ void __launch_bounds__(kTile* kTile / 64, kAligned ? 2 : 1)
     cp_async_wait<0>();
     __syncthreads();  // this step's tiles are there for all, and nobody reads the other pair any more
     if (first + 8 < k) fetch_step(buffer ^ 1, first + 8);
-#pragma unroll 1  // unrolled, it takes too many registers for two blocks on an SM
+#pragma unroll
     for (int p = 0; p < 8; p += 4) {
       float x[8][4];
 #pragma unroll
