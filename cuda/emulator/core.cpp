@@ -158,7 +158,8 @@ Context host;
 Context* previous = nullptr;
 Counts totals;
 
-// Ready threads, in no order that counts: next_ready() draws. Sized for all to be ready twice.
+// Ready threads, in no order that counts: next_ready() draws. A ring, its places counted modulo
+// its size: moving them together would be memmove, which TSan takes for an access of the kernel.
 unsigned ready[2 * max_threads];
 unsigned ready_begin = 0, ready_end = 0;
 
@@ -236,19 +237,14 @@ bool release_barrier() {
     Fiber& fiber = fibers[backwards ? block.threads - 1 - k : k];
     if (fiber.state != State::at_barrier) continue;
     fiber.state = State::ready;
-    ready[ready_end++] = fiber.id;
+    ready[ready_end++ % std::size(ready)] = fiber.id;
   }
   return true;
 }
 
 void make_ready(unsigned id) {
   fibers[id].state = State::ready;
-  if (ready_end == std::size(ready)) {  // move what is left to the front
-    std::memmove(ready, ready + ready_begin, (ready_end - ready_begin) * sizeof ready[0]);
-    ready_end -= ready_begin;
-    ready_begin = 0;
-  }
-  ready[ready_end++] = id;
+  ready[ready_end++ % std::size(ready)] = id;
 }
 
 Fiber* next_ready() {
@@ -257,9 +253,9 @@ Fiber* next_ready() {
     if (!release_barrier()) return nullptr;
   }
   if (schedule.order == Order::random)
-    std::swap(ready[ready_begin],
-              ready[ready_begin + schedule.draw(ready_end - ready_begin)]);
-  return &fibers[ready[ready_begin++]];
+    std::swap(ready[ready_begin % std::size(ready)],
+              ready[(ready_begin + schedule.draw(ready_end - ready_begin)) % std::size(ready)]);
+  return &fibers[ready[ready_begin++ % std::size(ready)]];
 }
 
 /// Runs others until somebody makes this thread ready and its turn comes.
