@@ -37,9 +37,9 @@ void check_training(const AttentionShape& shape, const Ints& offsets, Index shif
                dq = random_vector(queries, 5), dk = random_vector(keys, 6),
                dv = random_vector(keys, 7);
   check_same_bits(Cuda{}, [&](auto device, auto& arrays) {
-    const auto *of = arrays.in(offsets);
-    const float *qs = arrays.in(q) + shift, *ks = arrays.in(k) + shift,
-                *vs = arrays.in(v) + shift, *douts = arrays.in(dout) + shift;
+    const auto* of = arrays.in(offsets);
+    const float *qs = arrays.in(q) + shift, *ks = arrays.in(k) + shift, *vs = arrays.in(v) + shift,
+                *douts = arrays.in(dout) + shift;
     float *out = arrays.out(queries, 0.5F) + shift, *lse = arrays.out(sums, 0.5F) + shift;
     attention_forward(device, out, lse, qs, ks, vs, of, sequences, rows, shape);
     attention_backward(device, arrays.out(dq) + shift, arrays.out(dk) + shift,
@@ -121,8 +121,9 @@ TEST_CASE("attention: a row's bits do not depend on what follows it") {
   Floats results[2];
   for (Floats& out : results) {
     test::Arrays<Cuda> arrays;
-    attention_forward(Cuda{}, arrays.out(rows * 16), arrays.out(rows * 2), arrays.in(q),
-                      arrays.in(k), arrays.in(v), arrays.in(Ints{0, rows}), 1, rows, shape);
+    float* to = arrays.out(rows * 16);
+    attention_forward(Cuda{}, to, arrays.out(rows * 2), arrays.in(q), arrays.in(k), arrays.in(v),
+                      arrays.in(Ints{0, rows}), 1, rows, shape);
     out = arrays.results()[0];
     out.resize(at(kept * 16));
     std::fill(k.begin() + kept * 8, k.end(), NAN);
@@ -149,23 +150,20 @@ TEST_CASE("attention to a cache has the CPU's bits: prompts, tokens, copies") {
 TEST_CASE("attention to a cache past a chunk of keys has the CPU's bits") {
   for (const AttentionShape& shape :
        {AttentionShape{1, 1, 8, 0.35F}, {2, 1, 7, 0.4F}, {6, 1, 16, 0.25F}}) {
-    // A prompt's last rows only: what precedes them is appended and not looked at.
-    Step first, second, tokens, more;
-    first.add(1, 0, 40);
-    for (std::int32_t start = 40; start < 1024; start += 41) second.add(1, start, 41);
+    Step prompt, tokens, more;
+    prompt.add(1, 0, 1024);
     tokens.add(1, 1024);
     tokens.add(0, 0);
     more.add(1, 1025);
     more.add(2, 513);
     more.add(0, 1);
-    check_cache({3, 1030, shape}, {first, second, tokens}, {1, 2, 513}, {more});
+    check_cache({3, 1030, shape}, {prompt, tokens}, {1, 2, 513}, {more});
   }
 }
 
-TEST_CASE("attention to a long cache works on some rows after others") {
-  // Partial results of 16 Mi floats at most: 2 heads · 2048 chunks · 9 floats leave room for 408 rows.
-  Step rows;
-  for (std::int32_t p = 0; p < 900; ++p) rows.add(p % 2, p / 2);
-  rows.add(0, 600, 3);
-  check_cache({2, 512 * 2, {2, 1, 7, 0.4F}}, {rows}, {0, 1, 40}, {});
+TEST_CASE("attention to a long cache takes some rows after others") {
+  // 32 chunks of a head of 256 elements: kPartialFloats is 512 rows.
+  Step prompt;
+  prompt.add(0, 0, 520);
+  check_cache({2, 16384, {1, 1, 256, 0.0625F}}, {prompt}, {0, 1, 40}, {});
 }
