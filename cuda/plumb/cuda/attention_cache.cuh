@@ -379,7 +379,7 @@ void attention_decode(Cuda device, const gpu::AttentionDecode& call) {
 }
 
 /// Floats of partial results that a call may keep at once.
-inline constexpr Index kPartialFloats = Index{1} << 22;
+inline constexpr Index kPartialFloats = Index{1} << 20;
 
 /// out (rows, H·D): row r attends to positions 0 … positions[r] of slots[r], its own key and value
 /// already appended. Bitwise equal to attention_forward's row. slots and positions lie on the device:
