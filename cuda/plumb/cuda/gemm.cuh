@@ -87,6 +87,7 @@ class OperandQuad {
 template <int kQuads>
 struct TileSums {
   float sum[4 * kQuads][4 * kQuads];
+  static constexpr int kTile = 64 * kQuads;
   int row, column;  ///< of the first, in the tile
 
   /// A warp is 4 × 8 threads: its quads of A and B are read once for all of them, without bank conflicts.
@@ -126,7 +127,8 @@ struct TileSums {
     for (int i = 0; i < 4 * kQuads; ++i) {
 #pragma unroll
       for (int q = 0; q < kQuads; ++q)
-        out.put(tile.row + i / 4 * 64 + row + i % 4, tile.column + 64 * q + column,
+        out.put(Index{tile.row} * kTile + i / 4 * 64 + row + i % 4,
+                Index{tile.column} * kTile + 64 * q + column,
                 {sum[0][4 * q], sum[0][4 * q + 1], sum[0][4 * q + 2], sum[0][4 * q + 3]}, add,
                 last);
 #pragma unroll
@@ -138,21 +140,25 @@ struct TileSums {
   __device__ void activate(const ProductOutput& out, TilePlace tile) const {
 #pragma unroll 1
     for (int i = 0; i < 4 * kQuads * kQuads; ++i)
-      out.activate(tile.row + i / (4 * kQuads) * 64 + row + i % 4,
-                   tile.column + i / 4 % kQuads * 64 + column);
+      out.activate(Index{tile.row} * kTile + i / (4 * kQuads) * 64 + row + i % 4,
+                   Index{tile.column} * kTile + i / 4 % kQuads * 64 + column);
   }
 };
 
 /// A tile of kTile × kTile. Two buffers in shared memory: while one is multiplied, registers take what
 /// the next will hold. k is never padded: fma(0, 0, -0) is +0, and a sum that underflowed may be -0.
 template <Form form, int kTile, class T>
-__global__ void __launch_bounds__(kTileThreads, kTile == 128 ? 2 : 3) tile_kernel(Product<T> p) {
+__global__ void __launch_bounds__(kTileThreads, kTile == 128 ? 2 : 3)
+    tile_kernel(Product<T> p, int group_bits) {
   constexpr int kDepth = 4 * kTileThreads / kTile;
   __shared__ __align__(16) float a_tiles[2][kDepth][kTile + 4];
   __shared__ __align__(16) float b_tiles[2][kDepth][kTile + 4];
-  const TilePlace tile = tile_place<kTile, kTile>(p.out.m, p.out.n);
-  OperandQuad<float, kTile, kDepth, form != Form::TN> a(p.a, tile.row, p.out.m, p.k, p.a_wide);
-  OperandQuad<T, kTile, kDepth, form == Form::NT> b(p.b, tile.column, p.out.n, p.k, p.b_wide);
+  const TilePlace tile = tile_place(group_bits);
+  if (Index{tile.row} * kTile >= p.out.m) return;  // the whole block
+  OperandQuad<float, kTile, kDepth, form != Form::TN> a(p.a, Index{tile.row} * kTile, p.out.m, p.k,
+                                                        p.a_wide);
+  OperandQuad<T, kTile, kDepth, form == Form::NT> b(p.b, Index{tile.column} * kTile, p.out.n, p.k,
+                                                    p.b_wide);
   TileSums<kTile / 64> sums;
   a.load(0);
   b.load(0);
@@ -170,7 +176,7 @@ __global__ void __launch_bounds__(kTileThreads, kTile == 128 ? 2 : 3) tile_kerne
         b.load(k + kDepth);
       }
       if (k + kDepth <= p.k) {
-#pragma unroll
+#pragma unroll(kTile == 128 ? 2 : kDepth)  // 4 would take more than 128 registers
         for (int i = 0; i < kDepth; ++i) sums.add(a_tiles[now][i], b_tiles[now][i]);
       } else {
 #pragma unroll 1
@@ -200,8 +206,9 @@ inline constexpr Index kLargeTilesFrom = 64 * 128 * 128;
 
 template <Form form, int kTile, class T>
 void launch_tile(Cuda device, const Product<T>& p) {
-  PLUMB_LAUNCH((tile_kernel<form, kTile, T>), tiles_for(p.out.m, p.out.n, kTile, kTile),
-               kTileThreads, 0, device.stream, p);
+  const TileGrid grid = tile_grid(p.out.m, p.out.n, kTile);
+  PLUMB_LAUNCH((tile_kernel<form, kTile, T>), grid.blocks, kTileThreads, 0, device.stream, p,
+               grid.group_bits);
 }
 template <Form form, class T>
 void launch_tiles(Cuda device, const Product<T>& p) {

@@ -128,20 +128,16 @@ struct Product {
       b_wide;  ///< quads along the contiguous direction are whole and at 16-byte boundaries
 };
 
-/// Where in the grid of tiles a block works: down 8 rows of tiles, then to the next column, so that
-/// blocks that run side by side share both operands in the L2 cache.
+/// Which tile of C a block works on. Blocks go down 2^kGroupBits rows of tiles, then to the next column, so
+/// that those that run side by side share both operands in the L2 cache; the last rows of a group may not
+/// exist. Without a division, all of it stays in uniform registers.
 struct TilePlace {
-  Index row, column;
+  unsigned row, column;  ///< in tiles
 };
-template <int kRows, int kColumns>
-__device__ TilePlace tile_place(Index m, Index n) {
-  constexpr unsigned kGroup = 8;  // 32-bit arithmetic, as there are fewer than 2^28 tiles
-  const auto rows = static_cast<unsigned>((m + kRows - 1) / kRows);
-  const auto columns = static_cast<unsigned>((n + kColumns - 1) / kColumns);
-  const unsigned group = blockIdx.x / (kGroup * columns);
-  const unsigned high = rows - group * kGroup < kGroup ? rows - group * kGroup : kGroup;
-  const unsigned within = blockIdx.x - group * kGroup * columns;
-  return {Index{group * kGroup + within % high} * kRows, Index{within / high} * kColumns};
+inline constexpr int kMaxGroupBits = 3;
+__device__ inline TilePlace tile_place(int group_bits) {
+  return {blockIdx.y << group_bits | (blockIdx.x & ((1U << group_bits) - 1U)),
+          blockIdx.x >> group_bits};
 }
 
 /// Whether p is null or at a 16-byte boundary.
@@ -169,10 +165,20 @@ Product<T> product(float* c, const float* a, const T* b, Index m, Index n, Index
           (form == Form::NT ? k : n) % kVector == 0 && at_16_bytes(b)};
 }
 
-inline unsigned tiles_for(Index m, Index n, Index tile_m, Index tile_n) {
-  const Index tiles = ((m + tile_m - 1) / tile_m) * ((n + tile_n - 1) / tile_n);
-  check(tiles < (Index{1} << 28), "[matmul] more tiles of C than a grid holds");
-  return static_cast<unsigned>(tiles);
+/// The grid of tile_place, and its group_bits.
+struct TileGrid {
+  dim3 blocks;
+  int group_bits = 0;
+};
+inline TileGrid tile_grid(Index m, Index n, Index tile) {
+  const Index rows = (m + tile - 1) / tile, columns = (n + tile - 1) / tile;
+  TileGrid grid;
+  while (grid.group_bits < kMaxGroupBits && rows >> grid.group_bits > 1) ++grid.group_bits;
+  const Index x = columns << grid.group_bits;
+  const Index y = (rows + (Index{1} << grid.group_bits) - 1) >> grid.group_bits;
+  check(x < (Index{1} << 31) && y < 65536, "[matmul] more tiles of C than a grid holds");
+  grid.blocks = dim3(static_cast<unsigned>(x), static_cast<unsigned>(y));
+  return grid;
 }
 
 }  // namespace gpu

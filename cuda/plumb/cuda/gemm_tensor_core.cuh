@@ -87,7 +87,13 @@ class OperandStage {
     line_ = thread / kPerLine;
     first_ = thread % kPerLine * 4;
     const Index left = rows - first_row;
-    rows_ = left < kRows ? static_cast<int>(left) : kRows;
+    if constexpr (kAlongK) {
+#pragma unroll
+      for (int i = 0; i < kQuads; ++i)
+        if (line_ + i * kLinesApart < left) inside_ |= 1U << i;
+    } else {
+      count_ = quad_count(left - first_);
+    }
     const Index line_size = kAlongK ? k : rows;
     from_ = operand + line_ * line_size + first_ + (kAlongK ? first_row * k : first_row);
     apart_ = kLinesApart * line_size;
@@ -95,12 +101,11 @@ class OperandStage {
   }
   /// Begins to read the next tile, which begins at k0; store() awaits it.
   __device__ void load(int k0) {
+    const int count = kAlongK ? quad_count(k_ - k0 - first_) : count_;
 #pragma unroll
     for (int i = 0; i < kQuads; ++i) {
-      const int line = line_ + i * kLinesApart;
-      const bool inside = kAlongK ? line < rows_ : k0 + line < k_;
-      const int left = kAlongK ? k_ - k0 - first_ : rows_ - first_;
-      quads_[i] = load_quad(from_, inside ? quad_count(left) : 0, wide_);
+      const bool inside = kAlongK ? (inside_ >> i & 1U) != 0 : k0 + line_ + i * kLinesApart < k_;
+      quads_[i] = load_quad(from_, inside ? count : 0, wide_);
       from_ += apart_;
     }
     from_ += step_ - kQuads * apart_;
@@ -119,7 +124,8 @@ class OperandStage {
   float4 quads_[kQuads];
   const T* from_;
   Index apart_, step_;
-  int k_, line_, first_, rows_;
+  int k_, line_, first_, count_ = 0;
+  unsigned inside_ = 0;  ///< bit i: the line of quad i exists
   bool wide_;
 };
 
@@ -199,7 +205,8 @@ struct TensorTile {
     for (int i = 0; i < kWarpRows / 16; ++i) {
 #pragma unroll
       for (int j = 0; j < kWarpColumns / 8; ++j)
-        put_fragment(out, tile.row + row + 16 * i, tile.column + column + 8 * j, sum[0][j]);
+        put_fragment(out, Index{tile.row} * kTile + row + 16 * i,
+                     Index{tile.column} * kTile + column + 8 * j, sum[0][j]);
 #pragma unroll
       for (int r = 0; r + 1 < kWarpRows / 16; ++r)
 #pragma unroll
@@ -210,8 +217,8 @@ struct TensorTile {
     if (out.epilogue.activated == nullptr) return;
 #pragma unroll 1
     for (int i = 0; i < kWarpRows / 16 * (kWarpColumns / 8); ++i)
-      activate_fragment(out, tile.row + row + i / (kWarpColumns / 8) * 16,
-                        tile.column + column + i % (kWarpColumns / 8) * 8);
+      activate_fragment(out, Index{tile.row} * kTile + row + i / (kWarpColumns / 8) * 16,
+                        Index{tile.column} * kTile + column + i % (kWarpColumns / 8) * 8);
   }
 };
 
@@ -219,13 +226,15 @@ struct TensorTile {
 /// first half of the instructions, B's during the second, so that half the registers do; packed B comes by
 /// asynchronous copies, two tiles ahead.
 template <class E, Form form, int kTile, class T>
-__global__ void __launch_bounds__(kTensorThreads, 2) tensor_tile_kernel(Product<T> p) {
+__global__ void __launch_bounds__(kTensorThreads, 2)
+    tensor_tile_kernel(Product<T> p, int group_bits) {
   using Tile = TensorTile<E, form, kTile, T>;
   constexpr int kStages = Tile::kStages, kDepth = E::kDepth;
   __shared__ __align__(16) typename Tile::Stage stages[kStages];
-  const TilePlace place = tile_place<kTile, kTile>(p.out.m, p.out.n);
-  typename Tile::A a(p.a, place.row, p.out.m, p.k, p.a_wide);
-  typename Tile::B b(p.b, place.column, p.out.n, p.k, p.b_wide);
+  const TilePlace place = tile_place(group_bits);
+  if (Index{place.row} * kTile >= p.out.m) return;  // the whole block
+  typename Tile::A a(p.a, Index{place.row} * kTile, p.out.m, p.k, p.a_wide);
+  typename Tile::B b(p.b, Index{place.column} * kTile, p.out.n, p.k, p.b_wide);
   Tile tile;
   if constexpr (Tile::B::kAsync) {
 #pragma unroll
@@ -268,8 +277,9 @@ __global__ void __launch_bounds__(kTensorThreads, 2) tensor_tile_kernel(Product<
 
 template <class E, Form form, int kTile, class T>
 void launch_tensor_tile(Cuda device, const Product<T>& p) {
-  PLUMB_LAUNCH((tensor_tile_kernel<E, form, kTile, T>), tiles_for(p.out.m, p.out.n, kTile, kTile),
-               kTensorThreads, 0, device.stream, p);
+  const TileGrid grid = tile_grid(p.out.m, p.out.n, kTile);
+  PLUMB_LAUNCH((tensor_tile_kernel<E, form, kTile, T>), grid.blocks, kTensorThreads, 0,
+               device.stream, p, grid.group_bits);
 }
 template <class E, Form form, class T>
 void launch_tensor_tiles(Cuda device, const Product<T>& p) {

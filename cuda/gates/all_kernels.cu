@@ -1,0 +1,107 @@
+// Every kernel of the CUDA backend, for the gate to compile: each host function is called once for each
+// device tag and type that it takes. Never run; the arguments mean nothing. gate.py looks in the headers
+// for kernels that this file forgets.
+#include <plumb/cuda/kernels.cuh>
+
+using namespace plumb;
+
+namespace {
+
+/// Stands for any array.
+struct Any {
+  void* address;
+  template <class T>
+  operator T*() const {
+    return static_cast<T*>(address);
+  }
+};
+
+void elementwise(Cuda d, Any x, Index n) {
+  add_forward(d, x, x, x, n);
+  accumulate(d, x, x, 1.0F, n);
+  accumulate_by(d, x, x, x, n);
+  multiply_forward(d, x, x, x, n);
+  multiply_accumulate(d, x, x, x, n);
+  scale_forward(d, x, x, 1.0F, n);
+  activation_forward(d, x, x, Activation::Gelu, n);
+  activation_backward(d, x, x, x, Activation::Gelu, n);
+  swiglu_forward(d, x, x, x, n);
+  swiglu_backward(d, x, x, x, x, x, n);
+  exp_forward(d, x, x, n);
+  log_forward(d, x, x, n);
+  erf_forward(d, x, x, n);
+}
+
+void rows(Cuda d, Any x, Index n) {
+  embedding_forward(d, x, x, x, n, n);
+  embedding_backward(d, x, x, x, n, n, n);
+  sum_rows(d, x, x, n, n);
+  rope_forward(d, x, x, x, x, x, n, n, n);
+  rope_backward(d, x, x, x, x, x, n, n, n);
+  rms_norm_forward(d, x, x, x, x, n, n, 1.0F);
+  rms_norm_backward(d, x, x, x, x, x, x, n, n);
+  layer_norm_forward(d, x, x, x, x, x, x, n, n, 1.0F);
+  layer_norm_backward(d, x, x, x, x, x, x, x, x, n, n);
+}
+
+void training(Cuda d, Any x, Index n) {
+  ppo_policy_loss(d, x, x, x, x, x, x, x, n, PpoClip{});
+  ppo_value_loss(d, x, x, x, x, x, x, x, n, 1.0F);
+  weighted_sum(d, x, x, x, n);
+  ranking_loss(d, x, x, x, x, x, x, x, n, RankingLoss{});
+  adamw_update(d, x, x, x, x, n, AdamWStep{});
+  sum_of_squares(d, x, n);
+  sample_rows(d, x, x, x, n, n, SamplingSettings{}, x);
+}
+
+void attention(Cuda d, Any x, Index n, KvShape shape) {
+  attention_forward(d, x, x, x, x, x, x, n, n, shape.attention);
+  attention_backward(d, x, x, x, x, x, x, x, x, x, x, n, n, shape.attention);
+  kv_append(d, x, x, x, x, x, x, n, shape);
+  kv_copy(d, x, x, n, n, n, shape);
+  attention_cached_forward(d, x, x, x, x, x, x, n, shape);
+}
+
+/// What differs by the device's tag.
+template <class D>
+void products(D d, Any x, Index n) {
+  float* f = x;
+  matmul(d, f, f, f, n, n, n, Form::NN);
+  head_logprob_forward(d, f, f, f, f, f, x, n, n, n, 1.0F);
+  head_logprob_backward(d, f, f, f, f, f, f, x, f, f, n, n, n, 1.0F);
+  head_kl_forward(d, f, f, f, n, f, f, n, n, n, 1.0F);
+  const auto packed = [&]<class T>(T* weights) {
+    pack_matrix(d, weights, f, n, n);
+    matmul_packed(d, f, f, weights, n, n, n);
+  };
+  packed(f);
+  packed(static_cast<bf16*>(x));
+}
+
+}  // namespace
+
+void all_kernels(Cuda d, void* x, Index n, KvShape shape) {
+  elementwise(d, Any{x}, n);
+  rows(d, Any{x}, n);
+  training(d, Any{x}, n);
+  attention(d, Any{x}, n, shape);
+  products(d, Any{x}, n);
+  products(CudaTensorCore{d}, Any{x}, n);
+  products(CudaTf32{d}, Any{x}, n);
+}
+
+// Dynamic shared memory, in bytes, of the kernels that have any: no report of the compiler's has it.
+#define PLUMB_LAUNCHED(kernel, bytes, value) static_assert((bytes) == (value))
+namespace gpu = plumb::kernels::gpu;
+PLUMB_LAUNCHED("attention_forward_kernel<32>", gpu::ForwardTile<32>::kBytes, 28672);
+PLUMB_LAUNCHED("attention_forward_kernel<64>", gpu::ForwardTile<64>::kBytes, 45056);
+PLUMB_LAUNCHED("attention_forward_kernel<128>", gpu::ForwardTile<128>::kBytes, 61440);
+PLUMB_LAUNCHED("attention_forward_kernel<256>", gpu::ForwardTile<256>::kBytes, 55808);
+PLUMB_LAUNCHED("attention_dq_kernel<32>", gpu::QueryGradientTile<32>::kBytes, 37888);
+PLUMB_LAUNCHED("attention_dq_kernel<64>", gpu::QueryGradientTile<64>::kBytes, 62464);
+PLUMB_LAUNCHED("attention_dq_kernel<128>", gpu::QueryGradientTile<128>::kBytes, 56320);
+PLUMB_LAUNCHED("attention_dq_kernel<256>", gpu::QueryGradientTile<256>::kBytes, 89088);
+PLUMB_LAUNCHED("attention_dkv_kernel<32>", gpu::KeyGradientTile<32>::kBytes, 28672);
+PLUMB_LAUNCHED("attention_dkv_kernel<64>", gpu::KeyGradientTile<64>::kBytes, 45056);
+PLUMB_LAUNCHED("attention_dkv_kernel<128>", gpu::KeyGradientTile<128>::kBytes, 77824);
+PLUMB_LAUNCHED("attention_dkv_kernel<256>", gpu::KeyGradientTile<256>::kBytes, 85760);
