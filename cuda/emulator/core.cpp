@@ -54,8 +54,9 @@ extern "C" {
 namespace plumb::emulator {
 
 Clock clock;
+Range fiber_stacks;
 TraceHooks trace_hooks{};
-int Quiet::depth = 0;
+constinit thread_local int Quiet::depth = 0;
 std::string (*describe_site)(std::uintptr_t) = nullptr;
 
 namespace {
@@ -151,12 +152,14 @@ Fiber* fibers = nullptr;
 Warp warps[max_threads / 32];
 char* stacks = nullptr;
 bool stacks_dirty = true;
-Fiber* current = nullptr;  // null: the host runs
+// Null where the host runs: also in its other threads, while one of them runs a kernel.
+constinit thread_local Fiber* current = nullptr;
 Context host;
 Context* previous = nullptr;
 Counts totals;
 
-// Ready threads, in no order that counts: next_ready() draws. Sized for all to be ready twice.
+// Ready threads, in no order that counts: next_ready() draws. A ring, its places counted modulo
+// its size: moving them together would be memmove, which TSan takes for an access of the kernel.
 unsigned ready[2 * max_threads];
 unsigned ready_begin = 0, ready_end = 0;
 
@@ -234,19 +237,14 @@ bool release_barrier() {
     Fiber& fiber = fibers[backwards ? block.threads - 1 - k : k];
     if (fiber.state != State::at_barrier) continue;
     fiber.state = State::ready;
-    ready[ready_end++] = fiber.id;
+    ready[ready_end++ % std::size(ready)] = fiber.id;
   }
   return true;
 }
 
 void make_ready(unsigned id) {
   fibers[id].state = State::ready;
-  if (ready_end == std::size(ready)) {  // move what is left to the front
-    std::memmove(ready, ready + ready_begin, (ready_end - ready_begin) * sizeof ready[0]);
-    ready_end -= ready_begin;
-    ready_begin = 0;
-  }
-  ready[ready_end++] = id;
+  ready[ready_end++ % std::size(ready)] = id;
 }
 
 Fiber* next_ready() {
@@ -255,9 +253,9 @@ Fiber* next_ready() {
     if (!release_barrier()) return nullptr;
   }
   if (schedule.order == Order::random)
-    std::swap(ready[ready_begin],
-              ready[ready_begin + schedule.draw(ready_end - ready_begin)]);
-  return &fibers[ready[ready_begin++]];
+    std::swap(ready[ready_begin % std::size(ready)],
+              ready[(ready_begin + schedule.draw(ready_end - ready_begin)) % std::size(ready)]);
+  return &fibers[ready[ready_begin++ % std::size(ready)]];
 }
 
 /// Runs others until somebody makes this thread ready and its turn comes.
@@ -312,6 +310,7 @@ void make_stacks() {
       std::abort();
     }
     stacks = static_cast<char*>(p);
+    fiber_stacks = {stacks, stacks + bytes};
     fibers = new Fiber[max_threads];
     for (unsigned i = 0; i < max_threads; ++i)
       mprotect(stacks + i * stack_bytes, guard_bytes, PROT_NONE);
@@ -580,9 +579,6 @@ unsigned lane() noexcept { return current->id % 32; }
 unsigned current_thread() noexcept { return current->id; }
 const Launch& current_launch() noexcept { return *block.launch; }
 std::uint16_t warp_segment(unsigned warp) noexcept { return warps[warp].segment; }
-bool on_fiber_stack(const void* p) noexcept {
-  return p >= stacks && p < stacks + max_threads * stack_bytes;
-}
 char* shared_memory() noexcept { return shared_area; }
 char* dynamic_shared_memory() noexcept {
   return shared_area + (block.launch->kernel->static_shared + 15) / 16 * 16;

@@ -17,8 +17,7 @@ extern Clock clock;
 std::uint16_t warp_segment(unsigned warp) noexcept;
 unsigned current_thread() noexcept;  ///< index in the block
 const Launch& current_launch() noexcept;
-bool on_fiber_stack(const void* p) noexcept;
-/// The shared memory of the block: [start, start + bytes).
+/// Of the block that runs, starting at shared_memory().
 std::size_t shared_bytes() noexcept;
 constexpr std::size_t shared_capacity = 227 * 1024;
 
@@ -34,7 +33,7 @@ extern TraceHooks trace_hooks;
 struct Quiet {
   Quiet() { ++depth; }
   ~Quiet() { --depth; }
-  static int depth;
+  static constinit thread_local int depth;
 };
 
 /// A variable of static storage that is a kernel's `static __shared__`, from the symbol table.
@@ -47,8 +46,19 @@ struct SharedVariable {
 const std::vector<SharedVariable>& shared_variables(const void* function);
 /// The variable declared in some function at this address, or null.
 const SharedVariable* find_shared_variable(const void* address);
-bool in_static_storage(const void* address) noexcept;
-bool in_program_image(const void* address) noexcept;  ///< code and constants
+
+/// Ranges of addresses that accesses are told apart by.
+struct Range {
+  const char* begin = nullptr;
+  const char* end = nullptr;
+  bool contains(const void* p) const {
+    return static_cast<const char*>(p) >= begin && static_cast<const char*>(p) < end;
+  }
+};
+extern Range fiber_stacks;
+extern Range device_addresses;
+extern const Range static_storage;  ///< of the program: .data, .bss
+extern const Range program_image;   ///< its code and constants
 /// file:line of an address of code, by addr2line.
 std::string describe_code(const void* pc);
 

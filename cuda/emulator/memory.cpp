@@ -4,8 +4,9 @@
 // is freed. Allocations are aligned to 256 bytes, as CUDA promises,
 // and not to 512; at least 256 bytes lie between two.
 //
-// Cost: 4 bytes of index per 256 of memory, one mprotect of what was ever used for each time that
-// queued work runs.
+// Cost: 4 bytes of index per 256 of memory, two mprotect of what is in use each time that queued work
+// runs (some 10 ns a page of 4 KiB); not where more than 16 MiB are in use: then the host can touch
+// it at any time, and nobody says so.
 #include <emulator/core_internal.hpp>
 #include <emulator/fiber.hpp>
 #include <emulator/memory.hpp>
@@ -16,10 +17,13 @@
 #include <cstring>
 #include <deque>
 #include <map>
+#include <utility>
 
 #include <sys/mman.h>
 
 namespace plumb::emulator {
+
+Range device_addresses;
 
 namespace memory {
 
@@ -30,7 +34,9 @@ namespace {
 constexpr std::size_t reserved = std::size_t{64} << 30;
 constexpr std::size_t granule = 256;
 constexpr char margin_byte = 0x5A;
-constexpr std::size_t quarantine_bytes = std::size_t{256} << 20;
+constexpr std::size_t quarantine_bytes = std::size_t{8} << 20;
+// Opening and closing costs time for each page in use: with more than this the range stays open.
+constexpr std::size_t guarded_bytes = std::size_t{16} << 20;
 
 char* base = nullptr;
 std::uint32_t* owners = nullptr;  // for each granule: index of its allocation plus 1
@@ -40,6 +46,7 @@ std::size_t quarantined = 0;
 std::size_t high_water = 0;  // offset of the first address never used
 std::size_t live_bytes = 0;
 int accesses = 0;
+bool open_to_host = false;  // the range up to high_water
 
 std::size_t read_limit() {
   const char* text = std::getenv("PLUMB_EMULATOR_MEMORY");
@@ -91,7 +98,7 @@ std::size_t take_addresses(std::size_t granules) {
   const std::size_t end = offset + (granules + 1) * granule;
   if (end <= reserved) {
     poison(base + high_water, end - high_water);
-    if (accesses != 0) protect(high_water, end, PROT_READ | PROT_WRITE);
+    if (open_to_host) protect(high_water, end, PROT_READ | PROT_WRITE);
     high_water = end;
     return offset;
   }
@@ -117,16 +124,20 @@ void let_go(Allocation& a) {
 
 Access::Access() {
   install_fault_handler();
-  if (accesses++ == 0) protect(0, high_water, PROT_READ | PROT_WRITE);
+  ++accesses;
+  if (!std::exchange(open_to_host, true)) protect(0, high_water, PROT_READ | PROT_WRITE);
 }
 Access::~Access() {
-  if (--accesses == 0) protect(0, high_water, PROT_NONE);
+  if (--accesses != 0 || live_bytes + quarantined > guarded_bytes) return;
+  open_to_host = false;
+  protect(0, high_water, PROT_NONE);
 }
 
 Allocation* allocate(std::size_t bytes) {
   install_fault_handler();
   if (base == nullptr) {
     base = static_cast<char*>(reserve(reserved, PROT_NONE));
+    device_addresses = {base, base + reserved};
     owners = static_cast<std::uint32_t*>(
         reserve(reserved / granule * sizeof owners[0], PROT_READ | PROT_WRITE));
   }
@@ -169,9 +180,9 @@ Allocation* find(const void* p) noexcept {
 
 void fill(void* p, int byte, std::size_t n) {
   const auto offset = static_cast<std::size_t>(static_cast<char*>(p) - base);
-  if (accesses == 0) protect(offset, offset + n, PROT_READ | PROT_WRITE);
+  if (!open_to_host) protect(offset, offset + n, PROT_READ | PROT_WRITE);
   std::memset(p, byte, n);
-  if (accesses == 0) protect(offset, offset + n, PROT_NONE);
+  if (!open_to_host) protect(offset, offset + n, PROT_NONE);
 }
 
 std::size_t used() { return live_bytes; }
@@ -182,8 +193,7 @@ const std::deque<Allocation>& all() { return allocations; }
 }  // namespace memory
 
 bool is_device_address(const void* p) noexcept {
-  const auto* c = static_cast<const char*>(p);
-  return memory::base != nullptr && c >= memory::base && c < memory::base + memory::reserved;
+  return device_addresses.contains(p);
 }
 
 bool is_live_device_range(const void* p, std::size_t bytes) noexcept {

@@ -868,6 +868,7 @@ cudaError_t CUDARTAPI cudaPeekAtLastError(void) {
   X(cudaErrorLaunchFailure, "unspecified launch failure")                      \
   X(cudaErrorLaunchOutOfResources, "too many resources requested for launch")  \
   X(cudaErrorNotSupported, "operation not supported")                          \
+  X(cudaErrorUnknown, "unknown error")                                         \
   X(cudaErrorStreamCaptureUnsupported, "operation not permitted when stream is capturing") \
   X(cudaErrorStreamCaptureInvalidated, "operation failed due to a previous error during capture") \
   X(cudaErrorStreamCaptureUnmatched, "capture was not initiated in this stream") \

@@ -23,6 +23,9 @@ extern "C" char __data_start, _end, __executable_start;
 
 namespace plumb::emulator {
 
+const Range static_storage{&__data_start, &_end};
+const Range program_image{&__executable_start, &__data_start};
+
 namespace {
 
 struct Symbols {
@@ -110,14 +113,6 @@ const SharedVariable* find_shared_variable(const void* address) {
   return address < it->address + it->bytes ? &*it : nullptr;
 }
 
-bool in_static_storage(const void* address) noexcept {
-  return address >= &__data_start && address < &_end;
-}
-
-bool in_program_image(const void* address) noexcept {
-  return address >= &__executable_start && address < &__data_start;
-}
-
 std::string describe_code(const void* pc) {
   static auto* known = new std::map<const void*, std::string>;
   const auto [it, fresh] = known->try_emplace(pc, "?");
@@ -126,17 +121,19 @@ std::string describe_code(const void* pc) {
   if (at < (1U << 24))
     return it->second = describe_site != nullptr ? describe_site(at) : "site " + std::to_string(at);
   char text[512];
-  // The return address: one byte before it is still in the call.
-  std::snprintf(text, sizeof text, "addr2line -e /proc/%d/exe %lx 2>/dev/null", getpid(),
+  // The return address: one byte before it is still in the call. -i: and where that was inlined.
+  std::snprintf(text, sizeof text, "addr2line -i -e /proc/%d/exe %lx 2>/dev/null", getpid(),
                 at - symbols().bias - 1);
+  std::string places;
   if (std::FILE* pipe = popen(text, "r")) {
-    if (std::fgets(text, sizeof text, pipe) != nullptr) {
-      text[std::strcspn(text, "\n")] = 0;
+    for (int depth = 0; depth < 4 && std::fgets(text, sizeof text, pipe) != nullptr; ++depth) {
+      text[std::strcspn(text, " \n")] = 0;
       const char* slash = std::strrchr(text, '/');
-      it->second = slash != nullptr ? slash + 1 : text;
+      places += (depth == 0 ? "" : ", inlined at ") + std::string(slash != nullptr ? slash + 1 : text);
     }
     pclose(pipe);
   }
+  if (!places.empty()) it->second = places;
   return it->second;
 }
 

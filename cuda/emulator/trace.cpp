@@ -20,8 +20,6 @@
 #include <set>
 #include <unordered_map>
 
-extern "C" char __data_start, _end;
-
 namespace plumb::emulator {
 
 namespace {
@@ -122,13 +120,21 @@ struct Tracer {
   std::unordered_map<std::uintptr_t, Site> sites;
   Cell* dynamic_shared = nullptr;
   Cell* static_shared = nullptr;
-  const SharedVariable* last_variable = nullptr;
+  const SharedVariable* variables[4] = {};  // seen last
+  unsigned next_variable = 0;
   TraceCounts* counts = nullptr;  // of the kernel that runs
   std::set<std::pair<const void*, int>> reported;  // places, and what is wrong there
 };
 Tracer& tracer() {
-  static auto* all = new Tracer;
+  static Tracer* const all = new Tracer;
   return *all;
+}
+
+const SharedVariable* variable_at(const void* p, Tracer& t) {
+  const char* c = static_cast<const char*>(p);
+  for (const SharedVariable* v : t.variables)
+    if (v != nullptr && c >= v->address && c < v->address + v->bytes) return v;
+  return t.variables[t.next_variable++ % 4] = find_shared_variable(p);
 }
 
 void count_sectors(const Request& r) {
@@ -208,7 +214,7 @@ const char* verb(Access access) {
 bool locate(const void* p, std::size_t n, Access access, const void* pc, Space& space) {
   const char* c = static_cast<const char*>(p);
   const std::size_t dynamic = static_cast<std::size_t>(c - shared_memory());
-  if (is_device_address(p)) {
+  if (device_addresses.contains(p)) {
     memory::Allocation* a = memory::find(p);
     if (a != nullptr && !a->live && c < a->address + a->bytes)
       trap("use-after-free", "%s of %zu bytes at %s: %p was freed", verb(access), n,
@@ -227,20 +233,21 @@ bool locate(const void* p, std::size_t n, Access access, const void* pc, Space& 
     if (tracer().dynamic_shared == nullptr)
       tracer().dynamic_shared = allocate_cells(shared_capacity);
     space = {true, tracer().dynamic_shared, dynamic, "shared"};
-  } else if (in_static_storage(p)) {
-    const SharedVariable*& v = tracer().last_variable;
-    if (v == nullptr || c < v->address || c >= v->address + v->bytes) v = find_shared_variable(p);
+  } else if (static_storage.contains(p)) {
+    const SharedVariable* v = variable_at(p, tracer());
     if (v == nullptr || c + n > v->address + v->bytes)
       trap("out-of-bounds", "%s of %zu bytes at %s: no shared variable lies there", verb(access),
            n, describe_code(pc).c_str());
     if (tracer().static_shared == nullptr)
-      tracer().static_shared = allocate_cells(static_cast<std::size_t>(&_end - &__data_start));
-    space = {true, tracer().static_shared, static_cast<std::size_t>(c - &__data_start), "shared"};
+      tracer().static_shared =
+          allocate_cells(static_cast<std::size_t>(static_storage.end - static_storage.begin));
+    space = {true, tracer().static_shared, static_cast<std::size_t>(c - static_storage.begin),
+             "shared"};
   } else {
     const Launch& launch = current_launch();
     const char* parameters = static_cast<const char*>(launch.parameters);
     const bool parameter = c >= parameters && c + n <= parameters + launch.parameter_bytes;
-    if (access == Access::read && (parameter || in_program_image(p))) return false;
+    if (access == Access::read && (parameter || program_image.contains(p))) return false;
     trap("host-pointer", "%s of %zu bytes at %s: %p is host memory", verb(access), n,
          describe_code(pc).c_str(), p);
   }
@@ -285,13 +292,9 @@ void check_cell(Cell& cell, const Toucher& now, const Space& space, Access acces
   if (reads) add_reader(cell.reader, now);
 }
 
-/// Whether a kernel's thread calls, and not another thread of the host meanwhile: it stands on a fiber.
-bool called_by_kernel() {
-  return in_kernel() && Quiet::depth == 0 && on_fiber_stack(__builtin_frame_address(0));
-}
-
 void on_access(const void* p, std::size_t n, Access access, const void* pc) {
-  if (n == 0 || !called_by_kernel() || on_fiber_stack(p)) return;
+  if (!in_kernel() || Quiet::depth != 0 || n == 0 || fiber_stacks.contains(p))
+    return;
   const Quiet quiet;
   Space space{};
   if (!locate(p, n, access, pc, space)) return;
@@ -304,12 +307,24 @@ void on_access(const void* p, std::size_t n, Access access, const void* pc) {
   }
   Toucher now{thread, warp_segment(thread / 32), access == Access::atomic, n == 1,
               space.offset % 2 != 0};
-  for (std::size_t k = space.offset / cell_bytes; k <= (space.offset + n - 1) / cell_bytes; ++k)
-    check_cell(space.cells[k], now, space, access, pc);
+  // Neighbours mostly have the same history: what holds for one holds for the next.
+  Cell* cell = space.cells + space.offset / cell_bytes;
+  Cell* const last = space.cells + (space.offset + n - 1) / cell_bytes;
+  Cell before = *cell;
+  check_cell(*cell, now, space, access, pc);
+  for (Cell after = *cell++; cell <= last; ++cell) {
+    if (std::memcmp(cell, &before, sizeof before) != 0) {
+      before = *cell;
+      check_cell(*cell, now, space, access, pc);
+      after = *cell;
+    } else {
+      *cell = after;
+    }
+  }
 }
 
 void on_aligned_access(const void* p, std::size_t n, Access access, const void* pc) {
-  if (!called_by_kernel()) return;
+  if (!in_kernel() || Quiet::depth != 0) return;
   if (reinterpret_cast<std::uintptr_t>(p) % n != 0)
     trap("misaligned", "%s of %zu bytes at address %p at %s", verb(access), n, p,
          describe_code(pc).c_str());

@@ -89,3 +89,19 @@ void all_kernels(Cuda d, void* x, Index n, KvShape shape) {
   products(CudaTensorCore{d}, Any{x}, n);
   products(CudaTf32{d}, Any{x}, n);
 }
+
+// Dynamic shared memory, in bytes, of the kernels that have any: no report of the compiler's has it.
+#define PLUMB_LAUNCHED(kernel, bytes, value) static_assert((bytes) == (value))
+namespace gpu = plumb::kernels::gpu;
+PLUMB_LAUNCHED("attention_forward_kernel<32>", gpu::ForwardTile<32>::kBytes, 28672);
+PLUMB_LAUNCHED("attention_forward_kernel<64>", gpu::ForwardTile<64>::kBytes, 45056);
+PLUMB_LAUNCHED("attention_forward_kernel<128>", gpu::ForwardTile<128>::kBytes, 61440);
+PLUMB_LAUNCHED("attention_forward_kernel<256>", gpu::ForwardTile<256>::kBytes, 55808);
+PLUMB_LAUNCHED("attention_dq_kernel<32>", gpu::QueryGradientTile<32>::kBytes, 37888);
+PLUMB_LAUNCHED("attention_dq_kernel<64>", gpu::QueryGradientTile<64>::kBytes, 62464);
+PLUMB_LAUNCHED("attention_dq_kernel<128>", gpu::QueryGradientTile<128>::kBytes, 56320);
+PLUMB_LAUNCHED("attention_dq_kernel<256>", gpu::QueryGradientTile<256>::kBytes, 89088);
+PLUMB_LAUNCHED("attention_dkv_kernel<32>", gpu::KeyGradientTile<32>::kBytes, 28672);
+PLUMB_LAUNCHED("attention_dkv_kernel<64>", gpu::KeyGradientTile<64>::kBytes, 45056);
+PLUMB_LAUNCHED("attention_dkv_kernel<128>", gpu::KeyGradientTile<128>::kBytes, 77824);
+PLUMB_LAUNCHED("attention_dkv_kernel<256>", gpu::KeyGradientTile<256>::kBytes, 85760);

@@ -37,7 +37,7 @@ KERNELS = ROOT / "cuda/plumb/cuda"
 FLAGS = ["-std=c++20", "-fmad=false", "--expt-relaxed-constexpr", f"-I{ROOT / 'cuda'}", f"-I{ROOT / 'include'}"]
 INSTRUCTION_SLACK = 1.1
 SHARE_SLACK = 0.01
-MARKERS = "<!-- gate.py --markdown: begin -->", "<!-- gate.py --markdown: end -->"
+MARKERS = "<!-- cuda resources: begin -->", "<!-- cuda resources: end -->"
 
 
 def find_program(given, name, *places):

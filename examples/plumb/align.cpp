@@ -56,7 +56,8 @@ Inputs load_inputs(const AlignSettings& s) {
   for (std::string& prompt : load_prompts(path))
     if (!seen.contains(prompt) && static_cast<Index>(in.held_out_prompts.size()) < s.eval_prompts)
       in.held_out_prompts.push_back(std::move(prompt));
-  if (in.held_out_stories.size() > 200) in.held_out_stories.resize(200);
+  const auto stories = static_cast<std::size_t>(std::max<Index>(1, s.eval_stories));
+  if (in.held_out_stories.size() > stories) in.held_out_stories.resize(stories);
   check<DataError>(!in.prompts.empty() && !in.held_out_prompts.empty(),
                    "[run] there are no prompts, or none held out that is not a prompt of training");
   return in;

@@ -126,6 +126,7 @@ AlignSettings demo_settings() {
     s.rounds = 1;
     s.rank_prompts = 12;
     s.eval_prompts = 12;
+    s.eval_stories = 3;
     s.generate.max_new_tokens = s.ppo.max_new_tokens = 32;
     s.reward.epochs = 1;
     s.ppo.iterations = 2;

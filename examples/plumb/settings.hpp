@@ -175,6 +175,7 @@ struct AlignSettings {
   Index rounds = 1;
   Index rank_prompts = 256;
   Index eval_prompts = 200;
+  Index eval_stories = 200;
   SftSettings supervised;
   GenerateSettings generate;
   RewardSettings reward;
@@ -194,6 +195,7 @@ void fields(AlignSettings& s, F&& f) {
   f("rounds", s.rounds, "rounds of generate, rank, reward model, PPO");
   f("rank-prompts", s.rank_prompts, "prompts ranked per round");
   f("eval-prompts", s.eval_prompts, "held-out prompts for the comparison");
+  f("eval-stories", s.eval_stories, "held-out stories for the perplexity");
   const auto prefixed = [&](const char* prefix) {
     return [&f, prefix](const char* name, auto& member, const char* help) {
       f((std::string(prefix) + name).c_str(), member, help);

@@ -45,21 +45,22 @@ TEST_CASE("whichever call fails, the error names it and the next run is right") 
   std::set<std::string> messages;
   int failures = 0, survived = 0;
   for (int after = 0;; ++after) {
-    // The first run made the pool; a trimmed one asks for memory again.
-    kernels::detail::DevicePool::instance().trim();
+    // The first run made the pool; a trimmed one asks for memory again. (Not always: the emulator is slow
+    // to reuse what was freed, so that its use is seen.)
+    if (after % 8 == 0) kernels::detail::DevicePool::instance().trim();
     emulator::inject("*", after, cudaErrorUnknown);
     try {
       const auto got = run();
       // Not reached any more, or in a destructor, where an error cannot be told.
       CHECK(same_bits(got, expected));
-      if (emulator::injected("none of them") == cudaSuccess && ++survived > 40) break;
+      if (++survived > 40) break;
     } catch (const CudaError& error) {
       ++failures;
       survived = 0;
       const std::string text = error.what();
       messages.insert(text.substr(0, text.find(':')));
       CHECK(text.find("[cuda] ") == 0);
-      CHECK(text.find("unknown error") != std::string::npos);
+      CHECK_MESSAGE(text.find("unknown error") != std::string::npos, text);
     }
     emulator::clear_injection();
     emulator::drain_all();

@@ -28,23 +28,35 @@ struct AttentionForward {
   bool aligned;
 };
 
-/// Shared memory of attention_forward_kernel: queries; two slices of keys or values; weights.
+/// Shared memory of attention_forward_kernel: queries; weights; the stream's slices.
 template <int kSize>
 struct ForwardTile {
   static constexpr int kRows = kSize <= 128 ? 4 : 2;  ///< a thread's
   static constexpr int kQueries = 16 * kRows;         ///< the block's
   static constexpr int kStride = kSize + kRowPad;
-  static constexpr int kSlice = kSliceSize<kSize>;
-  static constexpr int kSliceFloats = kBlockKeys * (kSlice + kRowPad);
   static constexpr std::size_t kBytes =
-      sizeof(float) * (kQueries * (kStride + kWeightStride) + 2 * kSliceFloats);
+      sizeof(float) * (kQueries * (kStride + kWeightStride) + SliceStream<kSize, 2>::kFloats);
 };
+
+/// Merges a chunk's state into that of all chunks before it, of which acc is in memory: (m, l) become the
+/// merged state's, and the chunk's acc too.
+template <int kParts>
+__device__ void merge_chunk(float& m, float& l, const float* before_acc, float chunk_m,
+                            float chunk_l, float4 (&acc)[kParts], int left) {
+  const float most = chunk_m > m ? chunk_m : m;
+  const float before = exp(m - most);
+  const float after = exp(chunk_m - most);
+  m = most;
+  l = fma(chunk_l, after, l * before);
+  each_element(acc, left, [&](int d, float& x) { x = fma(x, after, before_acc[d] * before); });
+}
 
 /// Rows' softmax over the keys of a chunk: cpu/attention.inl.hpp's AttentionState, a thread's part.
 template <int kRows, int kParts>
 struct RowState {
   float m[kRows], l[kRows];
   float4 acc[kRows][kParts];
+  float total_m[kRows], total_l[kRows];  ///< of the chunks before, whose acc is in `out`
 
   __device__ void clear() {
 #pragma unroll
@@ -85,20 +97,27 @@ struct RowState {
       for (int c = 0; c < kParts; ++c) acc[i][c] = scale4(acc[i][c], change);
     }
   }
-};
 
-/// Merges a chunk's state into that of all chunks before it, of which acc is in memory: (m, l) and `total`
-/// become the merged state's, and the chunk's acc too.
-template <int kParts>
-__device__ void merge_chunk(float& m, float& l, const float* total, float chunk_m, float chunk_l,
-                            float4 (&acc)[kParts], int left) {
-  const float most = chunk_m > m ? chunk_m : m;
-  const float before = exp(m - most);
-  const float after = exp(chunk_m - most);
-  m = most;
-  l = fma(chunk_l, after, l * before);
-  each_element(acc, left, [&](int d, float& x) { x = fma(x, after, total[d] * before); });
-}
+  /// Merges the chunk, or the first takes its place; writes acc, and at the end acc / l, to rows of `out`.
+  /// Row after row, or the compiler would read all of them first, into registers that it has not.
+  template <bool kLast>
+  __device__ void end_chunk(float* out, Index width, int left, const QueryPlace<kRows>& at,
+                            bool first) {
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+      if (!at.has(i)) continue;
+      float* row = out + 4 * i * width;
+      if (first) {
+        total_m[i] = m[i];
+        total_l[i] = l[i];
+      } else {
+        merge_chunk(total_m[i], total_l[i], row, m[i], l[i], acc[i], left);
+      }
+      const float sum = total_l[i];
+      each_element(acc[i], left, [&](int d, float x) { row[d] = kLast ? x / sum : x; });
+    }
+  }
+};
 
 /// A block: kQueries queries of one head, which is blockIdx.y, and the keys up to each.
 /// FLOPs 4 · D for each pair of a query and a key up to it; bytes from memory: q and out once; k and v once
@@ -108,117 +127,56 @@ __device__ void merge_chunk(float& m, float& l, const float* total, float chunk_
 template <int kSize>
 __global__ void __launch_bounds__(kAttentionThreads) attention_forward_kernel(AttentionForward t) {
   using Tile = ForwardTile<kSize>;
-  constexpr int kRows = Tile::kRows;
-  constexpr int kStep = Tile::kSlice + kRowPad;
   // Late positions have the most keys: they begin first.
   const SequenceTile tile = find_tile<Tile::kQueries>(
       t.offsets, t.sequences, static_cast<Index>(gridDim.x) - 1 - blockIdx.x);
   if (!tile.exists()) return;
 
-  float* queries = dynamic_shared<float>();
-  float* slices = queries + Tile::kQueries * Tile::kStride;
+  const QueryPlace<Tile::kRows> at(tile);
   const int head = static_cast<int>(blockIdx.y);
-  const int thread = static_cast<int>(threadIdx.x);
-  const int place = lane() % 8;
-  const int row = thread / kWarp * 4 * kRows + lane() / 8;  // the thread's first in the tile
-  float* weights = slices + 2 * Tile::kSliceFloats + row * kWeightStride;
   const Index width = static_cast<Index>(t.heads) * t.size;
   const Index kv_width = static_cast<Index>(t.kv_heads) * t.size;
   const Index kv_at = tile.begin * kv_width + head / (t.heads / t.kv_heads) * t.size;
-  const int rows_here =
-      tile.length - tile.first < Tile::kQueries ? tile.length - tile.first : Tile::kQueries;
-  const int blocks = (tile.first + rows_here + kBlockKeys - 1) / kBlockKeys;
-  const int parts = (t.size + Tile::kSlice - 1) / Tile::kSlice;
-
-  // Keys' slices, then values', block after block, each copied while the one before it is worked on.
-  int step = 0;
-  const auto stage = [&](int next) {
-    const int block = next / (2 * parts);
-    const int part = next % (2 * parts);
-    if (block < blocks) {
-      const int column = part % parts * Tile::kSlice;
-      const int left = tile.length - block * kBlockKeys;
-      stage_rows<kAttentionThreads, kBlockKeys, Tile::kSlice>(
-          slices + next % 2 * Tile::kSliceFloats,
-          (part < parts ? t.k : t.v) + kv_at + block * kBlockKeys * kv_width + column, kv_width,
-          left, t.size - column, t.aligned);
-    }
-    cp_async_commit();
-  };
-  const auto take = [&]() -> const float* {
-    cp_async_wait<0>();
-    __syncthreads();
-    stage(step + 1);
-    return slices + step++ % 2 * Tile::kSliceFloats;
-  };
-
   const Index first_row = tile.begin + tile.first;
+  const int blocks = at.blocks();
+  float* queries = dynamic_shared<float>();
+  float* weights = queries + Tile::kQueries * Tile::kStride;
+  SliceStream<kSize, 2> stream{weights + Tile::kQueries * kWeightStride,
+                               t.k + kv_at,
+                               t.v + kv_at,
+                               kv_width,
+                               tile.length,
+                               blocks,
+                               t.size,
+                               t.aligned};
   stage_rows<kAttentionThreads, Tile::kQueries, kSize>(
-      queries, t.q + first_row * width + head * t.size, width, rows_here, t.size, t.aligned);
-  stage(0);
-  RowState<kRows, kSize / 32> state;
+      queries, t.q + first_row * width + head * t.size, width, at.here, t.size, t.aligned);
+  stream.stage(0);
+  queries += at.row * Tile::kStride;
+  weights += at.row * kWeightStride;
+  float* out = t.out + (first_row + at.row) * width + head * t.size + 4 * at.place;
+  RowState<Tile::kRows, kSize / 32> state;
   state.clear();
-  float m[kRows], l[kRows];  // the chunks' before
-  float* out = t.out + (first_row + row) * width + head * t.size + 4 * place;
-  // Row after row, or the compiler would read all of them first, into registers that it has not.
-  const auto end_chunk = [&]<bool kLast>(bool only) {
-#pragma unroll
-    for (int i = 0; i < kRows; ++i) {
-      if (row + 4 * i >= rows_here) continue;
-      float* at = out + 4 * i * width;
-      if (only) {
-        m[i] = state.m[i];
-        l[i] = state.l[i];
-      } else {
-        merge_chunk(m[i], l[i], at, state.m[i], state.l[i], state.acc[i], t.size - 4 * place);
-      }
-      each_element(state.acc[i], t.size - 4 * place,
-                   [&](int d, float x) { at[d] = kLast ? x / l[i] : x; });
-    }
-  };
-
   for (int block = 0; block < blocks; ++block) {
     if (block > 0 && block % kChunkBlocks == 0) {
-      end_chunk.template operator()<false>(block == kChunkBlocks);
+      state.template end_chunk<false>(out, width, t.size - 4 * at.place, at, block == kChunkBlocks);
       state.clear();
     }
-    float s[kRows][4] = {};
-    int counts[kRows];
-#pragma unroll
-    for (int i = 0; i < kRows; ++i) counts[i] = tile.first + row + 4 * i + 1 - block * kBlockKeys;
-    // The warp's rows: none, some or all of the keys come before all of them.
-    const int warp_first = tile.first + thread / kWarp * 4 * kRows - block * kBlockKeys;
-    const bool any = warp_first + 4 * kRows > 0;
-    const bool all = warp_first + 1 >= kBlockKeys;
-#pragma unroll 1
-    for (int part = 0; part < parts; ++part) {
-      const float* keys = take() + place * kStep;
-      const int n = t.size - part * Tile::kSlice;
-      if (any)
-        tile_dots<kRows, 4, 4 * Tile::kStride, 8 * kStep>(
-            s, queries + row * Tile::kStride + part * Tile::kSlice, keys,
-            n < Tile::kSlice ? n : Tile::kSlice);
-    }
+    float s[Tile::kRows][4] = {};
+    int counts[Tile::kRows];
+    at.count(counts, block);
+    stream_dots<Tile::kStride>(s, stream, queries, at, at.any(block));
     // Where no key of the block comes before a row, this changes nothing of it.
-    state.weigh(weights + place, s, counts, t.scale, place);
+    state.weigh(weights + at.place, s, counts, t.scale, at.place);
     __syncwarp();
-#pragma unroll
-    for (int part = 0; part < kSize / Tile::kSlice; ++part) {
-      if (part >= parts) break;
-      const float* values = take() + 4 * place;
-      constexpr int kParts = Tile::kSlice / 32;
-      if (any && all)
-        tile_gather<false, kParts, kStep>(state.acc, part * kParts, weights, values, counts);
-      if (any && !all)
-        tile_gather<true, kParts, kStep>(state.acc, part * kParts, weights, values, counts);
-    }
+    stream_gather(state.acc, stream, weights, at, counts, block);
   }
-
-  end_chunk.template operator()<true>(blocks <= kChunkBlocks);
+  state.template end_chunk<true>(out, width, t.size - 4 * at.place, at, blocks <= kChunkBlocks);
 #pragma unroll
-  for (int i = 0; i < kRows; ++i)
-    if (place == 0 && row + 4 * i < rows_here)
-      t.lse[(first_row + row + 4 * i) * t.heads + head] = m[i] + log(l[i]);
+  for (int i = 0; i < Tile::kRows; ++i)
+    if (at.place == 0 && at.has(i))
+      t.lse[(first_row + at.row + 4 * i) * t.heads + head] =
+          state.total_m[i] + log(state.total_l[i]);
 }
 
 }  // namespace gpu

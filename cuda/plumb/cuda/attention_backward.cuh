@@ -26,6 +26,10 @@ struct AttentionBackward {
 
   __device__ Index width() const { return static_cast<Index>(heads) * size; }
   __device__ Index kv_width() const { return static_cast<Index>(kv_heads) * size; }
+  /// Of one row and head, counted as lse is.
+  __device__ float delta_of(Index row) const {
+    return delta[row - offsets[0] * static_cast<Index>(heads)];
+  }
 };
 
 /// delta = the row reduction of dout · out, a warp for each row and head. 2 · D FLOPs, 8 · D bytes: bound by
@@ -40,16 +44,14 @@ __global__ void __launch_bounds__(kThreads) attention_delta_kernel(AttentionBack
   if (lane() == 0) t.delta[row] = delta;
 }
 
-/// Shared memory of attention_dq_kernel: queries and their gradients; two slices of keys or values; slopes.
+/// Shared memory of attention_dq_kernel: queries and their gradients; slopes; the stream's slices.
 template <int kSize>
 struct QueryGradientTile {
   static constexpr int kRows = kSize <= 64 ? 4 : 2;  ///< a thread's
   static constexpr int kQueries = 16 * kRows;        ///< the block's
   static constexpr int kStride = kSize + kRowPad;
-  static constexpr int kSlice = kSliceSize<kSize>;
-  static constexpr int kSliceFloats = kBlockKeys * (kSlice + kRowPad);
   static constexpr std::size_t kBytes =
-      sizeof(float) * (kQueries * (2 * kStride + kWeightStride) + 2 * kSliceFloats);
+      sizeof(float) * (kQueries * (2 * kStride + kWeightStride) + SliceStream<kSize, 3>::kFloats);
 };
 
 /// ds = e^(s - lse) · (dp - delta) · scale.
@@ -58,6 +60,32 @@ struct Slope {
   __device__ Slope(float dot, float dp, float lse, float delta, float scale, bool valid)
       : weight(valid ? exp(dot * scale - lse) : 0.0F),
         slope(valid ? weight * (dp - delta) * scale : 0.0F) {}
+};
+
+/// lse and delta of a thread's rows.
+template <int kRows>
+struct RowSums {
+  float lse[kRows], delta[kRows];
+
+  __device__ RowSums(const AttentionBackward& t, const QueryPlace<kRows>& at, Index first_row,
+                     int head) {
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+      const Index row = (first_row + at.row + 4 * i) * t.heads + head;
+      lse[i] = at.has(i) ? t.lse[row] : 0.0F;
+      delta[i] = at.has(i) ? t.delta_of(row) : 0.0F;
+    }
+  }
+  /// One block's slopes to shared memory, those of keys from counts[i] on as zeros.
+  __device__ void slopes(float* to, const float (&s)[kRows][4], const float (&dp)[kRows][4],
+                         const int (&counts)[kRows], float scale, int place) const {
+#pragma unroll
+    for (int i = 0; i < kRows; ++i)
+#pragma unroll
+      for (int k = 0; k < 4; ++k)
+        to[i * 4 * kWeightStride + 8 * k] =
+            Slope(s[i][k], dp[i][k], lse[i], delta[i], scale, place + 8 * k < counts[i]).slope;
+  }
 };
 
 /// dq of a tile of queries of the head blockIdx.y.
@@ -69,109 +97,52 @@ __global__ void __launch_bounds__(kAttentionThreads, kSize <= 64 ? 3 : 2)
     attention_dq_kernel(AttentionBackward t) {
   using Tile = QueryGradientTile<kSize>;
   constexpr int kRows = Tile::kRows;
-  constexpr int kStep = Tile::kSlice + kRowPad;
-  constexpr int kParts = Tile::kSlice / 32;
   const SequenceTile tile = find_tile<Tile::kQueries>(
       t.offsets, t.sequences, static_cast<Index>(gridDim.x) - 1 - blockIdx.x);
   if (!tile.exists()) return;
 
-  float* queries = dynamic_shared<float>();
-  float* douts = queries + Tile::kQueries * Tile::kStride;
-  float* slices = douts + Tile::kQueries * Tile::kStride;
+  const QueryPlace<kRows> at(tile);
   const int head = static_cast<int>(blockIdx.y);
-  const int thread = static_cast<int>(threadIdx.x);
-  const int place = lane() % 8;
-  const int row = thread / kWarp * 4 * kRows + lane() / 8;  // the thread's first in the tile
-  float* slopes = slices + 2 * Tile::kSliceFloats + row * kWeightStride;
-  const Index kv_width = t.kv_width();
-  const Index kv_at = tile.begin * kv_width + head / (t.heads / t.kv_heads) * t.size;
+  const Index kv_at = tile.begin * t.kv_width() + head / (t.heads / t.kv_heads) * t.size;
   const Index first_row = tile.begin + tile.first;
   const Index q_at = first_row * t.width() + head * t.size;
-  const int left = tile.length - tile.first;
-  const int rows_here = left < Tile::kQueries ? left : Tile::kQueries;
-  const int blocks = (tile.first + rows_here + kBlockKeys - 1) / kBlockKeys;
-  const int parts = (t.size + Tile::kSlice - 1) / Tile::kSlice;
-
-  // Slices of keys, of values, of keys again, block after block, each copied while the one before it is
-  // worked on.
-  int step = 0;
-  const auto stage = [&](int next) {
-    const int block = next / (3 * parts);
-    const int part = next % (3 * parts);
-    if (block < blocks) {
-      const int column = part % parts * Tile::kSlice;
-      stage_rows<kAttentionThreads, kBlockKeys, Tile::kSlice>(
-          slices + next % 2 * Tile::kSliceFloats,
-          (part / parts == 1 ? t.v : t.k) + kv_at + block * kBlockKeys * kv_width + column,
-          kv_width, tile.length - block * kBlockKeys, t.size - column, t.aligned);
-    }
-    cp_async_commit();
-  };
-  const auto take = [&]() -> const float* {
-    cp_async_wait<0>();
-    __syncthreads();
-    stage(step + 1);
-    return slices + step++ % 2 * Tile::kSliceFloats;
-  };
-
-  stage_rows<kAttentionThreads, Tile::kQueries, kSize>(queries, t.q + q_at, t.width(), rows_here,
+  const int blocks = at.blocks();
+  float* queries = dynamic_shared<float>();
+  float* douts = queries + Tile::kQueries * Tile::kStride;
+  float* slopes = douts + Tile::kQueries * Tile::kStride;
+  SliceStream<kSize, 3> stream{slopes + Tile::kQueries * kWeightStride,
+                               t.k + kv_at,
+                               t.v + kv_at,
+                               t.kv_width(),
+                               tile.length,
+                               blocks,
+                               t.size,
+                               t.aligned};
+  stage_rows<kAttentionThreads, Tile::kQueries, kSize>(queries, t.q + q_at, t.width(), at.here,
                                                        t.size, t.aligned);
-  stage_rows<kAttentionThreads, Tile::kQueries, kSize>(douts, t.dout + q_at, t.width(), rows_here,
+  stage_rows<kAttentionThreads, Tile::kQueries, kSize>(douts, t.dout + q_at, t.width(), at.here,
                                                        t.size, t.aligned);
-  stage(0);
-  float lse[kRows], delta[kRows];
+  stream.stage(0);
+  slopes += at.row * kWeightStride;
+  RowSums<kRows> sums(t, at, first_row, head);
   float4 acc[kRows][kSize / 32] = {};
-#pragma unroll
-  for (int i = 0; i < kRows; ++i) {
-    const Index at = (first_row + row + 4 * i) * t.heads + head;
-    const bool there = row + 4 * i < rows_here;
-    lse[i] = there ? t.lse[at] : 0.0F;
-    delta[i] = there ? t.delta[at - t.offsets[0] * static_cast<Index>(t.heads)] : 0.0F;
-  }
-
   for (int block = 0; block < blocks; ++block) {
     float s[kRows][4] = {};
     float dp[kRows][4] = {};
     int counts[kRows];
-#pragma unroll
-    for (int i = 0; i < kRows; ++i) counts[i] = tile.first + row + 4 * i + 1 - block * kBlockKeys;
-    const int warp_first = tile.first + thread / kWarp * 4 * kRows - block * kBlockKeys;
-    const bool any = warp_first + 4 * kRows > 0;
-    const bool all = warp_first + 1 >= kBlockKeys;
-    const auto dots = [&](float(&to)[kRows][4], const float* x) {
-#pragma unroll 1
-      for (int part = 0; part < parts; ++part) {
-        const float* rows = take() + place * kStep;
-        const int n = t.size - part * Tile::kSlice;
-        if (any)
-          tile_dots<kRows, 4, 4 * Tile::kStride, 8 * kStep>(
-              to, x + row * Tile::kStride + part * Tile::kSlice, rows,
-              n < Tile::kSlice ? n : Tile::kSlice);
-      }
-    };
-    dots(s, queries);
-    dots(dp, douts);
-#pragma unroll
-    for (int i = 0; i < kRows; ++i)
-#pragma unroll
-      for (int k = 0; k < 4; ++k)
-        slopes[i * 4 * kWeightStride + place + 8 * k] =
-            Slope(s[i][k], dp[i][k], lse[i], delta[i], t.scale, place + 8 * k < counts[i]).slope;
+    at.count(counts, block);
+    stream_dots<Tile::kStride>(s, stream, queries + at.row * Tile::kStride, at, at.any(block));
+    stream_dots<Tile::kStride>(dp, stream, douts + at.row * Tile::kStride, at, at.any(block));
+    sums.slopes(slopes + at.place, s, dp, counts, t.scale, at.place);
     __syncwarp();
-#pragma unroll
-    for (int part = 0; part < kSize / Tile::kSlice; ++part) {
-      if (part >= parts) break;
-      const float* keys = take() + 4 * place;
-      if (any && all) tile_gather<false, kParts, kStep>(acc, part * kParts, slopes, keys, counts);
-      if (any && !all) tile_gather<true, kParts, kStep>(acc, part * kParts, slopes, keys, counts);
-    }
+    stream_gather(acc, stream, slopes, at, counts, block);
   }
 
-  float* dq = t.dq + q_at + row * t.width() + 4 * place;
+  float* dq = t.dq + q_at + at.row * t.width() + 4 * at.place;
 #pragma unroll
   for (int i = 0; i < kRows; ++i)
-    if (row + 4 * i < rows_here)
-      each_element(acc[i], t.size - 4 * place,
+    if (at.has(i))
+      each_element(acc[i], t.size - 4 * at.place,
                    [&](int d, float x) { dq[4 * i * t.width() + d] += x; });
 }
 
@@ -193,13 +164,99 @@ struct KeyGradientTile {
       sizeof(float) * (2 * (kBlockKeys + kQueries) * kStride + 2 * kQueries * kWeightStride);
 };
 
-/// Where the CPU's tile of queries ends that holds query i of a block of n: tiles of eight, then of four,
-/// then of one. Masked queries of a tile are added as zeros, those before the tile are not.
-__device__ inline int query_tile_end(int i, int n) {
-  if (i < n / 8 * 8) return i / 8 * 8 + 8;
-  if (i < n / 4 * 4) return i / 4 * 4 + 4;
-  return i + 1;
-}
+/// attention_dkv_kernel's shared memory, and the block's place.
+template <int kSize>
+struct KeyGradients {
+  using Tile = KeyGradientTile<kSize>;
+  static constexpr int kStride = Tile::kStride;
+  static constexpr int kPlaces = kBlockKeys / Tile::kKeys;
+  static constexpr int kRowStep = Tile::kThreads / kPlaces;
+
+  float *keys, *values, *queries, *douts, *weights, *slopes;
+  SequenceTile tile;
+  float4 dk[Tile::kOwn][Tile::kParts] = {};
+  float4 dv[Tile::kOwn][Tile::kParts] = {};
+
+  __device__ KeyGradients(float* shared, SequenceTile of)
+      : keys(shared),
+        values(keys + kBlockKeys * kStride),
+        queries(values + kBlockKeys * kStride),
+        douts(queries + Tile::kQueries * kStride),
+        weights(douts + Tile::kQueries * kStride),
+        slopes(weights + Tile::kQueries * kWeightStride),
+        tile(of) {}
+
+  __device__ int keys_here() const {
+    return tile.length - tile.first < kBlockKeys ? tile.length - tile.first : kBlockKeys;
+  }
+  /// The thread's first element of a row, and its first key, in the sums.
+  __device__ static int column() { return static_cast<int>(threadIdx.x) % Tile::kColumns * 4; }
+  __device__ static int own() {
+    return static_cast<int>(threadIdx.x) / Tile::kColumns * Tile::kOwn;
+  }
+
+  /// Weights and slopes of `count` queries of a head, from position `first` on.
+  __device__ void weigh(const AttentionBackward& t, int head, int first, int count) const {
+    const int place = static_cast<int>(threadIdx.x) % kPlaces;
+    const int row = static_cast<int>(threadIdx.x) / kPlaces;
+    float s[Tile::kRows][Tile::kKeys] = {};
+    float dp[Tile::kRows][Tile::kKeys] = {};
+    tile_dots<Tile::kRows, Tile::kKeys, kRowStep * kStride, kPlaces * kStride>(
+        s, queries + row * kStride, keys + place * kStride, t.size);
+    tile_dots<Tile::kRows, Tile::kKeys, kRowStep * kStride, kPlaces * kStride>(
+        dp, douts + row * kStride, values + place * kStride, t.size);
+#pragma unroll
+    for (int i = 0; i < Tile::kRows; ++i) {
+      const int query = row + i * kRowStep;
+      const Index at = (tile.begin + first + query) * t.heads + head;
+      const float lse = query < count ? t.lse[at] : 0.0F;
+      const float delta = query < count ? t.delta_of(at) : 0.0F;
+#pragma unroll
+      for (int k = 0; k < Tile::kKeys; ++k) {
+        const int key = place + k * kPlaces;
+        const Slope slope(s[i][k], dp[i][k], lse, delta, t.scale,
+                          tile.first + key <= first + query);
+        weights[query * kWeightStride + key] = slope.weight;
+        slopes[query * kWeightStride + key] = slope.slope;
+      }
+    }
+  }
+
+  /// Where the CPU's tile of queries ends that holds query i of the first 32: tiles of eight, then of four,
+  /// then of one. Masked queries of a tile are added as zeros, those before the tile are not.
+  __device__ int query_tile_end(int i) const {
+    const int n = keys_here();
+    if (i < n / 8 * 8) return i / 8 * 8 + 8;
+    if (i < n / 4 * 4) return i / 4 * 4 + 4;
+    return i + 1;
+  }
+
+  /// Adds `count` queries' parts to the thread's dk and dv.
+  __device__ void add(int first, int count) {
+    for (int i = 0; i < count; ++i) {
+      const int query = first - tile.first + i;
+      const int reach = query < kBlockKeys ? query_tile_end(query) : kBlockKeys;
+      float4 of_q[Tile::kParts], of_dout[Tile::kParts];
+#pragma unroll
+      for (int c = 0; c < Tile::kParts; ++c) {
+        const int from = i * kStride + column() + c * 4 * Tile::kColumns;
+        of_q[c] = load4(queries + from);
+        of_dout[c] = load4(douts + from);
+      }
+#pragma unroll
+      for (int j = 0; j < Tile::kOwn; ++j) {
+        if (own() + j >= reach) continue;
+        const float weight = weights[i * kWeightStride + own() + j];
+        const float slope = slopes[i * kWeightStride + own() + j];
+#pragma unroll
+        for (int c = 0; c < Tile::kParts; ++c) {
+          dv[j][c] = fma4(weight, of_dout[c], dv[j][c]);
+          dk[j][c] = fma4(slope, of_q[c], dk[j][c]);
+        }
+      }
+    }
+  }
+};
 
 /// dk and dv of 32 keys of the key/value head blockIdx.y.
 /// FLOPs 8 · D for each pair of a query and a key up to it; k, v, dk and dv pass once, q and dout once for 32
@@ -212,105 +269,42 @@ __global__ void __launch_bounds__(KeyGradientTile<kSize>::kThreads, kSize <= 64 
     attention_dkv_kernel(AttentionBackward t) {
   using Tile = KeyGradientTile<kSize>;
   constexpr int kThreads = Tile::kThreads;
-  constexpr int kStride = Tile::kStride;
-  constexpr int kPlaces = kBlockKeys / Tile::kKeys;
   const SequenceTile tile = find_tile<kBlockKeys>(t.offsets, t.sequences, blockIdx.x);
   if (!tile.exists()) return;
 
-  float* keys = dynamic_shared<float>();
-  float* values = keys + kBlockKeys * kStride;
-  float* queries = values + kBlockKeys * kStride;
-  float* douts = queries + Tile::kQueries * kStride;
-  float* weights = douts + Tile::kQueries * kStride;
-  float* slopes = weights + Tile::kQueries * kWeightStride;
-  const int thread = static_cast<int>(threadIdx.x);
+  KeyGradients<kSize> block(dynamic_shared<float>(), tile);
   const int kv_head = static_cast<int>(blockIdx.y);
   const int group = t.heads / t.kv_heads;
   const Index kv_at = (tile.begin + tile.first) * t.kv_width() + kv_head * t.size;
-  const int left = tile.length - tile.first;
-  const int keys_here = left < kBlockKeys ? left : kBlockKeys;
-  const int place = thread % kPlaces;
-  const int row = thread / kPlaces;
-  const int column = thread % Tile::kColumns * 4;
-  const int own = thread / Tile::kColumns * Tile::kOwn;
-
-  stage_rows<kThreads, kBlockKeys, kSize>(keys, t.k + kv_at, t.kv_width(), keys_here, t.size,
-                                          t.aligned);
-  stage_rows<kThreads, kBlockKeys, kSize>(values, t.v + kv_at, t.kv_width(), keys_here, t.size,
-                                          t.aligned);
-  float4 dk[Tile::kOwn][Tile::kParts] = {};
-  float4 dv[Tile::kOwn][Tile::kParts] = {};
+  stage_rows<kThreads, kBlockKeys, kSize>(block.keys, t.k + kv_at, t.kv_width(), block.keys_here(),
+                                          t.size, t.aligned);
+  stage_rows<kThreads, kBlockKeys, kSize>(block.values, t.v + kv_at, t.kv_width(),
+                                          block.keys_here(), t.size, t.aligned);
   for (int head = kv_head * group; head < (kv_head + 1) * group; ++head)
     for (int first = tile.first; first < tile.length; first += Tile::kQueries) {
-      const int queries_left = tile.length - first;
-      const int count = queries_left < Tile::kQueries ? queries_left : Tile::kQueries;
-      const Index first_row = tile.begin + first;
-      const Index q_at = first_row * t.width() + head * t.size;
+      const int left = tile.length - first;
+      const int count = left < Tile::kQueries ? left : Tile::kQueries;
+      const Index q_at = (tile.begin + first) * t.width() + head * t.size;
       __syncthreads();  // the tile before was read
-      stage_rows<kThreads, Tile::kQueries, kSize>(queries, t.q + q_at, t.width(), count, t.size,
-                                                  t.aligned);
-      stage_rows<kThreads, Tile::kQueries, kSize>(douts, t.dout + q_at, t.width(), count, t.size,
-                                                  t.aligned);
+      stage_rows<kThreads, Tile::kQueries, kSize>(block.queries, t.q + q_at, t.width(), count,
+                                                  t.size, t.aligned);
+      stage_rows<kThreads, Tile::kQueries, kSize>(block.douts, t.dout + q_at, t.width(), count,
+                                                  t.size, t.aligned);
       cp_async_commit();
       cp_async_wait<0>();
       __syncthreads();
-
-      constexpr int kRowStep = kThreads / kPlaces;
-      float s[Tile::kRows][Tile::kKeys] = {};
-      float dp[Tile::kRows][Tile::kKeys] = {};
-      tile_dots<Tile::kRows, Tile::kKeys, kRowStep * kStride, kPlaces * kStride>(
-          s, queries + row * kStride, keys + place * kStride, t.size);
-      tile_dots<Tile::kRows, Tile::kKeys, kRowStep * kStride, kPlaces * kStride>(
-          dp, douts + row * kStride, values + place * kStride, t.size);
-#pragma unroll
-      for (int i = 0; i < Tile::kRows; ++i) {
-        const int query = row + i * kRowStep;
-        const Index at = (first_row + query) * t.heads + head;
-        const bool there = query < count;
-        const float lse = there ? t.lse[at] : 0.0F;
-        const float delta = there ? t.delta[at - t.offsets[0] * static_cast<Index>(t.heads)] : 0.0F;
-#pragma unroll
-        for (int k = 0; k < Tile::kKeys; ++k) {
-          const int key = place + k * kPlaces;
-          const Slope slope(s[i][k], dp[i][k], lse, delta, t.scale,
-                            tile.first + key <= first + query);
-          weights[query * kWeightStride + key] = slope.weight;
-          slopes[query * kWeightStride + key] = slope.slope;
-        }
-      }
+      block.weigh(t, head, first, count);
       __syncthreads();
-
-      for (int i = 0; i < count; ++i) {
-        const int query = first - tile.first + i;
-        const int reach = query < kBlockKeys ? query_tile_end(query, keys_here) : kBlockKeys;
-        float4 of_q[Tile::kParts], of_dout[Tile::kParts];
-#pragma unroll
-        for (int c = 0; c < Tile::kParts; ++c) {
-          const int from = i * kStride + column + c * 4 * Tile::kColumns;
-          of_q[c] = load4(queries + from);
-          of_dout[c] = load4(douts + from);
-        }
-#pragma unroll
-        for (int j = 0; j < Tile::kOwn; ++j) {
-          if (own + j >= reach) continue;
-          const float weight = weights[i * kWeightStride + own + j];
-          const float slope = slopes[i * kWeightStride + own + j];
-#pragma unroll
-          for (int c = 0; c < Tile::kParts; ++c) {
-            dv[j][c] = fma4(weight, of_dout[c], dv[j][c]);
-            dk[j][c] = fma4(slope, of_q[c], dk[j][c]);
-          }
-        }
-      }
+      block.add(first, count);
     }
 
 #pragma unroll
   for (int j = 0; j < Tile::kOwn; ++j) {
-    if (own + j >= keys_here) continue;
-    const Index to = kv_at + (own + j) * t.kv_width() + column;
-    const int here = t.size - column;
-    each_element<4 * Tile::kColumns>(dk[j], here, [&](int d, float x) { t.dk[to + d] += x; });
-    each_element<4 * Tile::kColumns>(dv[j], here, [&](int d, float x) { t.dv[to + d] += x; });
+    if (block.own() + j >= block.keys_here()) continue;
+    const Index to = kv_at + (block.own() + j) * t.kv_width() + block.column();
+    const int here = t.size - block.column();
+    each_element<4 * Tile::kColumns>(block.dk[j], here, [&](int d, float x) { t.dk[to + d] += x; });
+    each_element<4 * Tile::kColumns>(block.dv[j], here, [&](int d, float x) { t.dv[to + d] += x; });
   }
 }
 

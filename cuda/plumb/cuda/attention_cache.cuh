@@ -64,26 +64,83 @@ struct AttentionDecode {
   int share;  ///< rows next to one another that one block takes if their slots are equal
   int heads, kv_heads, size, chunks;
   float scale;
+  bool aligned;
 };
 
 inline constexpr int kDecodeThreads = 256;
 inline constexpr int kDecodeWarps = kDecodeThreads / kWarp;
 
 /// What a block knows of the queries that it works on side by side, and their softmax, in shared memory.
-template <int kQueries>
+template <int kSize, int kQueries>
 struct DecodeShared {
-  alignas(16) float q[kMaxHeadSize * kQueries];  ///< [d][query]
-  alignas(16) float s[kQueries][kChunkKeys];     ///< scores, then weights
-  float most[kQueries][kChunkBlocks];            ///< largest score of a block
-  float change[kQueries][kChunkBlocks];          ///< e^(m before - m) at a block
-  float sum[kQueries][kChunkBlocks];             ///< of a block's weights
-  int count[kQueries];                           ///< keys in this chunk, may be none
-  Index row[kQueries];                           ///< of out, in heads
+  static constexpr int kTileKeys = 2048 / kSize;  ///< values pass through in tiles of 8 KiB
+  static constexpr int kStride = kSize + kRowPad;
+
+  alignas(16) float values[2][kTileKeys * kStride];
+  alignas(16) float q[kSize * kQueries];      ///< [d][query]
+  alignas(16) float s[kQueries][kChunkKeys];  ///< scores, then weights
+  float most[kQueries][kChunkBlocks];         ///< largest score of a block
+  float change[kQueries][kChunkBlocks];       ///< e^(m before - m) at a block
+  float sum[kQueries][kChunkBlocks];          ///< of a block's weights
+  int count[kQueries];                        ///< keys in this chunk, may be none
+  Index row[kQueries];                        ///< of out, in heads
+
+  /// Begins to copy a tile of the chunk's values.
+  __device__ void stage(int tile, const float* from, int keys, int size, bool aligned) {
+    const int first = tile * kTileKeys;
+    if (first < keys)
+      stage_rows<kDecodeThreads, kTileKeys, kSize>(values[tile % 2],
+                                                   from + static_cast<Index>(first) * size, size,
+                                                   keys - first, size, aligned);
+    cp_async_commit();
+  }
 };
 
+/// Which rows the block works on: the row blockIdx.x and those after it that it leads; none if another row
+/// leads it.
+struct DecodeRows {
+  int members = 0;
+  int last = -1;  ///< the largest position
+
+  __device__ DecodeRows(const AttentionDecode& t, Index row) {
+    const int slot = t.slots[row];
+    if (row % t.share != 0 && t.slots[row - 1] == slot) return;
+    do {
+      const int position = t.positions[row + members];
+      last = position > last ? position : last;
+      ++members;
+    } while ((row + members) % t.share != 0 && row + members < t.rows &&
+             t.slots[row + members] == slot);
+  }
+};
+
+/// Queries `first` and on, of `total`, of the rows from `row` on. All threads call it.
+template <int kSize, int kQueries>
+__device__ void decode_queries(DecodeShared<kSize, kQueries>& shared, const AttentionDecode& t,
+                               Index row, int first, int total, int start) {
+  const int thread = static_cast<int>(threadIdx.x);
+  const int group = t.heads / t.kv_heads;
+  __syncthreads();  // what the queries before left in shared memory was read
+  if (thread < kQueries) {
+    const int u = first + thread;
+    const Index of = row + (u < total ? u / group : 0);
+    const int left = t.positions[of] + 1 - start;
+    shared.count[thread] = u < total ? (left < kChunkKeys ? left : kChunkKeys) : 0;
+    shared.row[thread] = of * t.heads + static_cast<int>(blockIdx.y) * group + u % group;
+  }
+  __syncthreads();
+#pragma unroll 1
+  for (int i = thread; i < kQueries * t.size; i += kDecodeThreads) {
+    const int u = i / t.size;
+    const int d = i % t.size;
+    shared.q[d * kQueries + u] = first + u < total ? t.q[shared.row[u] * t.size + d] : 0.0F;
+  }
+  __syncthreads();
+}
+
 /// Scores of the chunk's keys, a block of 32 keys a warp, a key a lane.
-template <int kQueries>
-__device__ void decode_scores(DecodeShared<kQueries>& shared, const float* keys, int blocks,
+template <int kSize, int kQueries>
+__device__ void decode_scores(DecodeShared<kSize, kQueries>& shared, const float* keys, int blocks,
                               int size, float scale) {
   for (int block = static_cast<int>(threadIdx.x) / kWarp; block < blocks; block += kDecodeWarps) {
     const float* key = keys + static_cast<Index>(block) * size * kBlockKeys + lane();
@@ -106,8 +163,8 @@ __device__ void decode_scores(DecodeShared<kQueries>& shared, const float* keys,
 }
 
 /// The largest score of the chunk up to and including a block.
-template <int kQueries>
-__device__ float most_until(const DecodeShared<kQueries>& shared, int u, int block) {
+template <int kSize, int kQueries>
+__device__ float most_until(const DecodeShared<kSize, kQueries>& shared, int u, int block) {
   float m = -__builtin_inff();
 #pragma unroll 1
   for (int b = 0; b <= block; ++b) m = shared.most[u][b] > m ? shared.most[u][b] : m;
@@ -115,8 +172,8 @@ __device__ float most_until(const DecodeShared<kQueries>& shared, int u, int blo
 }
 
 /// Scores become weights. All blocks' largest scores are known, so no block waits for the one before it.
-template <int kQueries>
-__device__ void decode_weights(DecodeShared<kQueries>& shared, int blocks) {
+template <int kSize, int kQueries>
+__device__ void decode_weights(DecodeShared<kSize, kQueries>& shared, int blocks) {
   for (int block = static_cast<int>(threadIdx.x) / kWarp; block < blocks; block += kDecodeWarps) {
     const int at = block * kBlockKeys + lane();
 #pragma unroll 1
@@ -134,108 +191,104 @@ __device__ void decode_weights(DecodeShared<kQueries>& shared, int blocks) {
   }
 }
 
-/// One element of several queries' sums of values, kEach of them from query `first` on, `step` apart.
-template <int kQueries, int kEach>
-__device__ void decode_values(const DecodeShared<kQueries>& shared, float (&acc)[kEach], int first,
-                              int step, const float* values, int keys, int size) {
-  int counts[kEach];
+/// A thread's sums of values: the element d of kEach queries, u and those kSlots after one another.
+template <int kSize, int kQueries>
+struct DecodeSums {
+  static constexpr int kSlots = kDecodeThreads / kSize;  // queries whose sums grow side by side
+  static constexpr int kEach = kQueries > kSlots ? kQueries / kSlots : 1;
+  using Shared = DecodeShared<kSize, kQueries>;
+
+  const int d = static_cast<int>(threadIdx.x) % kSize;
+  const int u = static_cast<int>(threadIdx.x) / kSize;
+  float acc[kEach] = {};
+
+  /// A tile's keys below counts[e].
+  __device__ void add(const Shared& shared, int tile, const int (&counts)[kEach]) {
+    constexpr int kRun = Shared::kTileKeys < kBlockKeys ? Shared::kTileKeys : kBlockKeys;
+    const float* value = shared.values[tile % 2] + d;
+    for (int start = tile * Shared::kTileKeys; start < (tile + 1) * Shared::kTileKeys;
+         start += kRun, value += kRun * Shared::kStride) {
+      if (start % kBlockKeys == 0)
 #pragma unroll
-  for (int e = 0; e < kEach; ++e) {
-    acc[e] = 0.0F;
-    counts[e] = shared.count[first + e * step];
-  }
-  for (int start = 0; start < keys; start += kBlockKeys) {
-#pragma unroll
-    for (int e = 0; e < kEach; ++e)
-      if (start < counts[e]) acc[e] = acc[e] * shared.change[first + e * step][start / kBlockKeys];
-    const int end = keys < start + kBlockKeys ? keys : start + kBlockKeys;
+        for (int e = 0; e < kEach; ++e)
+          if (start < counts[e])
+            acc[e] = acc[e] * shared.change[u + e * kSlots][start / kBlockKeys];
 #pragma unroll 8
-    for (int j = start; j < end; ++j) {
-      const float value = values[static_cast<Index>(j) * size];
+      for (int j = 0; j < kRun; ++j)
 #pragma unroll
-      for (int e = 0; e < kEach; ++e)
-        if (j < counts[e]) acc[e] = fma(shared.s[first + e * step][j], value, acc[e]);
+        for (int e = 0; e < kEach; ++e)
+          if (start + j < counts[e])
+            acc[e] = fma(shared.s[u + e * kSlots][start + j], value[j * Shared::kStride], acc[e]);
     }
   }
-}
 
-/// A block: the queries of one key/value head's group, for the row blockIdx.x and those after it that it
-/// leads, against the chunk blockIdx.z of the cache.
+  /// All tiles, of which the first is under way. All threads call it.
+  __device__ void gather(Shared& shared, const float* values, int keys, int size, bool aligned) {
+    int counts[kEach];
+#pragma unroll
+    for (int e = 0; e < kEach; ++e) counts[e] = u < kQueries ? shared.count[u + e * kSlots] : 0;
+    for (int tile = 0; tile * Shared::kTileKeys < keys; ++tile) {
+      cp_async_wait<0>();
+      __syncthreads();
+      shared.stage(tile + 1, values, keys, size, aligned);
+      add(shared, tile, counts);
+    }
+  }
+
+  /// To out, or to the partial results of the block's chunk.
+  __device__ void store(const Shared& shared, const AttentionDecode& t) const {
+    if (d >= t.size || u >= kQueries) return;
+#pragma unroll
+    for (int e = 0; e < kEach; ++e) {
+      const int query = u + e * kSlots;
+      if (shared.count[query] <= 0) continue;
+      float l = 0.0F;
+      const int own = (shared.count[query] + kBlockKeys - 1) / kBlockKeys;
+#pragma unroll 1
+      for (int b = 0; b < own; ++b) l = l * shared.change[query][b] + shared.sum[query][b];
+      if (t.positions[shared.row[query] / t.heads] < kChunkKeys) {
+        t.out[shared.row[query] * t.size + d] = acc[e] / l;
+        continue;
+      }
+      const Index to = shared.row[query] * t.chunks + blockIdx.z;
+      t.acc[to * t.size + d] = acc[e];
+      if (d != 0) continue;
+      t.m[to] = most_until(shared, query, own - 1);
+      t.l[to] = l;
+    }
+  }
+};
+
+/// A block: the queries of the key/value head blockIdx.y's group, for some rows of one slot, against the
+/// chunk blockIdx.z of the cache. All scores first, a key a thread; then the weights, block by block of
+/// keys; then the sums of values, an element a thread, one chain over all keys: 512 steps of 4 cycles, less
+/// than a chunk takes to arrive.
 /// FLOPs 4 · D a query and key; bytes 8 · D a key, once for all queries of the block: 1/2 FLOP/B for one query
-/// (heads without a group), 1/2 · group with one. Bound by memory. Loads in flight hide its latency: 8 keys'
-/// elements a thread, 16 values.
+/// (heads without a group), 1/2 · group with one. Bound by memory. Loads in flight hide its latency: of keys, 8
+/// times 128 bytes a warp; of values, a tile of 8 KiB, the first already during the scores.
 template <int kSize, int kQueries>
 __global__ void __launch_bounds__(kDecodeThreads, 4) attention_decode_kernel(AttentionDecode t) {
-  constexpr int kSlots = kDecodeThreads / kSize;  // queries whose sums grow side by side
-  constexpr int kEach = kQueries > kSlots ? kQueries / kSlots : 1;
-  __shared__ DecodeShared<kQueries> shared;
+  __shared__ DecodeShared<kSize, kQueries> shared;
   const Index row = blockIdx.x;
-  const int slot = t.slots[row];
   const int start = static_cast<int>(blockIdx.z) * kChunkKeys;
-  if (row % t.share != 0 && t.slots[row - 1] == slot) return;  // another row leads it
-  int members = 1;
-  int last = t.positions[row];
-  while ((row + members) % t.share != 0 && row + members < t.rows &&
-         t.slots[row + members] == slot) {
-    const int position = t.positions[row + members];
-    last = position > last ? position : last;
-    ++members;
-  }
-  if (last < start) return;
+  const DecodeRows rows(t, row);
+  if (rows.last < start) return;
 
-  const int group = t.heads / t.kv_heads;
-  const int kv_head = static_cast<int>(blockIdx.y);
-  const int thread = static_cast<int>(threadIdx.x);
-  const Index base = (static_cast<Index>(slot) * t.kv_heads + kv_head) * t.head_step +
-                     static_cast<Index>(start) * t.size;
-  const int keys = last + 1 - start < kChunkKeys ? last + 1 - start : kChunkKeys;
+  const Index head = static_cast<Index>(t.slots[row]) * t.kv_heads + blockIdx.y;
+  const Index base = head * t.head_step + static_cast<Index>(start) * t.size;
+  const int left = rows.last + 1 - start;
+  const int keys = left < kChunkKeys ? left : kChunkKeys;
   const int blocks = (keys + kBlockKeys - 1) / kBlockKeys;
-  for (int first = 0; first < members * group; first += kQueries) {
-    __syncthreads();  // what the queries before left in shared memory was read
-    if (thread < kQueries) {
-      const int u = first + thread;
-      const bool there = u < members * group;
-      const Index of = row + (there ? u / group : 0);
-      const int left = t.positions[of] + 1 - start;
-      shared.count[thread] = there ? (left < kChunkKeys ? left : kChunkKeys) : 0;
-      shared.row[thread] = of * t.heads + kv_head * group + u % group;
-    }
-    __syncthreads();
-#pragma unroll 1
-    for (int i = thread; i < kQueries * t.size; i += kDecodeThreads) {
-      const int u = i / t.size;
-      const int d = i % t.size;
-      shared.q[d * kQueries + u] =
-          first + u < members * group ? t.q[shared.row[u] * t.size + d] : 0.0F;
-    }
-    __syncthreads();
+  const int total = rows.members * (t.heads / t.kv_heads);
+  for (int first = 0; first < total; first += kQueries) {
+    decode_queries(shared, t, row, first, total, start);
+    shared.stage(0, t.values + base, keys, t.size, t.aligned);
     decode_scores(shared, t.keys + base, blocks, t.size, t.scale);
     __syncthreads();
     decode_weights(shared, blocks);
-    __syncthreads();
-    const int d = thread % kSize;
-    if (d >= t.size || thread / kSize >= kQueries) continue;
-    float acc[kEach];
-    decode_values<kQueries, kEach>(shared, acc, thread / kSize, kSlots, t.values + base + d, keys,
-                                   t.size);
-#pragma unroll
-    for (int e = 0; e < kEach; ++e) {
-      const int u = thread / kSize + e * kSlots;
-      if (shared.count[u] <= 0) continue;
-      float l = 0.0F;
-      const int own = (shared.count[u] + kBlockKeys - 1) / kBlockKeys;
-#pragma unroll 1
-      for (int b = 0; b < own; ++b) l = l * shared.change[u][b] + shared.sum[u][b];
-      if (t.positions[shared.row[u] / t.heads] < kChunkKeys) {
-        t.out[shared.row[u] * t.size + d] = acc[e] / l;
-        continue;
-      }
-      const Index to = shared.row[u] * t.chunks + blockIdx.z;
-      t.acc[to * t.size + d] = acc[e];
-      if (d != 0) continue;
-      t.m[to] = most_until(shared, u, own - 1);
-      t.l[to] = l;
-    }
+    DecodeSums<kSize, kQueries> sums;
+    sums.gather(shared, t.values + base, keys, t.size, t.aligned);
+    sums.store(shared, t);
   }
 }
 
@@ -360,7 +413,8 @@ inline void attention_cached_forward(Cuda device, float* out, const float* q, co
                                     static_cast<int>(heads.kv_heads),
                                     static_cast<int>(size),
                                     static_cast<int>(chunks),
-                                    heads.scale};
+                                    heads.scale,
+                                    attention_aligned(size, values)};
     if (queries == 1)
       attention_decode<1>(device, call);
     else if (queries <= 4)

@@ -29,10 +29,6 @@ inline constexpr int kChunkBlocks = kChunkKeys / kBlockKeys;
 inline constexpr int kWeightStride = kBlockKeys + 8;
 /// Floats by which a row in shared memory is longer than what it holds.
 inline constexpr int kRowPad = 4;
-/// Keys and values pass through shared memory this many elements of a head at a time.
-template <int kSize>
-inline constexpr int kSliceSize = kSize < 64 ? kSize : 64;
-
 /// Tiles of kTile rows cover sequence b's rows from this one on, in an order of tiles that has room for
 /// rows / kTile + sequences of them, some of which are empty.
 template <int kTile>
@@ -138,6 +134,113 @@ __device__ __forceinline__ void tile_gather(float4 (&acc)[kRows][kParts], int to
         for (int c = 0; c < kCount; ++c) acc[i][to + c] = fma4(weight, row[c], acc[i][to + c]);
       }
     }
+  }
+}
+
+/// Keys and values of one head of a sequence on their way through shared memory: for block after block of 32
+/// keys up to 64 elements of the keys at a time, then of the values, then (kPasses 3) of the keys again, each
+/// slice being copied while the one before it is worked on. All threads call stage and take together.
+template <int kSize, int kPasses>
+struct SliceStream {
+  static constexpr int kSlice = kSize < 64 ? kSize : 64;
+  static constexpr int kStride = kSlice + kRowPad;
+  static constexpr int kFloats = 2 * kBlockKeys * kStride;  ///< of shared memory
+
+  float* slices;
+  const float *k, *v;
+  Index width;  ///< from a key to the next
+  int length, blocks, size;
+  bool aligned;
+  int step = 0;
+
+  __device__ int parts() const { return (size + kSlice - 1) / kSlice; }
+  /// Elements of a part.
+  __device__ int count(int part) const {
+    return size - part * kSlice < kSlice ? size - part * kSlice : kSlice;
+  }
+  __device__ void stage(int next) const {
+    const int block = next / (kPasses * parts());
+    const int part = next % (kPasses * parts());
+    if (block < blocks) {
+      const int first = block * kBlockKeys;
+      const int column = part % parts() * kSlice;
+      stage_rows<kAttentionThreads, kBlockKeys, kSlice>(
+          slices + next % 2 * kBlockKeys * kStride,
+          (part / parts() == 1 ? v : k) + first * width + column, width, length - first,
+          size - column, aligned);
+    }
+    cp_async_commit();
+  }
+  /// The next slice; the one before it must not be read any more.
+  __device__ const float* take() {
+    cp_async_wait<0>();
+    __syncthreads();
+    stage(step + 1);
+    return slices + step++ % 2 * kBlockKeys * kStride;
+  }
+};
+
+/// Where a thread stands in a tile of 16 · kRows queries.
+template <int kRows>
+struct QueryPlace {
+  SequenceTile tile;
+  int here;   ///< the tile's rows that exist
+  int place;  ///< the first of the thread's keys in a block
+  int row;    ///< the first of the thread's rows in the tile
+
+  __device__ explicit QueryPlace(SequenceTile of)
+      : tile(of),
+        here(of.length - of.first < 16 * kRows ? of.length - of.first : 16 * kRows),
+        place(lane() % 8),
+        row(warp_first() + lane() / 8) {}
+
+  __device__ static int warp_first() { return static_cast<int>(threadIdx.x) / kWarp * 4 * kRows; }
+  __device__ bool has(int i) const { return row + 4 * i < here; }
+  /// Blocks of keys that the tile's rows see.
+  __device__ int blocks() const { return (tile.first + here + kBlockKeys - 1) / kBlockKeys; }
+  /// Keys of the block that each of the thread's rows sees; from 32 on: all.
+  __device__ void count(int (&counts)[kRows], int block) const {
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) counts[i] = tile.first + row + 4 * i + 1 - block * kBlockKeys;
+  }
+  /// Whether some, and whether all of the block's keys are seen by some, and by all of the warp's rows.
+  __device__ bool any(int block) const {
+    return tile.first + warp_first() + 4 * kRows > block * kBlockKeys;
+  }
+  __device__ bool all(int block) const {
+    return tile.first + warp_first() + 1 >= (block + 1) * kBlockKeys;
+  }
+};
+
+/// s = rows · the stream's next pass, for a thread's rows from x on.
+template <int kStride, int kRows, int kSize, int kPasses>
+__device__ void stream_dots(float (&s)[kRows][4], SliceStream<kSize, kPasses>& stream,
+                            const float* x, const QueryPlace<kRows>& at, bool any) {
+  using Stream = SliceStream<kSize, kPasses>;
+#pragma unroll 1
+  for (int part = 0; part < stream.parts(); ++part) {
+    const float* slice = stream.take() + at.place * Stream::kStride;
+    if (any)
+      tile_dots<kRows, 4, 4 * kStride, 8 * Stream::kStride>(s, x + part * Stream::kSlice, slice,
+                                                            stream.count(part));
+  }
+}
+
+/// acc continues weights · the stream's next pass, for a thread's rows' weights from w on.
+template <int kRows, int kParts, int kSize, int kPasses>
+__device__ void stream_gather(float4 (&acc)[kRows][kParts], SliceStream<kSize, kPasses>& stream,
+                              const float* w, const QueryPlace<kRows>& at,
+                              const int (&counts)[kRows], int block) {
+  using Stream = SliceStream<kSize, kPasses>;
+  constexpr int kCount = Stream::kSlice / 32;
+#pragma unroll
+  for (int part = 0; part < kSize / Stream::kSlice; ++part) {
+    if (part >= stream.parts()) break;
+    const float* slice = stream.take() + 4 * at.place;
+    if (at.any(block) && at.all(block))
+      tile_gather<false, kCount, Stream::kStride>(acc, part * kCount, w, slice, counts);
+    else if (at.any(block))
+      tile_gather<true, kCount, Stream::kStride>(acc, part * kCount, w, slice, counts);
   }
 }
 

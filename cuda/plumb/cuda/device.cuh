@@ -60,7 +60,10 @@ class StreamScope {
 
 /// Waits for all work on the device's stream.
 inline void synchronize(Cuda device) {
-  check_cuda(cudaStreamSynchronize(device.stream), "cudaStreamSynchronize");
+  const cudaError_t status = cudaStreamSynchronize(device.stream);
+  // A copy may be under way from or to host memory that the exception's way out will free.
+  if (status != cudaSuccess) cudaDeviceSynchronize();
+  check_cuda(status, "cudaStreamSynchronize");
 }
 
 namespace detail {
@@ -178,7 +181,7 @@ class Staging {
   void upload(cudaStream_t stream, void* to, const void* from, std::size_t bytes) {
     if (bytes > kHalf) {  // large ones are rare (weights): these wait
       check_cuda(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream), "cudaMemcpy");
-      check_cuda(cudaStreamSynchronize(stream), "cudaMemcpy");
+      synchronize(Cuda{stream});
       return;
     }
     if (used_ + bytes > kHalf) {

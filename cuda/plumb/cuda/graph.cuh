@@ -32,7 +32,7 @@ class Capture {
 
   cudaGraphExec_t finish() {
     cudaGraph_t graph = end_capture();
-    check_cuda(graph != nullptr ? cudaSuccess : cudaGetLastError(), "cudaStreamEndCapture");
+    check_cuda(status_, "cudaStreamEndCapture");
     cudaGraphExec_t executable = nullptr;
     const cudaError_t status = cudaGraphInstantiate(&executable, graph, 0);
     cudaGraphDestroy(graph);
@@ -45,12 +45,16 @@ class Capture {
     ended_ = true;
     DevicePool::instance().capture_into(device_.stream, nullptr);
     cudaGraph_t graph = nullptr;
-    cudaStreamEndCapture(device_.stream, &graph);
+    status_ = cudaStreamEndCapture(device_.stream, &graph);
+    cudaGraph_t rest = nullptr;
+    if (status_ != cudaSuccess && cudaStreamEndCapture(device_.stream, &rest) == cudaSuccess)
+      cudaGraphDestroy(rest);  // a stream that still captured could never be waited for
     return graph;
   }
 
   Cuda device_;
   bool ended_ = false;
+  cudaError_t status_ = cudaSuccess;
 };
 
 }  // namespace kernels::detail
