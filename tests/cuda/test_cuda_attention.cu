@@ -1,5 +1,6 @@
 // Attention on the device, over packed sequences and over a cache: the CPU's bits.
 #include <plumb/cuda/attention.cuh>
+#include <plumb/cuda/graph.cuh>
 
 #include "cases/attention.hpp"
 #include "cuda/support.cuh"
@@ -166,4 +167,32 @@ TEST_CASE("attention to a long cache takes some rows after others") {
   Step prompt;
   prompt.add(0, 0, 520);
   check_cache({2, 16384, {1, 1, 256, 0.0625F}}, {prompt}, {0, 1, 40}, {});
+}
+
+TEST_CASE("attention to a cache, captured once, follows the positions on the device") {
+  const KvShape kv{2, 700, {2, 1, 8, 0.35F}};
+  const Index rows = 2, width = kv.attention.heads * kv.attention.head_size;
+  const auto keys = random_vector(kv.keys_size(), 1), values = random_vector(kv.values_size(), 2),
+             q = random_vector(rows * width, 3);
+  test::Arrays<Cuda> arrays;
+  const float *device_keys = arrays.in(keys), *device_values = arrays.in(values),
+              *device_q = arrays.in(q);
+  const auto slots = Tensor<Cuda, std::int32_t>::empty({rows});
+  const auto positions = Tensor<Cuda, std::int32_t>::empty({rows});
+  Replay<Cuda> replay;
+  const Ints steps[][2] = {{{0, 1}, {3, 600}}, {{1, 0}, {511, 512}}, {{1, 0}, {0, 699}}};
+  for (const auto& [slot, position] : steps) {
+    copy_from_host(Cuda{}, slots.data(), slot.data(), slot.size() * sizeof(slot[0]));
+    copy_from_host(Cuda{}, positions.data(), position.data(), position.size() * sizeof(slot[0]));
+    const auto& out = replay.run(1, [&] {
+      auto y = Tensor<Cuda>::empty({rows, width});
+      attention_cached_forward(Cuda{}, y.data(), device_q, device_keys, device_values, slots.data(),
+                               positions.data(), rows, kv);
+      return y;
+    });
+    Floats expected(at(rows * width));
+    attention_cached_forward(Cpu{}, expected.data(), q.data(), keys.data(), values.data(),
+                             slot.data(), position.data(), rows, kv);
+    CHECK(test::same_bits(out.to_vector(), expected));
+  }
 }
