@@ -109,7 +109,8 @@ function(plumb_ptx_test source)
     target_link_libraries(${target} PRIVATE plumb_emulator_trace)
     target_link_options(${target} PRIVATE "LINKER:-u,__tsan_init")
   endif()
-  # Plumb's pool keeps what it got until the process ends: only programs that do without are watched for leaks.
+  # Plumb's pool keeps what it got until the process ends: only programs that do without are watched
+  # for leaks.
   set(leaks "")
   if(arg_OWN_MAIN)
     set(leaks ";PLUMB_EMULATOR_LEAKS=1")

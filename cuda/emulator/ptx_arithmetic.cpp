@@ -1,5 +1,5 @@
-// The arithmetic of ptx_arithmetic.hpp that needs more than an expression: rounding modes other than
-// the nearest, and the small float formats.
+// The arithmetic of ptx_arithmetic.hpp that needs more than an expression: rounding modes other
+// than the nearest, and the small float formats.
 #include <emulator/ptx_arithmetic.hpp>
 
 #include <cfenv>
@@ -68,16 +68,19 @@ std::uint16_t small_from(double value, int mantissa, int exponent_bits, Rounding
   if (magnitude == 0) return static_cast<std::uint16_t>(sign);
   if (std::isinf(magnitude)) return static_cast<std::uint16_t>(sign | infinity);
   int exponent = 0;
-  std::frexp(magnitude, &exponent);  // magnitude < 2^exponent
+  std::frexp(magnitude, &exponent);        // magnitude < 2^exponent
   const int lowest = 1 - bias - mantissa;  // exponent of the smallest subnormal
   const int unit = exponent - 1 - mantissa < lowest ? lowest : exponent - 1 - mantissa;
   const double scaled = std::ldexp(magnitude, -unit);  // exact; the integer part is the mantissa
   const bool up = mode == upward ? sign == 0 : mode == downward && sign != 0;
-  const double whole = mode == nearest ? std::nearbyint(scaled) : up ? std::ceil(scaled) : std::floor(scaled);
+  const double whole = mode == nearest ? std::nearbyint(scaled)
+                       : up            ? std::ceil(scaled)
+                                       : std::floor(scaled);
   // The encoding counts on from one binade to the next, and from the subnormals to the first.
   const auto count = static_cast<std::uint32_t>(whole);
   const std::uint32_t bits = count + (static_cast<std::uint32_t>(unit - lowest) << mantissa);
-  if (bits >= infinity) return static_cast<std::uint16_t>(sign | (mode == nearest || up ? infinity : infinity - 1));
+  if (bits >= infinity)
+    return static_cast<std::uint16_t>(sign | (mode == nearest || up ? infinity : infinity - 1));
   return static_cast<std::uint16_t>(sign | bits);
 }
 
@@ -95,11 +98,16 @@ double fma_to_odd(double a, double b, double c) {
 }  // namespace
 
 float brain_to_float(Brain value) { return widen(value); }
-Brain brain_from(double value, int rounding) { return {small_from(value, 7, 8, static_cast<Rounding>(rounding))}; }
-Half half_from(double value, int rounding) { return {small_from(value, 10, 5, static_cast<Rounding>(rounding))}; }
+Brain brain_from(double value, int rounding) {
+  return {small_from(value, 7, 8, static_cast<Rounding>(rounding))};
+}
+Half half_from(double value, int rounding) {
+  return {small_from(value, 10, 5, static_cast<Rounding>(rounding))};
+}
 
 float half_to_float(Half value) {
-  const std::uint32_t sign = (value.bits & 0x8000U) << 16, exponent = (value.bits >> 10) & 31U, mantissa = value.bits & 0x3ffU;
+  const std::uint32_t sign = (value.bits & 0x8000U) << 16, exponent = (value.bits >> 10) & 31U,
+                      mantissa = value.bits & 0x3ffU;
   if (exponent == 31) return f32(sign | 0x7f800000U | (mantissa << 13));
   if (exponent != 0) return f32(sign | ((exponent + 112) << 23) | (mantissa << 13));
   const float magnitude = std::ldexp(static_cast<float>(mantissa), -24);
@@ -125,8 +133,12 @@ double div_rounded(double a, double b, Rounding mode) { return div_mode(a, b, mo
 float sqrt_rounded(float a, Rounding mode) { return sqrt_mode(a, mode); }
 double sqrt_rounded(double a, Rounding mode) { return sqrt_mode(a, mode); }
 
-Half fma_small(Half a, Half b, Half c) { return half_from(fma_to_odd(widen(a), widen(b), widen(c)), nearest); }
-Brain fma_small(Brain a, Brain b, Brain c) { return brain_from(fma_to_odd(widen(a), widen(b), widen(c)), nearest); }
+Half fma_small(Half a, Half b, Half c) {
+  return half_from(fma_to_odd(widen(a), widen(b), widen(c)), nearest);
+}
+Brain fma_small(Brain a, Brain b, Brain c) {
+  return brain_from(fma_to_odd(widen(a), widen(b), widen(c)), nearest);
+}
 
 float float_from(std::int64_t v, Rounding mode) { return convert_mode<float>(v, mode); }
 float float_from(std::uint64_t v, Rounding mode) { return convert_mode<float>(v, mode); }

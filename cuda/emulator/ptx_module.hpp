@@ -1,9 +1,9 @@
-// What a translation made by ptx_translate.py tells the emulator about itself: its kernels, the places
-// of its memory and warp operations, its constant tables and how often each instruction ran.
+// What a translation made by ptx_translate.py tells the emulator about itself: its kernels, the
+// places of its memory and warp operations, its constant tables and how often each instruction ran.
 //
-// A translation registers itself before main(); the launch stubs of nvcc's object register theirs, with
-// the fatbin that holds the same PTX. The two meet at the first launch (ptx_runtime.cpp), by the hash of
-// that fatbin, so that a stale translation is refused instead of run.
+// A translation registers itself before main(); the launch stubs of nvcc's object register theirs,
+// with the fatbin that holds the same PTX. The two meet at the first launch (ptx_runtime.cpp), by
+// the hash of that fatbin, so that a stale translation is refused instead of run.
 #pragma once
 
 #include <cstddef>
@@ -19,17 +19,19 @@ class Thread;
 struct Site {
   const char* function;  ///< mangled name of the kernel or device function
   const char* opcode;
-  int line;              ///< in the PTX
-  const char* source;    ///< file and line in the CUDA source, if compiled with -lineinfo
+  int line;            ///< in the PTX
+  const char* source;  ///< file and line in the CUDA source, if compiled with -lineinfo
   int source_line;
   // Set at run time.
-  const char* file = nullptr;         ///< name for reports
-  std::uintptr_t number = 0;          ///< for describe_site
+  const char* file = nullptr;  ///< name for reports
+  std::uintptr_t number = 0;   ///< for describe_site
   // The allocation of the last access: an address passes if it is below `limit` from `low`.
   std::uintptr_t low = 0, limit = 0;
 };
 
-struct Parameter { std::size_t offset, bytes; };
+struct Parameter {
+  std::size_t offset, bytes;
+};
 
 struct Entry {
   const char* name;
@@ -48,8 +50,8 @@ struct Data {
 };
 
 struct Module {
-  const char* target;   ///< sm_80
-  const char* name;     ///< of the PTX file
+  const char* target;    ///< sm_80
+  const char* name;      ///< of the PTX file
   std::uint64_t fatbin;  ///< hash, 0 if the translation was not tied to an object
   const Entry* entries;
   std::size_t entry_count;

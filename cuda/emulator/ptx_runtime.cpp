@@ -1,10 +1,10 @@
-// What nvcc's host code calls behind the back of the program: the launch stubs of `kernel<<<…>>>`, which
-// register each kernel's mangled name before main() and launch it later. Together with the runtime
-// stand-in it takes the place of libcudart, so that nvcc's object file is linked unchanged; the kernels
-// that run are the translations of the PTX which that same nvcc run made.
+// What nvcc's host code calls behind the back of the program: the launch stubs of `kernel<<<…>>>`,
+// which register each kernel's mangled name before main() and launch it later. Together with the
+// runtime stand-in it takes the place of libcudart, so that nvcc's object file is linked unchanged;
+// the kernels that run are the translations of the PTX which that same nvcc run made.
 //
-// The prototypes are those of nvcc's own crt/host_runtime.h and crt/device_functions.h, which cannot be
-// included here: nvcc pastes them into each host file and no header offers them alone.
+// The prototypes are those of nvcc's own crt/host_runtime.h and crt/device_functions.h, which
+// cannot be included here: nvcc pastes them into each host file and no header offers them alone.
 #include <emulator/ptx_module.hpp>
 #include <emulator/ptx_thread.hpp>
 #include <emulator/runtime.hpp>
@@ -72,7 +72,8 @@ std::string demangled(const char* name) {
   return result;
 }
 
-/// Of several translations of one object (sm_80, sm_90), the one of PLUMB_PTX_TARGET or the first name.
+/// Of several translations of one object (sm_80, sm_90), the one of PLUMB_PTX_TARGET or the first
+/// name.
 bool preferred(const Module& a, const Module* b) {
   if (b == nullptr) return true;
   const char* wanted = std::getenv("PLUMB_PTX_TARGET");
@@ -118,7 +119,8 @@ std::string base_name(const char* path) {
 /// "norm.cuh:45, kernels.ptx", to which a report adds the PTX's own line.
 const char* site_file(const Module& module, const Site& site) {
   std::string text = module.name;
-  if (site.source != nullptr) text = base_name(site.source) + ":" + std::to_string(site.source_line) + ", " + text;
+  if (site.source != nullptr)
+    text = base_name(site.source) + ":" + std::to_string(site.source_line) + ", " + text;
   return (new std::string(std::move(text)))->c_str();
 }
 
@@ -140,11 +142,13 @@ std::string missing(const void* stub) {
   return "the translation has no such entry";
 }
 
-cudaError_t launch(const void* stub, dim3 grid, dim3 block, void** arguments, std::size_t shared, cudaStream_t stream) {
+cudaError_t launch(const void* stub, dim3 grid, dim3 block, void** arguments, std::size_t shared,
+                   cudaStream_t stream) {
   if (find_kernel(stub) == nullptr) {
     const std::lock_guard lock(Registry::get().mutex);
     const auto name = Registry::get().names.find(stub);
-    report("no-translation", "kernel %s: %s", name == Registry::get().names.end() ? "?" : name->second.c_str(), missing(stub).c_str());
+    report("no-translation", "kernel %s: %s",
+           name == Registry::get().names.end() ? "?" : name->second.c_str(), missing(stub).c_str());
     return cudaErrorInvalidDeviceFunction;
   }
   return cudaLaunchKernel(stub, grid, block, arguments, shared, stream);
@@ -160,7 +164,8 @@ Registration::Registration(Module& module) {
   int last_line = -1;
   for (std::size_t i = 0; i < module.site_count; ++i) {
     Site& site = module.sites[i];
-    const bool repeated = last_file != nullptr && site.source == last_source && site.source_line == last_line;
+    const bool repeated =
+        last_file != nullptr && site.source == last_source && site.source_line == last_line;
     site.file = repeated ? last_file : site_file(module, site);
     last_source = site.source, last_line = site.source_line, last_file = site.file;
     registry.sites.push_back(&site);
@@ -221,7 +226,8 @@ void** __cudaRegisterFatBinary(void* wrapper) {
   return reinterpret_cast<void**>(image);
 }
 
-void __cudaRegisterFunction(void** handle, const char* stub, char*, const char* name, int, uint3*, uint3*, dim3*, dim3*, int*) {
+void __cudaRegisterFunction(void** handle, const char* stub, char*, const char* name, int, uint3*,
+                            uint3*, dim3*, dim3*, int*) {
   auto* image = reinterpret_cast<Image*>(handle);
   Registry& registry = Registry::get();
   const std::lock_guard lock(registry.mutex);
@@ -232,9 +238,11 @@ void __cudaRegisterFunction(void** handle, const char* stub, char*, const char* 
 
 void __cudaRegisterVar(void** handle, char*, char*, const char* name, int, std::size_t, int, int) {
   reinterpret_cast<Image*>(handle)->refused =
-      std::string("its object has the variable ") + name + ": __device__ and __constant__ variables are not emulated";
+      std::string("its object has the variable ") + name +
+      ": __device__ and __constant__ variables are not emulated";
 }
-void __cudaRegisterManagedVar(void** handle, void**, char* address, const char* name, int ext, std::size_t size, int constant, int global) {
+void __cudaRegisterManagedVar(void** handle, void**, char* address, const char* name, int ext,
+                              std::size_t size, int constant, int global) {
   __cudaRegisterVar(handle, nullptr, address, name, ext, size, constant, global);
 }
 
@@ -246,7 +254,8 @@ void __cudaUnregisterFatBinary(void**) {}
 char __cudaInitModule(void**) { return 1; }
 
 // The configuration between the angle brackets, for the stub that is called next.
-unsigned __cudaPushCallConfiguration(dim3 grid, dim3 block, std::size_t shared, CUstream_st* stream) {
+unsigned __cudaPushCallConfiguration(dim3 grid, dim3 block, std::size_t shared,
+                                     CUstream_st* stream) {
   configurations.push_back({grid, block, shared, stream});
   return 0;
 }
@@ -266,10 +275,12 @@ cudaError_t __cudaGetKernel(cudaKernel_t* kernel, const void* stub) {
   *kernel = reinterpret_cast<cudaKernel_t>(const_cast<void*>(stub));
   return cudaSuccess;
 }
-cudaError_t __cudaLaunchKernel(cudaKernel_t kernel, dim3 grid, dim3 block, void** arguments, std::size_t shared, cudaStream_t stream) {
+cudaError_t __cudaLaunchKernel(cudaKernel_t kernel, dim3 grid, dim3 block, void** arguments,
+                               std::size_t shared, cudaStream_t stream) {
   return plumb::emulator::ptx::launch(kernel, grid, block, arguments, shared, stream);
 }
-cudaError_t __cudaLaunchKernel_ptsz(cudaKernel_t kernel, dim3 grid, dim3 block, void** arguments, std::size_t shared, cudaStream_t stream) {
+cudaError_t __cudaLaunchKernel_ptsz(cudaKernel_t kernel, dim3 grid, dim3 block, void** arguments,
+                                    std::size_t shared, cudaStream_t stream) {
   return plumb::emulator::ptx::launch(kernel, grid, block, arguments, shared, stream);
 }
 

@@ -1,17 +1,18 @@
-// A thread of translated PTX: its special registers, its memory accesses, and the operations that it
-// shares with its warp and block.
+// A thread of translated PTX: its special registers, its memory accesses, and the operations that
+// it shares with its warp and block.
 //
-// Addresses. Shared memory is a window: a shared address is an offset into the block's shared memory, a
-// generic one is the host's address of that byte. Global, constant, local and parameter addresses are the
-// host's in every space.
+// Addresses. Shared memory is a window: a shared address is an offset into the block's shared
+// memory, a generic one is the host's address of that byte. Global, constant, local and parameter
+// addresses are the host's in every space.
 //
-// Each access is checked, always: natural alignment of the whole vector, and bounds - shared against the
-// block's size, global against a live allocation, local against the thread's own arrays. A violation
-// ends the launch as it would on a GPU. Races, uninitialised shared memory and the counts of sectors and
-// wavefronts are the tracer's (trace.cpp), which hears of each access if it is linked.
+// Each access is checked, always: natural alignment of the whole vector, and bounds - shared
+// against the block's size, global against a live allocation, local against the thread's own
+// arrays. A violation ends the launch as it would on a GPU. Races, uninitialised shared memory and
+// the counts of sectors and wavefronts are the tracer's (trace.cpp), which hears of each access if
+// it is linked.
 //
-// Cost: the check is two loads and two comparisons, for global memory against the allocation that the
-// same instruction found last.
+// Cost: the check is two loads and two comparisons, for global memory against the allocation that
+// the same instruction found last.
 #pragma once
 
 #include <emulator/core_internal.hpp>
@@ -47,19 +48,27 @@ using Fragment2 = std::array<U32, 2>;
 using Sums = std::array<float, 4>;
 
 inline U64 address_of(const void* p) { return reinterpret_cast<U64>(p); }
-template <class T> T parameter(const std::byte* bytes, int index) {
+template <class T>
+T parameter(const std::byte* bytes, int index) {
   T value;
   std::memcpy(&value, bytes + static_cast<std::size_t>(index) * sizeof(T), sizeof(T));
   return value;
 }
-template <class T> void set_parameter(std::byte* bytes, int index, T value) {
+template <class T>
+void set_parameter(std::byte* bytes, int index, T value) {
   std::memcpy(bytes + static_cast<std::size_t>(index) * sizeof(T), &value, sizeof(T));
 }
 /// Two small floats in a register, the first in the low half.
-template <class T> U32 pair_of(T low, T high) { return U32{low.bits} | (U32{high.bits} << 16); }
-template <class T> T atomic_add(T a, T b) {
-  if constexpr (is_float<T>) return a + b;
-  else return int_add<T>(a, b);
+template <class T>
+U32 pair_of(T low, T high) {
+  return U32{low.bits} | (U32{high.bits} << 16);
+}
+template <class T>
+T atomic_add(T a, T b) {
+  if constexpr (is_float<T>)
+    return a + b;
+  else
+    return int_add<T>(a, b);
 }
 
 /// A thread that met `exit` below its entry.
@@ -98,7 +107,8 @@ class Thread {
   U64 shared_from_generic(U64 address) const { return address - address_of(shared_); }
   bool is_in(Space space, U64 address) const;
 
-  /// Where n values of T may be read, or written. (Translations are compiled without strict aliasing.)
+  /// Where n values of T may be read, or written. (Translations are compiled without strict
+  /// aliasing.)
   template <Space space, class T, int n, class Address>
   const T* load(Address address, Site* site) const {
     return static_cast<const T*>(checked<space>(address, sizeof(T) * n, Access::read, site));
@@ -130,13 +140,32 @@ class Thread {
   U32 active_mask() const;
   U32 match_any(U64 value, U32 mask, Site* site) const;
   U32 match_all(U64 value, U32 mask, Site* site) const;
-  template <class T, class F> T reduce(T value, U32 mask, Site* site, F combine) const;
-  template <class T> T reduce_add(T v, U32 mask, Site* s) const { return reduce(v, mask, s, int_add<T>); }
-  template <class T> T reduce_min(T v, U32 mask, Site* s) const { return reduce(v, mask, s, int_min<T>); }
-  template <class T> T reduce_max(T v, U32 mask, Site* s) const { return reduce(v, mask, s, int_max<T>); }
-  template <class T> T reduce_and(T v, U32 mask, Site* s) const { return reduce(v, mask, s, [](T a, T b) { return a & b; }); }
-  template <class T> T reduce_or(T v, U32 mask, Site* s) const { return reduce(v, mask, s, [](T a, T b) { return a | b; }); }
-  template <class T> T reduce_xor(T v, U32 mask, Site* s) const { return reduce(v, mask, s, [](T a, T b) { return a ^ b; }); }
+  template <class T, class F>
+  T reduce(T value, U32 mask, Site* site, F combine) const;
+  template <class T>
+  T reduce_add(T v, U32 mask, Site* s) const {
+    return reduce(v, mask, s, int_add<T>);
+  }
+  template <class T>
+  T reduce_min(T v, U32 mask, Site* s) const {
+    return reduce(v, mask, s, int_min<T>);
+  }
+  template <class T>
+  T reduce_max(T v, U32 mask, Site* s) const {
+    return reduce(v, mask, s, int_max<T>);
+  }
+  template <class T>
+  T reduce_and(T v, U32 mask, Site* s) const {
+    return reduce(v, mask, s, [](T a, T b) { return a & b; });
+  }
+  template <class T>
+  T reduce_or(T v, U32 mask, Site* s) const {
+    return reduce(v, mask, s, [](T a, T b) { return a | b; });
+  }
+  template <class T>
+  T reduce_xor(T v, U32 mask, Site* s) const {
+    return reduce(v, mask, s, [](T a, T b) { return a ^ b; });
+  }
 
   void copy_async(U32 shared, U64 global, U32 bytes, U32 source_bytes, Site* site) const;
   void copy_commit() const;
@@ -154,8 +183,9 @@ class Thread {
   [[noreturn]] void exit_thread() const { throw ThreadExit{}; }
   [[noreturn]] void trap(Site* site) const;
   [[noreturn]] void bad_branch(Site* site) const;
-  [[noreturn]] void assertion_failed(const std::byte* message, const std::byte* file, const std::byte* line,
-                                     const std::byte* function, Site* site) const;
+  [[noreturn]] void assertion_failed(const std::byte* message, const std::byte* file,
+                                     const std::byte* line, const std::byte* function,
+                                     Site* site) const;
 
  private:
   template <Space space, class Address>
@@ -179,7 +209,8 @@ class Thread {
   }
   void see_shared(U32 offset, std::size_t bytes, Access access, Site* site) const;
   void see_global(U64 address, std::size_t bytes, Access access, Site* site) const;
-  void* checked_slowly(Space space, U64 address, std::size_t bytes, Access access, Site* site) const;
+  void* checked_slowly(Space space, U64 address, std::size_t bytes, Access access,
+                       Site* site) const;
   /// False for a table of the translation, which is not the tracer's to watch.
   bool find_global(U64 address, std::size_t bytes, Access access, Site* site) const;
   [[noreturn]] void misaligned(const char* space, U64 address, std::size_t bytes, Site* site) const;
@@ -197,7 +228,8 @@ class Thread {
 };
 
 struct LocalMemory {
-  LocalMemory(Thread& t, std::byte* start, std::size_t bytes) : thread(t), low(start), high(start + bytes), outer(t.locals) {
+  LocalMemory(Thread& t, std::byte* start, std::size_t bytes)
+      : thread(t), low(start), high(start + bytes), outer(t.locals) {
     std::memset(start, 0xff, bytes);  // NaN: what a GPU leaves there is anything
     t.locals = this;
   }
@@ -221,7 +253,8 @@ void run_thread(Function* entry, const void* parameters, Module& module) {
 }
 
 /// Combines the mask's values in order of lanes.
-U64 reduce_lanes(U64 value, U32 mask, U64 (*combine)(U64, U64, const void*), const void* context, const Site* site);
+U64 reduce_lanes(U64 value, U32 mask, U64 (*combine)(U64, U64, const void*), const void* context,
+                 const Site* site);
 template <class T, class F>
 T Thread::reduce(T value, U32 mask, Site* site, F combine) const {
   const auto erased = [](U64 a, U64 b, const void* f) {

@@ -1,4 +1,5 @@
-// What the tests of the PTX way share: arrays on the device, and a main() that skips where there is none.
+// What the tests of the PTX way share: arrays on the device, and a main() that skips where there is
+// none.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -14,7 +15,9 @@
 /// An array in device memory for the length of a scope.
 template <class T>
 struct Device {
-  explicit Device(std::size_t n) : size(n) { REQUIRE(cudaMalloc(&data, n * sizeof(T)) == cudaSuccess); }
+  explicit Device(std::size_t n) : size(n) {
+    REQUIRE(cudaMalloc(&data, n * sizeof(T)) == cudaSuccess);
+  }
   explicit Device(const std::vector<T>& host) : Device(host.size()) {
     REQUIRE(cudaMemcpy(data, host.data(), size * sizeof(T), cudaMemcpyHostToDevice) == cudaSuccess);
   }
@@ -24,7 +27,8 @@ struct Device {
 
   std::vector<T> host() const {
     std::vector<T> values(size);
-    REQUIRE(cudaMemcpy(values.data(), data, size * sizeof(T), cudaMemcpyDeviceToHost) == cudaSuccess);
+    REQUIRE(cudaMemcpy(values.data(), data, size * sizeof(T), cudaMemcpyDeviceToHost) ==
+            cudaSuccess);
     return values;
   }
   operator T*() const { return data; }
@@ -43,7 +47,8 @@ bool same_bits(const T& a, const T& b) {
 
 int main(int argc, char** argv) {
   int devices = 0;
-  if (const cudaError_t error = cudaGetDeviceCount(&devices); error != cudaSuccess || devices == 0) {
+  if (const cudaError_t error = cudaGetDeviceCount(&devices);
+      error != cudaSuccess || devices == 0) {
     std::printf("skipped: no CUDA device (%s)\n", cudaGetErrorString(error));
     return 77;
   }

@@ -1,5 +1,6 @@
-// What a GPU would punish, seeded in kernels that run through the translation of nvcc's PTX: each fault
-// must be reported by its kind and place, and its correct twin must stay quiet. Only for the emulator.
+// What a GPU would punish, seeded in kernels that run through the translation of nvcc's PTX: each
+// fault must be reported by its kind and place, and its correct twin must stay quiet. Only for the
+// emulator.
 #undef NDEBUG
 #include "ptx_support.hpp"
 
@@ -15,10 +16,12 @@
 extern "C" {
 void** __cudaRegisterFatBinary(void* wrapper);
 void __cudaRegisterFatBinaryEnd(void** handle);
-void __cudaRegisterFunction(void** handle, const char* stub, char* function, const char* name, int, uint3*, uint3*, dim3*, dim3*, int*);
+void __cudaRegisterFunction(void** handle, const char* stub, char* function, const char* name, int,
+                            uint3*, uint3*, dim3*, dim3*, int*);
 void __cudaRegisterVar(void** handle, char*, char*, const char* name, int, std::size_t, int, int);
 cudaError_t __cudaGetKernel(cudaKernel_t* kernel, const void* stub);
-cudaError_t __cudaLaunchKernel(cudaKernel_t kernel, dim3 grid, dim3 block, void** arguments, std::size_t shared, cudaStream_t stream);
+cudaError_t __cudaLaunchKernel(cudaKernel_t kernel, dim3 grid, dim3 block, void** arguments,
+                               std::size_t shared, cudaStream_t stream);
 }
 
 using plumb::emulator::Error;
@@ -34,7 +37,9 @@ std::vector<Error> errors_of_launch() {
   return errors;
 }
 bool has(const std::vector<Error>& errors, const char* kind, const char* text = "") {
-  return std::any_of(errors.begin(), errors.end(), [&](const Error& e) { return e.kind == kind && e.text.find(text) != std::string::npos; });
+  return std::any_of(errors.begin(), errors.end(), [&](const Error& e) {
+    return e.kind == kind && e.text.find(text) != std::string::npos;
+  });
 }
 
 // Each `bad` is a value that the compiler does not know.
@@ -110,7 +115,6 @@ __global__ void trapped(int bad) {
 }
 __global__ void __launch_bounds__(64) bounded(float* out) { out[threadIdx.x] = 1; }
 
-
 // What only the tracer sees.
 __global__ void reverse(float* out, int bad) {
   __shared__ float room[64];
@@ -122,8 +126,10 @@ __global__ void reverse_in_warp(float* out, int bad) {
   __shared__ float room[32];
   float v = static_cast<float>(threadIdx.x);
   room[threadIdx.x] = v;
-  if (bad == 0) __syncwarp();
-  else v = __shfl_xor_sync(~0u, v, 1);  // a shuffle is no fence
+  if (bad == 0)
+    __syncwarp();
+  else
+    v = __shfl_xor_sync(~0u, v, 1);  // a shuffle is no fence
   out[threadIdx.x] = room[31 - threadIdx.x] + v;
 }
 __global__ void overwrite(float* out, int bad) {
@@ -148,10 +154,14 @@ __global__ void copy_wide(float* out, const float* in, int step) {
     out[i] = tile[4 * i];
   }
 }
-__global__ void blocks_meet(float* out, int bad) { out[bad == 0 ? blockIdx.x : 0] = static_cast<float>(blockIdx.x); }
+__global__ void blocks_meet(float* out, int bad) {
+  out[bad == 0 ? blockIdx.x : 0] = static_cast<float>(blockIdx.x);
+}
 __global__ void counter_of_blocks(int* out, int bad) {
-  if (bad == 0) atomicAdd(out, 1);
-  else *out += 1;
+  if (bad == 0)
+    atomicAdd(out, 1);
+  else
+    *out += 1;
 }
 __global__ void unwritten_shared(float* out, int bad) {
   __shared__ float room[33];
@@ -159,9 +169,12 @@ __global__ void unwritten_shared(float* out, int bad) {
   __syncthreads();
   out[threadIdx.x] = room[threadIdx.x + (bad != 0 ? 1 : 0)];
 }
-__global__ void copy_too_early(float* out, const float* in, int bad) {  // waits, but meets no barrier
+__global__ void copy_too_early(float* out, const float* in,
+                               int bad) {  // waits, but meets no barrier
   __shared__ float tile[32];
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(static_cast<unsigned>(__cvta_generic_to_shared(tile + threadIdx.x))), "l"(in + threadIdx.x));
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(
+                   static_cast<unsigned>(__cvta_generic_to_shared(tile + threadIdx.x))),
+               "l"(in + threadIdx.x));
   asm volatile("cp.async.wait_all;" ::: "memory");
   if (bad == 0) __syncthreads();
   out[threadIdx.x] = tile[31 - threadIdx.x];
@@ -324,8 +337,16 @@ TEST_CASE("bytes, sectors and wavefronts are those of nvcc's accesses") {
 
 TEST_CASE("an object without its translation is refused") {
   // An object of another version of the source: its fatbin differs in one word.
-  struct Fatbin { std::uint32_t magic; std::uint16_t version, header; std::uint64_t bytes, content; };
-  struct Wrapper { std::int32_t magic, version; const void* data; void* unused; };
+  struct Fatbin {
+    std::uint32_t magic;
+    std::uint16_t version, header;
+    std::uint64_t bytes, content;
+  };
+  struct Wrapper {
+    std::int32_t magic, version;
+    const void* data;
+    void* unused;
+  };
   for (const bool variable : {false, true}) {
     auto* fatbin = new Fatbin{0xBA55ED50, 1, 16, 8, 12345};  // registered for good
     Wrapper wrapper{0x466243b1, 1, fatbin, nullptr};
@@ -333,7 +354,8 @@ TEST_CASE("an object without its translation is refused") {
     static char stubs[2];
     char* stub = &stubs[variable ? 1 : 0];
     char name[] = "_Z7missingv";
-    __cudaRegisterFunction(handle, stub, name, name, -1, nullptr, nullptr, nullptr, nullptr, nullptr);
+    __cudaRegisterFunction(handle, stub, name, name, -1, nullptr, nullptr, nullptr, nullptr,
+                           nullptr);
     if (variable) __cudaRegisterVar(handle, nullptr, nullptr, "table_of_device", 0, 4, 0, 0);
     __cudaRegisterFatBinaryEnd(handle);
     cudaKernel_t kernel = nullptr;
