@@ -71,8 +71,8 @@ class Body:
             negated = text.startswith("!")
             register = self.register(text.lstrip("! "))
             if register is None or register.kind != "pred":
-                if text in ("0", "1"):
-                    return "true" if text == "1" else "false"
+                if text in ("0", "1", "-1"):  # nvcc negates by xor.pred with -1
+                    return "false" if text == "0" else "true"
                 self.fail(f"predicate {text}")
             return ("!" if negated else "") + register.name
         register = self.register(text)
