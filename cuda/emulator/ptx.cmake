@@ -26,7 +26,8 @@ set(plumb_nvcc_flags -std=c++20 -O2 -fmad=false --expt-relaxed-constexpr -linein
     -Xcompiler=-ffp-contract=off -Xcompiler=-pthread CACHE INTERNAL "")
 
 # Kernels are full of fma, which is a call into libm unless the compiler may use the instruction.
-set(plumb_ptx_flags -O2 -ffp-contract=off -fno-strict-aliasing -fno-math-errno -fno-trapping-math)
+# -O1 compiles in half the time of -O2 (0.3 ms a statement) and runs at half its speed.
+set(plumb_ptx_flags -O1 -ffp-contract=off -fno-strict-aliasing -fno-math-errno -fno-trapping-math)
 include(CheckCXXSourceRuns)
 check_cxx_source_runs("int main() { return __builtin_cpu_supports(\"fma\") ? 0 : 1; }" PLUMB_HOST_FMA)
 if(PLUMB_HOST_FMA)

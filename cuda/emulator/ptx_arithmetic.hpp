@@ -357,8 +357,6 @@ template <class To, class From> To to_integer(From from, Rounding mode) {
 template <class T> T round_to_integral(T v, Rounding mode) {
   return mode == nearest ? std::nearbyint(v) : mode == toward_zero ? std::trunc(v) : mode == downward ? std::floor(v) : std::ceil(v);
 }
-/// Integer to integer of any width: chopped or extended by the source's sign.
-template <class To, class From> constexpr To to_width(From v) { return static_cast<To>(v); }
 template <class To, class From> constexpr To to_width_saturated(From v) {
   using Limits = std::numeric_limits<To>;
   const Int128 wide = static_cast<Int128>(v);

@@ -4,6 +4,8 @@ Each handler is given the function that is written, the words after the opcode's
 it returns a C++ statement. What the named C++ functions compute is in ptx_arithmetic.hpp.
 """
 
+import re
+
 from ptx_reader import TYPES, width
 
 INTEGERS = {"u16", "s16", "u32", "s32", "u64", "s64"}
@@ -100,7 +102,18 @@ def add(body, m, o):
             body.fail(f"{m.opcode}")
         sign = "+" if name == "add" else "-"
         return body.assign(o[0], kind, f"int_saturate(S64{{{a}}} {sign} S64{{{b}}})")
+    if wraps(kind):
+        a, b = operands_as(body, o[1:], "u" + kind[1:])
+        return body.assign(o[0], "u" + kind[1:], f"{a} {'+' if name == 'add' else '-'} {b}")
     return body.assign(o[0], kind, f"int_{name}<{TYPES[kind]}>({a}, {b})")
+
+
+def wraps(kind):
+    """Whether C++'s unsigned operators of the width do what the instruction does."""
+    return kind in ("u32", "s32", "b32", "u64", "s64", "b64")
+
+
+FLOAT_SIGNS = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
 
 
 def float_binary(body, m, o, kind, name):
@@ -110,6 +123,8 @@ def float_binary(body, m, o, kind, name):
     a, b = float_inputs(body, o[1:], kind, flush)
     if rounding in (None, "rn"):
         expression = f"float_{name}<{TYPES[kind]}>({a}, {b})"
+        if kind in ("f32", "f64"):
+            expression = f"{a} {FLOAT_SIGNS[name]} {b}"
     elif name == "sub":
         expression = f"add_rounded({a}, float_neg({b}), {ROUNDINGS[rounding]})"
     else:
@@ -125,6 +140,11 @@ def mul(body, m, o):
     part = m.need("lo", "hi", "wide")
     a, b = operands_as(body, o[1:], kind)
     result = kind if part != "wide" else kind[0] + str(16 * width(kind))
+    if part == "lo" and wraps(kind):
+        a, b = operands_as(body, o[1:], "u" + kind[1:])
+        return body.assign(o[0], "u" + kind[1:], f"{a} * {b}")
+    if part == "wide" and width(kind) == 4:
+        return body.assign(o[0], result, f"{TYPES[result]}{{{a}}} * {b}")
     return body.assign(o[0], result, f"int_mul_{part}<{TYPES[kind]}>({a}, {b})")
 
 
@@ -146,6 +166,9 @@ def mad(body, m, o):
         carry = "carry" if carries_in else "false"
         out = "carry" if carries_out else "unused_carry"
         return body.assign(o[0], result, f"add_carry<{TYPES[result]}>({product}, {c}, {carry}, {out})")
+    if part == "lo" and wraps(kind):
+        a, b, c = operands_as(body, o[1:4], "u" + kind[1:])
+        return body.assign(o[0], "u" + kind[1:], f"{a} * {b} + {c}")
     return body.assign(o[0], result, f"int_add<{TYPES[result]}>({product}, {c})")
 
 
@@ -166,7 +189,8 @@ def fma(body, m, o):
     rounding, flush, saturate, relu = m.need(*ROUNDINGS), m.take("ftz"), m.take("sat"), m.take("relu")
     a, b, c = float_inputs(body, o[1:], kind, flush)
     if rounding == "rn":
-        expression = f"float_fma<{TYPES[kind]}>({a}, {b}, {c})"
+        function = "std::fma" if kind in ("f32", "f64") else f"float_fma<{TYPES[kind]}>"
+        expression = f"{function}({a}, {b}, {c})"
     else:
         expression = f"fma_rounded({a}, {b}, {c}, {ROUNDINGS[rounding]})"
     return body.assign(o[0], kind, finish_float(expression, flush, saturate, relu))
@@ -281,7 +305,13 @@ def lop3(body, m, o):
 @handles("shl", "shr")
 def shift(body, m, o):
     kind = m.type({f"{s}{b}" for s in ("b", "u", "s") for b in (16, 32, 64)})
-    return body.assign(o[0], kind, f"{base(m)}<{TYPES[kind]}>({body.value(o[1], kind)}, {body.value(o[2], 'u32')})")
+    value = body.value(o[1], kind)
+    if width(kind) >= 4 and re.fullmatch(r"\d+", o[2]) and int(o[2]) < 8 * width(kind):
+        if base(m) == "shl":
+            kind = "u" + kind[1:]
+            value = body.value(o[1], kind)
+        return body.assign(o[0], kind, f"{value} {'<<' if base(m) == 'shl' else '>>'} {o[2]}")
+    return body.assign(o[0], kind, f"{base(m)}<{TYPES[kind]}>({value}, {body.value(o[2], 'u32')})")
 
 
 @handles("shf")
@@ -450,7 +480,7 @@ def cvt(body, m, o):
         elif rounding is not None:
             body.fail(m.opcode)
     else:
-        function = "to_width_saturated" if saturate else "to_width"
+        function = "to_width_saturated" if saturate else "static_cast"
         return body.assign(o[0], target, f"{function}<{to}>({value})")
     return body.assign(o[0], target, finish_float(expression, flush_out, saturate, rel))
 

@@ -86,9 +86,9 @@ def load(body, m, o):
         return " ".join(body.assign(r, kind, f"parameter<{c_type}>({source}, {i})") for i, r in enumerate(targets))
     call = f"t.load<Space::{SPACES.get(space, 'generic')}, {c_type}, {count}>({body.address(o[1], space)}, {body.site()})"
     if count == 1:
-        return body.assign(targets[0], kind, f"{call}[0]")
+        return body.assign(targets[0], kind, f"*{call}")
     writes = " ".join(body.assign(r, kind, f"m[{i}]") for i, r in enumerate(targets))
-    return f"{{ const auto m = {call}; {writes} }}"
+    return f"{{ const auto* m = {call}; {writes} }}"
 
 
 @handles("st")
@@ -103,8 +103,11 @@ def store(body, m, o):
     if space == "param":
         target = parameter_bytes(body, o[0], count * width(kind))
         return " ".join(f"set_parameter<{c_type}>({target}, {i}, {v});" for i, v in enumerate(values))
-    return (f"t.store<Space::{SPACES.get(space, 'generic')}, {c_type}, {count}>"
-            f"({body.address(o[0], space)}, {{{', '.join(values)}}}, {body.site()});")
+    call = f"t.store<Space::{SPACES.get(space, 'generic')}, {c_type}, {count}>({body.address(o[0], space)}, {body.site()})"
+    if count == 1:
+        return f"*{call} = {values[0]};"
+    writes = " ".join(f"m[{i}] = {v};" for i, v in enumerate(values))
+    return f"{{ auto* m = {call}; {writes} }}"
 
 
 def parameter_bytes(body, text, length):

@@ -98,16 +98,14 @@ class Thread {
   U64 shared_from_generic(U64 address) const { return address - address_of(shared_); }
   bool is_in(Space space, U64 address) const;
 
+  /// Where n values of T may be read, or written. (Translations are compiled without strict aliasing.)
   template <Space space, class T, int n, class Address>
-  std::array<T, n> load(Address address, Site* site) const {
-    const void* p = checked<space>(address, sizeof(T) * n, Access::read, site);
-    std::array<T, n> values;
-    std::memcpy(&values, p, sizeof values);
-    return values;
+  const T* load(Address address, Site* site) const {
+    return static_cast<const T*>(checked<space>(address, sizeof(T) * n, Access::read, site));
   }
   template <Space space, class T, int n, class Address>
-  void store(Address address, std::array<T, n> values, Site* site) const {
-    std::memcpy(checked<space>(address, sizeof values, Access::write, site), &values, sizeof values);
+  T* store(Address address, Site* site) const {
+    return static_cast<T*>(checked<space>(address, sizeof(T) * n, Access::write, site));
   }
   template <Space space, class T, class Address, class F>
   T atomic(Address address, F next, Site* site) const {
@@ -162,20 +160,16 @@ class Thread {
  private:
   template <Space space, class Address>
   void* checked(Address address, std::size_t bytes, Access access, Site* site) const {
+    // One test on the way through; what it was that failed, and the tracer, are the slow half's.
     if constexpr (space == Space::shared) {
       const U32 offset = static_cast<U32>(address);
-      if ((offset & (bytes - 1)) != 0) [[unlikely]] misaligned("shared", offset, bytes, site);
-      if (U64{offset} + bytes > shared_size_) [[unlikely]] outside_shared(offset, bytes, access, site);
-      void* p = shared_ + offset;
-      tell(p, bytes, access, site);
-      return p;
+      if ((offset & (bytes - 1)) != 0 || U64{offset} + bytes > shared_limit_) [[unlikely]]
+        see_shared(offset, bytes, access, site);
+      return shared_ + offset;
     } else if constexpr (space == Space::global) {
-      if ((address & (bytes - 1)) != 0) [[unlikely]] misaligned("global", address, bytes, site);
-      void* p = reinterpret_cast<void*>(address);
-      if (address - site->low >= site->limit) [[unlikely]]
-        if (!find_global(address, bytes, access, site)) return p;
-      tell(p, bytes, access, site);
-      return p;
+      if ((address & (bytes - 1)) != 0 || address - site->low >= site->limit) [[unlikely]]
+        see_global(address, bytes, access, site);
+      return reinterpret_cast<void*>(address);
     } else {
       return checked_slowly(space, address, bytes, access, site);
     }
@@ -183,6 +177,8 @@ class Thread {
   void tell(const void* p, std::size_t bytes, Access access, const Site* site) const {
     if (traced_) note(p, bytes, access, reinterpret_cast<const void*>(site->number));
   }
+  void see_shared(U32 offset, std::size_t bytes, Access access, Site* site) const;
+  void see_global(U64 address, std::size_t bytes, Access access, Site* site) const;
   void* checked_slowly(Space space, U64 address, std::size_t bytes, Access access, Site* site) const;
   /// False for a table of the translation, which is not the tracer's to watch.
   bool find_global(U64 address, std::size_t bytes, Access access, Site* site) const;
@@ -194,6 +190,7 @@ class Thread {
   const U32 shared_size_, dynamic_offset_;
   const U32 thread_;
   const bool traced_;
+  const U32 shared_limit_;  ///< 0 if traced, so that each access is seen
   const std::byte* const parameters_;
   Module& module_;
   mutable U64 ticks_ = 0;

@@ -44,6 +44,21 @@ def c_string(text):
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
+def bits_of(c_type):
+    return int(c_type[1:]) if c_type[0] in "USF" else 0
+
+
+def viewed(expression, from_type, to_type):
+    """C++ of a value of one register type as another: integers convert, floats keep their bits."""
+    if from_type == to_type:
+        return expression
+    if from_type[0] in "US" and to_type[0] in "US":
+        return f"static_cast<{to_type}>({expression})"
+    if from_type[0] in "USF" and bits_of(from_type) == bits_of(to_type):
+        return f"std::bit_cast<{to_type}>({expression})"
+    return f"get<{to_type}>({expression})"
+
+
 class Body:
     """Writes one function: C++ lines, the sites of its memory and warp operations, its basic blocks."""
 
@@ -80,7 +95,7 @@ class Body:
             if register.kind == "pred":
                 self.fail(f"predicate {text} as a {kind}")
             c_type = TYPES[kind]
-            return register.name if register.type == c_type else f"get<{c_type}>({register.name})"
+            return viewed(register.name, register.type, c_type)
         if text in SPECIAL:
             return f"static_cast<{TYPES[kind]}>({SPECIAL[text]})"
         if text.startswith("%"):
@@ -154,8 +169,11 @@ class Body:
         register = self.register(target)
         if register is None:
             self.fail(f"target {target}")
-        if register.type == TYPES[kind]:
-            return f"{register.name} = {expression};"
+        c_type = TYPES[kind]
+        if c_type[0] in "USF" and (register.type[0] == "U" or bits_of(register.type) == bits_of(c_type)):
+            # An integer is extended by its own sign, a float keeps its bits.
+            if register.type[0] == "U" and c_type[0] in "US" or bits_of(register.type) == bits_of(c_type):
+                return f"{register.name} = {viewed(expression, c_type, register.type)};"
         return f"set({register.name}, {expression});"
 
     def address(self, text, space):

@@ -42,6 +42,7 @@ Thread::Thread(const void* parameters, Module& module)
       shared_size_(static_cast<U32>(emulator::shared_bytes())),
       dynamic_offset_(static_cast<U32>(dynamic_shared_memory() - shared_memory())),
       thread_(current_thread()), traced_(trace_hooks.access != nullptr),
+      shared_limit_(traced_ ? 0 : shared_size_),
       parameters_(static_cast<const std::byte*>(parameters)), module_(module) {
   if (const std::uint64_t launch = counts().launches; module.launch != launch) {
     // What was allocated in the last launch may be free in this one.
@@ -87,8 +88,19 @@ bool Thread::find_global(U64 address, std::size_t bytes, Access access, Site* si
     emulator::trap("out-of-bounds", "global %s of %zu bytes at offset %lld of an allocation of %zu, %s at %s:%d",
                    verb(access), bytes, static_cast<long long>(address - low), found->bytes, site->opcode, site->file, site->line);
   site->low = low;
-  site->limit = found->bytes - bytes + 1;
+  if (!traced_) site->limit = found->bytes - bytes + 1;
   return true;
+}
+
+void Thread::see_shared(U32 offset, std::size_t bytes, Access access, Site* site) const {
+  if ((offset & (bytes - 1)) != 0) misaligned("shared", offset, bytes, site);
+  if (U64{offset} + bytes > shared_size_) outside_shared(offset, bytes, access, site);
+  tell(shared_ + offset, bytes, access, site);
+}
+
+void Thread::see_global(U64 address, std::size_t bytes, Access access, Site* site) const {
+  if ((address & (bytes - 1)) != 0) misaligned("global", address, bytes, site);
+  if (find_global(address, bytes, access, site)) tell(reinterpret_cast<const void*>(address), bytes, access, site);
 }
 
 void* Thread::checked_slowly(Space space, U64 address, std::size_t bytes, Access access, Site* site) const {

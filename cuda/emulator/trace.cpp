@@ -26,16 +26,23 @@ namespace {
 
 constexpr std::size_t cell_bytes = 2;
 
+/// Who made an access, packed so that a cell is compared and copied at once: from the top, 32 bits of
+/// the clock's epoch (0: nobody, 1: the host), 16 of the warp's segment, 10 of the thread, flags.
 struct Record {
-  std::uint32_t epoch = 0;    ///< of the core's clock; 0: nobody, 1: the host
-  std::uint16_t segment = 0;  ///< of its warp
-  std::uint16_t thread : 10 = 0;
-  std::uint16_t many_threads : 1 = 0;
-  std::uint16_t many_warps : 1 = 0;
-  std::uint16_t many_blocks : 1 = 0;
-  std::uint16_t atomic : 1 = 0;
-  std::uint16_t one_byte : 1 = 0;  ///< only one of the cell's bytes, and which:
-  std::uint16_t odd : 1 = 0;
+  std::uint64_t bits = 0;
+  static constexpr std::uint64_t many_threads = 1, many_warps = 2, many_blocks = 4, atomic = 8,
+                                 one_byte = 16,  // only one of the cell's bytes, and which:
+      odd = 32;
+
+  static Record of(std::uint32_t epoch, std::uint16_t segment, unsigned thread,
+                   std::uint64_t flags) {
+    return {std::uint64_t{epoch} << 32 | std::uint64_t{segment} << 16 | thread << 6 | flags};
+  }
+  std::uint32_t epoch() const { return static_cast<std::uint32_t>(bits >> 32); }
+  unsigned segment() const { return bits >> 16 & 0xFFFF; }
+  unsigned thread() const { return bits >> 6 & 1023; }
+  bool has(std::uint64_t flag) const { return (bits & flag) != 0; }
+  bool same_block() const { return epoch() >= clock.block_first; }
 };
 struct Cell {
   Record writer, reader;
@@ -49,57 +56,42 @@ struct Space {
   const char* name;
 };
 
-struct Toucher {  // who makes the access
-  unsigned thread;
-  std::uint16_t segment;
-  bool atomic, one_byte, odd;
-};
-
 Cell* allocate_cells(std::size_t bytes) {
   void* p = std::calloc(bytes / cell_bytes + 2, sizeof(Cell));
   if (p == nullptr) std::abort();
   return static_cast<Cell*>(p);
 }
 
-bool same_block(const Record& r) { return r.epoch >= clock.block_first; }
-
-/// Whether an access now is unordered with the recorded one.
-bool conflicts(const Record& r, const Toucher& now, bool shared) {
-  if (r.epoch < clock.launch_first || (r.atomic && now.atomic)) return false;
-  if (r.one_byte && now.one_byte && r.odd != now.odd) return false;
-  if (!shared && (r.many_blocks || !same_block(r))) return true;
-  if (r.epoch != clock.epoch) return false;  // another block's shared memory, or before a barrier
-  if (r.thread == now.thread && !r.many_threads) return false;
-  if (r.thread / 32 == now.thread / 32 && !r.many_warps) return r.segment == now.segment;
+/// Whether the access `now` is unordered with the recorded one.
+bool conflicts(Record r, Record now, bool shared) {
+  if (r.epoch() < clock.launch_first || r.bits == now.bits) return false;
+  if (r.has(Record::atomic) && now.has(Record::atomic)) return false;
+  if (r.has(Record::one_byte) && now.has(Record::one_byte) &&
+      r.has(Record::odd) != now.has(Record::odd))
+    return false;
+  if (!shared && (r.has(Record::many_blocks) || !r.same_block())) return true;
+  if (r.epoch() != now.epoch()) return false;  // another block's shared memory, or before a barrier
+  if (r.thread() == now.thread() && !r.has(Record::many_threads)) return false;
+  if (r.thread() / 32 == now.thread() / 32 && !r.has(Record::many_warps))
+    return r.segment() == now.segment();
   return true;
 }
 
-Record record_of(const Toucher& now) {
-  Record r;
-  r.epoch = clock.epoch;
-  r.segment = now.segment;
-  r.thread = static_cast<std::uint16_t>(now.thread & 1023);
-  r.atomic = now.atomic;
-  r.one_byte = now.one_byte;
-  r.odd = now.odd;
-  return r;
-}
-
 /// The readers after one more: of those in the same epoch, what they have in common.
-void add_reader(Record& r, const Toucher& now) {
-  Record next = record_of(now);
-  if (r.epoch >= clock.launch_first) {
-    next.many_blocks = r.many_blocks || !same_block(r);
-    if (r.epoch == clock.epoch) {
-      const bool same_warp = r.thread / 32 == now.thread / 32;
-      next.many_warps = r.many_warps || !same_warp;
-      next.many_threads =
-          next.many_warps || (r.segment == now.segment && (r.many_threads || r.thread != now.thread));
-      next.atomic = next.atomic && r.atomic;
-      next.one_byte = next.one_byte && r.one_byte && r.odd == next.odd;
-    }
-  }
-  r = next;
+Record with_reader(Record r, Record now) {
+  if (r.epoch() < clock.launch_first || r.bits == now.bits) return now;
+  std::uint64_t bits = now.bits;
+  if (r.has(Record::many_blocks) || !r.same_block()) bits |= Record::many_blocks;
+  if (r.epoch() != now.epoch()) return {bits};
+  constexpr std::uint64_t many = Record::many_threads | Record::many_warps;
+  if (r.has(Record::many_warps) || r.thread() / 32 != now.thread() / 32)
+    bits |= many;
+  else if (r.segment() == now.segment())
+    bits |= r.thread() != now.thread() ? Record::many_threads : r.bits & Record::many_threads;
+  if (!r.has(Record::atomic)) bits &= ~Record::atomic;
+  if (!r.has(Record::one_byte) || r.has(Record::odd) != now.has(Record::odd))
+    bits &= ~Record::one_byte;
+  return {bits};
 }
 
 // --- Requests of warps ---
@@ -271,25 +263,33 @@ void count(const Space& space, std::size_t n, Access access) {
   }
 }
 
-void check_cell(Cell& cell, const Toucher& now, const Space& space, Access access,
-                const void* pc) {
-  const bool reads = access == Access::read || access == Access::atomic;
-  const bool writes = access != Access::read;
-  const bool written = space.shared ? same_block(cell.writer) : cell.writer.epoch != 0;
-  if (!written && reads && tracer().reported.emplace(pc, 0).second)
-    report("uninitialised", "%s of %s memory at %s that nobody has written", verb(access),
-           space.name, describe_code(pc).c_str());
-  const bool after_write = conflicts(cell.writer, now, space.shared);
-  const bool after_read = writes && conflicts(cell.reader, now, space.shared);
-  if ((after_write || after_read) && tracer().reported.emplace(pc, after_write ? 1 : 2).second) {
-    const Record& other = after_write ? cell.writer : cell.reader;
-    report("race", "%s of %s memory at %s after a %s by thread %u of %s block, with no barrier "
-           "between", verb(access), space.name, describe_code(pc).c_str(),
-           after_write ? "write" : "read", static_cast<unsigned>(other.thread),
-           same_block(other) && !other.many_blocks ? "the same" : "another");
-  }
-  if (writes) cell.writer = record_of(now);
-  if (reads) add_reader(cell.reader, now);
+[[gnu::noinline]] void report_uninitialised(const Space& space, Access access, const void* pc) {
+  if (!tracer().reported.emplace(pc, 0).second) return;
+  report("uninitialised", "%s of %s memory at %s that nobody has written", verb(access), space.name,
+         describe_code(pc).c_str());
+}
+
+[[gnu::noinline]] void report_race(Record other, bool after_write, const Space& space,
+                                   Access access, const void* pc) {
+  if (!tracer().reported.emplace(pc, after_write ? 1 : 2).second) return;
+  report("race", "%s of %s memory at %s after a %s by thread %u of %s block, with no barrier between",
+         verb(access), space.name, describe_code(pc).c_str(), after_write ? "write" : "read",
+         other.thread(),
+         other.same_block() && !other.has(Record::many_blocks) ? "the same" : "another");
+}
+
+/// The cell after the access.
+Cell check_cell(Cell cell, Record now, const Space& space, Access access, const void* pc) {
+  const bool writes = access != Access::read, reads = access != Access::write;
+  if (reads && !(space.shared ? cell.writer.same_block() : cell.writer.epoch() != 0))
+    report_uninitialised(space, access, pc);
+  if (conflicts(cell.writer, now, space.shared))
+    report_race(cell.writer, true, space, access, pc);
+  else if (writes && conflicts(cell.reader, now, space.shared))
+    report_race(cell.reader, false, space, access, pc);
+  if (writes) cell.writer = now;
+  if (reads) cell.reader = with_reader(cell.reader, now);
+  return cell;
 }
 
 void on_access(const void* p, std::size_t n, Access access, const void* pc) {
@@ -305,21 +305,21 @@ void on_access(const void* p, std::size_t n, Access access, const void* pc) {
     count(space, n, access);
     if (trace_transactions()) add_to_request(p, n, space.shared, access, pc, thread);
   }
-  Toucher now{thread, warp_segment(thread / 32), access == Access::atomic, n == 1,
-              space.offset % 2 != 0};
+  const std::uint64_t flags = (access == Access::atomic ? Record::atomic : 0) |
+                              (n == 1 ? Record::one_byte : 0) |
+                              (space.offset % 2 != 0 ? Record::odd : 0);
+  const Record now = Record::of(clock.epoch, warp_segment(thread / 32), thread, flags);
   // Neighbours mostly have the same history: what holds for one holds for the next.
   Cell* cell = space.cells + space.offset / cell_bytes;
   Cell* const last = space.cells + (space.offset + n - 1) / cell_bytes;
   Cell before = *cell;
-  check_cell(*cell, now, space, access, pc);
-  for (Cell after = *cell++; cell <= last; ++cell) {
-    if (std::memcmp(cell, &before, sizeof before) != 0) {
+  Cell after = *cell = check_cell(before, now, space, access, pc);
+  while (++cell <= last) {
+    if (cell->writer.bits != before.writer.bits || cell->reader.bits != before.reader.bits) {
       before = *cell;
-      check_cell(*cell, now, space, access, pc);
-      after = *cell;
-    } else {
-      *cell = after;
+      after = check_cell(before, now, space, access, pc);
     }
+    *cell = after;
   }
 }
 
@@ -341,7 +341,7 @@ void on_initialised(memory::Allocation& a, const void* p, std::size_t n) {
   if (a.shadow == nullptr) a.shadow = allocate_cells(a.bytes);
   const std::size_t offset = static_cast<std::size_t>(static_cast<const char*>(p) - a.address);
   Cell host;
-  host.writer.epoch = 1;
+  host.writer = Record::of(1, 0, 0, 0);
   auto* cells = static_cast<Cell*>(a.shadow);
   std::fill(cells + offset / cell_bytes, cells + (offset + n - 1) / cell_bytes + 1, host);
 }
