@@ -38,8 +38,8 @@ void check_traffic(Size size, Form form, Traffic expected, Launch launch) {
   kernels::synchronize(Cuda{});
   emulator::trace_transactions(false);
   REQUIRE(emulator::trace_counts().size() == 1);
-  const auto& [name, counts] = *emulator::trace_counts().begin();
-  CAPTURE(name);
+  const auto& counts = emulator::trace_counts().begin()->second;
+  CAPTURE(emulator::trace_counts().begin()->first);
   CHECK(static_cast<double>(counts.global_load_bytes) == expected.loads);
   CHECK(static_cast<double>(counts.global_store_bytes) == expected.stores);
   CHECK(counts.global_sectors == counts.global_ideal);
