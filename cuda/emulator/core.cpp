@@ -619,6 +619,36 @@ int barrier(Barrier kind, int predicate, Place place) {
   }
 }
 
+namespace {
+
+/// The operation in which the mask's lanes meet, this lane the first or a later one.
+WarpOperation& join_operation(Warp& warp, unsigned bit, unsigned mask, const char* name,
+                              Place place) {
+  for (unsigned used = warp.used; used != 0; used &= used - 1) {
+    WarpOperation& o = warp.operations[__builtin_ctz(used)];
+    if (o.done || (o.mask & bit) == 0) continue;
+    const bool meets = o.mask == mask;
+    // Other lanes wait there for this one; it may come later, unless it waits for them here.
+    if (!meets && (mask & o.arrived) == 0) continue;
+    if (!meets || !same(o.place, place) || std::strcmp(o.name, name) != 0)
+      trap("divergence", "lanes of one warp meet at different operations: %s (mask %08x) at %s:%d "
+           "and %s (mask %08x) at %s:%d", o.name, o.mask, o.place.file, o.place.line, name, mask,
+           place.file, place.line);
+    return o;
+  }
+  const int slot = __builtin_ctz(~warp.used);
+  warp.used |= 1U << slot;
+  WarpOperation& o = warp.operations[slot];
+  o.mask = mask;
+  o.arrived = 0;
+  o.name = name;
+  o.place = place;
+  o.done = false;
+  return o;
+}
+
+}  // namespace
+
 void warp_collective(unsigned mask, const char* name, void* argument, WarpFunction last,
                      Place place, bool orders_memory) {
   Fiber& self = *current;
@@ -633,30 +663,7 @@ void warp_collective(unsigned mask, const char* name, void* argument, WarpFuncti
     trap("exited-lane", "%s at %s:%d: the mask %08x names lanes that have exited (%08x)", name,
          place.file, place.line, mask, members & ~warp.alive);
 
-  WarpOperation* o = nullptr;
-  for (unsigned used = warp.used; used != 0; used &= used - 1) {
-    WarpOperation& x = warp.operations[__builtin_ctz(used)];
-    if (x.done || (x.mask & bit) == 0) continue;
-    const bool meets = x.mask == members;
-    // Other lanes wait there for this one; it may come later, unless it waits for them here.
-    if (!meets && (members & x.arrived) == 0) continue;
-    if (!meets || !same(x.place, place) || std::strcmp(x.name, name) != 0)
-      trap("divergence", "lanes of one warp meet at different operations: %s (mask %08x) at %s:%d "
-           "and %s (mask %08x) at %s:%d", x.name, x.mask, x.place.file, x.place.line, name,
-           members, place.file, place.line);
-    o = &x;
-    break;
-  }
-  if (o == nullptr) {
-    const int slot = __builtin_ctz(~warp.used);
-    warp.used |= 1U << slot;
-    o = &warp.operations[slot];
-    o->mask = members;
-    o->arrived = 0;
-    o->name = name;
-    o->place = place;
-    o->done = false;
-  }
+  WarpOperation* o = &join_operation(warp, bit, members, name, place);
   o->arrived |= bit;
   o->arguments[self.id % 32] = argument;
   if (orders_memory) release(o);

@@ -8,7 +8,8 @@
 // garbage until it was waited for.
 //
 // What it is not: a model of time, caches, or weak memory order; a thread's stores are seen by
-// every other thread at once. Cost: about 50 ns for each barrier or warp operation of a thread.
+// every other thread at once. Cost: 7 to 13 ns for each barrier of a thread, 15 to 26 for a shuffle,
+// 10 for an empty thread (test_emulator_runtime prints them).
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -35,7 +36,7 @@ std::uint64_t schedule_draw(std::uint64_t n);
 
 /// kind: one of out-of-bounds, use-after-free, host-pointer, illegal-address, misaligned, race,
 /// uninitialised, divergence, deadlock, early-exit, exited-lane, warp-mask, cp-async, stack,
-/// invalid-free, double-free, leak, stream.
+/// invalid-free, double-free, leak; from PTX also trap, assertion.
 struct Error {
   std::string kind;
   std::string text;

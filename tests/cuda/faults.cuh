@@ -13,11 +13,22 @@ namespace faults {
 using namespace plumb::kernels;
 
 template <bool Bug>
-static __global__ void static_out_of_bounds(float* out) {
+__global__ void static_out_of_bounds(float* out) {
   __shared__ float s[64];
   s[threadIdx.x + (Bug ? 1 : 0)] = 1.0F;
   __syncthreads();
-  out[threadIdx.x] = s[threadIdx.x] + s[0];
+  out[threadIdx.x] = s[Bug ? 1 : threadIdx.x];
+}
+
+// Not inlined: here the compiler cannot know what p points to.
+__attribute__((noinline)) static __device__ void write_one(float* p) { *p = 1.0F; }
+
+template <bool Bug>
+static __global__ void static_out_of_bounds_by_pointer(float* out) {
+  __shared__ float s[64];
+  write_one(s + threadIdx.x + (Bug ? 1 : 0));
+  __syncthreads();
+  out[threadIdx.x] = s[Bug ? 1 : threadIdx.x];
 }
 
 template <bool Bug>

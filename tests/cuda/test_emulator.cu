@@ -125,7 +125,10 @@ const std::vector<Fault>& faults_table() {
   static const std::vector<Fault> table = {
       {"static shared memory out of bounds", FAULT_KERNEL(static_out_of_bounds, 64, out.p), nullptr,
        "out of bounds", nullptr, nullptr},
-      {"dynamic shared memory out of bounds",
+      {"static shared memory out of bounds by a pointer",
+       FAULT_KERNEL(static_out_of_bounds_by_pointer, 64, out.p), nullptr, asan_report, nullptr,
+       nullptr},
+      {"dynamic shared memory read out of bounds",
        [](bool bug) {
          Floats out(64);
          each_bug(bug, [&](auto b) {

@@ -8,9 +8,10 @@
 
 #include <emulator/trace.hpp>
 
-#include <chrono>
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <ctime>
 #include <functional>
 #include <numeric>
 #include <string>
@@ -758,11 +759,15 @@ TEST_CASE("the tracer counts bytes, sectors and bank conflicts") {
 
 TEST_CASE("cost of a barrier, a shuffle, a thread") {
   if (way != "fast") return;
-  const auto seconds = [](auto f) {
-    const auto start = std::chrono::steady_clock::now();
-    f();
-    CHECK(cudaDeviceSynchronize() == cudaSuccess);
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const auto seconds = [](auto f) {  // of this process, the least of five
+    double least = INFINITY;
+    for (int i = 0; i < 5; ++i) {
+      const std::clock_t start = std::clock();
+      f();
+      CHECK(cudaDeviceSynchronize() == cudaSuccess);
+      least = std::min(least, static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC);
+    }
+    return least;
   };
   Device<int> out(1024);
   for (const unsigned n : {32U, 256U, 1024U}) {
