@@ -95,7 +95,7 @@ void* Thread::checked_slowly(Space space, U64 address, std::size_t bytes, Access
   if (space == Space::generic && is_in(Space::shared, address))
     return checked<Space::shared>(static_cast<U32>(shared_from_generic(address)), bytes, access, site);
   const auto* p = reinterpret_cast<const std::byte*>(address);
-  if (space == Space::local || on_fiber_stack(p)) {
+  if (space == Space::local || fiber_stacks.contains(p)) {
     if ((address & (bytes - 1)) != 0) misaligned("local", address, bytes, site);
     for (const LocalMemory* m = locals; m != nullptr; m = m->outer)
       if (p >= m->low && p + bytes <= m->high) return const_cast<std::byte*>(p);
@@ -119,7 +119,7 @@ std::byte* Thread::parameter_at(U64 address, U32 bytes, Site* site) const {
 
 bool Thread::is_in(Space space, U64 address) const {
   const auto* p = reinterpret_cast<const std::byte*>(address);
-  const bool shared = p >= shared_ && p < shared_ + shared_capacity, local = on_fiber_stack(p);
+  const bool shared = p >= shared_ && p < shared_ + shared_capacity, local = fiber_stacks.contains(p);
   const bool constant = [&] {
     for (std::size_t i = 0; i < module_.data_count; ++i)
       if (const Data& d = module_.data[i]; d.constant && p >= d.start && p < d.start + d.bytes) return true;

@@ -1,6 +1,7 @@
 // Every kernel of the CUDA backend, for the gate to compile: each host function is called once for each
 // device tag and type that it takes. Never run; the arguments mean nothing. gate.py looks in the headers
 // for kernels that this file forgets.
+#include <plumb/cuda/gemm_vendor.cuh>
 #include <plumb/cuda/kernels.cuh>
 
 using namespace plumb;
@@ -88,6 +89,7 @@ void all_kernels(Cuda d, void* x, Index n, KvShape shape) {
   products(d, Any{x}, n);
   products(CudaTensorCore{d}, Any{x}, n);
   products(CudaTf32{d}, Any{x}, n);
+  products(CudaVendor{d}, Any{x}, n);
 }
 
 // Dynamic shared memory, in bytes, of the kernels that have any: no report of the compiler's has it.

@@ -9,8 +9,9 @@
 // Work: 2·T²·D FLOPs: 134 million for T = 1024, D = 64.
 // Global memory: a key and a value per query and key, 8·T²/2·D bytes, 268 MB asked for: 0.5 FLOP/B.
 // The 8 queries of a block lie beside each other, so the first cache gives most of it.
-// What binds: the exchanges. For D = 64 a lane does 4 multiply-adds for a key, and beside them 5
-// exchanges, two e^x and two scalings: arithmetic is a seventh of the instructions.
+// What binds: everything beside the arithmetic. For D = 64 a lane does 4 multiply-adds for a key;
+// with 5 exchanges and their additions, two e^x, the scalings and addresses these are 70 PTX
+// instructions.
 #pragma once
 
 #include <plumb/cuda/device.cuh>

@@ -1,5 +1,6 @@
 // Attention on the device, over packed sequences and over a cache: the CPU's bits.
 #include <plumb/cuda/attention.cuh>
+#include <plumb/cuda/graph.cuh>
 
 #include "cases/attention.hpp"
 #include "cuda/support.cuh"
@@ -48,12 +49,12 @@ void check_training(const AttentionShape& shape, const Ints& offsets, Index shif
   });
 }
 
-/// One step with a cache: these rows are appended at their places, then attend.
+/// One step with a cache: these rows are appended at their places, then those from `first` on attend.
 struct Step {
   Ints slots, positions;
-  /// A prompt's positions from `first` on.
-  void add(std::int32_t slot, std::int32_t first, std::int32_t count = 1) {
-    for (std::int32_t p = first; p < first + count; ++p) {
+  Index first = 0;
+  void add(std::int32_t slot, std::int32_t position, std::int32_t count = 1) {
+    for (std::int32_t p = position; p < position + count; ++p) {
       slots.push_back(slot);
       positions.push_back(p);
     }
@@ -85,8 +86,9 @@ void check_cache(const KvShape& kv, const std::vector<Step>& before, Copy copy,
       const float *q = random(shape.heads), *k = random(shape.kv_heads),
                   *v = random(shape.kv_heads);
       kv_append(device, keys, values, k, v, slots, positions, rows, kv);
-      attention_cached_forward(device, arrays.out(rows * shape.heads * shape.head_size, 0.5F), q,
-                               keys, values, slots, positions, rows, kv);
+      const Index width = shape.heads * shape.head_size, left = rows - step.first;
+      attention_cached_forward(device, arrays.out(left * width, 0.5F), q + step.first * width, keys,
+                               values, slots + step.first, positions + step.first, left, kv);
     };
     for (const Step& step : before) run(step);
     kv_copy(device, keys, values, copy.from, copy.to, copy.length, kv);
@@ -104,8 +106,8 @@ TEST_CASE("attention over packed sequences has the CPU's bits") {
 }
 
 TEST_CASE("attention past a chunk of keys has the CPU's bits") {
-  check_training({2, 1, 8, 0.35F}, offsets_of(std::array<Index, 2>{513, 1030}));
-  check_training({1, 1, 7, 0.4F}, offsets_of(kLongLengths));
+  check_training({2, 1, 8, 0.35F}, offsets_of(std::array<Index, 2>{512, 513}));
+  check_training({1, 1, 7, 0.4F}, offsets_of(std::array<Index, 1>{1030}));
 }
 
 TEST_CASE("attention of no rows does nothing") {
@@ -152,6 +154,7 @@ TEST_CASE("attention to a cache past a chunk of keys has the CPU's bits") {
        {AttentionShape{1, 1, 8, 0.35F}, {2, 1, 7, 0.4F}, {6, 1, 16, 0.25F}}) {
     Step prompt, tokens, more;
     prompt.add(1, 0, 1024);
+    prompt.first = 990;
     tokens.add(1, 1024);
     tokens.add(0, 0);
     more.add(1, 1025);
@@ -162,8 +165,37 @@ TEST_CASE("attention to a cache past a chunk of keys has the CPU's bits") {
 }
 
 TEST_CASE("attention to a long cache takes some rows after others") {
-  // 32 chunks of a head of 256 elements: kPartialFloats is 512 rows.
+  // 32 chunks of a head of 256 elements: kPartialFloats are 128 rows.
   Step prompt;
   prompt.add(0, 0, 520);
+  prompt.first = 380;
   check_cache({2, 16384, {1, 1, 256, 0.0625F}}, {prompt}, {0, 1, 40}, {});
+}
+
+TEST_CASE("attention to a cache, captured once, follows the positions on the device") {
+  const KvShape kv{2, 700, {2, 1, 8, 0.35F}};
+  const Index rows = 2, width = kv.attention.heads * kv.attention.head_size;
+  const auto keys = random_vector(kv.keys_size(), 1), values = random_vector(kv.values_size(), 2),
+             q = random_vector(rows * width, 3);
+  test::Arrays<Cuda> arrays;
+  const float *device_keys = arrays.in(keys), *device_values = arrays.in(values),
+              *device_q = arrays.in(q);
+  const auto slots = Tensor<Cuda, std::int32_t>::empty({rows});
+  const auto positions = Tensor<Cuda, std::int32_t>::empty({rows});
+  Replay<Cuda> replay;
+  const Ints steps[][2] = {{{0, 1}, {3, 600}}, {{1, 0}, {511, 512}}, {{1, 0}, {0, 699}}};
+  for (const auto& [slot, position] : steps) {
+    copy_from_host(Cuda{}, slots.data(), slot.data(), slot.size() * sizeof(slot[0]));
+    copy_from_host(Cuda{}, positions.data(), position.data(), position.size() * sizeof(slot[0]));
+    const auto& out = replay.run(1, [&] {
+      auto y = Tensor<Cuda>::empty({rows, width});
+      attention_cached_forward(Cuda{}, y.data(), device_q, device_keys, device_values, slots.data(),
+                               positions.data(), rows, kv);
+      return y;
+    });
+    Floats expected(at(rows * width));
+    attention_cached_forward(Cpu{}, expected.data(), q.data(), keys.data(), values.data(),
+                             slot.data(), position.data(), rows, kv);
+    CHECK(test::same_bits(out.to_vector(), expected));
+  }
 }

@@ -35,29 +35,6 @@ Results by_tiles(const Problem& p, bool accumulate, After after) {
   return {};
 }
 
-template <class T>
-Results packed_on_cpu(const Problem& p, After after) {
-  const auto [m, n, k] = p.size;
-  Results r{p.c, p.c};
-  std::vector<T> packed(at(kernels::packed_size(Cpu{}, n, k)));
-  kernels::pack_matrix(Cpu{}, packed.data(), p.b.data(), n, k);
-  kernels::matmul_packed(Cpu{}, r.c.data(), p.a.data(), packed.data(), m, n, k,
-                         Problem::epilogue(after, Activation::Silu, p.bias.data(),
-                                           p.residual.data(), r.c.data(), r.activated.data()));
-  return r;
-}
-template <class T, class Device>
-Results packed_on(Device device, const Problem& p, After after, Index offset = 0) {
-  const auto [m, n, k] = p.size;
-  return p.on_device(
-      after, Activation::Silu, {},
-      [&, m = m, n = n, k = k](float* c, const float* a, const float* b, Epilogue e) {
-        const kernels::DeviceScratch<T> packed(device, packed_size(device, n, k) + offset);
-        pack_matrix(device, packed.data() + offset, b, n, k);
-        matmul_packed(device, c, a, packed.data() + offset, m, n, k, e);
-      });
-}
-
 }  // namespace
 
 TEST_CASE("cuda gemm: the exact mode has the CPU's bits, in every form and with every epilogue") {

@@ -1,13 +1,13 @@
-// What attention's kernels share: which tile of which sequence a block works on, tiles of rows in shared
-// memory, and the two products, scores (rows · keys, one chain of fma over the head's elements) and
-// gatherings (weights · rows, one chain over the keys), on register tiles. Used by attention.cuh and
-// attention_backward.cuh. What this is not: a general product (gemm.cuh).
+// What attention's kernels share: which tile of which sequence a block works on, tiles of rows in
+// shared memory, and the two products, scores (rows · keys, one chain of fma over the head's
+// elements) and gatherings (weights · rows, one chain over the keys), on register tiles. Used by
+// attention.cuh and attention_backward.cuh. What this is not: a general product (gemm.cuh).
 //
-// A warp is 4 × 8 threads. A thread has kRows rows, 4 apart, and of a block of 32 keys those 8 apart, from its
-// place t on: t, t + 8, t + 16, t + 24. So the butterfly over 32 lanes is two additions in a thread and three
-// shuffles. Rows in shared memory are 4 floats longer than they need be, so that 8 rows read 16 bytes
-// each from 32 different banks. Copies are cp.async where head size and addresses allow 16 bytes at a time;
-// otherwise, slower, element by element.
+// A warp is 4 × 8 threads. A thread has kRows rows, 4 apart, and of a block of 32 keys those 8 apart,
+// from its place t on: t, t + 8, t + 16, t + 24. So the butterfly over 32 lanes is two additions in a
+// thread and three shuffles. Rows in shared memory are 4 floats longer than they need be, so that 8
+// rows read 16 bytes each from 32 different banks. Copies are cp.async where head size and addresses
+// allow 16 bytes at a time; otherwise, slower, element by element.
 #pragma once
 
 #include <plumb/cuda/device.cuh>
@@ -57,8 +57,9 @@ __device__ SequenceTile find_tile(const std::int32_t* offsets, Index sequences, 
   return {offsets[low], length, static_cast<int>(tile - first_tile<kTile>(offsets, low)) * kTile};
 }
 
-/// Begins to copy a tile of kRows rows of kColumns elements to shared memory, of which `rows` and `columns`
-/// are there (at least one row) and the others become zeros. After cp_async_wait and a barrier it is there.
+/// Begins to copy a tile of kRows rows of kColumns elements to shared memory, of which `rows` and
+/// `columns` are there (at least one row) and the others become zeros. After cp_async_wait and a
+/// barrier it is there.
 template <int kThreads, int kRows, int kColumns>
 __device__ void stage_rows(float* to, const float* from, Index stride, int rows, int columns,
                            bool aligned) {
@@ -78,7 +79,8 @@ __device__ void stage_rows(float* to, const float* from, Index stride, int rows,
   }
 }
 
-/// s[i][k] continues Σ_d x_i[d] · y_k[d], d < n ascending, with the rows x_i and y_k so many floats apart.
+/// s[i][k] continues Σ_d x_i[d] · y_k[d], d < n ascending, with the rows x_i and y_k so many floats
+/// apart.
 template <int kRows, int kKeys, int kRowStep, int kKeyStep>
 __device__ void tile_dots(float (&s)[kRows][kKeys], const float* x, const float* y, int n) {
   int d = 0;
@@ -110,8 +112,8 @@ __device__ inline float4 fma4(float a, float4 b, float4 c) {
 __device__ inline float4 scale4(float4 a, float b) { return {a.x * b, a.y * b, a.z * b, a.w * b}; }
 
 /// acc[i][to + c] continues Σ_j w_i[j] · y_j over the block's keys ascending, c < kCount; those below
-/// counts[i] only if kMasked. w_i are 4 · kWeightStride apart, y_j kKeyStep, a row's parts 32. `to` must be
-/// known once loops are unrolled: registers have no index.
+/// counts[i] only if kMasked. w_i are 4 · kWeightStride apart, y_j kKeyStep, a row's parts 32. `to`
+/// must be known once loops are unrolled: registers have no index.
 template <bool kMasked, int kCount, int kKeyStep, int kRows, int kParts>
 __device__ __forceinline__ void tile_gather(float4 (&acc)[kRows][kParts], int to, const float* w,
                                             const float* y, const int (&counts)[kRows]) {
@@ -137,9 +139,10 @@ __device__ __forceinline__ void tile_gather(float4 (&acc)[kRows][kParts], int to
   }
 }
 
-/// Keys and values of one head of a sequence on their way through shared memory: for block after block of 32
-/// keys up to 64 elements of the keys at a time, then of the values, then (kPasses 3) of the keys again, each
-/// slice being copied while the one before it is worked on. All threads call stage and take together.
+/// Keys and values of one head of a sequence on their way through shared memory: for block after
+/// block of 32 keys up to 64 elements of the keys at a time, then of the values, then (kPasses 3) of
+/// the keys again, each slice being copied while the one before it is worked on. All threads call
+/// stage and take together.
 template <int kSize, int kPasses>
 struct SliceStream {
   static constexpr int kSlice = kSize < 64 ? kSize : 64;
@@ -244,8 +247,9 @@ __device__ void stream_gather(float4 (&acc)[kRows][kParts], SliceStream<kSize, k
   }
 }
 
-/// Calls f(d, x) with each element x of a thread's parts of a row that is d < left elements on from the
-/// first; the parts are kApart elements apart. d is a constant, so an address is one register's for all.
+/// Calls f(d, x) with each element x of a thread's parts of a row that is d < left elements on from
+/// the first; the parts are kApart elements apart. d is a constant, so an address is one register's
+/// for all.
 template <int kApart = 32, int kParts, class F>
 __device__ __forceinline__ void each_element(float4 (&parts)[kParts], int left, F f) {
 #pragma unroll
