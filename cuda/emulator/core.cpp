@@ -123,7 +123,7 @@ struct Fiber : Context {
   unsigned id = 0;
   State state = State::done;
   uint3 index{};
-  Place place{};              ///< where it waits
+  Place place{};  ///< where it waits
   const char* waits_for = "";
   WarpOperation* operation = nullptr;
   unsigned group = 0;  ///< copies committed so far
@@ -400,8 +400,8 @@ void start_block(const Launch& launch, std::uint64_t number) {
 
 void check_shared_margin() {
   static const std::string untouched(shared_margin, margin_byte);
-  if (under_asan() || untouched.compare(0, shared_margin, shared_area + shared_bytes(),
-                                        shared_margin) == 0)
+  if (under_asan() ||
+      untouched.compare(0, shared_margin, shared_area + shared_bytes(), shared_margin) == 0)
     return;
   report("out-of-bounds", "kernel %s, block (%u, %u, %u) wrote past its %zu bytes of shared memory",
          block.launch->kernel->name.c_str(), block.index.x, block.index.y, block.index.z,
@@ -477,11 +477,11 @@ void install_fault_handler() {
     return sigaltstack(&stack, nullptr) == 0;
   }();
   (void)has_stack;
-  struct sigaction now{};
+  struct sigaction now {};
   sigaction(SIGSEGV, nullptr, &now);
   if ((now.sa_flags & SA_SIGINFO) != 0 && now.sa_sigaction == on_fault) return;
   old_segv = now;
-  struct sigaction action{};
+  struct sigaction action {};
   action.sa_sigaction = on_fault;
   action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
   sigaction(SIGSEGV, &action, nullptr);
@@ -631,9 +631,10 @@ WarpOperation& join_operation(Warp& warp, unsigned bit, unsigned mask, const cha
     // Other lanes wait there for this one; it may come later, unless it waits for them here.
     if (!meets && (mask & o.arrived) == 0) continue;
     if (!meets || !same(o.place, place) || std::strcmp(o.name, name) != 0)
-      trap("divergence", "lanes of one warp meet at different operations: %s (mask %08x) at %s:%d "
-           "and %s (mask %08x) at %s:%d", o.name, o.mask, o.place.file, o.place.line, name, mask,
-           place.file, place.line);
+      trap("divergence",
+           "lanes of one warp meet at different operations: %s (mask %08x) at %s:%d "
+           "and %s (mask %08x) at %s:%d",
+           o.name, o.mask, o.place.file, o.place.line, name, mask, place.file, place.line);
     return o;
   }
   const int slot = __builtin_ctz(~warp.used);
@@ -696,7 +697,8 @@ void warp_collective(unsigned mask, const char* name, void* argument, WarpFuncti
 void note(const void* address, std::size_t bytes, Access access, const void* pc) {
   void* p = const_cast<void*>(address);
   if (traced()) return trace_hooks.access(address, bytes, access, pc);
-  if (under_asan()) return access == Access::read ? __asan_loadN(p, bytes) : __asan_storeN(p, bytes);
+  if (under_asan())
+    return access == Access::read ? __asan_loadN(p, bytes) : __asan_storeN(p, bytes);
   if (under_tsan() && access != Access::atomic)
     return access == Access::read ? __tsan_read_range(p, bytes) : __tsan_write_range(p, bytes);
 }

@@ -8,8 +8,8 @@
 // garbage until it was waited for.
 //
 // What it is not: a model of time, caches, or weak memory order; a thread's stores are seen by
-// every other thread at once. Cost: 7 to 13 ns for each barrier of a thread, 15 to 26 for a shuffle,
-// 10 for an empty thread (test_emulator_runtime prints them).
+// every other thread at once. Cost: 7 to 13 ns for each barrier of a thread, 15 to 26 for a
+// shuffle, 10 for an empty thread (test_emulator_runtime prints them).
 #pragma once
 
 #include <cuda_runtime_api.h>

@@ -116,10 +116,10 @@ inline int __all_sync(unsigned mask, int predicate, PLUMB_EMULATOR_PLACE) {
 }
 inline unsigned __activemask() { return ::plumb::emulator::active_mask(); }
 
-#define PLUMB_EMULATOR_REDUCE(name, type, reduction)                                      \
-  inline type name(unsigned mask, type value, PLUMB_EMULATOR_PLACE) {                     \
-    return static_cast<type>(::plumb::emulator::reduce(                                   \
-        mask, value, ::plumb::emulator::Reduction::reduction, place));                    \
+#define PLUMB_EMULATOR_REDUCE(name, type, reduction)                                             \
+  inline type name(unsigned mask, type value, PLUMB_EMULATOR_PLACE) {                            \
+    return static_cast<type>(                                                                    \
+        ::plumb::emulator::reduce(mask, value, ::plumb::emulator::Reduction::reduction, place)); \
   }
 PLUMB_EMULATOR_REDUCE(__reduce_add_sync, int, add)
 PLUMB_EMULATOR_REDUCE(__reduce_add_sync, unsigned, add)
@@ -148,21 +148,21 @@ T atomic_update(T* p, F next) {
 
 }  // namespace plumb::emulator
 
-#define PLUMB_EMULATOR_ATOMICS(T)                                                            \
-  inline T atomicAdd(T* p, T v) { return __atomic_fetch_add(p, v, __ATOMIC_RELAXED); }       \
-  inline T atomicExch(T* p, T v) { return __atomic_exchange_n(p, v, __ATOMIC_RELAXED); }     \
-  inline T atomicAnd(T* p, T v) { return __atomic_fetch_and(p, v, __ATOMIC_RELAXED); }       \
-  inline T atomicOr(T* p, T v) { return __atomic_fetch_or(p, v, __ATOMIC_RELAXED); }         \
-  inline T atomicXor(T* p, T v) { return __atomic_fetch_xor(p, v, __ATOMIC_RELAXED); }       \
-  inline T atomicCAS(T* p, T compare, T v) {                                                 \
-    __atomic_compare_exchange_n(p, &compare, v, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);  \
-    return compare;                                                                          \
-  }                                                                                          \
-  inline T atomicMax(T* p, T v) {                                                            \
-    return ::plumb::emulator::atomic_update(p, [v](T old) { return old > v ? old : v; });    \
-  }                                                                                          \
-  inline T atomicMin(T* p, T v) {                                                            \
-    return ::plumb::emulator::atomic_update(p, [v](T old) { return old < v ? old : v; });    \
+#define PLUMB_EMULATOR_ATOMICS(T)                                                           \
+  inline T atomicAdd(T* p, T v) { return __atomic_fetch_add(p, v, __ATOMIC_RELAXED); }      \
+  inline T atomicExch(T* p, T v) { return __atomic_exchange_n(p, v, __ATOMIC_RELAXED); }    \
+  inline T atomicAnd(T* p, T v) { return __atomic_fetch_and(p, v, __ATOMIC_RELAXED); }      \
+  inline T atomicOr(T* p, T v) { return __atomic_fetch_or(p, v, __ATOMIC_RELAXED); }        \
+  inline T atomicXor(T* p, T v) { return __atomic_fetch_xor(p, v, __ATOMIC_RELAXED); }      \
+  inline T atomicCAS(T* p, T compare, T v) {                                                \
+    __atomic_compare_exchange_n(p, &compare, v, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED); \
+    return compare;                                                                         \
+  }                                                                                         \
+  inline T atomicMax(T* p, T v) {                                                           \
+    return ::plumb::emulator::atomic_update(p, [v](T old) { return old > v ? old : v; });   \
+  }                                                                                         \
+  inline T atomicMin(T* p, T v) {                                                           \
+    return ::plumb::emulator::atomic_update(p, [v](T old) { return old < v ? old : v; });   \
   }
 PLUMB_EMULATOR_ATOMICS(int)
 PLUMB_EMULATOR_ATOMICS(unsigned)
@@ -215,9 +215,7 @@ inline unsigned __brev(unsigned a) {
 inline unsigned __umulhi(unsigned a, unsigned b) {
   return static_cast<unsigned>(static_cast<unsigned long long>(a) * b >> 32);
 }
-inline int __mulhi(int a, int b) {
-  return static_cast<int>(static_cast<long long>(a) * b >> 32);
-}
+inline int __mulhi(int a, int b) { return static_cast<int>(static_cast<long long>(a) * b >> 32); }
 inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
   return static_cast<unsigned long long>(static_cast<unsigned __int128>(a) * b >> 64);
 }
@@ -226,12 +224,11 @@ inline unsigned __funnelshift_l(unsigned low, unsigned high, unsigned shift) {
       ((static_cast<unsigned long long>(high) << 32 | low) << (shift & 31)) >> 32);
 }
 inline unsigned __funnelshift_r(unsigned low, unsigned high, unsigned shift) {
-  return static_cast<unsigned>(
-      (static_cast<unsigned long long>(high) << 32 | low) >> (shift & 31));
+  return static_cast<unsigned>((static_cast<unsigned long long>(high) << 32 | low) >> (shift & 31));
 }
 
-#define PLUMB_EMULATOR_MIN_MAX(T)                        \
-  inline T min(T a, T b) { return b < a ? b : a; }       \
+#define PLUMB_EMULATOR_MIN_MAX(T)                  \
+  inline T min(T a, T b) { return b < a ? b : a; } \
   inline T max(T a, T b) { return a < b ? b : a; }
 PLUMB_EMULATOR_MIN_MAX(int)
 PLUMB_EMULATOR_MIN_MAX(unsigned)
@@ -351,7 +348,7 @@ inline std::uint32_t to_tf32(float a) { return ::plumb::emulator::round_to_tf32(
 
 // A refused launch throws what platform.cuh defines; alone, this header throws runtime_error.
 #if !defined(PLUMB_LAUNCH)
-#define PLUMB_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                          \
-  ::plumb::emulator::check_launch(::plumb::emulator::launch(                                  \
+#define PLUMB_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
+  ::plumb::emulator::check_launch(::plumb::emulator::launch(         \
       #kernel, kernel, grid, block, shared_bytes, stream __VA_OPT__(, ) __VA_ARGS__))
 #endif

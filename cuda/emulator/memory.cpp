@@ -1,12 +1,12 @@
 // Device memory: allocations from one reserved range of addresses, which the host cannot touch
 // except while the emulator works. New memory is NaN, freed memory too, and its addresses are used
 // again only when the range is exhausted. What was written past an allocation's end shows when it
-// is freed. Allocations are aligned to 256 bytes, as CUDA promises,
-// and not to 512; at least 256 bytes lie between two.
+// is freed. Allocations are aligned to 256 bytes, as CUDA promises, and not to 512; at least 256
+// bytes lie between two.
 //
-// Cost: 4 bytes of index per 256 of memory, two mprotect of what is in use each time that queued work
-// runs (some 10 ns a page of 4 KiB); not where more than 16 MiB are in use: then the host can touch
-// it at any time, and nobody says so.
+// Cost: 4 bytes of index per 256 of memory, two mprotect of what is in use each time that queued
+// work runs (some 10 ns a page of 4 KiB); not where more than 16 MiB are in use: then the host can
+// touch it at any time, and nobody says so.
 #include <emulator/core_internal.hpp>
 #include <emulator/fiber.hpp>
 #include <emulator/memory.hpp>
@@ -192,14 +192,11 @@ const std::deque<Allocation>& all() { return allocations; }
 
 }  // namespace memory
 
-bool is_device_address(const void* p) noexcept {
-  return device_addresses.contains(p);
-}
+bool is_device_address(const void* p) noexcept { return device_addresses.contains(p); }
 
 bool is_live_device_range(const void* p, std::size_t bytes) noexcept {
   const memory::Allocation* a = memory::find(p);
-  return a != nullptr && a->live &&
-         static_cast<const char*>(p) + bytes <= a->address + a->bytes;
+  return a != nullptr && a->live && static_cast<const char*>(p) + bytes <= a->address + a->bytes;
 }
 
 void note_host_write(const void* p, std::size_t bytes) {

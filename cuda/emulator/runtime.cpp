@@ -53,13 +53,13 @@ cudaError_t waited() {
 bool broken() { return runtime().sticky && device_error() != cudaSuccess; }
 
 // Counts the call and lets an injected or standing error end it.
-#define PLUMB_API(name)                                                       \
-  const Lock lock(runtime_mutex());                                           \
+#define PLUMB_API(name)                                                                      \
+  const Lock lock(runtime_mutex());                                                          \
   if (const cudaError_t error_ = injected(name); error_ != cudaSuccess) return fail(error_); \
   if (broken()) return fail(device_error())
 
-#define PLUMB_STREAM(variable, handle)                 \
-  CUstream_st* const variable = find_stream(handle);   \
+#define PLUMB_STREAM(variable, handle)               \
+  CUstream_st* const variable = find_stream(handle); \
   if (variable == nullptr) return fail(cudaErrorInvalidResourceHandle)
 
 #define PLUMB_NOT_IN_CAPTURE() \
@@ -101,10 +101,10 @@ cudaError_t check_limits(const Kernel& kernel, dim3 g, dim3 b, std::size_t dynam
     return cudaErrorInvalidConfiguration;
   }
   const std::size_t fixed = static_shared(kernel);
-  if (fixed > shared_default || fixed + dynamic > std::max(shared_default,
-                                                           fixed + dynamic_limit(kernel.function))) {
-    remark("launch of %s refused: %zu + %zu bytes of static and dynamic shared memory", name,
-           fixed, dynamic);
+  if (fixed > shared_default ||
+      fixed + dynamic > std::max(shared_default, fixed + dynamic_limit(kernel.function))) {
+    remark("launch of %s refused: %zu + %zu bytes of static and dynamic shared memory", name, fixed,
+           dynamic);
     return cudaErrorInvalidValue;
   }
   if (parameter_bytes > parameter_limit) {
@@ -146,8 +146,7 @@ cudaError_t enqueue_launch(const Kernel* kernel, dim3 grid, dim3 block, std::siz
                            std::size_t parameter_bytes) {
   PLUMB_API("cudaLaunchKernel");
   PLUMB_STREAM(s, stream);
-  if (const cudaError_t error =
-          check_limits(*kernel, grid, block, dynamic_shared, parameter_bytes);
+  if (const cudaError_t error = check_limits(*kernel, grid, block, dynamic_shared, parameter_bytes);
       error != cudaSuccess)
     return fail(error);
   Operation operation;
@@ -327,7 +326,8 @@ cudaError_t fill_later(CUstream_st& stream, void* p, int value, std::size_t n, c
   o.name = name;
   o.work = [=] {
     if (!is_live_device_range(p, n)) {
-      report("use-after-free", "a queued %s of %zu bytes at %p runs after it was freed", name, n, p);
+      report("use-after-free", "a queued %s of %zu bytes at %p runs after it was freed", name, n,
+             p);
       return cudaErrorIllegalAddress;
     }
     memory::fill(p, value, n);
@@ -490,16 +490,14 @@ cudaError_t CUDARTAPI cudaMemsetAsync(void* p, int value, size_t bytes, cudaStre
   PLUMB_API("cudaMemsetAsync");
   PLUMB_STREAM(s, stream);
   if (bytes == 0) return cudaSuccess;
-  if (const cudaError_t e = check_range(p, bytes, true, "target"); e != cudaSuccess)
-    return fail(e);
+  if (const cudaError_t e = check_range(p, bytes, true, "target"); e != cudaSuccess) return fail(e);
   return fail(fill_later(*s, p, value, bytes, "cudaMemset", true));
 }
 
 cudaError_t CUDARTAPI cudaMemset(void* p, int value, size_t bytes) {
   PLUMB_API("cudaMemset");
   if (bytes == 0) return cudaSuccess;
-  if (const cudaError_t e = check_range(p, bytes, true, "target"); e != cudaSuccess)
-    return fail(e);
+  if (const cudaError_t e = check_range(p, bytes, true, "target"); e != cudaSuccess) return fail(e);
   return fail(fill_later(*find_stream(nullptr), p, value, bytes, "cudaMemset", true));
 }
 
@@ -690,11 +688,11 @@ cudaError_t CUDARTAPI cudaLaunchKernel(const void* function, dim3 grid, dim3 blo
   std::size_t bytes = 0;
   for (std::size_t i = 0; i < kernel->parameter_sizes.size(); ++i)
     bytes = std::max(bytes, kernel->parameter_offsets[i] + kernel->parameter_sizes[i]);
-  auto parameters = std::make_shared<std::vector<std::max_align_t>>(
-      bytes / sizeof(std::max_align_t) + 1);
+  auto parameters =
+      std::make_shared<std::vector<std::max_align_t>>(bytes / sizeof(std::max_align_t) + 1);
   for (std::size_t i = 0; i < kernel->parameter_sizes.size(); ++i)
-    std::memcpy(reinterpret_cast<char*>(parameters->data()) + kernel->parameter_offsets[i],
-                args[i], kernel->parameter_sizes[i]);
+    std::memcpy(reinterpret_cast<char*>(parameters->data()) + kernel->parameter_offsets[i], args[i],
+                kernel->parameter_sizes[i]);
   return enqueue_launch(kernel, grid, block, dynamic_shared, stream,
                         std::shared_ptr<const void>(parameters, parameters->data()), bytes);
 }
@@ -743,8 +741,8 @@ cudaError_t CUDARTAPI cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks,
   // Registers are given out 256 at a time to a warp; shared memory with 1 KiB for the system.
   const std::size_t registers =
       (static_cast<std::size_t>(attributes.numRegs) * 32 + 255) / 256 * 256 * warps;
-  *blocks = static_cast<int>(std::min({std::size_t{32}, 64 / warps,
-                                       shared_per_multiprocessor / shared, 65536 / registers}));
+  *blocks = static_cast<int>(std::min(
+      {std::size_t{32}, 64 / warps, shared_per_multiprocessor / shared, 65536 / registers}));
   return cudaSuccess;
 }
 
@@ -848,35 +846,38 @@ cudaError_t CUDARTAPI cudaPeekAtLastError(void) {
   return broken() ? device_error() : last_error;
 }
 
-#define PLUMB_ERRORS(X)                                                        \
-  X(cudaSuccess, "no error")                                                   \
-  X(cudaErrorInvalidValue, "invalid argument")                                 \
-  X(cudaErrorMemoryAllocation, "out of memory")                                \
-  X(cudaErrorInvalidConfiguration, "invalid configuration argument")           \
-  X(cudaErrorInvalidMemcpyDirection, "invalid copy direction for memcpy")      \
-  X(cudaErrorInvalidDeviceFunction, "invalid device function")                 \
-  X(cudaErrorNoDevice, "no CUDA-capable device is detected")                   \
-  X(cudaErrorInvalidDevice, "invalid device ordinal")                          \
-  X(cudaErrorInsufficientDriver, "CUDA driver version is insufficient for CUDA runtime version") \
-  X(cudaErrorInitializationError, "initialization error")                      \
-  X(cudaErrorInvalidResourceHandle, "invalid resource handle")                 \
-  X(cudaErrorIllegalState, "the operation cannot be performed in the present state") \
-  X(cudaErrorNotReady, "device not ready")                                     \
-  X(cudaErrorIllegalAddress, "an illegal memory access was encountered")       \
-  X(cudaErrorMisalignedAddress, "misaligned address")                          \
-  X(cudaErrorLaunchTimeout, "the launch timed out and was terminated")         \
-  X(cudaErrorLaunchFailure, "unspecified launch failure")                      \
-  X(cudaErrorLaunchOutOfResources, "too many resources requested for launch")  \
-  X(cudaErrorNotSupported, "operation not supported")                          \
-  X(cudaErrorUnknown, "unknown error")                                         \
-  X(cudaErrorStreamCaptureUnsupported, "operation not permitted when stream is capturing") \
+#define PLUMB_ERRORS(X)                                                                           \
+  X(cudaSuccess, "no error")                                                                      \
+  X(cudaErrorInvalidValue, "invalid argument")                                                    \
+  X(cudaErrorMemoryAllocation, "out of memory")                                                   \
+  X(cudaErrorInvalidConfiguration, "invalid configuration argument")                              \
+  X(cudaErrorInvalidMemcpyDirection, "invalid copy direction for memcpy")                         \
+  X(cudaErrorInvalidDeviceFunction, "invalid device function")                                    \
+  X(cudaErrorNoDevice, "no CUDA-capable device is detected")                                      \
+  X(cudaErrorInvalidDevice, "invalid device ordinal")                                             \
+  X(cudaErrorInsufficientDriver, "CUDA driver version is insufficient for CUDA runtime version")  \
+  X(cudaErrorInitializationError, "initialization error")                                         \
+  X(cudaErrorInvalidResourceHandle, "invalid resource handle")                                    \
+  X(cudaErrorIllegalState, "the operation cannot be performed in the present state")              \
+  X(cudaErrorNotReady, "device not ready")                                                        \
+  X(cudaErrorIllegalAddress, "an illegal memory access was encountered")                          \
+  X(cudaErrorMisalignedAddress, "misaligned address")                                             \
+  X(cudaErrorLaunchTimeout, "the launch timed out and was terminated")                            \
+  X(cudaErrorLaunchFailure, "unspecified launch failure")                                         \
+  X(cudaErrorLaunchOutOfResources, "too many resources requested for launch")                     \
+  X(cudaErrorNotSupported, "operation not supported")                                             \
+  X(cudaErrorUnknown, "unknown error")                                                            \
+  X(cudaErrorStreamCaptureUnsupported, "operation not permitted when stream is capturing")        \
   X(cudaErrorStreamCaptureInvalidated, "operation failed due to a previous error during capture") \
-  X(cudaErrorStreamCaptureUnmatched, "capture was not initiated in this stream") \
-  X(cudaErrorStreamCaptureUnjoined, "capturing stream has unjoined work")      \
-  X(cudaErrorStreamCaptureIsolation, "dependency created on uncaptured work in another stream") \
-  X(cudaErrorStreamCaptureImplicit, "operation would make the legacy stream depend on a capturing blocking stream") \
-  X(cudaErrorStreamCaptureWrongThread, "attempt to terminate a thread-local capture sequence from another thread") \
-  X(cudaErrorCapturedEvent, "operation not permitted on an event last recorded in a capturing stream")
+  X(cudaErrorStreamCaptureUnmatched, "capture was not initiated in this stream")                  \
+  X(cudaErrorStreamCaptureUnjoined, "capturing stream has unjoined work")                         \
+  X(cudaErrorStreamCaptureIsolation, "dependency created on uncaptured work in another stream")   \
+  X(cudaErrorStreamCaptureImplicit,                                                               \
+    "operation would make the legacy stream depend on a capturing blocking stream")               \
+  X(cudaErrorStreamCaptureWrongThread,                                                            \
+    "attempt to terminate a thread-local capture sequence from another thread")                   \
+  X(cudaErrorCapturedEvent,                                                                       \
+    "operation not permitted on an event last recorded in a capturing stream")
 
 const char* CUDARTAPI cudaGetErrorName(cudaError_t error) {
   switch (error) {
@@ -903,8 +904,7 @@ namespace {
 // Leaks at exit, if the environment asks.
 const int leak_check = [] {
   const char* text = std::getenv("PLUMB_EMULATOR_LEAKS");
-  if (text != nullptr && std::strcmp(text, "1") == 0)
-    std::atexit([] { report_leaks(); });
+  if (text != nullptr && std::strcmp(text, "1") == 0) std::atexit([] { report_leaks(); });
   return 0;
 }();
 }  // namespace

@@ -40,8 +40,8 @@ CUstream_st& first_needed(CUstream_st& s) {
   if (&s == &streams().legacy) {
     CUstream_st* other = nullptr;
     streams().each([&](CUstream_st& o) {
-      if (&o != &s && o.blocking && !o.queue.empty() &&
-          o.queue.front().sequence < front.sequence && other == nullptr)
+      if (&o != &s && o.blocking && !o.queue.empty() && o.queue.front().sequence < front.sequence &&
+          other == nullptr)
         other = &o;
     });
     if (other != nullptr) return first_needed(*other);
@@ -74,8 +74,7 @@ CUstream_st* pick(CUstream_st* wanted) {
   streams().each([&](CUstream_st& s) {
     if (s.queue.empty()) return;
     if (&first_needed(s) == &s) can_run.push_back(&s);
-    if (oldest == nullptr || s.queue.front().sequence < oldest->queue.front().sequence)
-      oldest = &s;
+    if (oldest == nullptr || s.queue.front().sequence < oldest->queue.front().sequence) oldest = &s;
   });
   if (oldest == nullptr) return nullptr;
   CUstream_st* needed =
@@ -115,9 +114,9 @@ void append(CUstream_st& stream, Operation operation) {
 }
 
 bool forbids_waiting(const Capture& c) {
-  return c.active && (c.mode == cudaStreamCaptureModeGlobal ||
-                      (c.mode == cudaStreamCaptureModeThreadLocal &&
-                       c.thread == std::this_thread::get_id()));
+  return c.active &&
+         (c.mode == cudaStreamCaptureModeGlobal ||
+          (c.mode == cudaStreamCaptureModeThreadLocal && c.thread == std::this_thread::get_id()));
 }
 
 template <class F>
@@ -192,7 +191,9 @@ void heal_device() {
   streams().error = cudaSuccess;
 }
 
-bool capturing() { return any_capture([](const Capture&) { return true; }); }
+bool capturing() {
+  return any_capture([](const Capture&) { return true; });
+}
 
 cudaError_t forbidden_in_capture() {
   return any_capture(forbids_waiting) ? cudaErrorStreamCaptureUnsupported : cudaSuccess;

@@ -35,7 +35,7 @@ struct HostRange {
 struct Operation {
   const char* name = "";
   std::function<cudaError_t()> work;
-  bool frees = false;  ///< its work is done even when the device is broken
+  bool frees = false;           ///< its work is done even when the device is broken
   HostRange reads{}, writes{};  ///< host memory, when it runs
   // Either: the work; or an event to record, or to wait for.
   std::shared_ptr<EventState> records, waits;

@@ -1,6 +1,6 @@
 // What the program's own symbol table tells: where the `static __shared__` variables of a kernel
-// lie (to fill them with NaN before each block, and to tell shared memory from the host's), how many
-// bytes they are, and which line an address of code belongs to.
+// lie (to fill them with NaN before each block, and to tell shared memory from the host's), how
+// many bytes they are, and which line an address of code belongs to.
 //
 // A variable `s` of a function whose symbol is _Zxxx has the symbol _ZZxxxE1s. A stripped program
 // tells nothing: then static shared memory is not poisoned, and the limit on its size not checked.
@@ -41,7 +41,7 @@ struct Symbols {
         },
         &bias);
     const int file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
-    struct stat status{};
+    struct stat status {};
     if (file >= 0 && fstat(file, &status) == 0) {
       const auto size = static_cast<std::size_t>(status.st_size);
       void* image = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file, 0);
@@ -51,8 +51,9 @@ struct Symbols {
       }
     }
     if (file >= 0) close(file);
-    std::sort(variables.begin(), variables.end(),
-              [](const SharedVariable& a, const SharedVariable& b) { return a.address < b.address; });
+    std::sort(
+        variables.begin(), variables.end(),
+        [](const SharedVariable& a, const SharedVariable& b) { return a.address < b.address; });
   }
 
   void read(std::string_view image) {
@@ -105,9 +106,8 @@ const std::vector<SharedVariable>& shared_variables(const void* function) {
 
 const SharedVariable* find_shared_variable(const void* address) {
   const auto& all = symbols().variables;
-  auto it = std::upper_bound(
-      all.begin(), all.end(), address,
-      [](const void* p, const SharedVariable& v) { return p < v.address; });
+  auto it = std::upper_bound(all.begin(), all.end(), address,
+                             [](const void* p, const SharedVariable& v) { return p < v.address; });
   if (it == all.begin()) return nullptr;
   --it;
   return address < it->address + it->bytes ? &*it : nullptr;
@@ -129,7 +129,8 @@ std::string describe_code(const void* pc) {
     for (int depth = 0; depth < 4 && std::fgets(text, sizeof text, pipe) != nullptr; ++depth) {
       text[std::strcspn(text, " \n")] = 0;
       const char* slash = std::strrchr(text, '/');
-      places += (depth == 0 ? "" : ", inlined at ") + std::string(slash != nullptr ? slash + 1 : text);
+      places +=
+          (depth == 0 ? "" : ", inlined at ") + std::string(slash != nullptr ? slash + 1 : text);
     }
     pclose(pipe);
   }

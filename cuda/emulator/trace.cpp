@@ -26,8 +26,8 @@ namespace {
 
 constexpr std::size_t cell_bytes = 2;
 
-/// Who made an access, packed so that a cell is compared and copied at once: from the top, 32 bits of
-/// the clock's epoch (0: nobody, 1: the host), 16 of the warp's segment, 10 of the thread, flags.
+/// Who made an access, packed so that a cell is compared and copied at once: from the top, 32 bits
+/// of the clock's epoch (0: nobody, 1: the host), 16 of the warp's segment, 10 of the thread, flags.
 struct Record {
   std::uint64_t bits = 0;
   static constexpr std::uint64_t many_threads = 1, many_warps = 2, many_blocks = 4, atomic = 8,
@@ -114,7 +114,7 @@ struct Tracer {
   Cell* static_shared = nullptr;
   const SharedVariable* variables[4] = {};  // seen last
   unsigned next_variable = 0;
-  TraceCounts* counts = nullptr;  // of the kernel that runs
+  TraceCounts* counts = nullptr;                   // of the kernel that runs
   std::set<std::pair<const void*, int>> reported;  // places, and what is wrong there
 };
 Tracer& tracer() {
@@ -170,8 +170,8 @@ void count_wavefronts(const Request& r) {
 
 void add_to_request(const void* address, std::size_t size, bool shared, Access access,
                     const void* pc, unsigned thread) {
-  const std::uintptr_t key = reinterpret_cast<std::uintptr_t>(pc) * 4 +
-                             (shared ? 2U : 0U) + (access == Access::read ? 1U : 0U);
+  const std::uintptr_t key = reinterpret_cast<std::uintptr_t>(pc) * 4 + (shared ? 2U : 0U) +
+                             (access == Access::read ? 1U : 0U);
   Site& site = tracer().sites[key];
   site.shared = shared;
   auto& requests = site.requests[thread / 32];
@@ -212,7 +212,8 @@ bool locate(const void* p, std::size_t n, Access access, const void* pc, Space& 
       trap("use-after-free", "%s of %zu bytes at %s: %p was freed", verb(access), n,
            describe_code(pc).c_str(), p);
     if (a == nullptr || c + n > a->address + a->bytes)
-      trap("out-of-bounds", "%s of %zu bytes at %s: %p is outside of all allocations of device memory%s",
+      trap("out-of-bounds",
+           "%s of %zu bytes at %s: %p is outside of all allocations of device memory%s",
            verb(access), n, describe_code(pc).c_str(), p,
            a != nullptr ? ", past the end of one" : "");
     if (a->shadow == nullptr) a->shadow = allocate_cells(a->bytes);
@@ -228,8 +229,8 @@ bool locate(const void* p, std::size_t n, Access access, const void* pc, Space& 
   } else if (static_storage.contains(p)) {
     const SharedVariable* v = variable_at(p, tracer());
     if (v == nullptr || c + n > v->address + v->bytes)
-      trap("out-of-bounds", "%s of %zu bytes at %s: no shared variable lies there", verb(access),
-           n, describe_code(pc).c_str());
+      trap("out-of-bounds", "%s of %zu bytes at %s: no shared variable lies there", verb(access), n,
+           describe_code(pc).c_str());
     if (tracer().static_shared == nullptr)
       tracer().static_shared =
           allocate_cells(static_cast<std::size_t>(static_storage.end - static_storage.begin));
@@ -272,7 +273,8 @@ void count(const Space& space, std::size_t n, Access access) {
 [[gnu::noinline]] void report_race(Record other, bool after_write, const Space& space,
                                    Access access, const void* pc) {
   if (!tracer().reported.emplace(pc, after_write ? 1 : 2).second) return;
-  report("race", "%s of %s memory at %s after a %s by thread %u of %s block, with no barrier between",
+  report("race",
+         "%s of %s memory at %s after a %s by thread %u of %s block, with no barrier between",
          verb(access), space.name, describe_code(pc).c_str(), after_write ? "write" : "read",
          other.thread(),
          other.same_block() && !other.has(Record::many_blocks) ? "the same" : "another");
@@ -293,8 +295,7 @@ Cell check_cell(Cell cell, Record now, const Space& space, Access access, const 
 }
 
 void on_access(const void* p, std::size_t n, Access access, const void* pc) {
-  if (!in_kernel() || Quiet::depth != 0 || n == 0 || fiber_stacks.contains(p))
-    return;
+  if (!in_kernel() || Quiet::depth != 0 || n == 0 || fiber_stacks.contains(p)) return;
   const Quiet quiet;
   Space space{};
   if (!locate(p, n, access, pc, space)) return;
@@ -368,20 +369,16 @@ void __tsan_func_exit() {}
 void __tsan_vptr_update(void**, void*) {}
 void __tsan_vptr_read(void**) {}
 
-#define HOOKS(n)                                                                              \
-  void __tsan_read##n(void* p) {                                                              \
-    plumb::emulator::on_aligned_access(p, n, Access::read, PC);                               \
-  }                                                                                           \
-  void __tsan_write##n(void* p) {                                                             \
-    plumb::emulator::on_aligned_access(p, n, Access::write, PC);                              \
-  }                                                                                           \
-  void __tsan_unaligned_read##n(void* p) { plumb::emulator::on_access(p, n, Access::read, PC); } \
+#define HOOKS(n)                                                                                   \
+  void __tsan_read##n(void* p) { plumb::emulator::on_aligned_access(p, n, Access::read, PC); }     \
+  void __tsan_write##n(void* p) { plumb::emulator::on_aligned_access(p, n, Access::write, PC); }   \
+  void __tsan_unaligned_read##n(void* p) { plumb::emulator::on_access(p, n, Access::read, PC); }   \
   void __tsan_unaligned_write##n(void* p) { plumb::emulator::on_access(p, n, Access::write, PC); } \
-  void __tsan_volatile_read##n(void* p) {                                                     \
-    plumb::emulator::on_aligned_access(p, n, Access::read, PC);                               \
-  }                                                                                           \
-  void __tsan_volatile_write##n(void* p) {                                                    \
-    plumb::emulator::on_aligned_access(p, n, Access::write, PC);                              \
+  void __tsan_volatile_read##n(void* p) {                                                          \
+    plumb::emulator::on_aligned_access(p, n, Access::read, PC);                                    \
+  }                                                                                                \
+  void __tsan_volatile_write##n(void* p) {                                                         \
+    plumb::emulator::on_aligned_access(p, n, Access::write, PC);                                   \
   }
 HOOKS(1)
 HOOKS(2)

@@ -25,8 +25,8 @@ void exchange(void** arguments, unsigned mask) {
   for_each_lane(mask, [&](unsigned l) {
     auto* x = static_cast<Shuffle*>(arguments[l]);
     x->outside = (mask >> (x->source & 31) & 1) == 0;
-    x->out = x->outside ? ~std::uint64_t{0}
-                        : static_cast<const Shuffle*>(arguments[x->source & 31])->in;
+    x->out =
+        x->outside ? ~std::uint64_t{0} : static_cast<const Shuffle*>(arguments[x->source & 31])->in;
   });
 }
 
@@ -101,8 +101,7 @@ void need_whole_warp(unsigned mask) {
 
 void multiply_16(void** arguments, unsigned mask) {
   need_whole_warp(mask);
-  multiply<16>(arguments, [](const Multiply& x, int g, int t, float (&a)[16][16],
-                             float (&b)[16][8]) {
+  multiply<16>(arguments, [](const Multiply& x, int g, int t, float(&a)[16][16], float(&b)[16][8]) {
     for (int i = 0; i < 8; ++i) {
       const int r = i / 2;
       a[g + r % 2 * 8][2 * t + i % 2 + r / 2 * 8] = bf16(x.a[r], i % 2);
@@ -113,8 +112,7 @@ void multiply_16(void** arguments, unsigned mask) {
 
 void multiply_8(void** arguments, unsigned mask) {
   need_whole_warp(mask);
-  multiply<8>(arguments, [](const Multiply& x, int g, int t, float (&a)[16][8],
-                            float (&b)[8][8]) {
+  multiply<8>(arguments, [](const Multiply& x, int g, int t, float(&a)[16][8], float(&b)[8][8]) {
     for (int r = 0; r < 4; ++r) a[g + r % 2 * 8][t + r / 2 * 4] = tf32(x.a[r]);
     for (int r = 0; r < 2; ++r) b[t + r * 4][g] = tf32(x.b[r]);
   });
@@ -149,8 +147,8 @@ std::uint64_t shuffle(unsigned mask, std::uint64_t value, unsigned source, const
   Shuffle x{value, 0, source, false};
   warp_collective(mask, name, &x, exchange, place);
   if (x.outside)
-    trap("warp-mask", "%s at %s:%d reads from lane %u, which the mask %08x lacks", name,
-         place.file, place.line, source & 31, mask);
+    trap("warp-mask", "%s at %s:%d reads from lane %u, which the mask %08x lacks", name, place.file,
+         place.line, source & 31, mask);
   return x.out;
 }
 
@@ -180,17 +178,18 @@ void load_matrices(std::uint32_t* r, const void* row, bool transposed, Place pla
   check_aligned(row, 16, place);
   note(row, 16, Access::read, __builtin_return_address(0));
   LoadMatrices x{r, row};
-  warp_collective(~0U, transposed ? "ldmatrix.trans" : "ldmatrix", &x,
-                  transposed ? [](void** p, unsigned mask) { spread(p, mask, true); }
-                             : [](void** p, unsigned mask) { spread(p, mask, false); },
-                  place);
+  warp_collective(
+      ~0U, transposed ? "ldmatrix.trans" : "ldmatrix", &x,
+      transposed ? [](void** p, unsigned mask) { spread(p, mask, true); }
+                 : [](void** p, unsigned mask) { spread(p, mask, false); },
+      place);
 }
 
 std::uint32_t round_to_tf32(float a) {
   const auto bits = std::bit_cast<std::uint32_t>(a);
   if (std::isnan(a)) return 0x7FFFFFFFU;
   if (std::isinf(a)) return bits;
-  return (bits + 0x1000U) & 0xFFFFE000U;                              // ties away from zero
+  return (bits + 0x1000U) & 0xFFFFE000U;  // ties away from zero
 }
 
 float4 load_told(const float* p) {

@@ -1,16 +1,11 @@
-// The CUDA backend's matrix products by cuBLAS: near the oracle, and its errors. On the emulator cuBLAS is
-// a stand-in; on a GPU the library. The errors, which are injected, are the emulator's alone.
+// The CUDA backend's matrix products by cuBLAS: near the oracle. On the emulator cuBLAS is a
+// stand-in; on a GPU the library. Its errors: test_emulated_gemm_vendor.cu.
 #include <doctest/doctest.h>
 #include <plumb/cuda/gemm_vendor.cuh>
 
-#include <string>
 #include <thread>
 
 #include "gemm_problem.hpp"
-
-#if __has_include(<emulator/cublas.hpp>) && !defined(PLUMB_ON_GPU)
-#include <emulator/cublas.hpp>
-#endif
 
 using namespace plumb;
 using namespace test;
@@ -52,8 +47,10 @@ void check_all(const Problem& p, Offsets offsets = {}) {
     }
   for (const Activation f : {Activation::Gelu, Activation::Silu})
     for (const After after : {After::Activation, After::ActivationInPlace})
+      // In place, the library's GELU may take the hardware's tanh, good to 2^-11.
       CHECK(worst_with_activation(p, p.on(CudaVendor{}, false, after, f, offsets), after, f) <
-            2e-6 * static_cast<double>(p.size.k + 8));
+            2e-6 * static_cast<double>(p.size.k + 8) +
+                (after == After::ActivationInPlace && f == Activation::Gelu ? 2e-3 : 0.0));
 }
 
 }  // namespace
@@ -99,56 +96,3 @@ TEST_CASE("cuda gemm by cuBLAS: more shapes than plans are kept, and another thr
   }).join();
   CHECK(worst < 1);
 }
-
-#if __has_include(<emulator/cublas.hpp>) && !defined(PLUMB_ON_GPU)
-
-TEST_CASE("cuda gemm by cuBLAS: without an algorithm of cublasLt a kernel does the epilogue") {
-  for (const After after : {After::BiasAndResidual, After::ActivationInPlace}) {
-    const Problem p{{11, 13, after == After::BiasAndResidual ? 29 : 30}, Form::NT};
-    emulator::inject_cublas("cublasLtMatmulAlgoGetHeuristic", 0, CUBLAS_STATUS_NOT_SUPPORTED);
-    const auto r = p.on(CudaVendor{}, false, after);
-    if (after == After::BiasAndResidual)
-      CHECK(worst_error(p, r.c, false, true, kUnit) < 1);
-    else
-      CHECK(worst_with_activation(p, r, after, Activation::Gelu) < 1e-4);
-  }
-}
-
-TEST_CASE("cuda gemm by cuBLAS: an error names the call, its status and the sizes") {
-  const auto message = [](const char* function, After after, Index k) {
-    const Problem p{{4, 6, k}, Form::NT};
-    emulator::inject_cublas(function, 0, CUBLAS_STATUS_EXECUTION_FAILED);
-    try {
-      p.on(CudaVendor{}, false, after);
-    } catch (const CudaError& error) {
-      return std::string(error.what());
-    }
-    return std::string("nothing was thrown");
-  };
-  const auto check_names = [&](const char* function, const char* shown, After after, Index k) {
-    const std::string text = message(function, after, k);
-    CAPTURE(text);
-    CHECK(text.find(shown) != std::string::npos);
-    CHECK(text.find("execution failed") != std::string::npos);
-    CHECK(text.find(str("NT of m 4, n 6, k ", k)) != std::string::npos);
-  };
-  check_names("cublasSetStream_v2", "cublasSetStream", After::Nothing, 8);
-  check_names("cublasSetWorkspace_v2", "cublasSetWorkspace", After::Nothing, 8);
-  check_names("cublasSetMathMode", "cublasSetMathMode", After::Nothing, 8);
-  check_names("cublasSgemm_v2", "cublasSgemm", After::Nothing, 8);
-  // Each with a shape that has no plan yet.
-  check_names("cublasLtMatmulDescCreate", "cublasLtMatmulDescCreate", After::BiasAndResidual, 51);
-  check_names("cublasLtMatmulDescSetAttribute", "cublasLtMatmulDescSetAttribute",
-              After::BiasAndResidual, 52);
-  check_names("cublasLtMatrixLayoutCreate", "cublasLtMatrixLayoutCreate", After::BiasAndResidual,
-              53);
-  check_names("cublasLtMatmulPreferenceCreate", "cublasLtMatmulPreferenceCreate",
-              After::BiasAndResidual, 54);
-  check_names("cublasLtMatmulPreferenceSetAttribute", "cublasLtMatmulPreferenceSetAttribute",
-              After::BiasAndResidual, 55);
-  check_names("cublasLtMatmulAlgoGetHeuristic", "cublasLtMatmulAlgoGetHeuristic",
-              After::BiasAndResidual, 56);
-  check_names("cublasLtMatmul", "cublasLtMatmul", After::BiasAndResidual, 57);
-}
-
-#endif

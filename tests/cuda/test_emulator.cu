@@ -63,13 +63,13 @@ void each_bug(bool bug, F f) {
   bug ? f(std::true_type{}) : f(std::false_type{});
 }
 
-#define FAULT_KERNEL(kernel, threads, ...)                                             \
-  [](bool bug) {                                                                       \
-    Floats out(256), in(256);                                                          \
-    each_bug(bug, [&](auto b) {                                                        \
-      PLUMB_LAUNCH((faults::kernel<b.value>), 1, threads, 0, nullptr, __VA_ARGS__);    \
-    });                                                                                \
-    cudaDeviceSynchronize();                                                           \
+#define FAULT_KERNEL(kernel, threads, ...)                                          \
+  [](bool bug) {                                                                    \
+    Floats out(256), in(256);                                                       \
+    each_bug(bug, [&](auto b) {                                                     \
+      PLUMB_LAUNCH((faults::kernel<b.value>), 1, threads, 0, nullptr, __VA_ARGS__); \
+    });                                                                             \
+    cudaDeviceSynchronize();                                                        \
   }
 
 struct Fault {
@@ -272,8 +272,8 @@ const std::vector<Fault>& faults_table() {
       {"launch beyond the limits",
        [](bool bug) {
          Floats out(2048);
-         const auto error = emulator::launch("write_up_to", faults::write_up_to, 1, bug ? 2048 : 1024,
-                                             0, nullptr, out.p, 2048);
+         const auto error = emulator::launch("write_up_to", faults::write_up_to, 1,
+                                             bug ? 2048 : 1024, 0, nullptr, out.p, 2048);
          expect(error == cudaSuccess);
        },
        "wrong value", "wrong value", "wrong value", "wrong value"},
@@ -295,9 +295,10 @@ struct Outcome {
 Outcome run_fault(const char* name, bool bug) {
   char self[4096] = {};
   REQUIRE(::readlink("/proc/self/exe", self, sizeof self - 1) > 0);
-  const std::string command = std::string("TSAN_OPTIONS=atexit_sleep_ms=0 PLUMB_EMULATOR_LEAKS=0 PLUMB_FAULT='") + name +
-                              "' PLUMB_FAULT_BUG=" + (bug ? "1" : "0") + " '" + self +
-                              "' --no-skip --test-case='fault child' 2>&1";
+  const std::string command =
+      std::string("TSAN_OPTIONS=atexit_sleep_ms=0 PLUMB_EMULATOR_LEAKS=0 PLUMB_FAULT='") + name +
+      "' PLUMB_FAULT_BUG=" + (bug ? "1" : "0") + " '" + self +
+      "' --no-skip --test-case='fault child' 2>&1";
   std::FILE* pipe = ::popen(command.c_str(), "r");
   REQUIRE(pipe != nullptr);
   std::string output;

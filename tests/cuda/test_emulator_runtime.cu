@@ -133,8 +133,8 @@ static __global__ void atomics(int* out) {
   atomicInc(reinterpret_cast<unsigned*>(&out[5]), 1000000U);
 }
 
-// One warp: c (16, 8) = a (16, 32) · b (32, 8), a and b as bf16 in shared memory, a by ldmatrix and b,
-// whose rows are those of b transposed or not, by ldmatrix with or without .trans.
+// One warp: c (16, 8) = a (16, 32) · b (32, 8), bf16, through shared memory and ldmatrix. b comes as
+// it is, and is read with .trans, or transposed, and is read without.
 template <bool Transposed>
 static __global__ void bf16_product(float* c, const std::uint16_t* a, const std::uint16_t* b) {
   __shared__ __align__(16) std::uint16_t as[16 * 32], bs[32 * 8];
@@ -228,9 +228,7 @@ static __global__ void shuffle_often(int* out, int n) {
 }
 static __global__ void nothing() {}
 
-float from_bf16(std::uint16_t bits) {
-  return __uint_as_float(static_cast<unsigned>(bits) << 16);
-}
+float from_bf16(std::uint16_t bits) { return __uint_as_float(static_cast<unsigned>(bits) << 16); }
 
 }  // namespace
 
@@ -507,8 +505,14 @@ TEST_CASE("misuse of capture is an error") {
       [&] { return cudaStreamSynchronize(s); },
       [&] { return cudaStreamQuery(s); },
       [&] { return cudaDeviceSynchronize(); },
-      [&] { int x; return cudaMemcpy(&x, p.p, 4, cudaMemcpyDeviceToHost); },
-      [&] { void* x; return cudaMalloc(&x, 4); },
+      [&] {
+        int x;
+        return cudaMemcpy(&x, p.p, 4, cudaMemcpyDeviceToHost);
+      },
+      [&] {
+        void* x;
+        return cudaMalloc(&x, 4);
+      },
       [&] { return cudaFree(p.p); },
   };
   for (const auto& call : forbidden) {
@@ -772,12 +776,14 @@ TEST_CASE("cost of a barrier, a shuffle, a thread") {
   Device<int> out(1024);
   for (const unsigned n : {32U, 256U, 1024U}) {
     const unsigned times = 200000 / n, blocks = 200000 / n;
-    const double barrier = seconds([&] { PLUMB_LAUNCH(barriers, 1, n, 0, nullptr, static_cast<int>(times)); });
-    const double shuffle =
-        seconds([&] { PLUMB_LAUNCH(shuffle_often, 1, n, 0, nullptr, out.p, static_cast<int>(times)); });
+    const double barrier =
+        seconds([&] { PLUMB_LAUNCH(barriers, 1, n, 0, nullptr, static_cast<int>(times)); });
+    const double shuffle = seconds(
+        [&] { PLUMB_LAUNCH(shuffle_often, 1, n, 0, nullptr, out.p, static_cast<int>(times)); });
     const double empty = seconds([&] { PLUMB_LAUNCH(nothing, blocks, n, 0, nullptr); });
-    std::printf("block of %4u: %5.1f ns a barrier and thread, %5.1f ns a shuffle and lane, "
-                "%5.1f million empty threads a second\n",
-                n, barrier / times / n * 1e9, shuffle / times / n * 1e9, blocks * n / empty / 1e6);
+    std::printf(
+        "block of %4u: %5.1f ns a barrier and thread, %5.1f ns a shuffle and lane, "
+        "%5.1f million empty threads a second\n",
+        n, barrier / times / n * 1e9, shuffle / times / n * 1e9, blocks * n / empty / 1e6);
   }
 }

@@ -26,9 +26,10 @@ class FewRows {
   static constexpr int kStep = 32, kStages = 3;  // k per piece; pieces in shared memory
   static constexpr int kVector = 16 / static_cast<int>(sizeof(T));  // elements of B per 16 bytes
   static constexpr int kStepsPerChunk = kGemmChunk / kStep;
+  static constexpr bool kSwapped = sizeof(T) == 2;
   struct Piece {
     float a[kWarp][kStep + 4];
-    T b[kWarp][kStep + kVector];
+    T b[kWarp][kStep + (kSwapped ? 0 : kVector)];
   };
 
   __device__ FewRows(const Product<T>& p, int slots)
@@ -70,7 +71,7 @@ class FewRows {
 #pragma unroll
     for (int i = 0; i < kCopiesB; ++i) {
       const int unit = lane() + i * kWarp;
-      T* place = &to.b[unit / kUnitsB][unit % kUnitsB * kVector];
+      T* place = &to.b[unit / kUnitsB][place_of(unit / kUnitsB, unit % kUnitsB)];
       const int left = b_left_[i] - k0;
       copy16(place, b + (left > 0 ? b_at_[i] + k0 : 0), left, p_.b_wide);
     }
@@ -110,6 +111,11 @@ class FewRows {
 
   static __device__ int min(int a, int b) { return a < b ? a : b; }
 
+  /// Where a row's 16 bytes lie: lines of 64 bytes would meet the same banks every other row, so their
+  /// quarters are swapped by an exclusive or with the row's number; longer ones are padded.
+  static __device__ int place_of(int row, int unit) {
+    return (kSwapped ? unit ^ (row / 2 % 4) : unit) * kVector;
+  }
   static __device__ void vector_of(float (&x)[4], const float* from) {
     const float4 v = load4(from);
     x[0] = v.x, x[1] = v.y, x[2] = v.z, x[3] = v.w;
@@ -132,7 +138,7 @@ class FewRows {
 #pragma unroll
     for (int k = 0; k < kStep; k += kVector) {
       float y[kVector];
-      vector_of(y, b + k);
+      vector_of(y, b + place_of(lane(), k / kVector));
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
 #pragma unroll
