@@ -174,9 +174,15 @@ class Staging {
   static constexpr std::size_t kHalf = std::size_t{1} << 20;
 
   static Staging& instance() {
-    thread_local Staging* staging = new Staging;
-    return *staging;
+    thread_local Staging staging;
+    return staging;
   }
+  ~Staging() {  // at the thread's end, the program's perhaps: errors have nobody to tell
+    for (const cudaEvent_t event : done_) cudaEventDestroy(event);
+    cudaFreeHost(memory_);  // waits for copies from it
+  }
+  Staging(const Staging&) = delete;
+  Staging& operator=(const Staging&) = delete;
 
   void upload(cudaStream_t stream, void* to, const void* from, std::size_t bytes) {
     if (bytes > kHalf) {  // large ones are rare (weights): these wait

@@ -156,11 +156,18 @@ inline unsigned alignment_of(const void* p) {
 /// A thread's handles and the plans of the shapes it met lately.
 class Context {
  public:
-  /// Never destroyed: the driver may go first.
   static Context& instance() {
-    thread_local Context* context = new Context;
-    return *context;
+    thread_local Context context;
+    return context;
   }
+  Context() = default;
+  ~Context() {  // at the thread's end, the program's perhaps: errors have nobody to tell
+    plans_.clear();
+    if (lt_ != nullptr) cublasLtDestroy(lt_);
+    if (blas_ != nullptr) cublasDestroy(blas_);
+  }
+  Context(const Context&) = delete;
+  Context& operator=(const Context&) = delete;
 
   /// C = A·B, added to C's old value if accumulating.
   void product(Cuda device, float* c, const float* a, const float* b, const Shape& s,
