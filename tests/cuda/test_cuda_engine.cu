@@ -93,8 +93,9 @@ void check_same_run(const PpoRun& a, const PpoRun& b) {
   CHECK(same_bits(a.value, b.value));
   REQUIRE(a.metrics.size() == b.metrics.size());
   for (std::size_t i = 0; i < a.metrics.size(); ++i)
-    for (const auto& [name, value] : a.metrics[i])
-      if (!name.starts_with("time/")) CHECK_MESSAGE(value == b.metrics[i].at(name), name);
+    for (const auto& metric : a.metrics[i])
+      if (!metric.first.starts_with("time/"))
+        CHECK_MESSAGE(metric.second == b.metrics[i].at(metric.first), metric.first);
 }
 
 /// A training forward: log-probs and entropies of the given tokens under a model.

@@ -88,37 +88,38 @@ TEST_CASE("the ranking losses have the CPU's bits") {
 }
 
 TEST_CASE("the head has the CPU's bits") {
-  for (const auto& [n, c, v, scale] : cases::head::kSmall) {
+  for (const auto& one : cases::head::kSmall) {
+    const Index n = one.n, c = one.c, v = one.v;
+    const float scale = one.scale;
     INFO("n = ", n, ", c = ", c, ", v = ", v);
     const auto x = random_vector(n * c, 1), w = random_vector(v * c, 2, scale);
     const auto dlogprob = random_vector(n, 3), dentropy = random_vector(n, 4);
     const auto targets = random_ids(n, v, 5);
-    const Index rows = n, channels = c, tokens = v;
     for (const bool with_entropy : {false, true})
       for (const bool kept : {false, true})
         check_same_bits(Cuda{}, [&](auto device, auto& at) {
           const float *xs = at.in(x), *ws = at.in(w), *g = at.in(dlogprob);
           const float* ge = with_entropy ? at.in(dentropy) : nullptr;
           const std::int32_t* t = at.in(targets);
-          float *logprob = at.out(rows), *lse = at.out(rows);
-          float* entropy = with_entropy ? at.out(rows) : nullptr;
-          float* logits = kept ? at.out(rows * tokens) : nullptr;
-          head_logprob_forward(device, logprob, entropy, lse, xs, ws, t, rows, channels, tokens,
-                               0.8F, logits);
-          head_logprob_backward(device, at.out(rows * channels, 0.5F),
-                                at.out(tokens * channels, 0.5F), g, ge, xs, ws, t, lse, entropy,
-                                rows, channels, tokens, 0.8F, logits);
+          float *logprob = at.out(n), *lse = at.out(n);
+          float* entropy = with_entropy ? at.out(n) : nullptr;
+          float* logits = kept ? at.out(n * v) : nullptr;
+          head_logprob_forward(device, logprob, entropy, lse, xs, ws, t, n, c, v, 0.8F, logits);
+          head_logprob_backward(device, at.out(n * c, 0.5F), at.out(v * c, 0.5F), g, ge, xs, ws, t,
+                                lse, entropy, n, c, v, 0.8F, logits);
         });
     const auto other = random_vector(v * c, 6, scale);
     check_same_bits(Cuda{}, [&](auto device, auto& at) {
-      head_kl_forward(device, at.out(rows), at.in(x), at.in(w), channels, at.in(x), at.in(other),
-                      channels, rows, tokens, 1.0F);
+      head_kl_forward(device, at.out(n), at.in(x), at.in(w), c, at.in(x), at.in(other), c, n, v,
+                      1.0F);
     });
   }
 }
 
 TEST_CASE("draws and their log-probs are the CPU's, filters included") {
-  for (const auto& [kind, n, v] : cases::sampling::kSmall) {
+  for (const auto& one : cases::sampling::kSmall) {
+    const auto& kind = one.kind;
+    const Index n = one.n, v = one.v;
     if (n == 9 && v > 300) continue;
     auto logits = random_vector(n * v, 7, 2.5F);
     if (v > 3) logits[1] = logits[2] = logits[3];  // equal ones: the lower token comes first
@@ -128,12 +129,10 @@ TEST_CASE("draws and their log-probs are the CPU's, filters included") {
           {.seed = 11, .step = 2, .sequence = static_cast<std::uint32_t>(i), .token = 4});
     INFO(kind.name, ", n = ", n, ", v = ", v);
     const SamplingSettings settings = kind.settings;
-    const Index rows = n, tokens = v;
     check_same_bits(Cuda{}, [&](auto device, auto& at) {
       std::vector<std::int32_t> token(keys.size());
       std::vector<float> logprob(keys.size());
-      sample_rows(device, token.data(), logprob.data(), at.in(logits), rows, tokens, settings,
-                  keys.data());
+      sample_rows(device, token.data(), logprob.data(), at.in(logits), n, v, settings, keys.data());
       at.out(logprob);
       at.out(std::vector<float>(token.begin(), token.end()));
     });
