@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs the built program as a user would: every command, wrong input, and a run that is killed.
 
-usage: program.py PLUMB WORK_DIRECTORY [commands|errors|resume]
+usage: program.py PLUMB WORK_DIRECTORY [commands|errors|resume|device]
 """
 import json
 import os
@@ -143,6 +143,28 @@ def errors():
     fails("another run's directory", "align", "--run", "other", *SMALL, "--beta", "0.3", says=["'beta'", "HINT"])
 
 
+def device():
+    """A whole round on the emulated GPU ends with the very model file that the CPU writes."""
+    few = ["--rounds", "1", "--rank-prompts", "6", "--generate-max-new-tokens", "16",
+           "--ppo-max-new-tokens", "16", "--reward-epochs", "1", "--iterations", "2", "--ppo-prompts", "4",
+           "--eval-prompts", "4", "--eval-stories", "1"]
+    shared = {key: None for key in ("policy_fingerprint", "kl", "win_rate", "perplexity_after")}
+    files = {}
+    for name in ("cpu", "emulated"):
+        results = succeeds(f"demo --device {name}", "demo", "--device", name, "--run", name, *few)
+        for key in shared:
+            if name == "cpu":
+                shared[key] = results.get(key)
+            else:
+                check(results.get(key) == shared[key], f"emulated {key} is the CPU's, {shared[key]}")
+        with open(os.path.join(WORK, name, "round-0/policy.safetensors"), "rb") as model:
+            files[name] = model.read()
+    check(files["cpu"] == files["emulated"], "the two policies are the same file, byte for byte")
+    fails("an unknown device", "info", "--device", "tpu", says=["'tpu' is not one of: cpu, cuda, emulated"])
+    if not os.path.exists(os.path.join(os.path.dirname(PLUMB), "plumb-cuda")):
+        fails("a device that was not built", "info", "--device", "cuda", says=["./plumb build --cuda"])
+
+
 def resume():
     code, _, err = run("align", "--run", "whole", "--rounds", "2", *SMALL, "--json", "whole.json")
     check(code == 0, "a run that nothing stops ends with 0")
@@ -184,6 +206,6 @@ def resume():
 shutil.rmtree(WORK, ignore_errors=True)
 os.makedirs(WORK)
 start = time.time()
-{"commands": commands, "errors": errors, "resume": resume}[PART]()
+{"commands": commands, "errors": errors, "resume": resume, "device": device}[PART]()
 print(f"{PART}: {len(failures)} failures in {time.time() - start:.0f} s")
 sys.exit(1 if failures else 0)
