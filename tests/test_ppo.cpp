@@ -15,25 +15,6 @@ using namespace test;
 
 namespace {
 
-std::vector<Tokens> some_prompts(Index n, Index vocab) {
-  std::vector<Tokens> prompts;
-  for (Index i = 0; i < n; ++i)
-    prompts.push_back(random_tokens(1 + i * 5 % 9, vocab, static_cast<std::uint64_t>(100 + i)));
-  return prompts;
-}
-
-/// A rule of some variety: what share of a response's tokens is even, less something for length.
-std::vector<float> even_share(const std::vector<Episode>& episodes) {
-  std::vector<float> scores;
-  for (const Episode& e : episodes) {
-    float even = 0;
-    for (const std::int32_t token : e.response) even += token % 2 == 0 ? 1.0F : 0.0F;
-    const auto n = static_cast<float>(e.response.size());
-    scores.push_back(3 * even / n - 0.05F * n);
-  }
-  return scores;
-}
-
 /// Moments that hold the very gradient of the last step: β1 = 0, no clipping of its norm.
 PpoConfig small_config() {
   PpoConfig config;

@@ -128,4 +128,24 @@ void with_threads(int threads, F f) {
   plumb::default_pool().set_threads(before);
 }
 
+/// Prompts of 1 to 9 tokens.
+inline std::vector<Tokens> some_prompts(Index n, Index vocab) {
+  std::vector<Tokens> prompts;
+  for (Index i = 0; i < n; ++i)
+    prompts.push_back(random_tokens(1 + i * 5 % 9, vocab, static_cast<std::uint64_t>(100 + i)));
+  return prompts;
+}
+
+/// A rule of some variety: what share of a response's tokens is even, less something for length.
+inline std::vector<float> even_share(const std::vector<plumb::Episode>& episodes) {
+  std::vector<float> scores;
+  for (const plumb::Episode& e : episodes) {
+    float even = 0;
+    for (const std::int32_t token : e.response) even += token % 2 == 0 ? 1.0F : 0.0F;
+    const auto n = static_cast<float>(e.response.size());
+    scores.push_back(3 * even / n - 0.05F * n);
+  }
+  return scores;
+}
+
 }  // namespace test

@@ -53,8 +53,7 @@ void check_same_bits(D device, Call call) {
   REQUIRE(expected.size() == got.size());
   for (std::size_t i = 0; i < got.size(); ++i) {
     std::size_t at = 0;
-    while (at < got[i].size() &&
-           std::memcmp(&expected[i][at], &got[i][at], sizeof(float)) == 0)
+    while (at < got[i].size() && std::memcmp(&expected[i][at], &got[i][at], sizeof(float)) == 0)
       ++at;
     if (at == got[i].size()) continue;
     CHECK_MESSAGE(false, "output ", i, " differs first at element ", at, " of ", got[i].size(),

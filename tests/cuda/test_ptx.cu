@@ -511,9 +511,10 @@ __global__ void compare_floats(u32* out, const T* in, int n) {
     bits |= one << (k);                                                      \
   }
     COMPARE(0, "eq")
-    COMPARE(1, "ne") COMPARE(2, "lt") COMPARE(3, "le") COMPARE(4, "gt") COMPARE(5, "ge")
-        COMPARE(6, "equ") COMPARE(7, "neu") COMPARE(8, "ltu") COMPARE(9, "leu") COMPARE(10, "gtu")
-            COMPARE(11, "geu") COMPARE(12, "num") COMPARE(13, "nan") out[i] = bits;
+    COMPARE(1, "ne")
+    COMPARE(2, "lt") COMPARE(3, "le") COMPARE(4, "gt") COMPARE(5, "ge") COMPARE(6, "equ")
+        COMPARE(7, "neu") COMPARE(8, "ltu") COMPARE(9, "leu") COMPARE(10, "gtu") COMPARE(11, "geu")
+            COMPARE(12, "num") COMPARE(13, "nan") out[i] = bits;
   }
 }
 __global__ void compare_integers(u32* out, const s32* in, int n) {
@@ -540,8 +541,8 @@ __global__ void classify(u32* out, const float* in, int n) {
     bits |= one << (k);                                                   \
   }
     CLASS(0, "finite")
-    CLASS(1, "infinite") CLASS(2, "number") CLASS(3, "notanumber") CLASS(4, "subnormal") out[i] =
-        bits;
+    CLASS(1, "infinite")
+    CLASS(2, "number") CLASS(3, "notanumber") CLASS(4, "subnormal") out[i] = bits;
   }
 }
 
