@@ -126,7 +126,8 @@ struct RowState {
 /// 32 FLOP/B. Bound by FMA units and the issue of shared loads: in both products 4 rows × 4 keys (or
 /// elements) per 8 loads of 16 bytes.
 template <int kSize>
-__global__ void __launch_bounds__(kAttentionThreads) attention_forward_kernel(AttentionForward t) {
+__global__ void __launch_bounds__(kAttentionThreads, kSize <= 64 ? 3 : 2)
+    attention_forward_kernel(AttentionForward t) {
   using Tile = ForwardTile<kSize>;
   // Late positions have the most keys: they begin first.
   const SequenceTile tile = find_tile<Tile::kQueries>(

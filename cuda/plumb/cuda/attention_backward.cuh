@@ -172,11 +172,10 @@ struct KeyGradients {
   static constexpr int kStride = Tile::kStride;
   static constexpr int kPlaces = kBlockKeys / Tile::kKeys;
   static constexpr int kRowStep = Tile::kThreads / kPlaces;
+  using Sums = float4[Tile::kOwn][Tile::kParts];
 
   float *keys, *values, *queries, *douts, *weights, *slopes;
   SequenceTile tile;
-  float4 dk[Tile::kOwn][Tile::kParts] = {};
-  float4 dv[Tile::kOwn][Tile::kParts] = {};
 
   __device__ KeyGradients(float* shared, SequenceTile of)
       : keys(shared),
@@ -233,7 +232,7 @@ struct KeyGradients {
   }
 
   /// Adds `count` queries' parts to the thread's dk and dv.
-  __device__ void add(int first, int count) {
+  __device__ void add(Sums& dk, Sums& dv, int first, int count) const {
     for (int i = 0; i < count; ++i) {
       const int query = first - tile.first + i;
       const int reach = query < kBlockKeys ? query_tile_end(query) : kBlockKeys;
@@ -273,7 +272,9 @@ __global__ void __launch_bounds__(KeyGradientTile<kSize>::kThreads, kSize <= 64 
   const SequenceTile tile = find_tile<kBlockKeys>(t.offsets, t.sequences, blockIdx.x);
   if (!tile.exists()) return;
 
-  KeyGradients<kSize> block(dynamic_shared<float>(), tile);
+  const KeyGradients<kSize> block(dynamic_shared<float>(), tile);
+  // Not members: newer architectures' compilers then keep the whole object in local memory.
+  typename KeyGradients<kSize>::Sums dk = {}, dv = {};
   const int kv_head = static_cast<int>(blockIdx.y);
   const int group = t.heads / t.kv_heads;
   const Index kv_at = (tile.begin + tile.first) * t.kv_width() + kv_head * t.size;
@@ -296,7 +297,7 @@ __global__ void __launch_bounds__(KeyGradientTile<kSize>::kThreads, kSize <= 64 
       __syncthreads();
       block.weigh(t, head, first, count);
       __syncthreads();
-      block.add(first, count);
+      block.add(dk, dv, first, count);
     }
 
 #pragma unroll
@@ -304,8 +305,8 @@ __global__ void __launch_bounds__(KeyGradientTile<kSize>::kThreads, kSize <= 64 
     if (block.own() + j >= block.keys_here()) continue;
     const Index to = kv_at + (block.own() + j) * t.kv_width() + block.column();
     const int here = t.size - block.column();
-    each_element<4 * Tile::kColumns>(block.dk[j], here, [&](int d, float x) { t.dk[to + d] += x; });
-    each_element<4 * Tile::kColumns>(block.dv[j], here, [&](int d, float x) { t.dv[to + d] += x; });
+    each_element<4 * Tile::kColumns>(dk[j], here, [&](int d, float x) { t.dk[to + d] += x; });
+    each_element<4 * Tile::kColumns>(dv[j], here, [&](int d, float x) { t.dv[to + d] += x; });
   }
 }
 

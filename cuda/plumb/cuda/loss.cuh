@@ -47,9 +47,14 @@ __device__ double sum_statistic(const Stats* stats, Index count, int which) {
   return sum;
 }
 
+/// Blocks that must fit on a multiprocessor; 0: as the compiler likes. For the ranking term, which loops
+/// over a prompt's pairs, it likes too many on newer architectures, and spills registers.
+template <class Stats>
+inline constexpr int kLossBlocks = std::is_same_v<Stats, RankingStats> ? 4 : 0;
+
 /// sums[chunk] and stats[chunk] of the terms term(i), i < n.
 template <class Stats, class Term>
-__global__ void __launch_bounds__(kLossThreads)
+__global__ void __launch_bounds__(kLossThreads, kLossBlocks<Stats>)
     loss_chunk_kernel(float* sums, Stats* stats, Term term, Index n) {
   __shared__ float weight[kLossThreads], value[kLossThreads];
   __shared__ __align__(8) unsigned char bytes[kLossThreads * sizeof(Stats)];
