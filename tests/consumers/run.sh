@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds and runs a program that uses Plumb as another project would.
-# Usage: run.sh add_subdirectory|find_package|plain|two_tu BUILD_DIRECTORY; CMAKE, CXX in the environment.
+# Usage: run.sh add_subdirectory|find_package|plain|two_tu|cuda BUILD_DIRECTORY; CMAKE, CXX in the environment.
 set -euo pipefail
 consumers=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source_dir=$(cd "$consumers/../.." && pwd)
@@ -45,6 +45,12 @@ case $consumer in
     "$cxx" "$work/b.o" "$work/a.o" -pthread -o "$work/ba"
     { "$work/ab"; "$work/ba"; } | tee "$work/hashes"
     [[ $(sort -u "$work/hashes" | wc -l) == 1 ]] || { echo "the hashes differ"; exit 1; }
+    ;;
+  cuda)
+    nvcc=$(PATH=$PATH:/usr/local/cuda/bin command -v nvcc) || { echo "skipped: nvcc is missing"; exit 77; }
+    "$cmake" --install "$build" --prefix "$work/prefix"
+    build_project -DCMAKE_PREFIX_PATH="$work/prefix" -DCMAKE_CUDA_COMPILER="$nvcc" -DCMAKE_CUDA_ARCHITECTURES=80
+    "$work/build/consumer"
     ;;
   *)
     echo "no such consumer: $consumer" >&2
