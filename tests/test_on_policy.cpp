@@ -10,7 +10,7 @@ using namespace test;
 namespace {
 
 /// `n` prompts of lengths 1 to 40.
-std::vector<Tokens> some_prompts(Index n, Index vocab) {
+std::vector<Tokens> long_prompts(Index n, Index vocab) {
   std::vector<Tokens> prompts;
   for (Index i = 0; i < n; ++i)
     prompts.push_back(
@@ -72,7 +72,7 @@ TEST_CASE("sampled log-probs are the training forward's, bit for bit, in any bat
   for (const auto& config : {tiny_llama(), tiny_gpt2()})
     for (const float temperature : {0.7F, 1.0F}) {
       const auto model = tiny_model(config);
-      const auto prompts = some_prompts(sanitized() ? 6 : 22, config.vocab);
+      const auto prompts = long_prompts(sanitized() ? 6 : 22, config.vocab);
       std::vector<Response> first;
       for (const int threads : {1, 2})
         with_threads(threads, [&] {
@@ -109,7 +109,7 @@ TEST_CASE("sampled log-probs are the training forward's, bit for bit, in any bat
 TEST_CASE("responses are the same for every instruction set and number of threads") {
   for (const auto& config : {tiny_llama(), tiny_gpt2()}) {
     const auto model = tiny_model(config);
-    const auto prompts = some_prompts(8, config.vocab);
+    const auto prompts = long_prompts(8, config.vocab);
     std::vector<Response> first;
     for_each_isa([&](Isa) {
       for (const int threads : {1, 2, 3})
@@ -130,7 +130,7 @@ TEST_CASE("bf16 weights: the responses, bit for bit, of a model whose matrices w
     if (entry.tensor.shape().rank() == 2 && entry.name != "embedding")
       for (Index i = 0; i < entry.tensor.size(); ++i)
         entry.tensor.data()[i] = static_cast<float>(bf16(entry.tensor.data()[i]));
-  const auto prompts = some_prompts(8, 19);
+  const auto prompts = long_prompts(8, 19);
   auto options = options_of(1.0F, 2, 5);
   const auto exact = sample(model, prompts, options);
   const auto expected = sample(rounded, prompts, options);
@@ -141,7 +141,7 @@ TEST_CASE("bf16 weights: the responses, bit for bit, of a model whose matrices w
 
 TEST_CASE("filtered draws record the unfiltered log-prob of the training forward") {
   const auto model = tiny_model(tiny_llama());
-  const auto prompts = some_prompts(5, 19);
+  const auto prompts = long_prompts(5, 19);
   auto options = options_of(0.8F, 2, 4);
   options.sampling.top_k = 5;
   options.sampling.top_p = 0.8F;
@@ -151,7 +151,7 @@ TEST_CASE("filtered draws record the unfiltered log-prob of the training forward
 
 TEST_CASE("a key's every part changes the draws; the same key repeats them") {
   const auto model = tiny_model(tiny_llama());
-  const auto prompts = some_prompts(2, 19);
+  const auto prompts = long_prompts(2, 19);
   auto options = options_of(1.0F, 4, 8);
   options.stops = {};
   const auto base = sample(model, prompts, options);
@@ -183,7 +183,7 @@ TEST_CASE("a token's draws follow the model's distribution") {
 
 TEST_CASE("responses end at a stop token, a stop rule, the length or the context") {
   const auto model = tiny_model(tiny_llama());
-  const auto prompts = some_prompts(12, 19);
+  const auto prompts = long_prompts(12, 19);
   auto options = options_of(1.0F, 2, 4);
   options.stops = {3, 8};
   options.max_new_tokens = 20;
@@ -231,7 +231,7 @@ TEST_CASE("progress counts every response once") {
     CHECK(total == 15);
     seen.push_back(done);
   };
-  sample(model, some_prompts(5, 19), options);
+  sample(model, long_prompts(5, 19), options);
   REQUIRE(seen.size() == 15);
   for (std::size_t i = 0; i < seen.size(); ++i) CHECK(seen[i] == static_cast<Index>(i) + 1);
 }
