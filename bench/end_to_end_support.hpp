@@ -275,7 +275,7 @@ inline double training_bytes(const Size& size, double tokens) {
 
 /// Bytes of the head's logits for `tokens` predictions, of which it holds so many rows at a time.
 inline double head_bytes(const Size& size, double tokens) {
-  const auto rows = static_cast<double>(kernels::head_rows(size.vocab));
+  const auto rows = static_cast<double>(plumb::head_rows(size.vocab));
   return 4.0 * std::min(rows, tokens) * static_cast<double>(size.vocab);
 }
 
