@@ -136,6 +136,7 @@ template <Index R>
 struct AttentionState {
   alignas(64) float acc[R * kMaxHeadSize];
   float m[R], l[R];
+  float change[R];  ///< what a merge scales it by
 };
 
 template <Index R>
@@ -148,8 +149,10 @@ inline void attention_clear(AttentionState<R>& state, Index stride) {
 /// Merges the state of a chunk of keys into that of all chunks before it.
 template <Index R>
 [[gnu::noinline]] inline void attention_merge(AttentionState<R>& total,
-                                              const AttentionState<R>& chunk, Index stride) {
-  float before[R], after[R];
+                                              AttentionState<R>& chunk, Index stride) {
+  // Not arrays of this function's own: gcc 12 places them wrongly under AddressSanitizer's
+  // detect_stack_use_after_return.
+  float *before = total.change, *after = chunk.change;
   for (Index r = 0; r < R; ++r) {
     const float most = chunk.m[r] > total.m[r] ? chunk.m[r] : total.m[r];
     before[r] = total.m[r] - most;
