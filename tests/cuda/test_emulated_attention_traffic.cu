@@ -4,14 +4,13 @@
 #include <plumb/core/tensor.hpp>
 #include <plumb/cuda/attention.cuh>
 
-#include <emulator/trace.hpp>
-
 #include <doctest/doctest.h>
 
 #include <cstdio>
 #include <vector>
 
 #include "support.hpp"
+#include "traffic.hpp"
 
 using namespace plumb;
 
@@ -24,22 +23,8 @@ struct Use {
 /// What a call's kernels do together.
 template <class Call>
 Use use_of(const char* name, Call call) {
-  REQUIRE(emulator::traced());
-  kernels::synchronize(Cuda{});
-  emulator::trace_counts().clear();
-  emulator::trace_transactions(true);
-  call();
-  kernels::synchronize(Cuda{});
-  emulator::trace_transactions(false);
-  double loaded = 0, sectors = 0, ideal = 0, wavefronts = 0, free_of_conflicts = 0;
-  for (const auto& [kernel, counts] : emulator::trace_counts()) {
-    loaded += static_cast<double>(counts.global_load_bytes);
-    sectors += static_cast<double>(counts.global_sectors);
-    ideal += static_cast<double>(counts.global_ideal);
-    wavefronts += static_cast<double>(counts.shared_wavefronts);
-    free_of_conflicts += static_cast<double>(counts.shared_ideal);
-  }
-  const Use use{sectors / ideal, wavefronts / free_of_conflicts, loaded};
+  const test::Traffic t = test::traffic_of(call);
+  const Use use{t.sectors / t.sectors_ideal, t.wavefronts / t.wavefronts_ideal, t.loaded};
   std::printf("%-28s sectors %5.3f, shared passes %5.3f of the least; %.0f bytes loaded\n", name,
               use.sectors, use.passes, use.loaded);
   return use;

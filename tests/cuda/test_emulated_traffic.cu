@@ -10,12 +10,12 @@
 #include <plumb/cuda/norm.cuh>
 #include <plumb/cuda/optimizer.cuh>
 
-#include <emulator/trace.hpp>
-
 #include <doctest/doctest.h>
 
 #include <cstdio>
 #include <vector>
+
+#include "traffic.hpp"
 
 using namespace plumb;
 
@@ -31,26 +31,13 @@ Tensor<Cuda> ones(Index n) {
 /// Bytes loaded and stored by a call, for each of `elements`, and that none of a sector was wasted.
 template <class Call>
 void check_bytes(const char* name, double elements, double loads, double stores, Call call) {
-  REQUIRE(emulator::traced());
-  kernels::synchronize(Cuda{});
-  emulator::trace_counts().clear();
-  emulator::trace_transactions(true);
-  call();
-  kernels::synchronize(Cuda{});
-  emulator::trace_transactions(false);
-  double loaded = 0, stored = 0, sectors = 0, ideal = 0;
-  for (const auto& [kernel, counts] : emulator::trace_counts()) {
-    loaded += static_cast<double>(counts.global_load_bytes);
-    stored += static_cast<double>(counts.global_store_bytes);
-    sectors += static_cast<double>(counts.global_sectors);
-    ideal += static_cast<double>(counts.global_ideal);
-  }
+  const test::Traffic t = test::traffic_of(call);
   std::printf("%-24s %7.3f bytes loaded, %6.3f stored an element; sectors %5.3f of the least\n",
-              name, loaded / elements, stored / elements, sectors / ideal);
+              name, t.loaded / elements, t.stored / elements, t.sectors / t.sectors_ideal);
   CAPTURE(name);
-  CHECK(loaded / elements == doctest::Approx(loads));
-  CHECK(stored / elements == doctest::Approx(stores));
-  CHECK(sectors <= ideal);  // fewer: one sector for all the lanes that read one number
+  CHECK(t.loaded / elements == doctest::Approx(loads));
+  CHECK(t.stored / elements == doctest::Approx(stores));
+  CHECK(t.sectors <= t.sectors_ideal);  // fewer: one sector for all the lanes that read one number
 }
 
 }  // namespace
