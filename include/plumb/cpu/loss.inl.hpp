@@ -25,11 +25,11 @@ inline void ppo_policy(float* loss, float* dlogprob, PolicyStats* stats, const f
       [&](Index i, float chunk) {
         const PpoTerm term = ppo_policy_term(logprob[i], old_logprob[i], advantage[i], clip);
         dlogprob[i] = weight[i] * term.derivative;
-        add(chunk_stats, ppo_policy_stats(term, weight[i]));
+        add_stats(chunk_stats, ppo_policy_stats(term, weight[i]));
         return fma(weight[i], term.value, chunk);
       },
       [&] {
-        add(all, chunk_stats);
+        add_stats(all, chunk_stats);
         chunk_stats = {};
       });
   *stats = all;
@@ -45,11 +45,11 @@ inline void ppo_value(float* loss, float* dvalue, ValueStats* stats, const float
         const float old = clip > 0.0F ? old_value[i] : 0.0F;
         const ValueTerm term = ppo_value_term(value[i], old, returns[i], clip);
         dvalue[i] = weight[i] * term.derivative;
-        add(chunk_stats, ppo_value_stats(term, value[i], returns[i], weight[i]));
+        add_stats(chunk_stats, ppo_value_stats(term, value[i], returns[i], weight[i]));
         return fma(weight[i], term.value, chunk);
       },
       [&] {
-        add(all, chunk_stats);
+        add_stats(all, chunk_stats);
         chunk_stats = {};
       });
   *stats = all;
@@ -68,14 +68,14 @@ inline void ranking(float* loss, float* dscore, RankingStats* stats, const float
       prompts,
       [&](Index p, float chunk) {
         const Index first = offsets[p], count = offsets[p + 1] - offsets[p];
-        add(chunk_stats, ranking_stats(score + first, rank + first, count));
+        add_stats(chunk_stats, ranking_stats(score + first, rank + first, count));
         return fma(
             weight[p],
             ranking_term(dscore + first, score + first, rank + first, count, weight[p], settings),
             chunk);
       },
       [&] {
-        add(all, chunk_stats);
+        add_stats(all, chunk_stats);
         chunk_stats = {};
       });
   *stats = all;

@@ -56,19 +56,6 @@ PLUMB_FORMULA PolicyStats ppo_policy_stats(const PpoTerm& term, float weight) {
           .ratio_max_deviation = ratio > 1.0 ? ratio - 1.0 : 1.0 - ratio};
 }
 
-PLUMB_FORMULA void add(PolicyStats& sum, const PolicyStats& more) {
-  sum.weight += more.weight;
-  sum.approx_kl += more.approx_kl;
-  sum.approx_kl_k3 += more.approx_kl_k3;
-  sum.clipfrac += more.clipfrac;
-  sum.ratio += more.ratio;
-  sum.ratio_squared += more.ratio_squared;
-  // A NaN is no small deviation, and stays.
-  const double most = sum.ratio_max_deviation;
-  if (most == most && !(more.ratio_max_deviation <= most))
-    sum.ratio_max_deviation = more.ratio_max_deviation;
-}
-
 /// One token of the value loss.
 struct ValueTerm {
   float value;
@@ -96,15 +83,6 @@ PLUMB_FORMULA ValueStats ppo_value_stats(const ValueTerm& term, float value, flo
           .mean = w * v,
           .returns_mean = w * r,
           .returns_squared = w * r * r};
-}
-
-PLUMB_FORMULA void add(ValueStats& sum, const ValueStats& more) {
-  sum.weight += more.weight;
-  sum.clipfrac += more.clipfrac;
-  sum.error += more.error;
-  sum.mean += more.mean;
-  sum.returns_mean += more.returns_mean;
-  sum.returns_squared += more.returns_squared;
 }
 
 /// One pair of the Bradley–Terry loss (1952): a better than b by `difference` = s_a − s_b.
@@ -209,10 +187,4 @@ PLUMB_FORMULA RankingStats ranking_stats(const float* s, const std::int32_t* ran
       stats.margin_sum += static_cast<double>(lead);
     }
   return stats;
-}
-
-PLUMB_FORMULA void add(RankingStats& sum, const RankingStats& more) {
-  sum.pairs += more.pairs;
-  sum.correct += more.correct;
-  sum.margin_sum += more.margin_sum;
 }

@@ -1,5 +1,5 @@
 // The plain types that kernels of every backend and the ops above them share: enumerations and
-// settings structs, no code that computes.
+// settings structs, and sums of statistics.
 #pragma once
 
 #include <plumb/core/check.hpp>
@@ -137,5 +137,32 @@ struct RankingStats {
   double correct = 0;     ///< equal scores count one half
   double margin_sum = 0;  ///< Σ (score of the better - score of the worse)
 };
+
+// The statistics of two parts of a batch together.
+inline void add_stats(PolicyStats& sum, const PolicyStats& more) {
+  sum.weight += more.weight;
+  sum.approx_kl += more.approx_kl;
+  sum.approx_kl_k3 += more.approx_kl_k3;
+  sum.clipfrac += more.clipfrac;
+  sum.ratio += more.ratio;
+  sum.ratio_squared += more.ratio_squared;
+  // A NaN is no small deviation, and stays.
+  const double most = sum.ratio_max_deviation;
+  if (most == most && !(more.ratio_max_deviation <= most))
+    sum.ratio_max_deviation = more.ratio_max_deviation;
+}
+inline void add_stats(ValueStats& sum, const ValueStats& more) {
+  sum.weight += more.weight;
+  sum.clipfrac += more.clipfrac;
+  sum.error += more.error;
+  sum.mean += more.mean;
+  sum.returns_mean += more.returns_mean;
+  sum.returns_squared += more.returns_squared;
+}
+inline void add_stats(RankingStats& sum, const RankingStats& more) {
+  sum.pairs += more.pairs;
+  sum.correct += more.correct;
+  sum.margin_sum += more.margin_sum;
+}
 
 }  // namespace plumb::inline v0_1

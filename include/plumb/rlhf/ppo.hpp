@@ -45,9 +45,10 @@ class PpoTrainer {
           "trains: ratios are wrong and the KL can be negative. HINT: sample with temperature "
           "alone, "
           "or set allow_filters");
-    check<DataError>(!config.sampling.bf16_weights,
-                     "[ppo] with bf16 weights the sampled log-probs are another model's than the one "
-                     "trained: the first ratio would not be 1. HINT: leave bf16_weights off");
+    check<DataError>(
+        !config.sampling.bf16_weights,
+        "[ppo] with bf16 weights the sampled log-probs are another model's than the one "
+        "trained: the first ratio would not be 1. HINT: leave bf16_weights off");
     check(config.epochs >= 1 && config.minibatches >= 1,
           "[ppo] epochs and minibatches must be ≥ 1");
   }
@@ -206,23 +207,6 @@ class PpoTrainer {
     });
   }
 
-  static void add_stats(PolicyStats& a, const PolicyStats& b) {
-    a.weight += b.weight;
-    a.approx_kl += b.approx_kl;
-    a.approx_kl_k3 += b.approx_kl_k3;
-    a.clipfrac += b.clipfrac;
-    a.ratio += b.ratio;
-    a.ratio_squared += b.ratio_squared;
-    a.ratio_max_deviation = std::max(a.ratio_max_deviation, b.ratio_max_deviation);
-  }
-  static void add_stats(ValueStats& a, const ValueStats& b) {
-    a.weight += b.weight;
-    a.clipfrac += b.clipfrac;
-    a.error += b.error;
-    a.mean += b.mean;
-    a.returns_mean += b.returns_mean;
-    a.returns_squared += b.returns_squared;
-  }
   static void merge(Totals& a, const Totals& b) {
     add_stats(a.policy, b.policy);
     add_stats(a.value, b.value);

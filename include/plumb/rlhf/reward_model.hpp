@@ -79,9 +79,7 @@ float reward_gradient(const Model<D>& model, std::span<const RankedPrompt* const
     RankingStats part;
     auto loss = ranking_loss(detail::score_packed(model, packed), detail::device_vector<D>(rank),
                              detail::device_vector<D>(offsets), weight, settings, &part);
-    stats.pairs += part.pairs;
-    stats.correct += part.correct;
-    stats.margin_sum += part.margin_sum;
+    add_stats(stats, part);
     return loss;
   });
 }
