@@ -295,7 +295,7 @@ cudaError_t launch(const char* name, void (*kernel)(P...), dim3 grid, dim3 block
 
 }  // namespace plumb::emulator
 
-namespace plumb::inline v0_1::kernels {
+namespace plumb { inline namespace v0_1 { namespace kernels {
 
 template <class T>
 T* dynamic_shared() {
@@ -344,7 +344,7 @@ inline void mma_tf32(float (&d)[4], const std::uint32_t (&a)[4], const std::uint
 }
 inline std::uint32_t to_tf32(float a) { return ::plumb::emulator::round_to_tf32(a); }
 
-}  // namespace plumb::inline v0_1::kernels
+}}}  // namespace plumb::v0_1::kernels
 
 // A refused launch throws what platform.cuh defines; alone, this header throws runtime_error.
 #if !defined(PLUMB_LAUNCH)

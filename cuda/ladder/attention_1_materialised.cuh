@@ -17,7 +17,7 @@
 #include <cmath>
 #include <limits>
 
-namespace plumb::inline v0_1::ladder::attention_1 {
+namespace plumb { inline namespace v0_1 { namespace ladder::attention_1 {
 
 using namespace kernels;
 
@@ -76,4 +76,4 @@ void attention(Cuda device, float* out, const float* q, const float* k, const fl
                device.stream, out, p.data(), v, t);
 }
 
-}  // namespace plumb::inline v0_1::ladder::attention_1
+}}}  // namespace plumb::v0_1::ladder::attention_1

@@ -22,7 +22,7 @@
 #include <cmath>
 #include <limits>
 
-namespace plumb::inline v0_1::ladder::attention_3 {
+namespace plumb { inline namespace v0_1 { namespace ladder::attention_3 {
 
 using namespace kernels;
 
@@ -158,4 +158,4 @@ void attention(Cuda device, float* out, const float* q, const float* k, const fl
                  device.stream, out, q, k, v, t, 1.0F / std::sqrt(static_cast<float>(kSize)));
 }
 
-}  // namespace plumb::inline v0_1::ladder::attention_3
+}}}  // namespace plumb::v0_1::ladder::attention_3

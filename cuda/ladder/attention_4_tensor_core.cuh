@@ -27,7 +27,7 @@
 #include <cstdint>
 #include <limits>
 
-namespace plumb::inline v0_1::ladder::attention_4 {
+namespace plumb { inline namespace v0_1 { namespace ladder::attention_4 {
 
 using namespace kernels;
 
@@ -198,4 +198,4 @@ void attention(Cuda device, float* out, const bf16* q, const bf16* k, const bf16
                  q, k, v, t, 1.0F / std::sqrt(static_cast<float>(kSize)));
 }
 
-}  // namespace plumb::inline v0_1::ladder::attention_4
+}}}  // namespace plumb::v0_1::ladder::attention_4

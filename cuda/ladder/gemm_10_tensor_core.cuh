@@ -27,7 +27,7 @@
 
 #include <cstdint>
 
-namespace plumb::inline v0_1::ladder::gemm_10 {
+namespace plumb { inline namespace v0_1 { namespace ladder::gemm_10 {
 
 using namespace kernels;
 
@@ -112,4 +112,4 @@ inline void matmul(Cuda device, float* c, const bf16* a, const bf16* b, Index m,
     PLUMB_LAUNCH(matmul_kernel<false>, grid, 256, 0, device.stream, c, a, b, m, n, k);
 }
 
-}  // namespace plumb::inline v0_1::ladder::gemm_10
+}}}  // namespace plumb::v0_1::ladder::gemm_10

@@ -13,7 +13,7 @@
 
 #include <plumb/cuda/device.cuh>
 
-namespace plumb::inline v0_1::ladder::gemm_2 {
+namespace plumb { inline namespace v0_1 { namespace ladder::gemm_2 {
 
 using namespace kernels;
 
@@ -37,4 +37,4 @@ inline void matmul(Cuda device, float* c, const float* a, const float* b, Index 
                  c, a, b, m, n, k);
 }
 
-}  // namespace plumb::inline v0_1::ladder::gemm_2
+}}}  // namespace plumb::v0_1::ladder::gemm_2

@@ -16,7 +16,7 @@
 
 #include <plumb/cuda/device.cuh>
 
-namespace plumb::inline v0_1::ladder::gemm_4 {
+namespace plumb { inline namespace v0_1 { namespace ladder::gemm_4 {
 
 using namespace kernels;
 
@@ -66,4 +66,4 @@ inline void matmul(Cuda device, float* c, const float* a, const float* b, Index 
                  device.stream, c, a, b, m, n, k);
 }
 
-}  // namespace plumb::inline v0_1::ladder::gemm_4
+}}}  // namespace plumb::v0_1::ladder::gemm_4

@@ -21,7 +21,7 @@
 
 #include <plumb/cuda/device.cuh>
 
-namespace plumb::inline v0_1::ladder::gemm_5 {
+namespace plumb { inline namespace v0_1 { namespace ladder::gemm_5 {
 
 using namespace kernels;
 
@@ -83,4 +83,4 @@ inline void matmul(Cuda device, float* c, const float* a, const float* b, Index 
                  0, device.stream, c, a, b, m, n, k);
 }
 
-}  // namespace plumb::inline v0_1::ladder::gemm_5
+}}}  // namespace plumb::v0_1::ladder::gemm_5

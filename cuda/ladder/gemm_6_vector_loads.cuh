@@ -21,7 +21,7 @@
 
 #include <cstdint>
 
-namespace plumb::inline v0_1::ladder::gemm_6 {
+namespace plumb { inline namespace v0_1 { namespace ladder::gemm_6 {
 
 using namespace kernels;
 
@@ -113,4 +113,4 @@ inline void matmul(Cuda device, float* c, const float* a, const float* b, Index 
                  m, n, k);
 }
 
-}  // namespace plumb::inline v0_1::ladder::gemm_6
+}}}  // namespace plumb::v0_1::ladder::gemm_6

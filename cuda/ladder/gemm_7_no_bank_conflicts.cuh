@@ -18,7 +18,7 @@
 
 #include <cstdint>
 
-namespace plumb::inline v0_1::ladder::gemm_7 {
+namespace plumb { inline namespace v0_1 { namespace ladder::gemm_7 {
 
 using namespace kernels;
 
@@ -110,4 +110,4 @@ inline void matmul(Cuda device, float* c, const float* a, const float* b, Index 
                  m, n, k);
 }
 
-}  // namespace plumb::inline v0_1::ladder::gemm_7
+}}}  // namespace plumb::v0_1::ladder::gemm_7

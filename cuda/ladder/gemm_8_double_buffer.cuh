@@ -24,7 +24,7 @@
 
 #include <cstdint>
 
-namespace plumb::inline v0_1::ladder::gemm_8 {
+namespace plumb { inline namespace v0_1 { namespace ladder::gemm_8 {
 
 using namespace kernels;
 
@@ -129,4 +129,4 @@ inline void matmul(Cuda device, float* c, const float* a, const float* b, Index 
                  m, n, k);
 }
 
-}  // namespace plumb::inline v0_1::ladder::gemm_8
+}}}  // namespace plumb::v0_1::ladder::gemm_8

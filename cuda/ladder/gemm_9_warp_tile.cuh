@@ -21,7 +21,7 @@
 
 #include <cstdint>
 
-namespace plumb::inline v0_1::ladder::gemm_9 {
+namespace plumb { inline namespace v0_1 { namespace ladder::gemm_9 {
 
 using namespace kernels;
 
@@ -128,4 +128,4 @@ inline void matmul(Cuda device, float* c, const float* a, const float* b, Index 
                  m, n, k);
 }
 
-}  // namespace plumb::inline v0_1::ladder::gemm_9
+}}}  // namespace plumb::v0_1::ladder::gemm_9

@@ -4,10 +4,10 @@
 
 #include <cstdint>
 
-namespace plumb::inline v0_1::ladder {
+namespace plumb { inline namespace v0_1 { namespace ladder {
 
 bool counts_instructions();
 /// Of all threads, since the last call.
 std::uint64_t take_instructions();
 
-}  // namespace plumb::inline v0_1::ladder
+}}}  // namespace plumb::v0_1::ladder

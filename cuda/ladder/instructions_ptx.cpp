@@ -5,7 +5,7 @@
 
 #include <ladder/instructions.hpp>
 
-namespace plumb::inline v0_1::ladder {
+namespace plumb { inline namespace v0_1 { namespace ladder {
 
 bool counts_instructions() { return true; }
 
@@ -16,4 +16,4 @@ std::uint64_t take_instructions() {
   return sum;
 }
 
-}  // namespace plumb::inline v0_1::ladder
+}}}  // namespace plumb::v0_1::ladder

@@ -3,9 +3,9 @@
 
 #include <ladder/instructions.hpp>
 
-namespace plumb::inline v0_1::ladder {
+namespace plumb { inline namespace v0_1 { namespace ladder {
 
 bool counts_instructions() { return false; }
 std::uint64_t take_instructions() { return 0; }
 
-}  // namespace plumb::inline v0_1::ladder
+}}}  // namespace plumb::v0_1::ladder

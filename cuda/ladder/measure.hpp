@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-namespace plumb::inline v0_1::ladder {
+namespace plumb { inline namespace v0_1 { namespace ladder {
 
 /// What is worth running: small in the emulator, large on a GPU.
 struct Sizes {
@@ -33,4 +33,4 @@ std::vector<std::string> headings();
 /// One cell for each heading.
 std::vector<std::string> measure(const std::function<void()>& run, const Work& work);
 
-}  // namespace plumb::inline v0_1::ladder
+}}}  // namespace plumb::v0_1::ladder

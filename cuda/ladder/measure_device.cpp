@@ -8,7 +8,7 @@
 #include <cstdio>
 #include <limits>
 
-namespace plumb::inline v0_1::ladder {
+namespace plumb { inline namespace v0_1 { namespace ladder {
 namespace {
 
 using kernels::check_cuda;
@@ -63,4 +63,4 @@ std::vector<std::string> measure(const std::function<void()>& run, const Work& w
           number(work.bytes / seconds * 1e-9, "%.0f")};
 }
 
-}  // namespace plumb::inline v0_1::ladder
+}}}  // namespace plumb::v0_1::ladder

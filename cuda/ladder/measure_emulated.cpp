@@ -9,7 +9,7 @@
 
 #include <cstdio>
 
-namespace plumb::inline v0_1::ladder {
+namespace plumb { inline namespace v0_1 { namespace ladder {
 namespace {
 
 std::string number(double value, const char* format = "%.2f") {
@@ -83,4 +83,4 @@ std::vector<std::string> measure(const std::function<void()>& run, const Work& w
   return cells;
 }
 
-}  // namespace plumb::inline v0_1::ladder
+}}}  // namespace plumb::v0_1::ladder

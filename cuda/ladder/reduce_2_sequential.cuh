@@ -12,7 +12,7 @@
 
 #include <plumb/cuda/device.cuh>
 
-namespace plumb::inline v0_1::ladder::reduce_2 {
+namespace plumb { inline namespace v0_1 { namespace ladder::reduce_2 {
 
 using namespace kernels;
 
@@ -45,4 +45,4 @@ inline void sum(Cuda device, float* result, const float* x, Index n) {
   sum(device, result, part.data(), blocks);
 }
 
-}  // namespace plumb::inline v0_1::ladder::reduce_2
+}}}  // namespace plumb::v0_1::ladder::reduce_2

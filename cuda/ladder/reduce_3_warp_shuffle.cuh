@@ -12,7 +12,7 @@
 
 #include <plumb/cuda/device.cuh>
 
-namespace plumb::inline v0_1::ladder::reduce_3 {
+namespace plumb { inline namespace v0_1 { namespace ladder::reduce_3 {
 
 using namespace kernels;
 
@@ -54,4 +54,4 @@ inline void sum(Cuda device, float* result, const float* x, Index n) {
   sum(device, result, part.data(), blocks);
 }
 
-}  // namespace plumb::inline v0_1::ladder::reduce_3
+}}}  // namespace plumb::v0_1::ladder::reduce_3

@@ -26,7 +26,7 @@
 
 #include <plumb/core/bf16.hpp>
 
-namespace plumb::inline v0_1::ladder {
+namespace plumb { inline namespace v0_1 { namespace ladder {
 
 /// One of the two functions is there: a product of floats or of bf16.
 struct Gemm {
@@ -88,4 +88,4 @@ inline constexpr Sum kSum[] = {
     {"reduce_3_warp_shuffle", "16 elements a thread, then shuffles", reduce_3::sum},
 };
 
-}  // namespace plumb::inline v0_1::ladder
+}}}  // namespace plumb::v0_1::ladder

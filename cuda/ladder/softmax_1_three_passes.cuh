@@ -16,7 +16,7 @@
 
 #include <limits>
 
-namespace plumb::inline v0_1::ladder::softmax_1 {
+namespace plumb { inline namespace v0_1 { namespace ladder::softmax_1 {
 
 using namespace kernels;
 
@@ -40,4 +40,4 @@ inline void softmax(Cuda device, float* y, const float* x, Index rows, Index n) 
                  y, x, rows, n);
 }
 
-}  // namespace plumb::inline v0_1::ladder::softmax_1
+}}}  // namespace plumb::v0_1::ladder::softmax_1

@@ -14,7 +14,7 @@
 
 #include <limits>
 
-namespace plumb::inline v0_1::ladder::softmax_2 {
+namespace plumb { inline namespace v0_1 { namespace ladder::softmax_2 {
 
 using namespace kernels;
 
@@ -54,4 +54,4 @@ inline void softmax(Cuda device, float* y, const float* x, Index rows, Index n) 
                  device.stream, y, x, rows, n);
 }
 
-}  // namespace plumb::inline v0_1::ladder::softmax_2
+}}}  // namespace plumb::v0_1::ladder::softmax_2

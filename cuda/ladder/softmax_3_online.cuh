@@ -15,7 +15,7 @@
 
 #include <limits>
 
-namespace plumb::inline v0_1::ladder::softmax_3 {
+namespace plumb { inline namespace v0_1 { namespace ladder::softmax_3 {
 
 using namespace kernels;
 
@@ -52,4 +52,4 @@ inline void softmax(Cuda device, float* y, const float* x, Index rows, Index n) 
                  device.stream, y, x, rows, n);
 }
 
-}  // namespace plumb::inline v0_1::ladder::softmax_3
+}}}  // namespace plumb::v0_1::ladder::softmax_3

@@ -20,7 +20,7 @@
 #include <cstdint>
 #include <limits>
 
-namespace plumb::inline v0_1::ladder::softmax_4 {
+namespace plumb { inline namespace v0_1 { namespace ladder::softmax_4 {
 
 using namespace kernels;
 
@@ -119,4 +119,4 @@ inline void softmax(Cuda device, float* y, const float* x, Index rows, Index n) 
                  x, n);
 }
 
-}  // namespace plumb::inline v0_1::ladder::softmax_4
+}}}  // namespace plumb::v0_1::ladder::softmax_4

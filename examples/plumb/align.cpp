@@ -18,7 +18,7 @@
 #include <cstring>
 #include <set>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 namespace {
 
@@ -420,4 +420,4 @@ Json align_command(const AlignSettings& s, const std::string& title) {
   return results;
 }
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -10,7 +10,7 @@
 
 #include "steps.hpp"
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 /// Runs or takes up a run. Returns its results as named numbers. `title` heads the report.
 Json align_command(const AlignSettings& settings, const std::string& title);
@@ -30,4 +30,4 @@ Json settings_json(Settings settings) {
 /// the lines.
 std::vector<std::string> load_prompts(const std::string& path);
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

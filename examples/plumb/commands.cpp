@@ -10,7 +10,7 @@
 #include <cstdio>
 #include <iostream>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 namespace {
 
@@ -274,4 +274,4 @@ Json info_command(const ModelOptions& from) {
   return results;
 }
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 struct ModelOptions {
   std::string model;      // empty: the shipped stories260K
@@ -67,4 +67,4 @@ Json chat_command(const ChatCommand& c);
 
 Json info_command(const ModelOptions& from);
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

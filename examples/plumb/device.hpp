@@ -9,7 +9,7 @@
 #include <plumb/cuda/kernels.cuh>
 #endif
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 #if defined(PLUMB_PROGRAM_CUDA)
 using Device = Cuda;
@@ -22,4 +22,4 @@ using Device = Cpu;
 inline constexpr const char* kDeviceName = "cpu";
 #endif
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -7,7 +7,7 @@
 
 #include <sys/stat.h>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 namespace {
 
@@ -246,4 +246,4 @@ std::vector<Tokens> encode_stories(const Loaded& loaded, const std::vector<std::
   return sequences;
 }
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -14,7 +14,7 @@
 #include <string>
 #include <vector>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 using DeviceModel = Model<Device>;
 
@@ -67,4 +67,4 @@ RankedPrompt ranked_prompt(const Loaded& loaded, const Ranking& ranking);
 /// Stories cut to the context, BOS first: for perplexity.
 std::vector<Tokens> encode_stories(const Loaded& loaded, const std::vector<std::string>& stories);
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

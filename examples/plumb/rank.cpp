@@ -21,7 +21,7 @@
 #include <set>
 #include <string>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 namespace {
 
@@ -374,4 +374,4 @@ int rank_command(const RankOptions& options) {
   return interrupted() ? 128 + interrupt_signal() : 0;
 }
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 struct RankOptions {
   std::string candidates;           // JSON Lines with the prompts and their responses
@@ -47,4 +47,4 @@ std::vector<Ranking> rank_by_warm(const std::vector<Candidates>& candidates);
 /// the prompts that both ranked), and how often people put the response shown first on top.
 void print_agreement(const std::vector<Ranking>& rankings, std::ostream& out);
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -22,7 +22,7 @@
 #include <utility>
 #include <vector>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 /// What `warm` thinks of a response: the three parts, and the total after the deductions.
 struct RuleScore {
@@ -194,4 +194,4 @@ inline std::vector<int> rank_by_rule(std::string_view prompt,
   return ranks;
 }
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -6,7 +6,7 @@
 #include <string>
 #include <string_view>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 /// Breaks text into lines of at most `width` columns, each after `indent` and ended by a newline; its
 /// own line breaks stay. Control characters, by which a text could command the terminal, become '?'.
@@ -46,4 +46,4 @@ inline std::string wrap(std::string_view text, int width, std::string_view inden
   return out;
 }
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

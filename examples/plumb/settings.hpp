@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 struct GenerateSettings {
   Index responses = 4;
@@ -207,4 +207,4 @@ void fields(AlignSettings& s, F&& f) {
   fields(s.ppo, f);
 }
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

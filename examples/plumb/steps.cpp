@@ -13,7 +13,7 @@
 #include <optional>
 #include <set>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 namespace {
 
@@ -459,4 +459,4 @@ double exact_kl(const Loaded& policy, const DeviceModel& reference,
   return total / static_cast<double>(episodes.size());
 }
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -13,7 +13,7 @@
 #include <string>
 #include <vector>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 /// Thrown where Ctrl-C ended a step; what was acknowledged is on disk.
 struct Interrupted : Error {
@@ -85,4 +85,4 @@ WinRate compare_by_rule(const std::vector<Candidates>& before,
 double exact_kl(const Loaded& policy, const DeviceModel& reference,
                 const std::vector<std::string>& prompts, const GenerateSettings& settings);
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

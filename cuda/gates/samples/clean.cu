@@ -1,5 +1,5 @@
 // A kernel without fault, in a namespace, a template, with static and dynamic shared memory.
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 namespace kernels::gpu {
 enum class Way { Forth, Back };
 
@@ -20,7 +20,7 @@ __global__ void __launch_bounds__(kThreads) clean_kernel(float4* y, const float4
 void launch(float4* y, const float4* x) {
   kernels::gpu::clean_kernel<kernels::gpu::Way::Back, 128><<<1, 128, 2048>>>(y, x);
 }
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1
 
 #define PLUMB_LAUNCHED(kernel, bytes, value) static_assert((bytes) == (value))
 PLUMB_LAUNCHED("clean_kernel<(Way)1, 128>", 128 * sizeof(float4), 2048);

@@ -13,7 +13,7 @@
 
 #include <cassert>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 namespace kernels {
 
 namespace gpu {
@@ -215,4 +215,4 @@ inline void attention_forward(Cuda device, float* out, float* lse, const float* 
 }
 
 }  // namespace kernels
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -10,7 +10,7 @@
 
 #include <cassert>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 namespace kernels {
 
 namespace gpu {
@@ -361,4 +361,4 @@ inline void attention_backward(Cuda device, float* dq, float* dk, float* dv, con
 }
 
 }  // namespace kernels
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

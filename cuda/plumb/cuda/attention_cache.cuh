@@ -13,7 +13,7 @@
 #include <algorithm>
 #include <cassert>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 namespace kernels {
 
 namespace gpu {
@@ -430,4 +430,4 @@ inline void attention_cached_forward(Cuda device, float* out, const float* q, co
 }
 
 }  // namespace kernels
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -15,7 +15,7 @@
 
 #include <algorithm>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 namespace kernels {
 
 namespace gpu {
@@ -287,4 +287,4 @@ inline void allow_shared(const void* kernel, std::size_t bytes) {
 }
 
 }  // namespace kernels
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -18,7 +18,7 @@
 #include <utility>
 #include <vector>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 namespace kernels {
 
 namespace detail {
@@ -284,4 +284,4 @@ inline MemoryCounters cuda_memory_counters() {
   return kernels::detail::DevicePool::instance().counters();
 }
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

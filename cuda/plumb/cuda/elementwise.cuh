@@ -7,7 +7,7 @@
 #include <plumb/cuda/device.cuh>
 #include <plumb/cuda/lanes.cuh>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 namespace kernels {
 
 namespace gpu {
@@ -206,4 +206,4 @@ inline void erf_forward(Cuda device, float* y, const float* x, Index n) {
 }
 
 }  // namespace kernels
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -23,7 +23,7 @@
 
 #include <type_traits>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 namespace kernels {
 
 namespace gpu {
@@ -287,4 +287,4 @@ void matmul_packed(CudaTf32 device, float* c, const float* a, const T* packed, I
                    Index k, Epilogue epilogue = {});
 
 }  // namespace kernels
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -5,7 +5,7 @@
 
 #include <plumb/cuda/gemm_output.cuh>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 namespace kernels {
 namespace gpu {
 
@@ -225,4 +225,4 @@ void launch_few_rows(Cuda device, const Product<T>& p) {
 
 }  // namespace gpu
 }  // namespace kernels
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

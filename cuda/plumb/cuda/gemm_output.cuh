@@ -10,7 +10,7 @@
 
 #include <cstdint>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 namespace kernels {
 namespace gpu {
 
@@ -183,4 +183,4 @@ inline TileGrid tile_grid(Index m, Index n, Index tile) {
 
 }  // namespace gpu
 }  // namespace kernels
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

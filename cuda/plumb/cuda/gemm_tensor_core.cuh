@@ -22,7 +22,7 @@
 #include <plumb/cuda/gemm.cuh>
 #include <plumb/cuda/gemm_tensor_few_rows.cuh>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 namespace kernels {
 
 namespace gpu {
@@ -339,4 +339,4 @@ void matmul_packed(CudaTf32 device, float* c, const float* a, const T* packed, I
 }
 
 }  // namespace kernels
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -7,7 +7,7 @@
 
 #include <plumb/cuda/gemm_output.cuh>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 namespace kernels {
 
 namespace gpu {
@@ -170,4 +170,4 @@ void launch_tensor_few_rows(Cuda device, const Product<T>& p) {
 
 }  // namespace gpu
 }  // namespace kernels
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -21,7 +21,7 @@
 #include <map>
 #include <utility>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 namespace kernels {
 
 namespace vendor {
@@ -296,4 +296,4 @@ void matmul_packed(CudaVendor device, float* c, const float* a, const T* packed,
 }
 
 }  // namespace kernels
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -11,7 +11,7 @@
 #include <memory>
 #include <vector>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 namespace kernels::detail {
 
@@ -104,4 +104,4 @@ class Replay<D> {
   std::vector<Graph> graphs_;
 };
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

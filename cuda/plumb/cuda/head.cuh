@@ -9,7 +9,7 @@
 
 #include <concepts>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 namespace kernels {
 
 namespace gpu {
@@ -178,4 +178,4 @@ void head_kl_forward(D device, float* kl, const float* x_p, const float* w_p, In
 }
 
 }  // namespace kernels
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -17,7 +17,7 @@
 #include <plumb/cuda/rows.cuh>
 #include <plumb/cuda/sampling.cuh>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 template <>
 inline constexpr bool backend_included<Cuda> = true;
@@ -28,4 +28,4 @@ inline constexpr bool backend_included<CudaTensorCore> = true;
 template <>
 inline constexpr bool backend_included<CudaTf32> = true;
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -12,7 +12,7 @@
 
 #include <cstdint>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 namespace kernels {
 
 inline constexpr int kWarp = 32;
@@ -84,4 +84,4 @@ __device__ Index warp_row() {
 
 }  // namespace gpu
 }  // namespace kernels
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

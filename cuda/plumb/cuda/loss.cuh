@@ -7,7 +7,7 @@
 #include <plumb/cuda/device.cuh>
 #include <plumb/cuda/lanes.cuh>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 namespace kernels {
 
 namespace gpu {
@@ -189,4 +189,4 @@ inline void ranking_loss(Cuda device, float* loss, float* dscore, RankingStats* 
 }
 
 }  // namespace kernels
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

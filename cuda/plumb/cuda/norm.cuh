@@ -5,7 +5,7 @@
 
 #include <plumb/cuda/rows.cuh>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 namespace kernels {
 
 namespace gpu {
@@ -137,4 +137,4 @@ inline void layer_norm_backward(Cuda device, float* dx, float* dweight, float* d
 }
 
 }  // namespace kernels
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -5,7 +5,7 @@
 
 #include <plumb/cuda/elementwise.cuh>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 namespace kernels {
 
 namespace gpu {
@@ -67,4 +67,4 @@ inline double sum_of_squares(Cuda device, const float* x, Index n) {
 }
 
 }  // namespace kernels
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -24,7 +24,7 @@
 #error "-use_fast_math changes the results that Plumb promises bit for bit; compile without it"
 #endif
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 /// The CUDA runtime refused or failed: no device, no memory, a kernel that faulted.
 struct CudaError : Error {
@@ -172,4 +172,4 @@ __device__ __forceinline__ float2 load2(const float* p) {
 }
 
 }  // namespace kernels
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -10,7 +10,7 @@
 #include <plumb/cuda/device.cuh>
 #include <plumb/cuda/lanes.cuh>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 namespace kernels {
 
 namespace gpu {
@@ -246,4 +246,4 @@ inline void rope_backward(Cuda device, float* dx, const float* dy, const float* 
 }
 
 }  // namespace kernels
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

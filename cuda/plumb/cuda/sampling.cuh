@@ -12,7 +12,7 @@
 #include <plumb/cuda/head.cuh>
 #include <plumb/cuda/rows.cuh>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 namespace kernels {
 
 namespace gpu {
@@ -252,4 +252,4 @@ inline void sample_rows(Cuda device, std::int32_t* token, float* logprob, const 
 }
 
 }  // namespace kernels
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

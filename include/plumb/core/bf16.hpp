@@ -5,7 +5,7 @@
 #include <bit>
 #include <cstdint>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 struct bf16 {
   std::uint16_t bits = 0;
@@ -23,4 +23,4 @@ struct bf16 {
   }
 };
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

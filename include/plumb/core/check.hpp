@@ -12,7 +12,7 @@
 #include <string_view>
 #include <type_traits>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 /// Sizes, offsets and loop counters.
 using Index = std::int64_t;
@@ -90,4 +90,4 @@ void check(bool ok, const char* message, Where where = Where::here()) {
     fail<E>(message, where);
 }
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

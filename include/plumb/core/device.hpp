@@ -4,7 +4,7 @@
 // inline functions shared by .cpp and .cu files, is a silent violation of the one-definition rule).
 #pragma once
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 class Pool;
 
@@ -22,4 +22,4 @@ using kernels::Cpu;
 template <class D>
 inline constexpr bool backend_included = false;
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -17,7 +17,7 @@
 
 #include <sys/mman.h>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 /// Bytes asked from the system so far, how often, and the most bytes in use at once.
 struct MemoryCounters {
@@ -170,4 +170,4 @@ class Scratch {
   T* data_;
 };
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

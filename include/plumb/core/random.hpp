@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 /// What a random number is for; part of its key, so that stages never share draws.
 enum class Stage : std::uint32_t {
@@ -110,4 +110,4 @@ inline std::vector<Index> permutation(Index n, Rng rng) {
   return order;
 }
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

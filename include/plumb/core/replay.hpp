@@ -5,7 +5,7 @@
 
 #include <plumb/core/tensor.hpp>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 template <class D>
 class Replay {
@@ -21,4 +21,4 @@ class Replay {
   Tensor<D> result_;
 };
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -7,7 +7,7 @@
 #include <initializer_list>
 #include <string>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 class Shape {
  public:
@@ -56,4 +56,4 @@ inline void append(std::string& out, const Shape& shape) {
   out += ')';
 }
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -15,7 +15,7 @@
 #include <type_traits>
 #include <utility>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 class Tape;
 
@@ -127,4 +127,4 @@ void record(const Tensor<D>& y, F&& step) {
   detail::active_tape->record(std::forward<F>(step));
 }
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -17,7 +17,7 @@
 #include <utility>
 #include <vector>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 namespace detail {
 
@@ -234,4 +234,4 @@ Tensor<To, T> to(const Tensor<From, T>& x) {
   return Tensor<To, T>::from(x.to_vector(), x.shape());
 }
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -30,7 +30,7 @@
 #include <cstdint>
 #include <cstring>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 namespace kernels {
 
@@ -300,4 +300,4 @@ inline void attention_cached_forward(Cpu device, float* out, const float* q, con
 }
 
 }  // namespace kernels
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

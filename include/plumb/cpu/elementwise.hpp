@@ -8,7 +8,7 @@
 #include <plumb/cpu/pool.hpp>
 #include <plumb/math/types.hpp>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 namespace kernels {
 
@@ -120,4 +120,4 @@ inline void erf_forward(Cpu device, float* y, const float* x, Index n) {
 }
 
 }  // namespace kernels
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

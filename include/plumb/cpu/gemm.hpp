@@ -18,7 +18,7 @@
 #include <algorithm>
 #include <type_traits>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 namespace kernels {
 
@@ -272,4 +272,4 @@ void matmul_packed(Cpu device, float* c, const float* a, const T* packed, Index 
 }
 
 }  // namespace kernels
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

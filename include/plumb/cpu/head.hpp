@@ -20,7 +20,7 @@
 #include <algorithm>
 #include <cstdint>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 namespace kernels {
 
 struct HeadTable {
@@ -122,4 +122,4 @@ inline void head_kl_forward(Cpu device, float* kl, const float* x_p, const float
 }
 
 }  // namespace kernels
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

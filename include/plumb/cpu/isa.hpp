@@ -21,7 +21,7 @@
 #define PLUMB_UNROLL_LANES _Pragma("GCC unroll (kRegisters <= 4 ? kRegisters : 1)")
 #endif
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 enum class Isa : int { Scalar = 0, Avx2 = 1, Avx512 = 2 };
 
@@ -85,4 +85,4 @@ const Table& dispatch() {
 }
 }  // namespace kernels
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

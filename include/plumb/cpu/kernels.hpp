@@ -27,7 +27,7 @@
 #define PLUMB_FORMULA inline
 
 #include <plumb/cpu/simd_begin_scalar.hpp>
-namespace plumb::inline v0_1::kernels::scalar {
+namespace plumb { inline namespace v0_1 { namespace kernels::scalar {
 #include <plumb/cpu/vec_scalar.inl.hpp>
 
 #include <plumb/cpu/bodies.inl.hpp>
@@ -35,26 +35,26 @@ namespace plumb::inline v0_1::kernels::scalar {
 #include <plumb/math/loss.inl.hpp>
 
 #include <plumb/cpu/loss.inl.hpp>
-}  // namespace plumb::inline v0_1::kernels::scalar
+}}}  // namespace plumb::v0_1::kernels::scalar
 #include <plumb/cpu/simd_end.hpp>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
 
 #include <plumb/cpu/simd_begin_avx2.hpp>
-namespace plumb::inline v0_1::kernels::avx2 {
+namespace plumb { inline namespace v0_1 { namespace kernels::avx2 {
 #include <plumb/cpu/vec_avx2.inl.hpp>
 
 #include <plumb/cpu/bodies.inl.hpp>
-}  // namespace plumb::inline v0_1::kernels::avx2
+}}}  // namespace plumb::v0_1::kernels::avx2
 #include <plumb/cpu/simd_end.hpp>
 
 #include <plumb/cpu/simd_begin_avx512.hpp>
-namespace plumb::inline v0_1::kernels::avx512 {
+namespace plumb { inline namespace v0_1 { namespace kernels::avx512 {
 #include <plumb/cpu/vec_avx512.inl.hpp>
 
 #include <plumb/cpu/bodies.inl.hpp>
-}  // namespace plumb::inline v0_1::kernels::avx512
+}}}  // namespace plumb::v0_1::kernels::avx512
 #include <plumb/cpu/simd_end.hpp>
 
 #define PLUMB_TABLE_FOR(Table, table)                          \
@@ -90,7 +90,7 @@ namespace plumb::inline v0_1::kernels::avx512 {
 #define PLUMB_SCALAR_TABLE_FOR(Table, table) PLUMB_TABLE_FOR(Table, table)
 #endif
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 namespace kernels {
 PLUMB_TABLE_FOR(ElementwiseTable, elementwise_table)
 PLUMB_TABLE_FOR(GemmTable, gemm_table)
@@ -106,7 +106,7 @@ PLUMB_SCALAR_TABLE_FOR(LossTable, loss_table)
 template <>
 inline constexpr bool backend_included<Cpu> = true;
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1
 
 #undef PLUMB_TABLE_FOR
 #undef PLUMB_SCALAR_TABLE_FOR

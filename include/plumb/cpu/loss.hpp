@@ -15,7 +15,7 @@
 
 #include <cstdint>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 namespace kernels {
 
@@ -75,4 +75,4 @@ inline void ranking_loss(Cpu, float* loss, float* dscore, RankingStats* stats, c
 }
 
 }  // namespace kernels
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

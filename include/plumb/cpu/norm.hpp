@@ -13,7 +13,7 @@
 
 #include <plumb/cpu/rows.hpp>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 namespace kernels {
 
@@ -88,4 +88,4 @@ inline void layer_norm_backward(Cpu device, float* dx, float* dweight, float* db
 }
 
 }  // namespace kernels
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -25,7 +25,7 @@
 #include <algorithm>
 #include <cassert>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 namespace kernels {
 
@@ -61,4 +61,4 @@ inline double sum_of_squares(Cpu device, const float* x, Index n) {
 }
 
 }  // namespace kernels
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -16,7 +16,7 @@
 #include <thread>
 #include <vector>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 class Pool {
  public:
@@ -167,4 +167,4 @@ void run_lanes(Cpu device, Index tasks, Index lanes, Body&& body) {
 
 }  // namespace kernels
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -7,7 +7,7 @@
 #include <cmath>
 #include <vector>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 namespace reference {
 
@@ -91,4 +91,4 @@ inline AttentionGradient attention_backward(const float* dout, const float* q, c
 }
 
 }  // namespace reference
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

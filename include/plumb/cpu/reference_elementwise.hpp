@@ -6,7 +6,7 @@
 
 #include <cmath>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 namespace reference {
 
@@ -42,4 +42,4 @@ inline double activation_derivative(Activation f, double x) {
 }
 
 }  // namespace reference
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

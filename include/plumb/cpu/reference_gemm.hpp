@@ -6,7 +6,7 @@
 #include <cmath>
 #include <vector>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 namespace reference {
 
@@ -39,4 +39,4 @@ inline std::vector<double> matmul_scale(const float* a, const float* b, Index m,
 }
 
 }  // namespace reference
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

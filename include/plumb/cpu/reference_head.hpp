@@ -10,7 +10,7 @@
 #include <cstdint>
 #include <vector>
 
-namespace plumb::inline v0_1::reference {
+namespace plumb { inline namespace v0_1 { namespace reference {
 
 /// log softmax of scale · logits (V).
 inline std::vector<double> log_softmax(const std::vector<double>& logits, double scale) {
@@ -88,4 +88,4 @@ inline std::vector<double> sampling_probabilities(const float* logits, Index v,
   return p;
 }
 
-}  // namespace plumb::inline v0_1::reference
+}}}  // namespace plumb::v0_1::reference

@@ -8,7 +8,7 @@
 #include <cmath>
 #include <cstdint>
 
-namespace plumb::inline v0_1::reference {
+namespace plumb { inline namespace v0_1 { namespace reference {
 
 inline double ppo_policy_loss(const double* logprob, const float* old_logprob,
                               const float* advantage, const float* weight, Index n,
@@ -95,4 +95,4 @@ inline double ranking_loss(const double* score, const std::int32_t* rank,
   return loss;
 }
 
-}  // namespace plumb::inline v0_1::reference
+}}}  // namespace plumb::v0_1::reference

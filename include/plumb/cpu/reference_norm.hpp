@@ -7,7 +7,7 @@
 #include <cmath>
 #include <vector>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 namespace reference {
 
@@ -70,4 +70,4 @@ inline NormGradients norm_backward(const float* dy, const float* x, const float*
 }
 
 }  // namespace reference
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

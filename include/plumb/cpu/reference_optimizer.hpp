@@ -7,7 +7,7 @@
 #include <cmath>
 #include <vector>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 namespace reference {
 
@@ -40,4 +40,4 @@ inline double sum_of_squares(const float* x, Index n) {
 }
 
 }  // namespace reference
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <vector>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 namespace reference {
 
@@ -46,4 +46,4 @@ inline std::vector<double> rope(const float* x, const float* cosine, const float
 }
 
 }  // namespace reference
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -18,7 +18,7 @@
 #include <cstdint>
 #include <cstring>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 namespace kernels {
 
@@ -121,4 +121,4 @@ inline void rope_backward(Cpu device, float* dx, const float* dy, const float* c
 }
 
 }  // namespace kernels
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

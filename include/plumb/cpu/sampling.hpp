@@ -22,7 +22,7 @@
 #include <cstdint>
 #include <limits>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 namespace kernels {
 
@@ -125,4 +125,4 @@ inline void sample_rows(Cpu device, std::int32_t* token, float* logprob, const f
 }
 
 }  // namespace kernels
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -32,7 +32,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 /// JSON that keeps the order of its keys.
 using Json = nlohmann::ordered_json;
@@ -396,4 +396,4 @@ class JsonlAppender {
   std::vector<off_t> undo_;
 };
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

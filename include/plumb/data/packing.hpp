@@ -10,7 +10,7 @@
 #include <span>
 #include <vector>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 struct PackedBatch {
   std::vector<std::int32_t> tokens;
@@ -51,4 +51,4 @@ struct PackedBatch {
   }
 };
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

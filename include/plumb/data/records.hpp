@@ -19,7 +19,7 @@
 #include <string_view>
 #include <vector>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 /// K responses to one prompt, as generated.
 struct Candidates {
@@ -184,4 +184,4 @@ inline int fold_of(std::string_view group, int folds, std::uint64_t seed,
   return static_cast<int>(h % static_cast<std::uint64_t>(folds));
 }
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

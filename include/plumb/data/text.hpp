@@ -12,7 +12,7 @@
 #include <string_view>
 #include <vector>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 namespace detail {
 
@@ -55,4 +55,4 @@ inline std::string opening(std::string_view story) {
   return std::string(story.substr(0, end == std::string_view::npos ? end : end + 1));
 }
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -11,7 +11,7 @@
 #include <string_view>
 #include <vector>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 static_assert(std::endian::native == std::endian::little,
               "model files are little-endian and are copied into memory as they are");
@@ -45,4 +45,4 @@ inline std::vector<NamedArray> views(const std::vector<OwnedArray>& arrays) {
   return out;
 }
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -19,7 +19,7 @@
 #include <utility>
 #include <vector>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 inline constexpr std::string_view kCheckpointFormat = "plumb-checkpoint-1";
 
@@ -93,4 +93,4 @@ inline Checkpoint read_checkpoint(const std::string& path, Where where = Where::
   return {std::move(file.metadata), std::move(file.arrays)};
 }
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

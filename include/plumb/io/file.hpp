@@ -19,7 +19,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 namespace detail {
 
@@ -132,4 +132,4 @@ inline void write_atomically(const std::string& path, std::string_view bytes,
       path, [bytes](auto put) { put(bytes); }, where);
 }
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

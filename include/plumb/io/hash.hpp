@@ -11,7 +11,7 @@
 #include <string>
 #include <string_view>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 static_assert(std::endian::native == std::endian::little, "checksum64 reads words as they lie");
 
@@ -53,4 +53,4 @@ inline std::string hex64(std::uint64_t value) {
   return out;
 }
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -27,7 +27,7 @@
 #include <utility>
 #include <vector>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 /// A llama2.c model. Arrays are named `embedding`, `blocks.{i}.norm1 | query | key | value |
 /// projection | norm2 | gate | down | up`, `final_norm`, and `head` if not tied; matrices are
@@ -173,4 +173,4 @@ inline void write_llama(const std::string& path, const LlamaFile& m, Where where
       where);
 }
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -24,7 +24,7 @@
 #include <utility>
 #include <vector>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 /// What a safetensors file holds; arrays in the order in which their bytes lie.
 struct Safetensors {
@@ -261,4 +261,4 @@ inline void write_safetensors(const std::string& path, std::span<const NamedArra
       where);
 }
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

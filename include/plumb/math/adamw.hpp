@@ -5,7 +5,7 @@
 
 #include <cmath>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 /// The constants of one step, as the kernel multiplies by them.
 struct AdamWScalars {
@@ -31,4 +31,4 @@ inline AdamWScalars adamw_scalars(const AdamWStep& step) {
   };
 }
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -6,7 +6,7 @@
 
 #include <cstdint>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 /// What a hidden layer does to each element. Gelu is the tanh form, GeluErf the exact one.
 enum class Activation : int { Gelu = 0, Silu = 1, Tanh = 2, Relu = 3, GeluErf = 4 };
@@ -165,4 +165,4 @@ inline void add_stats(RankingStats& sum, const RankingStats& more) {
   sum.margin_sum += more.margin_sum;
 }
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

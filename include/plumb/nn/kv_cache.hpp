@@ -7,7 +7,7 @@
 
 #include <vector>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 template <class D>
 class KvCache {
@@ -37,4 +37,4 @@ class KvCache {
   std::vector<Tensor<D>> keys_, values_;
 };
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

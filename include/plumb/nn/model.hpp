@@ -6,7 +6,7 @@
 #include <plumb/nn/transformer.hpp>
 #include <plumb/ops/loss.hpp>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 /// Standard deviation of a scalar head's initial weights. Reward: 1/√(C+1) (Ziegler et al. 2019,
 /// lm-human-preferences); value: 0, so that values start at zero.
@@ -62,4 +62,4 @@ class Model {
   Tensor<D> scalar_weight_, scalar_bias_;
 };
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 /// Initial values: normal of mean `mean` and standard deviation `std`.
 struct Init {
@@ -106,4 +106,4 @@ class Parameters {
   std::vector<Entry> entries_;
 };
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -19,7 +19,7 @@
 #include <string>
 #include <vector>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 enum class Family : int { Llama = 0, Gpt2 = 1 };
 
@@ -256,4 +256,4 @@ class Transformer {
   std::vector<Block> blocks_;
 };
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

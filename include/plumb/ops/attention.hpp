@@ -4,7 +4,7 @@
 
 #include <plumb/ops/basic.hpp>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 /// softmax(q·kᵀ · scale)·v per head and sequence, each token seeing itself and what precedes it in
 /// its own sequence.
@@ -52,4 +52,4 @@ Tensor<D> cached_attention(const Tensor<D>& q, const Tensor<D>& k, const Tensor<
   return detail::checked("cached_attention", y);
 }
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

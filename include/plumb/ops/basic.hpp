@@ -7,7 +7,7 @@
 
 #include <cmath>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 namespace detail {
 
@@ -176,4 +176,4 @@ Tensor<D> weighted_sum(const Tensor<D>& x, const Tensor<D>& weight, Where where 
   return detail::checked("weighted_sum", y);
 }
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

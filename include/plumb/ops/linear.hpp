@@ -4,7 +4,7 @@
 #include <plumb/core/bf16.hpp>
 #include <plumb/ops/basic.hpp>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 namespace detail {
 
@@ -152,4 +152,4 @@ Tensor<D> activated_linear(const Tensor<D>& x, const PackedWeight<D>& weight, co
   return detail::packed_linear(x, weight, detail::epilogue<D>(bias, {}), &f, where);
 }
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -4,7 +4,7 @@
 
 #include <plumb/ops/basic.hpp>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 /// What the head says of the tokens that came.
 template <class D>
@@ -149,4 +149,4 @@ float backpropagate(Forward forward) {
   fail<NumericError>("the loss is not finite");
 }
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -3,7 +3,7 @@
 
 #include <plumb/ops/basic.hpp>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 /// y = weight · x / √(mean(x²) + eps) (Zhang and Sennrich 2019). x (N, C), weight (C) -> y (N, C).
 template <class D>
@@ -51,4 +51,4 @@ Tensor<D> layer_norm(const Tensor<D>& x, const Tensor<D>& weight, const Tensor<D
   return detail::checked("layer_norm", y);
 }
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

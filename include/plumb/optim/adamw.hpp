@@ -7,7 +7,7 @@
 
 #include <cmath>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 struct AdamWConfig {
   float lr = 1e-3F;
@@ -81,4 +81,4 @@ class AdamW {
   Index step_ = 0;
 };
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -3,7 +3,7 @@
 
 #include <plumb/core/check.hpp>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 /// Linear from `lr` at update 0 to zero at update `total` (lm-human-preferences, TRL).
 inline float linear_schedule(float lr, Index update, Index total) {
@@ -11,4 +11,4 @@ inline float linear_schedule(float lr, Index update, Index total) {
   return lr * (1.0F - static_cast<float>(update) / static_cast<float>(total));
 }
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

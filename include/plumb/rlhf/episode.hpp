@@ -9,7 +9,7 @@
 #include <span>
 #include <vector>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 struct Episode {
   Tokens prompt;
@@ -116,4 +116,4 @@ double mean_nll(const Model<D>& model, const std::vector<Tokens>& sequences) {
   return total / count;
 }
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -12,7 +12,7 @@
 #include <span>
 #include <vector>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 struct Advantages {
   std::vector<float> advantages;  ///< (T)
@@ -56,4 +56,4 @@ inline void whiten(std::span<float* const> values, Whitening kind, bool shift_me
     *x = static_cast<float>((*x - mean) * inverse + (shift_mean ? 0.0 : mean));
 }
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -12,7 +12,7 @@
 #include <algorithm>
 #include <cmath>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 enum class KlEstimator { K1, K2, K3 };
 
@@ -50,4 +50,4 @@ class KlController {
   float beta_, target_, horizon_;
 };
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

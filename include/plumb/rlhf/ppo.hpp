@@ -20,7 +20,7 @@
 #include <utility>
 #include <vector>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 template <class D>
 class PpoTrainer {
@@ -272,4 +272,4 @@ class PpoTrainer {
   std::vector<Episode> last_episodes_;
 };
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 /// Named numbers in a fixed order.
 using Metrics = std::vector<std::pair<std::string, double>>;
@@ -57,4 +57,4 @@ struct PpoConfig {
 /// Scores for episodes: a reward model, or a rule.
 using ScoreFunction = std::function<std::vector<float>(const std::vector<Episode>&)>;
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

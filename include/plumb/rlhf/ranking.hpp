@@ -7,7 +7,7 @@
 
 #include <vector>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 /// K responses to one prompt and how they were ranked.
 struct RankedPrompt {
@@ -43,4 +43,4 @@ inline std::vector<RankedPrompt> shuffle_labels(std::vector<RankedPrompt> prompt
   return prompts;
 }
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -12,7 +12,7 @@
 #include <array>
 #include <vector>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 struct RewardConfig {
   Index epochs = 1;
@@ -204,4 +204,4 @@ RewardEvaluation reward_evaluate(const Model<D>& model, const std::vector<Ranked
   return evaluate_scores(prompts, reward_scores(model, sequences));
 }
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 /// 1. Responses and the log-probs they were sampled with; the iteration is part of the random key.
 template <class D>
@@ -175,4 +175,4 @@ inline Metrics shape_rewards(std::vector<Episode>& episodes, const PpoConfig& co
           {"response/length", tokens / n}};
 }
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

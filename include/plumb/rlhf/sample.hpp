@@ -17,7 +17,7 @@
 #include <utility>
 #include <vector>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 using Tokens = std::vector<std::int32_t>;
 
@@ -235,4 +235,4 @@ std::vector<Response> sample(const Model<D>& model, const std::vector<Tokens>& p
   return detail::Sampler<D>(model, prompts, options).run();
 }
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

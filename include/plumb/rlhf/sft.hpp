@@ -9,7 +9,7 @@
 #include <functional>
 #include <vector>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 /// A prompt and the completion to imitate, end token included.
 struct Example {
@@ -100,4 +100,4 @@ void sft_train(Model<D>& model, const std::vector<Example>& examples, const SftC
   }
 }
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -10,7 +10,7 @@
 #include <atomic>
 #include <csignal>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 namespace detail {
 
@@ -73,4 +73,4 @@ class InterruptGuard {
   struct sigaction previous_[2] = {};
 };
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

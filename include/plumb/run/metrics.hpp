@@ -24,7 +24,7 @@
 #include <utility>
 #include <vector>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 /// Named numbers, in the order of their columns.
 using Metrics = std::vector<std::pair<std::string, double>>;
@@ -238,4 +238,4 @@ inline std::vector<MetricRow> read_metrics(const std::string& path) {
   return rows;
 }
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -21,7 +21,7 @@
 #include <string_view>
 #include <utility>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 /// Columns of the terminal behind a stream; $COLUMNS or 80 where there is none.
 inline int terminal_width(std::FILE* stream) {
@@ -191,4 +191,4 @@ class Progress {
   Clock::time_point begin_ = Clock::now(), last_draw_{};
 };
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -16,7 +16,7 @@
 #include <utility>
 #include <vector>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 /// One line of a chart; a value that is not finite breaks it.
 struct Series {
@@ -369,4 +369,4 @@ class Report {
   std::string_view open_;
 };
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -11,7 +11,7 @@
 #include <limits>
 #include <span>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 /// Arithmetic mean; NaN of nothing.
 inline double mean(std::span<const double> values) {
@@ -49,4 +49,4 @@ inline Interval wilson_interval(double successes, double n, double z = 1.9599639
   return {std::max(0.0, centre - half), std::min(1.0, centre + half)};
 }
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -11,7 +11,7 @@
 #include <string_view>
 #include <vector>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 class ByteTokenizer final : public Tokenizer {
  public:
@@ -36,4 +36,4 @@ class ByteTokenizer final : public Tokenizer {
   std::uint64_t fingerprint() const override { return fnv1a(name()); }
 };
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -24,7 +24,7 @@
 #include <unordered_map>
 #include <vector>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 class SentencePieceTokenizer final : public Tokenizer {
  public:
@@ -208,4 +208,4 @@ class SentencePieceTokenizer final : public Tokenizer {
   std::unordered_map<std::string, std::int32_t> ids_;
 };
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1

@@ -11,7 +11,7 @@
 #include <string_view>
 #include <vector>
 
-namespace plumb::inline v0_1 {
+namespace plumb { inline namespace v0_1 {
 
 class Tokenizer {
  public:
@@ -47,4 +47,4 @@ class Tokenizer {
   }
 };
 
-}  // namespace plumb::inline v0_1
+}}  // namespace plumb::v0_1
