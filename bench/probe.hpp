@@ -14,7 +14,7 @@
 #include <plumb/core/bf16.hpp>
 #include <plumb/core/memory.hpp>
 #include <plumb/cpu/isa.hpp>
-#include <plumb/cpu/pool.hpp>
+#include <plumb/core/pool.hpp>
 
 #include <algorithm>
 #include <array>

@@ -1,5 +1,5 @@
 // The thread pool: every task once, whoever calls.
-#include <plumb/cpu/pool.hpp>
+#include <plumb/core/pool.hpp>
 
 #include <doctest/doctest.h>
 

@@ -1,5 +1,5 @@
 // `plumb rank`, driven as by a person: answers, mistakes, undo, interruption, resuming, agreement.
-#include "../examples/plumb/rank.cpp"
+#include "../app/rank.cpp"
 
 #include "temporary.hpp"
 

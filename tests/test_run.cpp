@@ -1,8 +1,8 @@
 // The run's side room: metrics files, progress lines, the HTML report, signals, small statistics.
 #include <plumb/run/interrupt.hpp>
 #include <plumb/run/metrics.hpp>
-#include <plumb/run/progress.hpp>
-#include <plumb/run/report.hpp>
+#include "../app/progress.hpp"
+#include "../app/report.hpp"
 #include <plumb/run/statistics.hpp>
 
 #include "temporary.hpp"

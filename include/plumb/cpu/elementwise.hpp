@@ -5,7 +5,7 @@
 
 #include <plumb/core/device.hpp>
 #include <plumb/cpu/isa.hpp>
-#include <plumb/cpu/pool.hpp>
+#include <plumb/core/pool.hpp>
 #include <plumb/math/types.hpp>
 
 namespace plumb { inline namespace v0_1 {

@@ -12,7 +12,7 @@
 #include <plumb/core/bf16.hpp>
 #include <plumb/core/memory.hpp>
 #include <plumb/cpu/isa.hpp>
-#include <plumb/cpu/pool.hpp>
+#include <plumb/core/pool.hpp>
 #include <plumb/math/types.hpp>
 
 #include <algorithm>

@@ -15,7 +15,7 @@
 #include <plumb/core/memory.hpp>
 #include <plumb/cpu/gemm.hpp>
 #include <plumb/cpu/isa.hpp>
-#include <plumb/cpu/pool.hpp>
+#include <plumb/core/pool.hpp>
 
 #include <algorithm>
 #include <cstdint>

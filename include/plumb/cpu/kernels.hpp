@@ -16,7 +16,7 @@
 #include <plumb/cpu/loss.hpp>
 #include <plumb/cpu/norm.hpp>
 #include <plumb/cpu/optimizer.hpp>
-#include <plumb/cpu/pool.hpp>
+#include <plumb/core/pool.hpp>
 #include <plumb/cpu/rows.hpp>
 #include <plumb/cpu/sampling.hpp>
 

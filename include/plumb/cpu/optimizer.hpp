@@ -19,7 +19,7 @@
 #include <plumb/core/device.hpp>
 #include <plumb/core/memory.hpp>
 #include <plumb/cpu/isa.hpp>
-#include <plumb/cpu/pool.hpp>
+#include <plumb/core/pool.hpp>
 #include <plumb/math/adamw.hpp>
 
 #include <algorithm>

@@ -7,8 +7,8 @@
 #include <plumb/data/text.hpp>
 #include <plumb/io/file.hpp>
 #include <plumb/run/interrupt.hpp>
-#include <plumb/run/progress.hpp>
-#include <plumb/run/report.hpp>
+#include "progress.hpp"
+#include "report.hpp"
 
 #include <sys/stat.h>
 

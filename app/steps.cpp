@@ -4,7 +4,7 @@
 #include "rule.hpp"
 
 #include <plumb/run/interrupt.hpp>
-#include <plumb/run/progress.hpp>
+#include "progress.hpp"
 
 #include <sys/stat.h>
 

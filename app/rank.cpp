@@ -8,7 +8,7 @@
 #include <plumb/data/jsonl.hpp>
 #include <plumb/io/hash.hpp>
 #include <plumb/run/interrupt.hpp>
-#include <plumb/run/progress.hpp>
+#include "progress.hpp"
 #include <plumb/run/statistics.hpp>
 
 #include <unistd.h>
