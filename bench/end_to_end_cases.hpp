@@ -171,7 +171,7 @@ inline Result reward(const Size& size, int repeat) {
   std::vector<float> losses;
   measure(result, 2, repeat, [&] {
     RankingStats stats;
-    losses.push_back(reward_gradient<Cpu>(model, members, {}, 1.0F / kPairs, stats));
+    losses.push_back(reward_gradient(model, members, {}, 1.0F / kPairs, stats));
     adamw.step();
     pairs = stats.pairs;
   });

@@ -203,7 +203,7 @@ TEST_CASE("once warm, a training step asks the system for no memory") {
     const Example example{random_tokens(5, 64, 1), random_tokens(40, 64, 2)};
     const Example* const examples[] = {&example, &example};
     const auto step = [&] {
-      sft_gradient<Cpu>(model, examples, 1.0F / 80);
+      sft_gradient(model, examples, 1.0F / 80);
       optimizer.step();
     };
     step();

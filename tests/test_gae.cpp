@@ -114,6 +114,22 @@ TEST_CASE("KL estimators") {
   CHECK(k3 == doctest::Approx(exact).epsilon(1e-6));
 }
 
+TEST_CASE("k3 is known to 1e-6 of itself, from differences of 1e-6 to 20") {
+  for (double size = 1e-6; size <= 20; size *= 1.07)
+    for (const double sign : {1.0, -1.0}) {
+      const auto logprob = static_cast<float>(sign * size / 2),
+                 ref = static_cast<float>(-sign * size / 2);
+      const long double x = static_cast<long double>(logprob) - ref;
+      // expm1 in 80 bits, less what cancels: enough down to 1e-6.
+      const long double exact = std::abs(x) < 1e-2L
+                                    ? x * x / 2 - x * x * x / 6 + x * x * x * x / 24 -
+                                          x * x * x * x * x / 120 + x * x * x * x * x * x / 720
+                                    : std::expm1(-x) + x;
+      CAPTURE(size);
+      CHECK(std::abs(kl_estimate(KlEstimator::K3, logprob, ref) / exact - 1) < 1e-6L);
+    }
+}
+
 TEST_CASE("the KL controller: fixed, and adaptive as Ziegler et al.") {
   KlController fixed(0.1F);
   fixed.update(100, 1000);

@@ -248,6 +248,35 @@ TEST_CASE("large logits and certain tokens stay finite") {
   });
 }
 
+TEST_CASE("logits as far apart as floats are: entropy, gradient and KL stay numbers") {
+  for (const Index v : {2, 31, 33, 70}) {
+    const auto n = static_cast<std::size_t>(v);
+    std::vector<float> z(n, -3e38F), even(n, 0.0F);
+    z[n / 2] = 3e38F;
+    const std::vector<float> one{1.0F}, most = z;
+    const auto target = static_cast<std::int32_t>(v / 2);
+    for_each_isa([&](Isa) {
+      float logprob = 1, entropy = 1, lse = 0;
+      kernels::logprob_rows({}, &logprob, &entropy, &lse, z.data(), &target, 1, v, 1.0F);
+      CHECK(logprob == 0.0F);
+      CHECK(entropy == 0.0F);
+      // x = (1), so that w is the logits: the certain token's gradient is 0, and so are the others'.
+      std::vector<float> dx(1), dw(n);
+      const float dlogprob = 1.0F, dentropy = 100.0F;
+      kernels::head_logprob_backward({}, dx.data(), dw.data(), &dlogprob, &dentropy, one.data(),
+                                     most.data(), &target, &lse, &entropy, 1, 1, v, 1.0F, nullptr);
+      for (const float d : dw) CHECK(d == 0.0F);
+      float kl = -1;
+      kernels::head_kl_forward({}, &kl, one.data(), most.data(), 1, one.data(), even.data(), 1, 1,
+                               v, 1.0F);
+      CHECK(kl == doctest::Approx(std::log(static_cast<double>(v))).epsilon(1e-6));
+      kernels::head_kl_forward({}, &kl, one.data(), even.data(), 1, one.data(), most.data(), 1, 1,
+                               v, 1.0F);
+      CHECK(kl > 1e37F);  // what the even one gives, the certain one excludes
+    });
+  }
+}
+
 TEST_CASE("logits far below zero: lanes past the end of a row take no part in its maximum") {
   for (const Index v : {1, 15, 33, 70}) {
     const std::vector<float> logits(static_cast<std::size_t>(v), -500.0F);

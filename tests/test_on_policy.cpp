@@ -250,12 +250,14 @@ TEST_CASE("prompts that cannot be continued are refused by number and reason") {
   const auto setting = [&](auto change) {
     SampleOptions wrong;
     change(wrong);
-    return message_of<ShapeError>([&] { sample(model, {{1}}, wrong); });
+    return message_of<DataError>([&] { sample(model, {{1}}, wrong); });
   };
   CHECK(contains(setting([](auto& o) { o.responses = 0; }), "at least 1"));
   CHECK(contains(setting([](auto& o) { o.max_new_tokens = 0; }), "at least 1"));
   CHECK(contains(setting([](auto& o) { o.slots = 0; }), "at least 1"));
   CHECK(contains(setting([](auto& o) { o.sampling.temperature = -1; }), "temperature"));
-  CHECK(contains(setting([](auto& o) { o.sampling.top_p = 0; }), "top_p"));
-  CHECK(contains(setting([](auto& o) { o.sampling.top_p = 1.5F; }), "top_p"));
+  CHECK(contains(setting([](auto& o) { o.sampling.top_p = 0; }), "top-p must be above 0, at most 1"));
+  CHECK(contains(setting([](auto& o) { o.sampling.top_p = 1.5F; }), "top-p"));
+  CHECK(contains(setting([](auto& o) { o.sampling.temperature = NAN; }), "temperature must be a finite"));
+  CHECK(contains(setting([](auto& o) { o.sampling.temperature = 1e-40F; }), "inverse is not finite"));
 }

@@ -129,3 +129,44 @@ TEST_CASE("sum_of_squares agrees with the oracle and keeps its bits") {
     });
   }
 }
+
+TEST_CASE("a refused gradient leaves nothing behind: the step after it is its own") {
+  Parameters<Cpu> parameters;
+  const auto w = parameters.add("w", {1, 4}, {.std = 0.1F});
+  parameters.allocate(1);
+  AdamW<Cpu> adamw(parameters, {.lr = 0.05F});
+  int refused = 0;
+  for (int step = 0; step < 10; ++step) {
+    for (int i = 0; i < 4; ++i) w.grad()[i] += 1.0F;
+    if (step == 3) w.grad()[2] = HUGE_VALF;
+    const auto weights = w.to_vector(), m = adamw.m().to_vector();
+    try {
+      adamw.step();
+    } catch (const NumericError&) {
+      ++refused;
+      CHECK(w.to_vector() == weights);
+      CHECK(adamw.m().to_vector() == m);
+      CHECK(w.grad_tensor().to_vector() == std::vector<float>(4, 0.0F));
+    }
+  }
+  CHECK(refused == 1);
+  CHECK(adamw.steps() == 9);
+}
+
+TEST_CASE("settings of the optimizer that make no sense are refused by name") {
+  Parameters<Cpu> parameters;
+  parameters.add("w", {1, 4}, {.std = 0.1F});
+  parameters.allocate(1);
+  const auto error = [&](const AdamWConfig& config) {
+    try {
+      AdamW<Cpu>(parameters, config);
+    } catch (const DataError& e) {
+      return std::string(e.what());
+    }
+    return std::string();
+  };
+  CHECK(error({.lr = NAN}).find("[adamw] lr must be a finite number") == 0);
+  CHECK(error({.lr = -1}).find("[adamw] lr must be at least 0; it is -1") == 0);
+  CHECK(error({.weight_decay = -0.1F}).find("weight-decay") != std::string::npos);
+  CHECK(error({.beta1 = 1.5F}).find("beta1 must be from 0 to 1") != std::string::npos);
+}

@@ -15,7 +15,8 @@ namespace {
 
 /// Full and partial rankings, ties, an unjudged response, and one that decides nothing.
 std::vector<RankedPrompt> some_rankings(Index vocab) {
-  const std::vector<Tokens> ranks = {{0, 1}, {2, 0, 1, 3}, {0, 1, 1, 1}, {1, -1, 0}, {0, 0}, {1, 0, 0, 2, 1}};
+  const std::vector<Tokens> ranks = {{0, 1},     {2, 0, 1, 3}, {0, 1, 1, 1},
+                                     {1, -1, 0}, {0, 0},       {1, 0, 0, 2, 1}};
   std::vector<RankedPrompt> prompts;
   for (const Tokens& rank : ranks) {
     RankedPrompt p;
@@ -59,10 +60,11 @@ std::vector<RankedPrompt> separable(Index count, std::uint64_t seed) {
     RankedPrompt p;
     std::vector<Index> good;
     for (std::uint64_t k = 0; k < 4; ++k) {
-      const auto n = static_cast<Index>(8 + Rng(seed, Stage::Test, static_cast<std::uint32_t>(i),
-                                                static_cast<std::uint32_t>(k))
-                                                .below(9));
-      p.sequences.push_back(random_tokens(n, 8, seed * 100000 + static_cast<std::uint64_t>(i) * 4 + k));
+      const auto n = static_cast<Index>(
+          8 + Rng(seed, Stage::Test, static_cast<std::uint32_t>(i), static_cast<std::uint32_t>(k))
+                  .below(9));
+      p.sequences.push_back(
+          random_tokens(n, 8, seed * 100000 + static_cast<std::uint64_t>(i) * 4 + k));
       p.lengths.push_back(n);
       const Tokens& s = p.sequences.back();
       good.push_back(std::count(s.begin(), s.end(), 3) + std::count(s.begin(), s.end(), 5));
@@ -96,7 +98,7 @@ TEST_CASE("gradient of the reward objective through the model, both losses and f
       const auto prompts = some_rankings(config.vocab);
       const float share = 1.0F / 6;
       RankingStats stats;
-      const float value = reward_gradient<Cpu>(model, pointers(prompts), loss, share, stats);
+      const float value = reward_gradient(model, pointers(prompts), loss, share, stats);
       CHECK(value == doctest::Approx(objective(model, prompts, loss, share)).epsilon(1e-5));
       Index pairs = 0;
       for (const RankedPrompt& p : prompts) pairs += decided_pairs(p);
@@ -120,8 +122,8 @@ TEST_CASE("prompts apart or together give the same gradient") {
     const auto model = tiny_model(tiny_llama(), 7, ScalarHead::Reward);
     RankingStats stats;
     for (std::size_t i = 0; i < 6; i += part)
-      reward_gradient<Cpu>(model, std::span(members).subspan(i, part), {.center = 0.01F},
-                           1.0F / 6, stats);
+      reward_gradient(model, std::span(members).subspan(i, part), {.center = 0.01F}, 1.0F / 6,
+                      stats);
     const auto gradient = grad_of(model.parameters().flat());
     if (whole.empty()) whole = gradient;
     float most = 0, worst = 0;
@@ -144,6 +146,7 @@ TEST_CASE("all pairs of a prompt are one batch element: its loss is their mean")
     for (int b = a + 1; b < 4; ++b)
       mean += std::log1p(std::exp(-(double{s[order[a]]} - s[order[b]]))) / 6;
   RewardConfig config;
+  config.epochs = 1;
   config.loss.center = 0;
   config.optimizer.lr = 0;
   std::vector<float> losses;
@@ -218,9 +221,9 @@ TEST_CASE("normalisation: mean 0, standard deviation 1, order kept") {
       if (std::abs(before[i] - before[j]) > 1e-4F)
         CHECK((before[i] < before[j]) == (after[i] < after[j]));
   CHECK(contains(message_of<NumericError>([&] {
-          normalise_rewards(model, {sequences[0], sequences[0], sequences[0]});
-        }),
-        "tells no response from another"));
+                   normalise_rewards(model, {sequences[0], sequences[0], sequences[0]});
+                 }),
+                 "tells no response from another"));
   CHECK_THROWS_AS(normalise_rewards(model, {sequences[0]}), DataError);
 }
 
@@ -252,9 +255,35 @@ TEST_CASE("evaluation by hand: ties, unjudged responses, the length baseline, ca
   CHECK(calibrated.ece == doctest::Approx(0).epsilon(1e-6));
   CHECK(calibrated.accuracy() == 0.75);
   CHECK(calibrated.length_accuracy() == 0.0);
-  CHECK(evaluate_scores({}, {}).accuracy() == 0);
+  CHECK(std::isnan(evaluate_scores({}, {}).accuracy()));  // a share of nothing
+  CHECK(std::isnan(evaluate_scores({}, {}).nll));
   // A ranking of four decides six pairs.
   CHECK(evaluate_scores({prompt({3, 1, 0, 2}, {1, 1, 1, 1})}, {1, 3, 4, 2}).correct == 6);
+}
+
+TEST_CASE("evaluation: counts must fit, scores that are no numbers are refused and never right") {
+  RankedPrompt p;
+  p.rank = {0, 1, 2};
+  p.lengths = {1, 1, 1};
+  CHECK_THROWS_AS(evaluate_scores({p}, {1, 2}), ShapeError);
+  CHECK_THROWS_AS(evaluate_scores({p}, {1, 2, 3, 4}), ShapeError);
+  const auto e = evaluate_scores({p, p}, {3, NAN, 1, 5, 4, HUGE_VALF});
+  CHECK(e.pairs == 6);
+  CHECK(e.refused == 4);
+  CHECK(e.correct == 2);
+  CHECK(e.prompt_pairs == std::vector<double>{3, 3});
+  CHECK(e.prompt_correct == std::vector<double>{1, 1});
+  CHECK(e.mean_margin == doctest::Approx(1.5));
+  const double w2 = 1 / (1 + std::exp(2.0)), w1 = 1 / (1 + std::exp(1.0));
+  CHECK(e.nll == doctest::Approx((-std::log(1 - w2) - std::log(1 - w1)) / 2));
+  CHECK(e.brier == doctest::Approx((w2 * w2 + w1 * w1) / 2));
+  // Two halves are the whole.
+  const auto both =
+      merged(evaluate_scores({p}, {3, NAN, 1}), evaluate_scores({p}, {5, 4, HUGE_VALF}));
+  CHECK(both.pairs == e.pairs);
+  CHECK(both.refused == e.refused);
+  CHECK(both.nll == doctest::Approx(e.nll));
+  CHECK(both.prompt_correct == e.prompt_correct);
 }
 
 TEST_CASE("decided pairs, and labels shuffled among the judged") {
@@ -287,7 +316,9 @@ TEST_CASE("rankings that cannot be learned from are refused with the reason") {
   CHECK(contains(error({{{1}, random_tokens(81, 19, 1)}, {0, 1}, {1, 81}}), "81 tokens"));
   CHECK(contains(message_of<DataError>([&] { reward_train(model, {prompts[4]}, {}); }),
                  "no ranking decides"));
-  CHECK(contains(message_of<DataError>([&] { reward_scores(model, {{1}, {20}}); }),
+  CHECK(contains(message_of<DataError>([&] {
+                   reward_scores(model, {{1}, {20}});
+                 }),
                  "sequence 1 has token 20"));
   CHECK(contains(message_of([&] { reward_scores(headless, {{1}}); }), "no scalar head"));
   model.parameters()["blocks.0.down"].data()[0] = NAN;

@@ -226,17 +226,22 @@ TEST_CASE("tokens of vanishing weight are never drawn, u = 0 and u → 1 include
   });
 }
 
-TEST_CASE("a row that is not finite gives NaN, for every setting") {
-  std::vector<float> row(40, 1.0F);
+TEST_CASE("a row that is not finite is refused by its number, for every setting") {
   for (const float bad : {std::numeric_limits<float>::quiet_NaN(), HUGE_VALF}) {
-    row[37] = bad;
+    std::vector<float> rows(3 * 40, 1.0F);
+    rows[2 * 40 + 37] = bad;
     for (const Kind& kind : kSmallKinds) {
-      const SamplingSettings& settings = kind.settings;
-      const Draws draws = sample(row, 40, settings, keys_of(1));
-      CHECK(draws.token[0] == 0);
-      CHECK(std::isnan(draws.logprob[0]));
+      std::string message;
+      try {
+        sample(rows, 40, kind.settings, keys_of(3));
+      } catch (const NumericError& error) {
+        message = error.what();
+      }
+      CHECK(message.find("[sample_rows] row 2") == 0);
     }
   }
+  const std::vector<float> nothing(40, -HUGE_VALF);
+  CHECK_THROWS_AS(sample(nothing, 40, {}, keys_of(1)), NumericError);
 }
 
 TEST_CASE("the likeliest tokens are those of a whole sort, whatever the order of the logits") {

@@ -59,7 +59,7 @@ TEST_CASE("loss and gradient are those of the completion tokens, both families")
     const auto examples = some_examples(config.vocab);
     const float share = share_of(examples);
     const auto members = pointers(examples);
-    const float loss = sft_gradient<Cpu>(model, members, share);
+    const float loss = sft_gradient(model, members, share);
     CHECK(loss == doctest::Approx(completion_nll(model, examples) * double{share}).epsilon(1e-6));
     for (const auto& entry : model.parameters().entries()) {
       CAPTURE(entry.name);
@@ -79,7 +79,7 @@ TEST_CASE("a prompt's own tokens are not imitated") {
   const auto config = tiny_llama();
   const auto model = tiny_model(config);
   const std::vector<Example> one = {{random_tokens(30, config.vocab, 1), {4}}};
-  sft_gradient<Cpu>(model, pointers(one), 1.0F);
+  sft_gradient(model, pointers(one), 1.0F);
   const auto head = grad_of(model.parameters()["head"]);
   const std::size_t c = 24;
   double worst = 0, most = 0;
@@ -104,7 +104,7 @@ TEST_CASE("splitting a minibatch changes neither loss nor gradient") {
       const auto model = tiny_model(config);
       float loss = 0;
       for (std::size_t i = 0; i < members.size(); i += micro)
-        loss += sft_gradient<Cpu>(
+        loss += sft_gradient(
             model, std::span(members).subspan(i, std::min(micro, members.size() - i)),
             share_of(examples));
       const auto gradient = grad_of(model.parameters().flat());

@@ -92,7 +92,7 @@ nlohmann::json golden() {
 
 TEST_CASE("gradient of a whole model's likelihood, every tensor, both families") {
   for (auto config : {tiny_llama(), tiny_gpt2()}) {
-    CAPTURE(static_cast<int>(config.family));
+    CAPTURE(config.family.gated);
     const auto model = tiny_model(config);
     const auto packed = packed_of(some_sequences(config.vocab, {1, 6, 35}));
     const auto batch = Batch<Cpu>::from(packed);
@@ -249,9 +249,14 @@ TEST_CASE("a configuration that cannot be built is refused with the reason") {
     change(config);
     return message_of<DataError>([&] { Model<Cpu>(config, 0); });
   };
-  CHECK(contains(error([](auto& c) { c.layers = 0; }), "must be ≥ 1"));
+  CHECK(contains(error([](auto& c) { c.layers = 0; }), "layers must be from 1"));
   CHECK(contains(error([](auto& c) { c.channels = 25; }), "25 channels do not split into 4 heads"));
   CHECK(contains(error([](auto& c) { c.kv_heads = 3; }), "4 heads do not share 3"));
   CHECK(contains(error([](auto& c) { c.channels = 20; }), "even head size, not 5"));
+  CHECK(contains(error([](auto& c) { c.context = 1'000'000'000; }), "context must be from 1"));
+  CHECK(contains(error([](auto& c) { c.norm_eps = -1; }), "norm_eps must be above 0"));
+  CHECK(contains(error([](auto& c) { c.norm_eps = NAN; }), "norm_eps must be a finite number"));
+  CHECK(contains(error([](auto& c) { c.rope_base = 0; }), "rope_base must be above 0; it is 0"));
+  CHECK(contains(error([](auto& c) { c.family.activation = Activation::Gelu; }), "SwiGLU"));
   CHECK(contains(error([](auto& c) { c.channels = 4 * 258; }), "258 channels; at most 256"));
 }

@@ -4,6 +4,7 @@
 #include <plumb/core/bf16.hpp>
 #include <plumb/core/version.hpp>
 #include <plumb/cpu/kernels.hpp>
+#include <plumb/nn/likelihood.hpp>
 #include <plumb/optim/adamw.hpp>
 #include <plumb/optim/schedule.hpp>
 #include <plumb/rlhf/ppo.hpp>

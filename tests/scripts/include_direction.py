@@ -22,6 +22,8 @@ BELOW = {
     "text": ["core", "io"],
     "data": ["core", "io", "text"],
     "run": ["core", "io", "text", "data"],
+    # Where the engine and the side rooms meet: files and text become models and tokens.
+    "models": ["core", "math", "ops", "nn", "optim", "rlhf", "io", "text", "data"],
     "dist": ["core"],
     "plumb.hpp": ["core", "math", "cpu", "ops", "nn", "optim", "rlhf"],
 }

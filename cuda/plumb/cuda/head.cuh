@@ -32,7 +32,7 @@ __device__ inline float head_lse(const float* logits, Index v, float scale, floa
   float total = 0.0F, moment = 0.0F;
 #pragma unroll 4
   for (Index i = lane(); i < v; i += kWarp) {
-    const float s = scale * logits[i] - top;
+    const float s = not_below(kLowestLogit, scale * logits[i] - top);
     const float e = exp(s);
     total = total + e;
     if (entropy != nullptr) moment = fma(e, s, moment);
@@ -72,7 +72,7 @@ __global__ void __launch_bounds__(kThreads)
   for (int j = 0; j < kSlopeColumns / kThreads; ++j) {
     const Index i = first + j * kThreads + threadIdx.x;
     if (i >= v) break;
-    const float log_p = scale * z[i] - norm;
+    const float log_p = not_below(kRareLogit, scale * z[i] - norm);
     float d = scale * (exp(log_p) * fma(dspread, log_p + spread, -slope));
     if (i == target) d = d + scale * slope;
     z[i] = d;
@@ -89,8 +89,8 @@ __global__ void __launch_bounds__(kThreads)
   const float lse_p = head_lse(p_row, v, scale, nullptr);
   const float lse_q = head_lse(q_row, v, scale, nullptr);
   const float total = row_sum(v, [=](Index i, float so_far) {
-    const float log_p = scale * p_row[i] - lse_p;
-    const float log_q = scale * q_row[i] - lse_q;
+    const float log_p = not_below(kLowestLogit, scale * p_row[i] - lse_p);
+    const float log_q = not_below(kLowestLogit, scale * q_row[i] - lse_q);
     const float p = exp(log_p);
     return fma(p, log_p - log_q, so_far) + (exp(log_q) - p);
   });

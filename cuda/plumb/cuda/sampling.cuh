@@ -249,6 +249,7 @@ inline void sample_rows(Cuda device, std::int32_t* token, float* logprob, const 
   copy_to_host(device, on_host.data(), drawn.data(), 2 * bytes);
   std::memcpy(token, on_host.data(), bytes);
   std::memcpy(logprob, on_host.data() + n, bytes);
+  require_drawn(logprob, n);
 }
 
 }  // namespace kernels

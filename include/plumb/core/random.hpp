@@ -8,6 +8,7 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -45,6 +46,14 @@ constexpr std::array<std::uint32_t, 4> philox(std::uint64_t seed, Stage stage, s
                 {static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)});
 }
 
+/// The step number of the draws that belong to a name (FNV-1a). Fresh weights hang on it, so it stays
+/// as it is; files are hashed by io/hash.hpp, from a library that the engine does not need.
+constexpr std::uint32_t stream_of(std::string_view name) {
+  std::uint32_t hash = 2166136261U;
+  for (const char c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 16777619U;
+  return hash;
+}
+
 /// Uniform in [0, 1), a multiple of 2^-24: exact in float.
 constexpr float uniform_from(std::uint32_t word) {
   return static_cast<float>(word >> 8) * 0x1p-24F;
@@ -56,6 +65,12 @@ class Rng {
   explicit Rng(std::uint64_t seed, Stage stage = Stage::Test, std::uint32_t step = 0,
                std::uint32_t sequence = 0)
       : seed_(seed), stage_(stage), step_(step), sequence_(sequence) {}
+
+  /// Goes to the stream's words 4·block, …: normal() gives two values a block.
+  void seek(std::uint32_t block) {
+    counter_ = block;
+    next_ = 4;
+  }
 
   std::uint32_t bits() {
     if (next_ == 4) {

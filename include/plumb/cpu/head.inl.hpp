@@ -45,13 +45,13 @@ inline void head_logprob(float* logprob, float* entropy, float* lse, const float
         v,
         [&](Index r, Index i) {
           __builtin_prefetch(next + i, 0, 2);
-          const V s = factor * load(logits + i) - top;
+          const V s = not_below(kLowestLogit, factor * load(logits + i) - top);
           const V e = exp(s);
           total.v[r] = total.v[r] + e;
           moment.v[r] = fma(e, s, moment.v[r]);
         },
         [&](Index r, Index i, Index left) {
-          const V s = factor * load(logits + i, left) - top;
+          const V s = not_below(kLowestLogit, factor * load(logits + i, left) - top);
           const V e = keep(exp(s), left);
           total.v[r] = total.v[r] + e;
           moment.v[r] = fma(e, s, moment.v[r]);
@@ -68,7 +68,7 @@ inline void head_logprob_backward(float* row, float dlogprob, float dentropy, st
   const V factor = set(scale), norm = set(lse), bits = set(entropy);
   const V dchosen = set(-dlogprob), dspread = set(-dentropy);
   const auto slope = [&](V logits) {
-    const V log_p = factor * logits - norm;
+    const V log_p = not_below(kRareLogit, factor * logits - norm);
     return factor * (exp(log_p) * fma(dspread, log_p + bits, dchosen));
   };
   for_vectors(
@@ -83,8 +83,8 @@ inline float head_kl(const float* logits_p, const float* logits_q, Index v, floa
   head_logprob(&unused, nullptr, &norm_q, logits_q, 0, v, scale);
   const V factor = set(scale), lse_p = set(norm_p), lse_q = set(norm_q);
   const auto add = [&](V z_p, V z_q, V so_far) {
-    const V log_p = factor * z_p - lse_p;
-    const V log_q = factor * z_q - lse_q;
+    const V log_p = not_below(kLowestLogit, factor * z_p - lse_p);
+    const V log_q = not_below(kLowestLogit, factor * z_q - lse_q);
     const V p = exp(log_p);
     return fma(p, log_p - log_q, so_far) + (exp(log_q) - p);
   };

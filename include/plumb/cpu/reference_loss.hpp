@@ -20,7 +20,7 @@ inline double ppo_policy_loss(const double* logprob, const float* old_logprob,
     if (limit > 0) delta = std::clamp(delta, -limit, limit);
     const double ratio = std::exp(delta);
     const double near = std::clamp(ratio, 1.0 - static_cast<double>(clip.low),
-                                   1.0 + static_cast<double>(clip.high));
+                                   1.0 + static_cast<double>(clip.upper()));
     double term = std::max(-a * ratio, -a * near);
     if (clip.dual > 0.0F && a < 0) term = std::min(term, -static_cast<double>(clip.dual) * a);
     loss += static_cast<double>(weight[i]) * term;

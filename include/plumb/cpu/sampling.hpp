@@ -93,7 +93,8 @@ inline void filter_weights(float* weights, const float* logits, Index v,
 /// logprob[i], nats: its log-probability in the unfiltered distribution, bitwise that of
 /// head_logprob_forward at inverse_temperature 1 / temperature (greedy: 1). logits (N, V); token, logprob,
 /// keys (N).
-/// A row with a logit that is NaN or +infinity gives token 0 and logprob NaN.
+/// NumericError naming the first row with a logit that is NaN or +infinity, or with none above
+/// -infinity; its token is then 0 and its logprob NaN.
 inline void sample_rows(Cpu device, std::int32_t* token, float* logprob, const float* logits,
                         Index n, Index v, const SamplingSettings& settings, const SampleKey* keys) {
   const SamplingTable& table = dispatch<SamplingTable>();
@@ -122,6 +123,7 @@ inline void sample_rows(Cpu device, std::int32_t* token, float* logprob, const f
       logprob[i] = table.logprob(row[token[i]], lse, scale);
     }
   });
+  require_drawn(logprob, n);
 }
 
 }  // namespace kernels

@@ -21,6 +21,9 @@
   return scale(fma(p, r * r, r) + set(1.0F), n);
 }
 
+/// x, or a finite number where x is -infinity, so that a weight of 0 times it is 0. NaN stays.
+[[gnu::always_inline]] PLUMB_FORMULA V not_below(float lowest, V x) { return max(set(lowest), x); }
+
 /// Natural logarithm, to 0.83 ulp. log(0) is -infinity, of a negative number NaN.
 PLUMB_FORMULA V log(V x) {
   const Mask tiny = less(x, set(0x1p-126F));

@@ -24,7 +24,7 @@ PLUMB_FORMULA PpoTerm ppo_policy_term(float logprob, float old_logprob, float ad
   term.delta = min(limit, max(-limit, difference));
   term.ratio = exp(term.delta);
   const float inner = -advantage * term.ratio;
-  const float outer = -advantage * min(1.0F + clip.high, max(1.0F - clip.low, term.ratio));
+  const float outer = -advantage * min(1.0F + clip.upper(), max(1.0F - clip.low, term.ratio));
   term.clipped = outer > inner;
   term.value = term.clipped ? outer : inner;
   term.derivative = term.clipped || abs(difference) > limit ? 0.0F : inner;
@@ -33,15 +33,6 @@ PLUMB_FORMULA PpoTerm ppo_policy_term(float logprob, float old_logprob, float ad
     term.derivative = 0.0F;
   }
   return term;
-}
-
-/// e^delta − 1 − delta: Schulman's k3, never negative. Near 0, where the difference would cancel, by
-/// its Taylor series (eight corrections: relative error below 1e-9 for |delta| < ½).
-PLUMB_FORMULA double kl_k3(double delta, double ratio) {
-  if (delta > 0.5 || delta < -0.5) return ratio - 1.0 - delta;
-  double series = 1.0;
-  for (int k = 10; k > 2; --k) series = 1.0 + delta / k * series;
-  return 0.5 * delta * delta * series;
 }
 
 /// What one token of the policy loss adds to the statistics.

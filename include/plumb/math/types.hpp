@@ -3,6 +3,7 @@
 #pragma once
 
 #include <plumb/core/check.hpp>
+#include <plumb/math/kl.hpp>
 
 #include <cstdint>
 
@@ -36,6 +37,11 @@ constexpr Index head_rows(Index v) {
   const Index most = kHeadLogits / (kChunk * (v > 1 ? v : 1));
   return kChunk * (most > 1 ? most : 1);
 }
+
+/// What stands for a difference of logits that no float holds: its token has no probability at all.
+inline constexpr float kLowestLogit = -0x1.fffffep127F;
+/// The same where it is multiplied by a gradient, which leaves room for one.
+inline constexpr float kRareLogit = -0x1p100F;
 
 /// Keys per block of the online softmax; blocks are aligned to absolute position 0.
 inline constexpr Index kKeyBlock = 32;
@@ -84,6 +90,15 @@ struct SamplingSettings {
   bool filters() const { return top_k > 0 || top_p < 1.0F || temperature == 0.0F; }
 };
 
+/// NumericError naming the first of n drawn rows whose log-probability is NaN.
+inline void require_drawn(const float* logprob, Index n) {
+  for (Index i = 0; i < n; ++i)
+    if (logprob[i] != logprob[i])
+      fail<NumericError>(str("[sample_rows] row ", i,
+                             ": a logit is NaN or +infinity, so nothing can be drawn. HINT: are the "
+                             "model's weights finite, and the temperature not too small?"));
+}
+
 /// Where a draw stands: its random number is a function of this alone.
 struct SampleKey {
   std::uint64_t seed;
@@ -96,9 +111,11 @@ inline constexpr Index kLossChunk = 256;
 /// Clipping of the PPO policy loss.
 struct PpoClip {
   float low = 0.2F;   ///< ratio clipped below at 1 - low
-  float high = 0.2F;  ///< and above at 1 + high
+  float high = 0.0F;  ///< and above at 1 + high; 0: as low
   float dual = 0.0F;  ///< dual clip c > 1 for negative advantages (Ye et al. 2020); 0: off
   float log_ratio_limit = 0.0F;  ///< clamp of |log ratio|; 0: off
+
+  constexpr float upper() const { return high > 0.0F ? high : low; }
 };
 
 /// Weighted sums over the tokens of a policy loss; Δ = logprob - old_logprob.

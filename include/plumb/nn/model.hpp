@@ -1,63 +1,102 @@
-// A model: one flat buffer of parameters, a transformer over it, and optionally a scalar head. Policy
-// and reference have none; a reward model's head reads the last token, a value model's every token; a
+// A model: one flat buffer of parameters, a trunk over it, and optionally a scalar head. Policy and
+// reference have none; a reward model's head reads the last token, a value model's every token; a
 // policy with a head shares its trunk with the value function.
+//
+// The trunk is the transformer unless another is named: Model makes a Policy (nn/policy.hpp) of any
+// type that has a Config, is constructed as Trunk(parameters, config), adding its tensors to them, and
+// Generates. tests/test_policy.cpp has a second one.
 #pragma once
 
 #include <plumb/nn/transformer.hpp>
-#include <plumb/ops/loss.hpp>
+#include <plumb/ops/linear.hpp>
+
+#include <cmath>
+#include <cstdint>
+#include <utility>
 
 namespace plumb { inline namespace v0_1 {
 
-/// Standard deviation of a scalar head's initial weights. Reward: 1/√(C+1) (Ziegler et al. 2019,
-/// lm-human-preferences); value: 0, so that values start at zero.
-enum class ScalarHead { None, Reward, Value };
-
-template <class D>
+template <class D, class Trunk = Transformer<D>>
 class Model {
  public:
+  using Device = D;
+  using Config = typename Trunk::Config;
+  using Cache = typename Trunk::Cache;
+  using Packed = typename Trunk::Packed;
+
   /// Fresh weights drawn from `seed`.
-  Model(const TransformerConfig& config, std::uint64_t seed, ScalarHead head = ScalarHead::None)
-      : transformer_(parameters_, config), head_kind_(head) {
-    if (head != ScalarHead::None) {
-      const auto c = static_cast<float>(config.channels);
-      const float std = head == ScalarHead::Reward ? 1.0F / std::sqrt(c + 1.0F) : 0.0F;
-      scalar_weight_ = parameters_.add("scalar_head", {1, config.channels}, {0.0F, std});
-      scalar_bias_ = parameters_.add("scalar_head_bias", {1}, {});
-    }
+  Model(const Config& config, std::uint64_t seed, ScalarHead head = ScalarHead::None)
+      : Model(config, head) {
     parameters_.allocate(seed);
+  }
+
+  /// A model whose every weight the caller sets before it is used: what a file is read into.
+  /// `look(parameters)` may look at names and shapes, and throw, before memory is provided.
+  template <class Look>
+  static Model unset(const Config& config, ScalarHead head, Look look) {
+    Model model(config, head);
+    look(model.parameters());
+    model.parameters_.allocate_unset();
+    return model;
   }
 
   /// A copy in memory of its own, with the same or another scalar head. Weights common to both are
   /// taken over; a head that is new is drawn from `seed`.
   Model clone(ScalarHead head, std::uint64_t seed = 0) const {
-    Model copy(config(), seed, head);
+    Model copy = unset(config(), head, [](const Parameters<D>&) {});
     copy.parameters_.copy_common(parameters_);
+    for (const char* name : {kScalarWeight, kScalarBias})
+      if (copy.parameters_.contains(name) && !parameters_.contains(name))
+        copy.parameters_.draw(name, seed);
     return copy;
   }
   Model clone() const { return clone(head_kind_); }
 
-  const TransformerConfig& config() const { return transformer_.config(); }
-  const Transformer<D>& transformer() const { return transformer_; }
+  const Config& config() const { return trunk_.config(); }
   const Parameters<D>& parameters() const { return parameters_; }
   ScalarHead head_kind() const { return head_kind_; }
+  const Trunk& transformer() const { return trunk_; }
+
+  // What a Policy is asked; see nn/policy.hpp.
+  Index vocab() const { return trunk_.vocab(); }
+  Index context() const { return trunk_.context(); }
+  const Tensor<D>& head() const { return trunk_.head(); }
+  Tensor<D> hidden(const Batch<D>& batch) const { return trunk_.hidden(batch); }
+  Tensor<D> hidden(const CachedBatch<D>& batch, Cache& cache, const Packed& packed) const {
+    return trunk_.hidden(batch, cache, packed);
+  }
+  Packed pack(bool to_bf16 = false) const { return trunk_.pack(to_bf16); }
+  Cache make_cache(Index slots, Index capacity) const { return trunk_.make_cache(slots, capacity); }
 
   /// w·h + b of each row: hidden (N, C) -> (N).
-  Tensor<D> scalar(const Tensor<D>& hidden) const {
-    check(static_cast<bool>(scalar_weight_), "[model] this model has no scalar head");
+  Tensor<D> scalar(const Tensor<D>& hidden, Where where = Where::here()) const {
+    check(static_cast<bool>(scalar_weight_), "[model] this model has no scalar head", where);
     return linear(hidden, scalar_weight_, scalar_bias_).reshape({hidden.dim(0)});
   }
 
   /// Replaces the head's output s by gain·s + bias, folded into its weights.
-  void rescale_scalar(float gain, float bias) {
-    check(static_cast<bool>(scalar_weight_), "[model] this model has no scalar head");
+  void rescale_scalar(float gain, float bias, Where where = Where::here()) {
+    check(static_cast<bool>(scalar_weight_), "[model] this model has no scalar head", where);
     scale_forward(D{}, scalar_weight_.data(), scalar_weight_.data(), gain, scalar_weight_.size());
     const float shifted = gain * scalar_bias_.item() + bias;
     copy_from_host(D{}, scalar_bias_.data(), &shifted, sizeof shifted);
   }
 
  private:
+  static constexpr const char* kScalarWeight = "scalar_head";
+  static constexpr const char* kScalarBias = "scalar_head_bias";
+
+  Model(const Config& config, ScalarHead head) : trunk_(parameters_, config), head_kind_(head) {
+    if (head == ScalarHead::None) return;
+    const Index c = trunk_.head().dim(1);
+    const float std =
+        head == ScalarHead::Reward ? 1.0F / std::sqrt(static_cast<float>(c) + 1.0F) : 0.0F;
+    scalar_weight_ = parameters_.add(kScalarWeight, {1, c}, {0.0F, std});
+    scalar_bias_ = parameters_.add(kScalarBias, {1}, {});
+  }
+
   Parameters<D> parameters_;
-  Transformer<D> transformer_;
+  Trunk trunk_;
   ScalarHead head_kind_;
   Tensor<D> scalar_weight_, scalar_bias_;
 };

@@ -2,13 +2,19 @@
 // optimizer, the gradient norm, a copy or an average of models are each one linear pass.
 //
 // Layers add named tensors, views of memory that `allocate` then provides and initialises. A tensor's
-// initial values depend on the seed and its name alone, not on what else the model holds.
+// initial values depend on the seed and its name alone: not on what else the model holds, nor on how
+// many threads draw them. A model that is read from a file or copied draws none (`allocate_unset`).
 #pragma once
 
+#include <plumb/core/pool.hpp>
 #include <plumb/core/random.hpp>
 #include <plumb/core/tensor.hpp>
 
+#include <algorithm>
+#include <cmath>
+#include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace plumb { inline namespace v0_1 {
@@ -34,38 +40,42 @@ class Parameters {
   Parameters& operator=(Parameters&&) noexcept = default;
 
   /// Lays out a tensor; it holds memory after allocate(). Begins on a 64-byte boundary.
-  Tensor<D> add(std::string name, const Shape& shape, Init init) {
-    check(size_ == 0 || flat_.shape() == Shape{}, "[parameters] add() after allocate()");
-    for (const Entry& entry : entries_)
-      if (entry.name == name) fail(str("[parameters] two tensors are named '", name, "'"));
+  Tensor<D> add(std::string name, const Shape& shape, Init init, Where where = Where::here()) {
+    check(size_ == 0 || flat_.shape() == Shape{}, "[parameters] add() after allocate()", where);
+    if (!places_.emplace(name, entries_.size()).second)
+      fail(str("[parameters] two tensors are named '", name, "'"), where);
     auto tensor = flat_.view_at(size_, shape);
-    size_ += (shape.size() + 15) / 16 * 16;
+    size_ += padded(shape.size());
     entries_.push_back({std::move(name), tensor, init, shape.rank() > 1});
     return tensor;
   }
 
   /// Provides the memory and draws the initial values.
   void allocate(std::uint64_t seed) {
+    allocate_unset();
+    for (const Entry& entry : entries_) draw(entry, seed);
+  }
+
+  /// Provides the memory alone: the caller sets every tensor. Only the padding between them is zero.
+  void allocate_unset() {
     flat_.allocate_as({size_});
-    zero(D{}, flat_.data(), flat_.bytes());
     for (const Entry& entry : entries_) {
-      Rng rng(seed, Stage::Init, name_hash(entry.name));
-      std::vector<float> values(static_cast<std::size_t>(entry.tensor.size()), entry.init.mean);
-      if (entry.init.std != 0.0F)
-        for (float& value : values) value += entry.init.std * rng.normal();
-      copy_from_host(D{}, entry.tensor.data(), values.data(), entry.tensor.bytes());
+      const Index used = entry.tensor.size(), gap = padded(used) - used;
+      if (gap > 0)
+        zero(D{}, entry.tensor.data() + used, static_cast<std::size_t>(gap) * sizeof(float));
     }
     flat_.set_requires_grad(true);
   }
 
+  /// Draws the initial values of the tensor of a name, as allocate() does.
+  void draw(std::string_view name, std::uint64_t seed) { draw(entry_of(name), seed); }
+
   const std::vector<Entry>& entries() const { return entries_; }
 
   /// The tensor of a name. DataError if there is none.
-  const Tensor<D>& operator[](std::string_view name) const {
-    for (const Entry& entry : entries_)
-      if (entry.name == name) return entry.tensor;
-    fail<DataError>(str("[parameters] no tensor is named '", name, "'"));
-  }
+  const Tensor<D>& operator[](std::string_view name) const { return entry_of(name).tensor; }
+  /// Whether a tensor has that name.
+  bool contains(std::string_view name) const { return places_.contains(name); }
 
   /// All values, with the padding between tensors: (size). Its gradient is that of the model.
   const Tensor<D>& flat() const { return flat_; }
@@ -80,30 +90,64 @@ class Parameters {
 
   /// Takes the values of the tensors of `other` that exist here too, by name. ShapeError where a
   /// shape differs. Returns how many were taken.
-  Index copy_common(const Parameters& other) {
+  Index copy_common(const Parameters& other, Where where = Where::here()) {
     Index copied = 0;
-    for (const Entry& entry : entries_)
-      for (const Entry& source : other.entries())
-        if (source.name == entry.name) {
-          if (source.tensor.shape() != entry.tensor.shape())
-            fail(str("[parameters] '", entry.name, "' is ", entry.tensor.shape(), " here and ",
-                     source.tensor.shape(), " in the source"));
-          copy(D{}, entry.tensor.data(), source.tensor.data(), entry.tensor.bytes());
-          ++copied;
-        }
+    for (const Entry& entry : entries_) {
+      if (!other.contains(entry.name)) continue;
+      const Tensor<D>& source = other[entry.name];
+      if (source.shape() != entry.tensor.shape())
+        fail(str("[parameters] '", entry.name, "' is ", entry.tensor.shape(), " here and ",
+                 source.shape(), " in the source"),
+             where);
+      copy(D{}, entry.tensor.data(), source.data(), entry.tensor.bytes());
+      ++copied;
+    }
     return copied;
   }
 
+  /// NumericError naming a tensor that holds a value which is not finite: `what` says whose weights.
+  void require_finite(const char* what) const {
+    // A sum over everything tells quickly; only where it is not finite is each value looked at.
+    if (std::isfinite(sum_of_squares(D{}, flat_.data(), size_))) return;
+    for (const Entry& entry : entries_)
+      for (const float value : entry.tensor.to_vector())
+        if (!std::isfinite(value))
+          fail<NumericError>(str(what, ": weight '", entry.name, "' holds ", value,
+                                 ". HINT: the update diverged; lower the learning rate and go on "
+                                 "from the last checkpoint"));
+  }
+
  private:
-  static std::uint32_t name_hash(std::string_view name) {  // FNV-1a
-    std::uint32_t hash = 2166136261U;
-    for (const char c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 16777619U;
-    return hash;
+  static Index padded(Index n) { return (n + 15) / 16 * 16; }
+
+  const Entry& entry_of(std::string_view name) const {
+    const auto found = places_.find(name);
+    if (found == places_.end())
+      fail<DataError>(str("[parameters] no tensor is named '", name, "'"));
+    return entries_[found->second];
+  }
+
+  // Value i is the stream's i-th normal number, wherever its chunk is drawn.
+  static void draw(const Entry& entry, std::uint64_t seed) {
+    std::vector<float> values(static_cast<std::size_t>(entry.tensor.size()), entry.init.mean);
+    constexpr std::size_t kDraws = 1 << 14;  // even: a block of the stream gives two values
+    const std::uint32_t stream = stream_of(entry.name);
+    const auto part = [&](Index chunk) {
+      const std::size_t first = static_cast<std::size_t>(chunk) * kDraws;
+      Rng rng(seed, Stage::Init, stream);
+      rng.seek(static_cast<std::uint32_t>(first / 2));
+      for (std::size_t i = first; i < std::min(values.size(), first + kDraws); ++i)
+        values[i] += entry.init.std * rng.normal();
+    };
+    if (entry.init.std != 0.0F)
+      default_pool().run(static_cast<Index>((values.size() + kDraws - 1) / kDraws), part);
+    copy_from_host(D{}, entry.tensor.data(), values.data(), entry.tensor.bytes());
   }
 
   Tensor<D> flat_;
   Index size_ = 0;
   std::vector<Entry> entries_;
+  std::map<std::string, std::size_t, std::less<>> places_;
 };
 
 }}  // namespace plumb::v0_1

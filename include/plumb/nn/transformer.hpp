@@ -1,6 +1,8 @@
-// The decoder-only transformer, pre-norm, in two families:
+// The decoder-only transformer, pre-norm. What such models differ in is a Family of independent
+// features, of which three settings have names:
 //   Llama: RMSNorm, rotary positions, SwiGLU, grouped-query heads, no biases (Touvron et al. 2023);
-//   GPT-2: LayerNorm, learned positions, GELU (tanh form), biases (Radford et al. 2019).
+//   Qwen2: Llama with biases on queries, keys and values (Yang et al. 2024);
+//   GPT-2: LayerNorm, learned positions, GELU (tanh form), biases everywhere (Radford et al. 2019).
 //
 // One forward serves training (packed sequences) and generation (new tokens against a cache): only
 // where attention looks for its keys differs, and both attention kernels compute the same bits. Hence
@@ -8,20 +10,60 @@
 // Not here: dropout (there is none in RL), the head's log-softmax (ops/loss.hpp).
 #pragma once
 
-#include <plumb/data/packing.hpp>
+#include <plumb/core/fields.hpp>
 #include <plumb/nn/kv_cache.hpp>
-#include <plumb/nn/parameters.hpp>
+#include <plumb/nn/policy.hpp>
 #include <plumb/ops/attention.hpp>
 #include <plumb/ops/linear.hpp>
 #include <plumb/ops/norm.hpp>
 
+#include <array>
 #include <cmath>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace plumb { inline namespace v0_1 {
 
-enum class Family : int { Llama = 0, Gpt2 = 1 };
+/// Rms: weight alone; Layer: weight and bias.
+enum class Norm : int { Rms, Layer };
+constexpr std::array<std::pair<const char*, Norm>, 2> choices(Norm) {
+  return {{{"rms", Norm::Rms}, {"layer", Norm::Layer}}};
+}
+
+/// Rotary: queries and keys turned by their position (Su et al. 2021); Learned: a table added to the
+/// embedding.
+enum class Positions : int { Rotary, Learned };
+constexpr std::array<std::pair<const char*, Positions>, 2> choices(Positions) {
+  return {{{"rotary", Positions::Rotary}, {"learned", Positions::Learned}}};
+}
+
+constexpr std::array<std::pair<const char*, Activation>, 5> choices(Activation) {
+  return {{{"gelu", Activation::Gelu},
+           {"silu", Activation::Silu},
+           {"tanh", Activation::Tanh},
+           {"relu", Activation::Relu},
+           {"gelu_erf", Activation::GeluErf}}};
+}
+
+/// The features in which decoder-only transformers differ, each free of the others but for what
+/// check_config names.
+struct Family {
+  Norm norm = Norm::Rms;
+  Positions positions = Positions::Rotary;
+  bool qkv_bias = false;           ///< biases on queries, keys and values
+  bool projection_bias = false;    ///< bias on attention's output
+  bool feed_forward_bias = false;  ///< biases on the feed-forward's matrices
+  bool gated = true;               ///< activation(gate·x) ⊙ up·x, in place of activation(up·x)
+  Activation activation = Activation::Silu;
+
+  bool operator==(const Family&) const = default;
+  static const Family Llama, Gpt2, Qwen2;
+};
+inline constexpr Family Family::Llama{};
+inline constexpr Family Family::Gpt2{Norm::Layer, Positions::Learned, true, true, true,
+                                     false,       Activation::Gelu};
+inline constexpr Family Family::Qwen2{.qkv_bias = true};
 
 struct TransformerConfig {
   Family family = Family::Llama;
@@ -30,7 +72,7 @@ struct TransformerConfig {
   Index channels = 64;
   Index layers = 5;
   Index heads = 8;
-  Index kv_heads = 4;  ///< GPT-2: equal to heads
+  Index kv_heads = 4;  ///< heads of keys and values: heads share them evenly
   Index hidden = 172;  ///< width of the feed-forward layer
   bool tied_head = true;
   float norm_eps = 1e-5F;
@@ -40,33 +82,58 @@ struct TransformerConfig {
   bool operator==(const TransformerConfig&) const = default;
 };
 
-/// Packed sequences on the device: N tokens of B sequences one after another, without padding.
-template <class D>
-struct Batch {
-  Tensor<D, std::int32_t> tokens;     ///< (N)
-  Tensor<D, std::int32_t> positions;  ///< (N), from 0 in each sequence
-  Tensor<D, std::int32_t> offsets;    ///< (B+1), where each sequence begins
+/// How a model file spells the configuration, and what its numbers may be.
+template <class F>
+void fields(TransformerConfig& c, F&& f) {
+  constexpr double kMost = 1 << 30;  // products of two sizes stay countable
+  f(Field{"vocab", "tokens that there are", between(1, kMost)}, c.vocab);
+  f(Field{"context", "longest sequence", between(1, 1 << 20), "tokens"}, c.context);
+  f(Field{"channels", "width of a hidden state", between(1, kMost)}, c.channels);
+  f(Field{"layers", "blocks", between(1, kMost)}, c.layers);
+  f(Field{"heads", "attention heads", between(1, kMost)}, c.heads);
+  f(Field{"kv_heads", "heads of keys and values", between(1, kMost)}, c.kv_heads);
+  f(Field{"hidden", "width of the feed-forward layer", between(1, kMost)}, c.hidden);
+  f(Field{"norm", "rms or layer"}, c.family.norm);
+  f(Field{"positions", "rotary or learned"}, c.family.positions);
+  f(Field{"qkv_bias", "biases on queries, keys and values"}, c.family.qkv_bias);
+  f(Field{"projection_bias", "bias on attention's output"}, c.family.projection_bias);
+  f(Field{"feed_forward_bias", "biases on the feed-forward"}, c.family.feed_forward_bias);
+  f(Field{"gated", "whether the feed-forward has a gate"}, c.family.gated);
+  f(Field{"activation", "of the feed-forward"}, c.family.activation);
+  f(Field{"tied_head", "whether the head is the embedding"}, c.tied_head);
+  f(Field{"norm_eps", "added to a variance", above_to(0, 1)}, c.norm_eps);
+  f(Field{"rope_base", "base of the rotary frequencies", above(0)}, c.rope_base);
+}
 
-  static Batch from(const PackedBatch& packed) {
-    const Index n = packed.size();
-    return {Tensor<D, std::int32_t>::from(packed.tokens, {n}),
-            Tensor<D, std::int32_t>::from(packed.positions(), {n}),
-            Tensor<D, std::int32_t>::from(packed.offsets, {packed.sequences() + 1})};
-  }
-};
-
-/// New tokens for sequences in cache slots.
-template <class D>
-struct CachedBatch {
-  Tensor<D, std::int32_t> tokens, positions, slots;  ///< (M) each
-};
+/// DataError naming the first size that is out of range or does not fit another, before anything is
+/// allocated.
+inline void check_config(const TransformerConfig& c, Where where = Where::here()) {
+  check_fields(c, "transformer", where);
+  if (c.channels % c.heads != 0)
+    fail<DataError>(
+        str("[transformer] ", c.channels, " channels do not split into ", c.heads, " heads"),
+        where);
+  if (c.head_size() > kMaxHeadSize)
+    fail<DataError>(
+        str("[transformer] heads of ", c.head_size(), " channels; at most ", kMaxHeadSize), where);
+  if (c.heads % c.kv_heads != 0)
+    fail<DataError>(str("[transformer] ", c.heads, " heads do not share ", c.kv_heads,
+                        " key/value heads evenly"),
+                    where);
+  if (c.family.positions == Positions::Rotary && c.head_size() % 2 != 0)
+    fail<DataError>(
+        str("[transformer] rotary positions need an even head size, not ", c.head_size()), where);
+  check<DataError>(!c.family.gated || c.family.activation == Activation::Silu,
+                   "[transformer] a gated feed-forward is computed with silu alone (SwiGLU)",
+                   where);
+}
 
 /// Weights of one block, its matrices plain or packed.
 template <class D, class Matrix>
 struct TransformerBlock {
   Matrix query, key, value, projection, gate, up, down;
   Tensor<D> norm1, norm1_bias, query_bias, key_bias, value_bias, projection_bias;
-  Tensor<D> norm2, norm2_bias, up_bias, down_bias;
+  Tensor<D> norm2, norm2_bias, gate_bias, up_bias, down_bias;
 };
 
 /// A transformer's matrices packed for generation; see PackedWeight.
@@ -79,50 +146,60 @@ struct PackedTransformer {
 template <class D>
 class Transformer {
  public:
+  using Device = D;
+  using Config = TransformerConfig;
+  using Cache = KvCache<D>;
+  using Packed = PackedTransformer<D>;
+
   /// Adds the model's tensors to `parameters` (names: embedding, blocks.0.query, …, final_norm, head).
+  /// DataError unless check_config agrees.
   Transformer(Parameters<D>& parameters, const TransformerConfig& config) : config_(config) {
     check_config(config);
+    const Family& family = config.family;
     const Index c = config.channels, kv = config.kv_heads * config.head_size();
-    const bool gpt2 = config.family == Family::Gpt2;
     // GPT-2's initialisation: 0.02, residual projections scaled by 1/√(2·layers).
     const Init normal{0.0F, 0.02F}, one{1.0F, 0.0F}, nothing{};
     const Init residual{0.0F, 0.02F / std::sqrt(2.0F * static_cast<float>(config.layers))};
-    const auto bias = [&](const std::string& name, Index n) {
-      return gpt2 ? parameters.add(name, {n}, nothing) : Tensor<D>{};
+    const auto bias = [&](bool has, const std::string& name, Index n) {
+      return has ? parameters.add(name, {n}, nothing) : Tensor<D>{};
     };
+    const bool norm_bias = family.norm == Norm::Layer;
 
     embedding_ = parameters.add("embedding", {config.vocab, c}, normal);
-    if (gpt2)
+    if (family.positions == Positions::Learned)
       position_embedding_ = parameters.add("position_embedding", {config.context, c}, normal);
     for (Index i = 0; i < config.layers; ++i) {
       const std::string p = str("blocks.", i, ".");
       Block b;
       b.norm1 = parameters.add(p + "norm1", {c}, one);
-      b.norm1_bias = bias(p + "norm1_bias", c);
+      b.norm1_bias = bias(norm_bias, p + "norm1_bias", c);
       b.query = parameters.add(p + "query", {c, c}, normal);
-      b.query_bias = bias(p + "query_bias", c);
+      b.query_bias = bias(family.qkv_bias, p + "query_bias", c);
       b.key = parameters.add(p + "key", {kv, c}, normal);
-      b.key_bias = bias(p + "key_bias", kv);
+      b.key_bias = bias(family.qkv_bias, p + "key_bias", kv);
       b.value = parameters.add(p + "value", {kv, c}, normal);
-      b.value_bias = bias(p + "value_bias", kv);
+      b.value_bias = bias(family.qkv_bias, p + "value_bias", kv);
       b.projection = parameters.add(p + "projection", {c, c}, residual);
-      b.projection_bias = bias(p + "projection_bias", c);
+      b.projection_bias = bias(family.projection_bias, p + "projection_bias", c);
       b.norm2 = parameters.add(p + "norm2", {c}, one);
-      b.norm2_bias = bias(p + "norm2_bias", c);
-      if (!gpt2) b.gate = parameters.add(p + "gate", {config.hidden, c}, normal);
+      b.norm2_bias = bias(norm_bias, p + "norm2_bias", c);
+      if (family.gated) b.gate = parameters.add(p + "gate", {config.hidden, c}, normal);
+      b.gate_bias = bias(family.gated && family.feed_forward_bias, p + "gate_bias", config.hidden);
       b.up = parameters.add(p + "up", {config.hidden, c}, normal);
-      b.up_bias = bias(p + "up_bias", config.hidden);
+      b.up_bias = bias(family.feed_forward_bias, p + "up_bias", config.hidden);
       b.down = parameters.add(p + "down", {c, config.hidden}, residual);
-      b.down_bias = bias(p + "down_bias", c);
+      b.down_bias = bias(family.feed_forward_bias, p + "down_bias", c);
       blocks_.push_back(std::move(b));
     }
     final_norm_ = parameters.add("final_norm", {c}, one);
-    final_norm_bias_ = bias("final_norm_bias", c);
+    final_norm_bias_ = bias(norm_bias, "final_norm_bias", c);
     head_ = config.tied_head ? embedding_ : parameters.add("head", {config.vocab, c}, normal);
-    if (!gpt2) make_rotary_tables();
+    if (family.positions == Positions::Rotary) make_rotary_tables();
   }
 
   const TransformerConfig& config() const { return config_; }
+  Index vocab() const { return config_.vocab; }
+  Index context() const { return config_.context; }
   /// Weight of the language-model head, (V, C).
   const Tensor<D>& head() const { return head_; }
 
@@ -151,6 +228,7 @@ class Transformer {
                             .projection_bias = b.projection_bias,
                             .norm2 = b.norm2,
                             .norm2_bias = b.norm2_bias,
+                            .gate_bias = b.gate_bias,
                             .up_bias = b.up_bias,
                             .down_bias = b.down_bias});
     return all;
@@ -162,6 +240,12 @@ class Transformer {
                    [&](Index, const Tensor<D>& q, const Tensor<D>& k, const Tensor<D>& v) {
                      return attention(q, k, v, batch.offsets, attention_shape());
                    });
+  }
+
+  Tensor<D> hidden(const Batch<D>& batch) const { return (*this)(batch); }
+  Tensor<D> hidden(const CachedBatch<D>& batch, KvCache<D>& cache,
+                   const PackedTransformer<D>& packed) const {
+    return (*this)(batch, cache, &packed);
   }
 
   /// The same for new tokens of cached sequences, whose keys and values join the cache: (M, C). With
@@ -207,8 +291,9 @@ class Transformer {
       }
       x = linear(attend(layer, q, k, v), b.projection, b.projection_bias, x);
       const auto m = norm(x, b.norm2, b.norm2_bias);
-      const auto hidden = b.gate ? swiglu(linear(m, b.gate), linear(m, b.up, b.up_bias))
-                                 : activated_linear(m, b.up, b.up_bias, Activation::Gelu);
+      const auto hidden = b.gate
+                              ? swiglu(linear(m, b.gate, b.gate_bias), linear(m, b.up, b.up_bias))
+                              : activated_linear(m, b.up, b.up_bias, config_.family.activation);
       x = linear(hidden, b.down, b.down_bias, x);
     }
     return norm(x, final_norm_, final_norm_bias_);
@@ -218,37 +303,23 @@ class Transformer {
   // device evaluates a trigonometric function of its own.
   void make_rotary_tables() {
     const Index half = config_.head_size() / 2;
-    std::vector<float> cosine, sine;
-    for (Index position = 0; position < config_.context; ++position)
+    std::vector<double> frequency;
+    for (Index i = 0; i < half; ++i)
+      frequency.push_back(
+          std::pow(static_cast<double>(config_.rope_base),
+                   -2.0 * static_cast<double>(i) / static_cast<double>(config_.head_size())));
+    std::vector<float> cosine(static_cast<std::size_t>(config_.context * half)),
+        sine(cosine.size());
+    default_pool().run(config_.context, [&](Index position) {
       for (Index i = 0; i < half; ++i) {
-        const double angle =
-            static_cast<double>(position) *
-            std::pow(static_cast<double>(config_.rope_base),
-                     -2.0 * static_cast<double>(i) / static_cast<double>(config_.head_size()));
-        cosine.push_back(static_cast<float>(std::cos(angle)));
-        sine.push_back(static_cast<float>(std::sin(angle)));
+        const double angle = static_cast<double>(position) * frequency[static_cast<std::size_t>(i)];
+        const auto at = static_cast<std::size_t>(position * half + i);
+        cosine[at] = static_cast<float>(std::cos(angle));
+        sine[at] = static_cast<float>(std::sin(angle));
       }
+    });
     cosine_ = Tensor<D>::from(cosine, {config_.context, half});
     sine_ = Tensor<D>::from(sine, {config_.context, half});
-  }
-
-  static void check_config(const TransformerConfig& c) {
-    if (c.vocab < 1 || c.context < 1 || c.channels < 1 || c.layers < 1 || c.heads < 1 ||
-        c.hidden < 1)
-      fail<DataError>(
-          "[transformer] vocab, context, channels, layers, heads and hidden must be ≥ 1");
-    if (c.channels % c.heads != 0)
-      fail<DataError>(
-          str("[transformer] ", c.channels, " channels do not split into ", c.heads, " heads"));
-    if (c.head_size() > kMaxHeadSize)
-      fail<DataError>(
-          str("[transformer] heads of ", c.head_size(), " channels; at most ", kMaxHeadSize));
-    if (c.kv_heads < 1 || c.heads % c.kv_heads != 0)
-      fail<DataError>(str("[transformer] ", c.heads, " heads do not share ", c.kv_heads,
-                          " key/value heads evenly"));
-    if (c.family == Family::Llama && c.head_size() % 2 != 0)
-      fail<DataError>(
-          str("[transformer] rotary positions need an even head size, not ", c.head_size()));
   }
 
   TransformerConfig config_;

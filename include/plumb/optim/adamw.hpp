@@ -2,6 +2,7 @@
 // into the step. State: two moments of the buffer's size and a step count.
 #pragma once
 
+#include <plumb/core/fields.hpp>
 #include <plumb/math/types.hpp>
 #include <plumb/nn/parameters.hpp>
 
@@ -19,14 +20,34 @@ struct AdamWConfig {
   bool eps_inside = false;     ///< TensorFlow's convention: see AdamWStep
 };
 
+template <class F>
+void fields(AdamWConfig& c, F&& f) {
+  f(Field{"lr", "learning rate", at_least(0)}, c.lr);
+  f(Field{"beta1", "decay of the first moment", between(0, 1), "", "Optimizer"}, c.beta1);
+  f(Field{"beta2", "decay of the second moment", between(0, 1), "", "Optimizer"}, c.beta2);
+  f(Field{"eps", "epsilon of AdamW", at_least(0), "", "Optimizer"}, c.eps);
+  f(Field{"weight-decay", "decoupled, of matrices alone", at_least(0), "", "Optimizer"},
+    c.weight_decay);
+  f(Field{"max-grad-norm", "gradients are scaled down to this norm; 0: never", at_least(0), "",
+          "Optimizer"},
+    c.max_grad_norm);
+  f(Field{"eps-inside",
+          "TensorFlow's place for epsilon (lm-human-preferences)",
+          {},
+          "",
+          "Optimizer"},
+    c.eps_inside);
+}
+
 template <class D>
 class AdamW {
  public:
-  AdamW(const Parameters<D>& parameters, const AdamWConfig& config)
+  AdamW(const Parameters<D>& parameters, const AdamWConfig& config, Where where = Where::here())
       : config_(config),
         flat_(parameters.flat()),
         m_(Tensor<D>::zeros({parameters.size()})),
         v_(Tensor<D>::zeros({parameters.size()})) {
+    check_fields(config, "adamw", where);
     for (const auto& entry : parameters.entries()) {
       const Index begin = entry.tensor.data() - flat_.data();
       const bool decay = entry.decay && config.weight_decay != 0.0F;
@@ -45,9 +66,16 @@ class AdamW {
   }
 
   /// Updates the parameters from their gradients, then clears these. Returns the gradient norm before
-  /// clipping. NumericError, with nothing changed, if that is not finite.
+  /// clipping. NumericError if that is not finite: weights and moments are as before, the gradients
+  /// cleared, so that the next step is its own.
   float step(float lr) {
-    const double norm = gradient_norm();
+    double norm;
+    try {
+      norm = gradient_norm();
+    } catch (const NumericError&) {
+      flat_.zero_grad();
+      throw;
+    }
     const double limit = config_.max_grad_norm;
     const double scale = limit > 0 && norm > limit ? limit / norm : 1.0;
     ++step_;

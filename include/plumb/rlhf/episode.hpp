@@ -1,9 +1,9 @@
-// Episodes: a prompt, the response sampled for it, and what PPO learns of each token; and the packed
-// batches that a model reads them in. Token t of a response is predicted, and valued, by the hidden
+// Episodes: a prompt, the response sampled for it, and what is learned of each token; and the packed
+// batches that a policy reads them in. Token t of a response is predicted, and valued, by the hidden
 // state of the token before it; the score is read at the response's last token.
 #pragma once
 
-#include <plumb/nn/model.hpp>
+#include <plumb/ops/loss.hpp>
 #include <plumb/rlhf/sample.hpp>
 
 #include <span>
@@ -14,39 +14,18 @@ namespace plumb { inline namespace v0_1 {
 struct Episode {
   Tokens prompt;
   Tokens response;                  ///< (R), the stop token included
+  Index group = 0;                  ///< which prompt: episodes of one group answer the same
+  Index steps = 0;                  ///< R, or R+1 with the state after the last token
   bool finished = false;            ///< ended by a stop, not by length
   std::vector<float> logprobs;      ///< (R) when sampled, nats
   std::vector<float> ref_logprobs;  ///< (R) under the reference
   std::vector<float> kl_exact;      ///< (R) full-vocabulary KL to the reference, nats
-  std::vector<float> values;        ///< (R), or (R+1) with the state after the last token
-  std::vector<float> rewards, advantages, returns;  ///< as many as values
-  float score = 0;                                  ///< of the whole response, penalties included
+  std::vector<float> values;        ///< (steps); empty where there is no critic
+  std::vector<float> rewards;       ///< (steps)
+  std::vector<float> advantages;    ///< (R)
+  std::vector<float> returns;       ///< (steps) what a critic is fitted to; empty without one
+  float score = 0;                  ///< of the whole response, penalties included
 };
-
-namespace detail {
-
-/// Calls body(first, last) on runs of consecutive items of at most `budget` tokens together.
-template <class Length, class Body>
-void for_token_runs(std::size_t count, Index budget, Length length, Body body) {
-  for (std::size_t first = 0; first < count;) {
-    Index tokens = 0;
-    std::size_t last = first;
-    while (last < count && (last == first || tokens + length(last) <= budget))
-      tokens += length(last++);
-    body(first, last);
-    first = last;
-  }
-}
-
-template <class D, class T>
-Tensor<D, T> device_vector(const std::vector<T>& values) {
-  return Tensor<D, T>::from(values, {static_cast<Index>(values.size())});
-}
-
-}  // namespace detail
-
-/// Tokens that one forward without gradient reads at most.
-inline constexpr Index kForwardTokens = 8192;
 
 /// Episodes packed for a forward pass.
 template <class D>
@@ -61,7 +40,7 @@ struct EpisodeBatch {
     Tokens rows, targets, value_rows, sequence;
     for (const Episode* episode : episodes) {
       const auto before = static_cast<std::int32_t>(packed.tokens.size() + episode->prompt.size());
-      for (std::size_t t = 0; t < episode->values.size(); ++t)
+      for (Index t = 0; t < episode->steps; ++t)
         value_rows.push_back(before - 1 + static_cast<std::int32_t>(t));
       for (std::size_t t = 0; t < episode->response.size(); ++t)
         rows.push_back(before - 1 + static_cast<std::int32_t>(t));
@@ -70,50 +49,22 @@ struct EpisodeBatch {
       sequence.insert(sequence.end(), episode->response.begin(), episode->response.end());
       packed.add(sequence);
     }
-    return {Batch<D>::from(packed), detail::device_vector<D>(rows),
-            detail::device_vector<D>(targets), detail::device_vector<D>(value_rows)};
+    return {Batch<D>::from(packed), device_vector<D>(rows), device_vector<D>(targets),
+            device_vector<D>(value_rows)};
   }
 };
 
 /// Exact full-vocabulary KL(policy‖reference), nats, at rows of hidden states of the two: (N).
-template <class D>
-Tensor<D> row_kl(const Model<D>& policy, const Tensor<D>& rows, const Model<D>& reference,
-                 const Tensor<D>& ref_rows, float temperature) {
+template <Policy P, Policy R>
+Tensor<typename P::Device> row_kl(const P& policy, const Tensor<typename P::Device>& rows,
+                                  const R& reference, const Tensor<typename P::Device>& ref_rows,
+                                  float temperature) {
+  using D = typename P::Device;
   auto kl = Tensor<D>::empty({rows.dim(0)});
-  head_kl_forward(D{}, kl.data(), rows.data(), policy.transformer().head().data(), rows.dim(1),
-                  ref_rows.data(), reference.transformer().head().data(), ref_rows.dim(1),
-                  rows.dim(0), policy.config().vocab, 1.0F / temperature);
+  head_kl_forward(D{}, kl.data(), rows.data(), policy.head().data(), rows.dim(1), ref_rows.data(),
+                  reference.head().data(), ref_rows.dim(1), rows.dim(0), policy.vocab(),
+                  1.0F / temperature);
   return kl;
-}
-
-/// Mean negative log-likelihood of sequences, nats per predicted token (each token but the first of
-/// its sequence). exp of it is the perplexity.
-template <class D>
-double mean_nll(const Model<D>& model, const std::vector<Tokens>& sequences) {
-  double total = 0, count = 0;
-  const auto length = [&](std::size_t i) { return static_cast<Index>(sequences[i].size()); };
-  detail::for_token_runs(
-      sequences.size(), kForwardTokens, length, [&](std::size_t i, std::size_t end) {
-        PackedBatch packed;
-        Tokens rows, targets;
-        for (; i < end; ++i) {
-          require_readable(model.config(), sequences[i], "nll", "sequence", i);
-          for (std::size_t t = 0; t + 1 < sequences[i].size(); ++t) {
-            rows.push_back(static_cast<std::int32_t>(packed.tokens.size() + t));
-            targets.push_back(sequences[i][t + 1]);
-          }
-          packed.add(sequences[i]);
-        }
-        if (rows.empty()) return;
-        const auto hidden = model.transformer()(Batch<D>::from(packed));
-        const auto out =
-            head_logprob(embedding(hidden, detail::device_vector<D>(rows)),
-                         model.transformer().head(), detail::device_vector<D>(targets));
-        for (const float logprob : out.logprob.to_vector()) total -= logprob;
-        count += static_cast<double>(rows.size());
-      });
-  if (count == 0) fail<DataError>("[nll] no sequence has two tokens");
-  return total / count;
 }
 
 }}  // namespace plumb::v0_1

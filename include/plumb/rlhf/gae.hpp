@@ -8,8 +8,10 @@
 
 #include <plumb/core/check.hpp>
 
+#include <array>
 #include <cmath>
 #include <span>
+#include <utility>
 #include <vector>
 
 namespace plumb { inline namespace v0_1 {
@@ -21,9 +23,9 @@ struct Advantages {
 
 /// rewards and values (T) of one response -> advantages and returns (T).
 inline Advantages gae(std::span<const float> rewards, std::span<const float> values, float gamma,
-                      float lambda) {
+                      float lambda, Where where = Where::here()) {
   if (rewards.size() != values.size())
-    fail(str("[gae] ", rewards.size(), " rewards but ", values.size(), " values"));
+    fail(str("[gae] ", rewards.size(), " rewards but ", values.size(), " values"), where);
   const std::size_t steps = rewards.size();
   Advantages result{std::vector<float>(steps), std::vector<float>(steps)};
   float next_value = 0, next_advantage = 0;
@@ -40,6 +42,11 @@ inline Advantages gae(std::span<const float> rewards, std::span<const float> val
 /// Which variance whitening divides by. lm-human-preferences and OpenRLHF: Population; TRL and VERL:
 /// Unbiased (n - 1). Both over the tokens that exist, never over padding.
 enum class Whitening { None, Population, Unbiased };
+constexpr std::array<std::pair<const char*, Whitening>, 3> choices(Whitening) {
+  return {{{"none", Whitening::None},
+           {"population", Whitening::Population},
+           {"unbiased", Whitening::Unbiased}}};
+}
 
 /// x ← (x − mean) / √(var + 1e-8), over all values given; the mean is added back unless `shift_mean`
 /// (rewards keep theirs, advantages do not). Fewer than two values are left as they are.

@@ -8,19 +8,26 @@
 #pragma once
 
 #include <plumb/core/check.hpp>
+#include <plumb/math/kl.hpp>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <utility>
 
 namespace plumb { inline namespace v0_1 {
 
 enum class KlEstimator { K1, K2, K3 };
+constexpr std::array<std::pair<const char*, KlEstimator>, 3> choices(KlEstimator) {
+  return {{{"k1", KlEstimator::K1}, {"k2", KlEstimator::K2}, {"k3", KlEstimator::K3}}};
+}
 
 inline float kl_estimate(KlEstimator kind, float logprob, float ref_logprob) {
   const float x = logprob - ref_logprob;
+  const double minus_x = static_cast<double>(ref_logprob) - logprob;
   switch (kind) {
     case KlEstimator::K2: return 0.5F * x * x;
-    case KlEstimator::K3: return std::expm1(-x) + x;
+    case KlEstimator::K3: return static_cast<float>(kl_k3(minus_x, std::exp(minus_x)));
     default: return x;
   }
 }
@@ -31,10 +38,11 @@ inline float kl_estimate(KlEstimator kind, float logprob, float ref_logprob) {
 class KlController {
  public:
   /// target 0: fixed. `horizon` is counted in episodes.
-  KlController(float beta, float target = 0.0F, float horizon = 10000.0F)
+  KlController(float beta, float target = 0.0F, float horizon = 10000.0F,
+               Where where = Where::here())
       : beta_(beta), target_(target), horizon_(horizon) {
     check(beta >= 0 && target >= 0 && horizon > 0,
-          "[kl] expected beta ≥ 0, target ≥ 0 and horizon > 0");
+          "[kl] expected beta ≥ 0, target ≥ 0 and horizon > 0", where);
   }
 
   float beta() const { return beta_; }

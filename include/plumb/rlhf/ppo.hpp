@@ -8,6 +8,7 @@
 // splitting one into micro-batches changes memory and never the loss. Not here: padding, dropout.
 #pragma once
 
+#include <plumb/nn/model.hpp>
 #include <plumb/optim/schedule.hpp>
 #include <plumb/rlhf/rollout.hpp>
 
@@ -22,46 +23,44 @@
 
 namespace plumb { inline namespace v0_1 {
 
-template <class D>
+/// Trains a policy of any kind; P is the transformer's unless another is named.
+template <class D, Policy P = Model<D>>
 class PpoTrainer {
  public:
-  /// `policy` has a value head (shared trunk), or `value_model` is given. All outlive the trainer.
-  PpoTrainer(Model<D>& policy, const Model<D>& reference, ScoreFunction score,
-             const PpoConfig& config, Model<D>* value_model = nullptr)
+  /// `policy` has a value head (shared trunk), or `value_model` is given, or config.advantage needs no
+  /// critic: then none is computed, and none trained. All outlive the trainer. DataError where settings
+  /// make no sense.
+  PpoTrainer(P& policy, const P& reference, ScoreFunction score, const PpoConfig& config,
+             P* value_model = nullptr, Where where = Where::here())
       : policy_(policy),
         reference_(reference),
         score_(std::move(score)),
         value_model_(value_model),
-        config_(config),
+        config_(checked(config, where)),
         controller_(config.beta, config.kl_target, config.kl_horizon),
         optimizer_(policy.parameters(), config.optimizer) {
+    if (!config_.advantage.compute) config_.advantage = gae_advantages(config.gamma, config.lambda);
+    if (!config_.advantage.critic) {
+      check<DataError>(value_model == nullptr,
+                       "[ppo] these advantages need no critic, but a value model was given", where);
+      return;
+    }
+    check(has_scalar_head(value_model != nullptr ? *value_model : policy),
+          "[ppo] neither the policy nor a value model has a scalar head", where);
+    critic_ = value_model != nullptr ? Critic::Separate : Critic::Shared;
     if (value_model != nullptr)
       value_optimizer_.emplace(value_model->parameters(), config.optimizer);
-    check((value_model != nullptr ? *value_model : policy).head_kind() != ScalarHead::None,
-          "[ppo] neither the policy nor a value model has a scalar head");
-    if (config.sampling.sampling.filters() && !config.allow_filters)
-      fail<DataError>(
-          "[ppo] top-k, top-p and greedy rollouts draw from another distribution than the update "
-          "trains: ratios are wrong and the KL can be negative. HINT: sample with temperature "
-          "alone, "
-          "or set allow_filters");
-    check<DataError>(
-        !config.sampling.bf16_weights,
-        "[ppo] with bf16 weights the sampled log-probs are another model's than the one "
-        "trained: the first ratio would not be 1. HINT: leave bf16_weights off");
-    check(config.epochs >= 1 && config.minibatches >= 1,
-          "[ppo] epochs and minibatches must be ≥ 1");
   }
 
   /// One iteration on a list of prompts. Returns its metrics; those named time/ are seconds.
-  Metrics step(const std::vector<Tokens>& prompts) {
-    check<DataError>(!prompts.empty(), "[ppo] there are no prompts");
+  Metrics step(const std::vector<Tokens>& prompts, Where where = Where::here()) {
+    check<DataError>(!prompts.empty(), "[ppo] there are no prompts", where);
     metrics_.clear();
     auto episodes =
         timed("time/sample", [&] { return collect(policy_, prompts, config_, iteration_); });
     try {
       const auto evaluation = [&] {
-        evaluate(episodes, policy_, reference_, value_model_,
+        evaluate(episodes, policy_, reference_, critic_, value_model_,
                  config_.sampling.sampling.temperature);
       };
       timed("time/evaluate", evaluation);
@@ -110,62 +109,70 @@ class PpoTrainer {
   Index iteration() const { return iteration_; }
 
  private:
-  // 4. Clipped losses, epochs × minibatches.
   struct Totals {
     PolicyStats policy;
     ValueStats value;
     double policy_loss = 0, value_loss = 0, entropy = 0, grad_norm = 0, steps = 0;
   };
 
+  static bool has_scalar_head(const P& model) { return model.head_kind() != ScalarHead::None; }
+
+  static PpoConfig checked(PpoConfig config, Where where) {
+    check_ppo(config, where);
+    return config;
+  }
+
+  // 4. Clipped losses, epochs × minibatches.
   void update(const std::vector<Episode>& episodes) {
     const float fraction =
         config_.linear_lr ? linear_schedule(1.0F, iteration_, config_.iterations) : 1.0F;
     const auto count = static_cast<Index>(episodes.size());
-    Totals all, first;
-    Index epoch = 0;
-    for (bool stop = false; epoch < config_.epochs && !stop; ++epoch) {
-      const auto order = permutation(
-          count, Rng(config_.sampling.seed, Stage::Shuffle, static_cast<std::uint32_t>(iteration_),
-                     static_cast<std::uint32_t>(epoch)));
-      Totals this_epoch;
-      const Index parts = std::min(config_.minibatches, count);
-      for (Index m = 0; m < parts; ++m) {
-        std::vector<const Episode*> members;
-        for (Index i = m * count / parts; i < (m + 1) * count / parts; ++i)
-          members.push_back(
-              &episodes[static_cast<std::size_t>(order[static_cast<std::size_t>(i)])]);
-        try {
-          minibatch(members, fraction, this_epoch);
-        } catch (const NumericError& error) {
-          throw NumericError(str("[ppo] iteration ", iteration_, ", epoch ", epoch, ", minibatch ",
-                                 m, ": ", error.what()));
-        }
-        if (epoch == 0 && m == 0) first = this_epoch;
-      }
+    std::vector<Trained<D>> models{
+        {&policy_.parameters(), &optimizer_, config_.optimizer.lr * fraction}};
+    if (value_optimizer_)
+      models.push_back(
+          {&value_model_->parameters(), &*value_optimizer_, config_.value_lr * fraction});
+    const Minibatches minibatches{
+        count, config_.epochs, std::min(config_.minibatches, count), 0, [&](Index epoch) {
+          return Rng(config_.sampling.seed, Stage::Shuffle, static_cast<std::uint32_t>(iteration_),
+                     static_cast<std::uint32_t>(epoch));
+        }};
+    Totals all, first, this_epoch;
+    Index epochs = 0;
+    const auto minibatch = [&](Index epoch, Index part, const std::vector<std::size_t>& places) {
+      if (part == 0) this_epoch = {};
+      std::vector<const Episode*> members;
+      for (const std::size_t place : places) members.push_back(&episodes[place]);
+      this_epoch.grad_norm += update_step<D>(
+          models, [&] { add_gradients(members, this_epoch); },
+          [&] {
+            return str("[ppo] iteration ", iteration_, ", epoch ", epoch, ", minibatch ", part);
+          },
+          config_.before_step);
+      this_epoch.steps += 1;
+      if (epoch == 0 && part == 0) first = this_epoch;
+    };
+    minibatches.run(minibatch, [&](Index) {
       const double approx_kl = this_epoch.policy.approx_kl / this_epoch.steps;
-      stop = config_.target_kl > 0 && approx_kl > config_.target_kl;
       merge(all, this_epoch);
-    }
-    report(all, first, epoch, config_.optimizer.lr * fraction);
+      ++epochs;
+      return !(config_.target_kl > 0 && approx_kl > config_.target_kl);
+    });
+    report(all, first, epochs, config_.optimizer.lr * fraction);
   }
 
-  // One optimizer step. Gradients come a micro-batch at a time; weights are shares of the minibatch.
-  void minibatch(const std::vector<const Episode*>& members, float lr_fraction, Totals& t) {
+  // The gradient of a minibatch, a micro-batch at a time; weights are shares of the minibatch.
+  void add_gradients(const std::vector<const Episode*>& members, Totals& t) {
     double tokens = 0, steps = 0;
     for (const Episode* e : members) {
       tokens += static_cast<double>(e->response.size());
-      steps += static_cast<double>(e->values.size());
+      steps += static_cast<double>(e->steps);
     }
-    const auto micro = config_.micro_sequences > 0
-                           ? static_cast<std::size_t>(config_.micro_sequences)
-                           : members.size();
-    for (std::size_t i = 0; i < members.size(); i += micro)
-      micro_batch(std::span(members.data() + i, std::min(micro, members.size() - i)),
-                  static_cast<float>(1.0 / tokens), static_cast<float>(1.0 / steps), t);
-    if (value_optimizer_) value_optimizer_->gradient_norm();  // both models step, or neither
-    t.grad_norm += optimizer_.step(config_.optimizer.lr * lr_fraction);
-    if (value_optimizer_) value_optimizer_->step(config_.value_lr * lr_fraction);
-    t.steps += 1;
+    for_micro_batches(
+        members.size(), config_.micro_sequences, [&](std::size_t first, std::size_t last) {
+          micro_batch(std::span(members).subspan(first, last - first),
+                      static_cast<float>(1.0 / tokens), static_cast<float>(1.0 / steps), t);
+        });
   }
 
   void micro_batch(std::span<const Episode* const> part, float token_share, float step_share,
@@ -173,35 +180,37 @@ class PpoTrainer {
     const auto gather = [&](std::vector<float> Episode::*field) {
       std::vector<float> all;
       for (const Episode* e : part) all.insert(all.end(), (e->*field).begin(), (e->*field).end());
-      return detail::device_vector<D>(all);
+      return device_vector<D>(all);
     };
     const auto batch = EpisodeBatch<D>::from(part);
     const auto old_logprob = gather(&Episode::logprobs), advantage = gather(&Episode::advantages);
-    const auto old_value = gather(&Episode::values), returns = gather(&Episode::returns);
     const auto share = [](Index n, float w) {
-      return detail::device_vector<D>(std::vector<float>(static_cast<std::size_t>(n), w));
+      return device_vector<D>(std::vector<float>(static_cast<std::size_t>(n), w));
     };
     const auto token_weight = share(batch.targets.size(), token_share);
-    const auto step_weight = share(batch.value_rows.size(), step_share);
 
     backpropagate([&] {
-      const auto hidden = policy_.transformer()(batch.batch);
-      const auto out = head_logprob(embedding(hidden, batch.rows), policy_.transformer().head(),
-                                    batch.targets, config_.sampling.sampling.temperature, true);
+      const auto hidden = policy_.hidden(batch.batch);
+      const auto out = head_logprob(embedding(hidden, batch.rows), policy_.head(), batch.targets,
+                                    config_.sampling.sampling.temperature, true);
       PolicyStats policy_stats;
-      ValueStats value_stats;
       const auto policy_loss = ppo_policy_loss(out.logprob, old_logprob, advantage, token_weight,
                                                config_.clip, &policy_stats);
-      const auto value_loss =
-          ppo_value_loss(batch_values(policy_, value_model_, hidden, batch), old_value, returns,
-                         step_weight, config_.value_clip, &value_stats);
+      auto loss = policy_loss;
+      if (critic_ != Critic::None) {
+        ValueStats value_stats;
+        const auto value_loss = ppo_value_loss(batch_values(policy_, value_model_, hidden, batch),
+                                               gather(&Episode::values), gather(&Episode::returns),
+                                               share(batch.value_rows.size(), step_share),
+                                               config_.value_clip, &value_stats);
+        loss = add(loss, scale(value_loss, config_.value_coef));
+        add_stats(t.value, value_stats);
+        t.value_loss += value_loss.item();
+      }
       const auto entropy = weighted_sum(out.entropy, token_weight);
-      auto loss = add(policy_loss, scale(value_loss, config_.value_coef));
       if (config_.entropy_coef != 0) loss = add(loss, scale(entropy, -config_.entropy_coef));
       add_stats(t.policy, policy_stats);
-      add_stats(t.value, value_stats);
       t.policy_loss += policy_loss.item();
-      t.value_loss += value_loss.item();
       t.entropy += entropy.item();
       return loss;
     });
@@ -222,20 +231,22 @@ class PpoTrainer {
     const double n = all.steps;
     const PolicyStats& p = all.policy;
     const double ratio = p.ratio / p.weight;  // exactly 1 if every ratio is
-    const double returns_var =
-        all.value.returns_squared / n - all.value.returns_mean / n * (all.value.returns_mean / n);
+    metrics_.insert(metrics_.end(), {{"policy/approxkl_avg", p.approx_kl / n},
+                                     {"policy/approxkl_k3_avg", p.approx_kl_k3 / n},
+                                     {"policy/clipfrac_avg", p.clipfrac / n},
+                                     {"policy/entropy_avg", all.entropy / n},
+                                     {"loss/policy_avg", all.policy_loss / n}});
+    if (critic_ != Critic::None) {
+      const double mean = all.value.returns_mean / n;
+      const double variance = all.value.returns_squared / n - mean * mean;
+      metrics_.insert(metrics_.end(), {{"loss/value_avg", all.value_loss / n},
+                                       {"val/clipfrac_avg", all.value.clipfrac / n},
+                                       {"val/explained_variance",
+                                        variance > 0 ? 1.0 - all.value.error / n / variance : 0.0},
+                                       {"val/mean", all.value.mean / n}});
+    }
     metrics_.insert(metrics_.end(),
-                    {{"policy/approxkl_avg", p.approx_kl / n},
-                     {"policy/approxkl_k3_avg", p.approx_kl_k3 / n},
-                     {"policy/clipfrac_avg", p.clipfrac / n},
-                     {"policy/entropy_avg", all.entropy / n},
-                     {"loss/policy_avg", all.policy_loss / n},
-                     {"loss/value_avg", all.value_loss / n},
-                     {"val/clipfrac_avg", all.value.clipfrac / n},
-                     {"val/explained_variance",
-                      returns_var > 0 ? 1.0 - all.value.error / n / returns_var : 0.0},
-                     {"val/mean", all.value.mean / n},
-                     {"val/ratio", ratio},
+                    {{"val/ratio", ratio},
                      {"val/ratio_var", std::max(p.ratio_squared / p.weight - ratio * ratio, 0.0)},
                      {"val/ratio_first_minibatch", first.policy.ratio / first.policy.weight},
                      {"val/ratio_first_minibatch_max_deviation", first.policy.ratio_max_deviation},
@@ -259,10 +270,11 @@ class PpoTrainer {
     return work();
   }
 
-  Model<D>& policy_;
-  const Model<D>& reference_;
+  P& policy_;
+  const P& reference_;
   ScoreFunction score_;
-  const Model<D>* value_model_;
+  P* value_model_;
+  Critic critic_ = Critic::None;
   PpoConfig config_;
   KlController controller_;
   AdamW<D> optimizer_;

@@ -2,11 +2,13 @@
 // each comes from. Defaults: TRL's, where it has one.
 #pragma once
 
+#include <plumb/core/fields.hpp>
 #include <plumb/optim/adamw.hpp>
-#include <plumb/rlhf/episode.hpp>
-#include <plumb/rlhf/gae.hpp>
+#include <plumb/rlhf/advantage.hpp>
 #include <plumb/rlhf/kl.hpp>
+#include <plumb/rlhf/update.hpp>
 
+#include <array>
 #include <functional>
 #include <string>
 #include <utility>
@@ -21,17 +23,23 @@ using Metrics = std::vector<std::pair<std::string, double>>;
 /// the response is shorter than the limit, reaching its tokens through the value of the state after
 /// the end (TRL's layout).
 enum class ScorePosition { LastToken, AfterEnd };
+constexpr std::array<std::pair<const char*, ScorePosition>, 2> choices(ScorePosition) {
+  return {{{"last-token", ScorePosition::LastToken}, {"after-end", ScorePosition::AfterEnd}}};
+}
 
 /// What happens to the score of a response that did not end. Subtract: score − penalty (TRL);
 /// Replace: −penalty (lm-human-preferences).
 enum class MissingEos { Subtract, Replace };
+constexpr std::array<std::pair<const char*, MissingEos>, 2> choices(MissingEos) {
+  return {{{"subtract", MissingEos::Subtract}, {"replace", MissingEos::Replace}}};
+}
 
 struct PpoConfig {
-  Index iterations = 100;      ///< length of the linear schedule of the learning rate
-  Index epochs = 4;            ///< passes over an iteration's episodes
-  Index minibatches = 4;       ///< optimizer steps per epoch
-  Index micro_sequences = 0;   ///< sequences per forward in an update; 0: the whole minibatch
-  SampleOptions sampling;      ///< responses, length, temperature, stops, seed
+  Index iterations = 30;      ///< length of the linear schedule of the learning rate
+  Index epochs = 4;           ///< passes over an iteration's episodes
+  Index minibatches = 4;      ///< optimizer steps per epoch
+  Index micro_sequences = 0;  ///< sequences per forward in an update; 0: the whole minibatch
+  SampleOptions sampling{.responses = 2};  ///< responses, length, temperature, stops, seed
   bool allow_filters = false;  ///< permit top-k, top-p or greedy rollouts, which are off-policy
   KlEstimator kl = KlEstimator::K1;  ///< of the penalty in the reward
   float beta = 0.05F;                ///< its coefficient, initially
@@ -50,9 +58,103 @@ struct PpoConfig {
   ScorePosition score_position = ScorePosition::LastToken;
   float target_kl = 0.0F;  ///< an epoch whose mean approx_kl exceeds this is the last; 0: off
   bool linear_lr = true;   ///< learning rates fall to zero over `iterations`
-  AdamWConfig optimizer{.lr = 1e-4F, .eps = 1e-5F};
-  float value_lr = 1e-3F;  ///< of a separate value model
+  AdamWConfig optimizer{.lr = 5e-4F, .eps = 1e-5F};
+  float value_lr = 1e-3F;       ///< of a separate value model
+  AdvantageMethod advantage{};  ///< none named: gae_advantages(gamma, lambda)
+  BeforeStep before_step{};     ///< between a minibatch's last gradient and its step; optional
 };
+
+/// PPO's settings, by the names that they have in every command: with "ppo-" where sampling or another
+/// step has a setting of the same name.
+template <class F>
+void fields(PpoConfig& c, F&& f) {
+  f(Field{"iterations", "PPO iterations", at_least(0)}, c.iterations);
+  f(Field{"ppo-epochs", "passes over an iteration's episodes", at_least(1)}, c.epochs);
+  f(Field{"minibatches", "optimizer steps per epoch", at_least(1)}, c.minibatches);
+  f(Field{"micro-sequences",
+          "sequences per forward pass of an update; 0: the whole minibatch; "
+          "changes memory, not the loss",
+          at_least(0), "", "Memory"},
+    c.micro_sequences);
+  fields(c.sampling, [&f](Field field, auto& member) {
+    const std::string name = std::string("ppo-") + field.name;
+    if (name == "ppo-bf16") return;  // refused: the first ratio would not be 1
+    field.name = name.c_str();
+    f(field, member);
+  });
+  f(Field{"allow-filters",
+          "permit rollouts from a filtered distribution (off-policy)",
+          {},
+          "",
+          "Sampling"},
+    c.allow_filters);
+  const char* kl = "Divergence from the reference";
+  f(Field{"beta", "KL coefficient, initially", at_least(0)}, c.beta);
+  f(Field{"kl", "estimator in the reward: k1, k2 or k3", {}, "", kl}, c.kl);
+  f(Field{"kl-target", "KL that beta adapts towards; 0: beta is fixed", at_least(0),
+          "nats per response", kl},
+    c.kl_target);
+  f(Field{"kl-horizon", "over which beta adapts", above(0), "episodes", kl}, c.kl_horizon);
+  f(Field{"target-kl", "approx_kl at which an iteration's epochs end; 0: off", at_least(0),
+          "nats per token", kl},
+    c.target_kl);
+  const char* advantage = "Rewards and advantages";
+  f(Field{"gamma", "discount per token", between(0, 1), "", advantage}, c.gamma);
+  f(Field{"lambda", "GAE lambda", between(0, 1), "", advantage}, c.lambda);
+  f(Field{"whiten-rewards", "none, population or unbiased", {}, "", advantage}, c.whiten_rewards);
+  f(Field{"whiten-advantages", "none, population or unbiased", {}, "", advantage},
+    c.whiten_advantages);
+  f(Field{"score-clip", "scores clipped to ± this; 0: off", at_least(0), "", advantage},
+    c.score_clip);
+  f(Field{"missing-eos-penalty", "taken off the score of a response cut by length", at_least(0), "",
+          advantage},
+    c.missing_eos_penalty);
+  f(Field{"missing-eos", "subtract the penalty, or replace the score by it", {}, "", advantage},
+    c.missing_eos);
+  f(Field{"score-position",
+          "last-token, or after-end: one step after a short response (TRL)",
+          {},
+          "",
+          advantage},
+    c.score_position);
+  const char* losses = "Losses";
+  f(Field{"clip", "ratio clipped to 1 - clip … 1 + clip", at_least(0), "", losses}, c.clip.low);
+  f(Field{"clip-high", "upper clip where it differs; 0: as clip", at_least(0), "", losses},
+    c.clip.high);
+  f(Field{"dual-clip", "dual clip for negative advantages, above 1; 0: off", at_least(0), "",
+          losses},
+    c.clip.dual);
+  f(Field{"value-clip", "value change clipped to this; 0: off", at_least(0), "", losses},
+    c.value_clip);
+  f(Field{"value-coef", "weight of the value loss", at_least(0), "", losses}, c.value_coef);
+  f(Field{"value-lr", "learning rate of a separate value model", at_least(0), "", losses},
+    c.value_lr);
+  f(Field{"entropy-coef", "weight of the entropy bonus", {}, "", losses}, c.entropy_coef);
+  f(Field{"linear-lr", "learning rates fall to zero over the iterations", {}, "", "Optimizer"},
+    c.linear_lr);
+  fields(c.optimizer, [&f](Field field, auto& member) {
+    const std::string name = field.name == std::string_view("lr") ? "ppo-lr" : field.name;
+    field.name = name.c_str();
+    f(field, member);
+  });
+}
+
+/// DataError naming the setting that is out of range or does not go with another.
+inline void check_ppo(const PpoConfig& c, Where where = Where::here()) {
+  check_fields(c, "ppo", where);
+  check_sampling(c.sampling, "ppo", where);
+  check<DataError>(c.clip.dual == 0 || c.clip.dual > 1,
+                   "[ppo] dual-clip must be above 1, or 0 for none", where);
+  check<DataError>(!c.sampling.sampling.filters() || c.allow_filters,
+                   "[ppo] top-k, top-p and greedy rollouts draw from another distribution than the "
+                   "update trains: ratios are wrong and the KL can be negative. HINT: sample with "
+                   "temperature alone, or set allow_filters (--allow-filters)",
+                   where);
+  check<DataError>(!c.sampling.bf16_weights,
+                   "[ppo] with bf16 weights the sampled log-probs are another model's than the one "
+                   "trained: the first ratio would not be 1. HINT: leave bf16_weights off",
+                   where);
+}
 
 /// Scores for episodes: a reward model, or a rule.
 using ScoreFunction = std::function<std::vector<float>(const std::vector<Episode>&)>;

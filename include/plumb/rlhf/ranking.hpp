@@ -3,7 +3,8 @@
 // (Ouyang et al. 2022, section 3.5).
 #pragma once
 
-#include <plumb/rlhf/sample.hpp>
+#include <plumb/core/random.hpp>
+#include <plumb/data/packing.hpp>
 
 #include <vector>
 

@@ -1,59 +1,85 @@
 // Step 3: a reward model learns the rankings. Its score is a linear function of the hidden state of a
-// sequence's last token. One epoch over the prompts by default, learning rate falling to zero (Ziegler
-// et al. 2019; Ouyang et al. 2022). Loss: cpu/loss.hpp.
+// sequence's last token. Two epochs over the prompts by default (Ziegler et al. 2019 and Ouyang et al.
+// 2022 take one, of far more data), learning rate falling to zero. Loss: cpu/loss.hpp.
 #pragma once
 
-#include <plumb/optim/adamw.hpp>
+#include <plumb/core/fields.hpp>
 #include <plumb/optim/schedule.hpp>
 #include <plumb/rlhf/episode.hpp>
 #include <plumb/rlhf/ranking.hpp>
-#include <plumb/rlhf/sft.hpp>
+#include <plumb/rlhf/update.hpp>
 
+#include <algorithm>
 #include <array>
+#include <cmath>
+#include <limits>
+#include <span>
+#include <utility>
 #include <vector>
 
 namespace plumb { inline namespace v0_1 {
 
+constexpr std::array<std::pair<const char*, RankingLossKind>, 2> choices(RankingLossKind) {
+  return {{{"bt", RankingLossKind::BradleyTerry}, {"pl", RankingLossKind::PlackettLuce}}};
+}
+
 struct RewardConfig {
-  Index epochs = 1;
+  Index epochs = 2;
   Index batch = 8;  ///< prompts per update
   RankingLoss loss{.center = 0.01F};
-  AdamWConfig optimizer{.lr = 5e-4F, .eps = 1e-5F};
-  std::uint64_t seed = 0;
+  AdamWConfig optimizer{.lr = 1e-3F, .eps = 1e-5F};
+  std::uint64_t seed = 1;
+  BeforeStep before_step{};  ///< between an update's last gradient and its step; optional
 };
+
+template <class F>
+void fields(RewardConfig& c, F&& f) {
+  f(Field{"loss", "bt (pairwise Bradley-Terry) or pl (K-wise Plackett-Luce)"}, c.loss.kind);
+  f(Field{"epochs", "passes over the rankings", at_least(0)}, c.epochs);
+  f(Field{"batch", "prompts per update, each with all its pairs", at_least(1)}, c.batch);
+  f(Field{"margin", "Bradley-Terry: margin between the scores of a pair", {}, "", "Loss"},
+    c.loss.margin);
+  f(Field{"center", "coefficient of the regulariser that centres scores on 0", at_least(0), "",
+          "Loss"},
+    c.loss.center);
+  fields(c.optimizer, f);
+  f(Field{"seed", "seed of the head, the shuffles and the split"}, c.seed);
+}
 
 namespace detail {
 /// Scores of packed sequences, read at each one's last token: (B).
-template <class D>
-Tensor<D> score_packed(const Model<D>& model, const PackedBatch& packed) {
+template <Policy P>
+Tensor<typename P::Device> score_packed(const P& model, const PackedBatch& packed) {
+  using D = typename P::Device;
   Tokens last;
   for (std::size_t s = 1; s < packed.offsets.size(); ++s) last.push_back(packed.offsets[s] - 1);
-  const auto hidden = model.transformer()(Batch<D>::from(packed));
+  const auto hidden = model.hidden(Batch<D>::from(packed));
   return model.scalar(embedding(hidden, device_vector<D>(last)));
 }
 }  // namespace detail
 
-/// Scores of sequences (prompt and response): (B).
-template <class D>
-std::vector<float> reward_scores(const Model<D>& model, const std::vector<Tokens>& sequences) {
+/// Scores of sequences (prompt and response): (B). DataError, naming the sequence, where the model
+/// cannot read one.
+template <Policy P>
+std::vector<float> reward_scores(const P& model, const std::vector<Tokens>& sequences,
+                                 Where where = Where::here()) {
   std::vector<float> scores;
   const auto length = [&](std::size_t i) { return static_cast<Index>(sequences[i].size()); };
-  detail::for_token_runs(
-      sequences.size(), kForwardTokens, length, [&](std::size_t i, std::size_t end) {
-        PackedBatch packed;
-        for (; i < end; ++i) {
-          require_readable(model.config(), sequences[i], "reward", "sequence", i);
-          packed.add(sequences[i]);
-        }
-        for (const float score : detail::score_packed(model, packed).to_vector())
-          scores.push_back(score);
-      });
+  for_token_runs(sequences.size(), kForwardTokens, length, [&](std::size_t i, std::size_t end) {
+    PackedBatch packed;
+    for (; i < end; ++i) {
+      require_readable(model, sequences[i], "reward", "sequence", i, 0, where);
+      packed.add(sequences[i]);
+    }
+    for (const float score : detail::score_packed(model, packed).to_vector())
+      scores.push_back(score);
+  });
   return scores;
 }
 
 /// Scores of episodes: what PPO is trained on when a reward model gives the score.
-template <class D>
-std::vector<float> score_episodes(const Model<D>& model, const std::vector<Episode>& episodes) {
+template <Policy P>
+std::vector<float> score_episodes(const P& model, const std::vector<Episode>& episodes) {
   std::vector<Tokens> sequences;
   for (const Episode& e : episodes) {
     sequences.push_back(e.prompt);
@@ -64,9 +90,10 @@ std::vector<float> score_episodes(const Model<D>& model, const std::vector<Episo
 
 /// Adds the gradient of the ranking loss of some prompts, each weighted `share`. Returns their part
 /// of the loss and adds their counts to `stats`.
-template <class D>
-float reward_gradient(const Model<D>& model, std::span<const RankedPrompt* const> prompts,
+template <Policy P>
+float reward_gradient(const P& model, std::span<const RankedPrompt* const> prompts,
                       const RankingLoss& settings, float share, RankingStats& stats) {
+  using D = typename P::Device;
   PackedBatch packed;
   Tokens rank, offsets{0};
   for (const RankedPrompt* prompt : prompts) {
@@ -74,68 +101,71 @@ float reward_gradient(const Model<D>& model, std::span<const RankedPrompt* const
     rank.insert(rank.end(), prompt->rank.begin(), prompt->rank.end());
     offsets.push_back(static_cast<std::int32_t>(rank.size()));
   }
-  const auto weight = detail::device_vector<D>(std::vector<float>(prompts.size(), share));
+  const auto weight = device_vector<D>(std::vector<float>(prompts.size(), share));
   return backpropagate([&] {
     RankingStats part;
-    auto loss = ranking_loss(detail::score_packed(model, packed), detail::device_vector<D>(rank),
-                             detail::device_vector<D>(offsets), weight, settings, &part);
+    auto loss = ranking_loss(detail::score_packed(model, packed), device_vector<D>(rank),
+                             device_vector<D>(offsets), weight, settings, &part);
     add_stats(stats, part);
     return loss;
   });
 }
 
 /// Fits the model to the rankings. Prompts that decide no pair are left out.
-template <class D>
-void reward_train(Model<D>& model, const std::vector<RankedPrompt>& prompts,
-                  const RewardConfig& config, const UpdateCallback& after_update = {}) {
+template <Policy P>
+void reward_train(P& model, const std::vector<RankedPrompt>& prompts, const RewardConfig& config,
+                  const UpdateCallback& after_update = {}, Where where = Where::here()) {
+  using D = typename P::Device;
+  check_fields(config, "reward", where);
   std::vector<const RankedPrompt*> decided;
   for (std::size_t i = 0; i < prompts.size(); ++i) {
     for (const Tokens& sequence : prompts[i].sequences)
-      require_readable(model.config(), sequence, "reward", "prompt", i);
+      require_readable(model, sequence, "reward", "prompt", i, 0, where);
     if (decided_pairs(prompts[i]) > 0) decided.push_back(&prompts[i]);
   }
-  check<DataError>(!decided.empty(), "[reward] no ranking decides between two responses");
-  const auto count = static_cast<Index>(decided.size());
-  const Index per_epoch = (count + config.batch - 1) / config.batch;
-  const Index total = per_epoch * config.epochs;
-  AdamW<D> optimizer(model.parameters(), config.optimizer);
-  for (Index update = 0; update < total; ++update) {
-    const Index epoch = update / per_epoch, part = update % per_epoch;
-    const auto order =
-        permutation(count, Rng(config.seed, Stage::Shuffle, static_cast<std::uint32_t>(epoch), 1));
+  check<DataError>(!decided.empty(), "[reward] no ranking decides between two responses", where);
+  const auto minibatches = Minibatches::of(static_cast<Index>(decided.size()), config.batch,
+                                           config.epochs, config.seed, 1);
+  const Index total = minibatches.parts * config.epochs;
+  AdamW<D> optimizer(model.parameters(), config.optimizer, where);
+  minibatches.run([&](Index epoch, Index part, const std::vector<std::size_t>& places) {
+    const Index update = epoch * minibatches.parts + part;
     std::vector<const RankedPrompt*> members;
-    for (Index i = part * config.batch; i < std::min(count, (part + 1) * config.batch); ++i)
-      members.push_back(decided[static_cast<std::size_t>(order[static_cast<std::size_t>(i)])]);
-    RankingStats stats;
-    const float share = 1.0F / static_cast<float>(members.size());
-    float loss = 0;
+    for (const std::size_t place : places) members.push_back(decided[place]);
+    const Trained<D> trained{&model.parameters(), &optimizer,
+                             linear_schedule(config.optimizer.lr, update, total)};
     const auto length = [&](std::size_t i) {
       Index tokens = 0;
       for (const Tokens& sequence : members[i]->sequences)
         tokens += static_cast<Index>(sequence.size());
       return tokens;
     };
-    try {
-      detail::for_token_runs(
-          members.size(), kForwardTokens, length, [&](std::size_t first, std::size_t last) {
-            loss += reward_gradient<D>(model, std::span(members).subspan(first, last - first),
-                                       config.loss, share, stats);
-          });
-    } catch (const NumericError& error) {
-      throw NumericError(str("[reward] update ", update, ": ", error.what()));
-    }
-    optimizer.step(linear_schedule(config.optimizer.lr, update, total));
+    RankingStats stats;
+    const float share = 1.0F / static_cast<float>(members.size());
+    float loss = 0;
+    const auto gradients = [&] {
+      for_token_runs(members.size(), kForwardTokens, length, [&](std::size_t i, std::size_t end) {
+        loss += reward_gradient(model,
+                                std::span<const RankedPrompt* const>(members).subspan(i, end - i),
+                                config.loss, share, stats);
+      });
+    };
+    update_step<D>(
+        std::span(&trained, 1), gradients, [&] { return str("[reward] update ", update); },
+        config.before_step);
     if (after_update) after_update(update, total, loss);
-  }
+  });
 }
 
 /// Shifts and scales the head so that scores of these sequences (responses of the initial policy) have
 /// mean 0 and population standard deviation 1: gain and bias of Ziegler et al. 2019, folded into the
 /// head. It gives the KL coefficient its meaning.
-template <class D>
-void normalise_rewards(Model<D>& model, const std::vector<Tokens>& sequences) {
-  const auto scores = reward_scores(model, sequences);
-  check<DataError>(scores.size() >= 2, "[reward] normalisation needs at least two sequences");
+template <Policy P>
+void normalise_rewards(P& model, const std::vector<Tokens>& sequences,
+                       Where where = Where::here()) {
+  const auto scores = reward_scores(model, sequences, where);
+  check<DataError>(scores.size() >= 2, "[reward] normalisation needs at least two sequences",
+                   where);
   double mean = 0, square = 0;
   for (const float s : scores) mean += s;
   mean /= static_cast<double>(scores.size());
@@ -143,65 +173,109 @@ void normalise_rewards(Model<D>& model, const std::vector<Tokens>& sequences) {
   const double std = std::sqrt(square / static_cast<double>(scores.size()));
   if (!(std > 1e-8))
     fail<NumericError>(str("[reward] all ", scores.size(), " scores equal ", mean,
-                           ": the model tells no response from another"));
+                           ": the model tells no response from another"),
+                       where);
   model.rescale_scalar(static_cast<float>(1.0 / std), static_cast<float>(-mean / std));
 }
 
-/// How well scores agree with rankings, over the pairs that these decide.
+/// How well scores agree with rankings, over the pairs that these decide. Shares of no pairs are NaN.
 struct RewardEvaluation {
   double pairs = 0;
   double correct = 0;         ///< equal scores count one half
+  double refused = 0;         ///< pairs with a score that is not finite: in `pairs`, never correct
   double length_correct = 0;  ///< the baseline: the longer response wins
-  double ece = 0;             ///< expected calibration error of σ(difference), ten bins
-  double mean_margin = 0;
+  double nll = 0;             ///< mean −log σ(margin) of the pairs that are not refused, nats
+  double brier = 0;           ///< mean (1 − σ(margin))² of these
+  double ece = 0;             ///< expected calibration error of σ(difference), ten bins, of these
+  double mean_margin = 0;     ///< of these
+  std::vector<double> prompt_pairs, prompt_correct;  ///< per prompt: what intervals cluster by
 
-  double accuracy() const { return pairs > 0 ? correct / pairs : 0; }
-  double length_accuracy() const { return pairs > 0 ? length_correct / pairs : 0; }
+  double accuracy() const { return correct / pairs; }
+  double length_accuracy() const { return length_correct / pairs; }
 };
 
-/// Evaluates given scores of each prompt's sequences, prompt after prompt.
+/// Evaluates given scores of each prompt's sequences, prompt after prompt. ShapeError unless there is
+/// one for each.
 inline RewardEvaluation evaluate_scores(const std::vector<RankedPrompt>& prompts,
-                                        const std::vector<float>& scores) {
+                                        const std::vector<float>& scores,
+                                        Where where = Where::here()) {
   struct Bin {
-    double n = 0, confidence = 0, correct = 0;
+    double confidence = 0, correct = 0;
   };
+  std::size_t expected = 0;
+  for (const RankedPrompt& p : prompts) expected += p.rank.size();
+  if (scores.size() != expected)
+    fail(str("[reward] ", scores.size(), " scores for ", expected, " ranked sequences"), where);
   std::array<Bin, 10> bins{};
   RewardEvaluation result;
   const auto wins = [](auto a, auto b) { return a > b ? 1.0 : a == b ? 0.5 : 0.0; };
   std::size_t at = 0;
   for (const RankedPrompt& p : prompts) {
+    double pairs = 0, correct = 0;
     for (std::size_t i = 0; i < p.rank.size(); ++i)
       for (std::size_t j = 0; j < p.rank.size(); ++j) {
         if (p.rank[i] < 0 || p.rank[j] < 0 || p.rank[i] >= p.rank[j]) continue;
-        const double margin = static_cast<double>(scores[at + i]) - scores[at + j];
-        const double win = wins(margin, 0.0);
-        result.pairs += 1;
-        result.correct += win;
+        pairs += 1;
         result.length_correct += wins(p.lengths[i], p.lengths[j]);
+        const double margin = static_cast<double>(scores[at + i]) - scores[at + j];
+        if (!std::isfinite(scores[at + i]) || !std::isfinite(scores[at + j])) {
+          result.refused += 1;
+          continue;
+        }
+        const double win = wins(margin, 0.0);
+        correct += win;
         result.mean_margin += margin;
+        const double wrong = 1.0 / (1.0 + std::exp(margin));  // 1 − σ(margin)
+        result.nll += std::max(0.0, -margin) + std::log1p(std::exp(-std::abs(margin)));
+        result.brier += wrong * wrong;
         const double confidence = 1.0 / (1.0 + std::exp(-std::abs(margin)));  // in [½, 1)
         Bin& bin =
             bins[std::min<std::size_t>(static_cast<std::size_t>((confidence - 0.5) * 20), 9)];
-        bin.n += 1;
         bin.confidence += confidence;
         bin.correct += win;
       }
     at += p.rank.size();
+    result.pairs += pairs;
+    result.correct += correct;
+    result.prompt_pairs.push_back(pairs);
+    result.prompt_correct.push_back(correct);
   }
-  if (result.pairs > 0) {
-    for (const Bin& bin : bins) result.ece += std::abs(bin.confidence - bin.correct) / result.pairs;
-    result.mean_margin /= result.pairs;
-  }
+  const double judged = result.pairs - result.refused;
+  for (const Bin& bin : bins) result.ece += std::abs(bin.confidence - bin.correct);
+  for (double* mean : {&result.ece, &result.mean_margin, &result.nll, &result.brier})
+    *mean = judged > 0 ? *mean / judged : std::numeric_limits<double>::quiet_NaN();
   return result;
 }
 
+/// Two evaluations as one, of the pairs of both.
+inline RewardEvaluation merged(const RewardEvaluation& a, const RewardEvaluation& b) {
+  RewardEvaluation sum = a;
+  const double n = a.pairs - a.refused, m = b.pairs - b.refused;
+  const auto mean = [&](double x, double y) {
+    return n == 0 ? y : m == 0 ? x : (x * n + y * m) / (n + m);
+  };
+  sum.pairs += b.pairs;
+  sum.correct += b.correct;
+  sum.refused += b.refused;
+  sum.length_correct += b.length_correct;
+  sum.nll = mean(a.nll, b.nll);
+  sum.brier = mean(a.brier, b.brier);
+  sum.ece = mean(a.ece, b.ece);
+  sum.mean_margin = mean(a.mean_margin, b.mean_margin);
+  sum.prompt_pairs.insert(sum.prompt_pairs.end(), b.prompt_pairs.begin(), b.prompt_pairs.end());
+  sum.prompt_correct.insert(sum.prompt_correct.end(), b.prompt_correct.begin(),
+                            b.prompt_correct.end());
+  return sum;
+}
+
 /// Evaluates a reward model on rankings it was not fitted to.
-template <class D>
-RewardEvaluation reward_evaluate(const Model<D>& model, const std::vector<RankedPrompt>& prompts) {
+template <Policy P>
+RewardEvaluation reward_evaluate(const P& model, const std::vector<RankedPrompt>& prompts,
+                                 Where where = Where::here()) {
   std::vector<Tokens> sequences;
   for (const RankedPrompt& p : prompts)
     sequences.insert(sequences.end(), p.sequences.begin(), p.sequences.end());
-  return evaluate_scores(prompts, reward_scores(model, sequences));
+  return evaluate_scores(prompts, reward_scores(model, sequences, where), where);
 }
 
 }}  // namespace plumb::v0_1

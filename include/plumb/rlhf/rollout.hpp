@@ -7,13 +7,14 @@
 #include <algorithm>
 #include <cmath>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace plumb { inline namespace v0_1 {
 
 /// 1. Responses and the log-probs they were sampled with; the iteration is part of the random key.
-template <class D>
-std::vector<Episode> collect(const Model<D>& policy, const std::vector<Tokens>& prompts,
+template <Policy P>
+std::vector<Episode> collect(const P& policy, const std::vector<Tokens>& prompts,
                              const PpoConfig& config, Index iteration) {
   SampleOptions options = config.sampling;
   options.step = static_cast<std::uint32_t>(iteration);
@@ -21,61 +22,68 @@ std::vector<Episode> collect(const Model<D>& policy, const std::vector<Tokens>& 
   for (Response& response : sample(policy, prompts, options)) {
     Episode e;
     e.prompt = prompts[static_cast<std::size_t>(response.prompt)];
+    e.group = response.prompt;
     e.response = std::move(response.tokens);
     e.logprobs = std::move(response.logprobs);
     e.finished = response.finished;
-    const bool after = config.score_position == ScorePosition::AfterEnd &&
-                       static_cast<Index>(e.response.size()) < options.max_new_tokens;
-    e.values.resize(e.response.size() + (after ? 1 : 0));
+    const auto length = static_cast<Index>(e.response.size());
+    const bool after =
+        config.score_position == ScorePosition::AfterEnd && length < options.max_new_tokens;
+    e.steps = length + (after ? 1 : 0);
     episodes.push_back(std::move(e));
   }
   return episodes;
 }
 
+/// Where values come from: a model of their own, the head on the policy's trunk, or nowhere.
+enum class Critic { None, Shared, Separate };
+
 /// Values of the rows that a batch values: by a model of their own if there is one, else by the head on
 /// the policy's hidden states. (Σ steps)
-template <class D>
-Tensor<D> batch_values(const Model<D>& policy, const Model<D>* value_model,
-                       const Tensor<D>& policyhidden, const EpisodeBatch<D>& batch) {
-  if (value_model == nullptr) return policy.scalar(embedding(policyhidden, batch.value_rows));
-  return value_model->scalar(embedding(value_model->transformer()(batch.batch), batch.value_rows));
+template <Policy P>
+Tensor<typename P::Device> batch_values(const P& policy, const P* value_model,
+                                        const Tensor<typename P::Device>& policy_hidden,
+                                        const EpisodeBatch<typename P::Device>& batch) {
+  if (value_model == nullptr) return policy.scalar(embedding(policy_hidden, batch.value_rows));
+  return value_model->scalar(embedding(value_model->hidden(batch.batch), batch.value_rows));
 }
 
-/// 2. Reference log-probs, exact KL and values, all under the policy as it sampled.
-template <class D>
-void evaluate(std::vector<Episode>& episodes, const Model<D>& policy, const Model<D>& reference,
-              const Model<D>* value_model, float temperature) {
+/// 2. Reference log-probs, exact KL and, with a critic, values, all under the policy as it sampled.
+template <Policy P, Policy R>
+void evaluate(std::vector<Episode>& episodes, const P& policy, const R& reference, Critic critic,
+              const P* value_model, float temperature) {
+  using D = typename P::Device;
   const auto length = [&](std::size_t i) {
     return static_cast<Index>(episodes[i].prompt.size() + episodes[i].response.size());
   };
-  detail::for_token_runs(
-      episodes.size(), kForwardTokens, length, [&](std::size_t i, std::size_t end) {
-        std::vector<const Episode*> members;
-        for (std::size_t m = i; m < end; ++m) members.push_back(&episodes[m]);
-        const auto batch = EpisodeBatch<D>::from(members);
-        const auto hidden = policy.transformer()(batch.batch);
-        const auto rows = embedding(hidden, batch.rows);
-        const auto ref_rows = embedding(reference.transformer()(batch.batch), batch.rows);
-        const auto ref =
-            head_logprob(ref_rows, reference.transformer().head(), batch.targets, temperature);
-        const auto kl = row_kl(policy, rows, reference, ref_rows, temperature);
-        const auto value = batch_values(policy, value_model, hidden, batch);
-        const auto ref_host = ref.logprob.to_vector(), kl_host = kl.to_vector(),
-                   value_host = value.to_vector();
-        std::size_t token = 0, step = 0;
-        for (; i < end; ++i) {
-          Episode& e = episodes[i];
-          const auto cut = [](const std::vector<float>& from, std::size_t at, std::size_t n) {
-            const auto first = from.begin() + static_cast<std::ptrdiff_t>(at);
-            return std::vector<float>(first, first + static_cast<std::ptrdiff_t>(n));
-          };
-          e.ref_logprobs = cut(ref_host, token, e.response.size());
-          e.kl_exact = cut(kl_host, token, e.response.size());
-          e.values = cut(value_host, step, e.values.size());
-          token += e.response.size();
-          step += e.values.size();
-        }
-      });
+  for_token_runs(episodes.size(), kForwardTokens, length, [&](std::size_t i, std::size_t end) {
+    std::vector<const Episode*> members;
+    for (std::size_t m = i; m < end; ++m) members.push_back(&episodes[m]);
+    const auto batch = EpisodeBatch<D>::from(members);
+    const auto hidden = policy.hidden(batch.batch);
+    const auto rows = embedding(hidden, batch.rows);
+    const auto ref_rows = embedding(reference.hidden(batch.batch), batch.rows);
+    const auto ref = head_logprob(ref_rows, reference.head(), batch.targets, temperature);
+    const auto kl = row_kl(policy, rows, reference, ref_rows, temperature);
+    const auto ref_host = ref.logprob.to_vector(), kl_host = kl.to_vector();
+    std::vector<float> value_host;
+    if (critic != Critic::None)
+      value_host = batch_values(policy, value_model, hidden, batch).to_vector();
+    const auto cut = [](const std::vector<float>& from, std::size_t at, std::size_t n) {
+      const auto first = from.begin() + static_cast<std::ptrdiff_t>(at);
+      return std::vector<float>(first, first + static_cast<std::ptrdiff_t>(n));
+    };
+    std::size_t token = 0, step = 0;
+    for (; i < end; ++i) {
+      Episode& e = episodes[i];
+      const auto steps = static_cast<std::size_t>(e.steps);
+      e.ref_logprobs = cut(ref_host, token, e.response.size());
+      e.kl_exact = cut(kl_host, token, e.response.size());
+      if (critic != Critic::None) e.values = cut(value_host, step, steps);
+      token += e.response.size();
+      step += steps;
+    }
+  });
 }
 
 /// NumericError naming the op if an evaluation is not finite: it would surface only later, as a loss of
@@ -107,8 +115,7 @@ inline void set_scores(std::vector<Episode>& episodes, const ScoreFunction& scor
              " episodes"));
   for (std::size_t i = 0; i < scores.size(); ++i) {
     float score = scores[i];
-    if (!std::isfinite(score))
-      fail<NumericError>(str("the score of episode ", i, " is ", score));
+    if (!std::isfinite(score)) fail<NumericError>(str("the score of episode ", i, " is ", score));
     if (config.score_clip > 0) score = std::clamp(score, -config.score_clip, config.score_clip);
     if (!episodes[i].finished && config.missing_eos_penalty != 0)
       score =
@@ -129,10 +136,16 @@ inline void whiten_all(std::vector<Episode>& episodes, std::vector<float> Episod
 
 /// 3. Rewards per token, advantages, returns. The metrics begin with objective/kl.
 inline Metrics shape_rewards(std::vector<Episode>& episodes, const PpoConfig& config, float beta) {
+  for (std::size_t i = 0; i < episodes.size(); ++i)
+    if (episodes[i].response.empty() ||
+        episodes[i].steps < static_cast<Index>(episodes[i].response.size()))
+      fail<DataError>(str("[ppo] episode ", i, " has a response of ", episodes[i].response.size(),
+                          " tokens and ", episodes[i].steps,
+                          " steps; expected at least one token, and a step for each"));
   double kl = 0, kl3 = 0, exact = 0, gap = 0, gap2 = 0, entropy = 0, score = 0, penalty = 0;
   double tokens = 0, ended = 0;
   for (Episode& e : episodes) {
-    e.rewards.assign(e.values.size(), 0.0F);
+    e.rewards.assign(static_cast<std::size_t>(e.steps), 0.0F);
     double k1 = 0, full = 0;
     for (std::size_t t = 0; t < e.response.size(); ++t) {
       e.rewards[t] = -beta * kl_estimate(config.kl, e.logprobs[t], e.ref_logprobs[t]);
@@ -152,12 +165,9 @@ inline Metrics shape_rewards(std::vector<Episode>& episodes, const PpoConfig& co
     ended += e.finished ? 1.0 : 0.0;
   }
   detail::whiten_all(episodes, &Episode::rewards, config.whiten_rewards, false);
-  for (Episode& e : episodes) {
-    auto result = gae(e.rewards, e.values, config.gamma, config.lambda);
-    e.advantages = std::move(result.advantages);
-    e.returns = std::move(result.returns);
-    e.advantages.resize(e.response.size());  // no token was chosen in the step after the end
-  }
+  const AdvantageMethod method =
+      config.advantage.compute ? config.advantage : gae_advantages(config.gamma, config.lambda);
+  method.compute(episodes);
   detail::whiten_all(episodes, &Episode::advantages, config.whiten_advantages, true);
 
   const auto n = static_cast<double>(episodes.size());

@@ -8,10 +8,13 @@
 // Not here: beam search, repetition penalties (they sample from another distribution than is trained).
 #pragma once
 
+#include <plumb/core/fields.hpp>
 #include <plumb/core/replay.hpp>
-#include <plumb/nn/model.hpp>
+#include <plumb/nn/policy.hpp>
+#include <plumb/ops/linear.hpp>
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <span>
 #include <utility>
@@ -19,38 +22,57 @@
 
 namespace plumb { inline namespace v0_1 {
 
-using Tokens = std::vector<std::int32_t>;
-
 struct SampleOptions {
-  SamplingSettings sampling;
-  Index responses = 1;        ///< per prompt
-  Index max_new_tokens = 64;  ///< per response, the stop token included
-  Tokens stops;               ///< a response ends with any of these (kept as its last token)
-  std::function<bool(std::span<const std::int32_t>)> stop_when;  ///< or when this says so; optional
-  std::uint64_t seed = 0;
+  SamplingSettings sampling{};
+  Index responses = 1;         ///< per prompt
+  Index max_new_tokens = 160;  ///< per response, the stop token included
+  Tokens stops{};              ///< a response ends with any of these (kept as its last token)
+  std::function<bool(std::span<const std::int32_t>)>
+      stop_when{};  ///< or when this says so; optional
+  std::uint64_t seed = 1;
   std::uint32_t step = 0;  ///< part of the random key: the round or PPO iteration
   Index slots = 64;        ///< sequences that run together
   /// Reads the matrices rounded to bf16: half the bytes, which bound small batches. The log-probs are
   /// then those of the rounded model, and PPO refuses them.
   bool bf16_weights = false;
   std::function<void(Index done, Index total)>
-      progress;  ///< after each finished response; optional
+      progress{};  ///< after each finished response; optional
 };
 
-/// DataError unless a model of this configuration can read the tokens and `room` more: `what` number
-/// `i` of operation `op` is what the message names.
-inline void require_readable(const TransformerConfig& config, std::span<const std::int32_t> tokens,
-                             const char* op, const char* what, std::size_t i, Index room = 0) {
-  const auto length = static_cast<Index>(tokens.size());
-  if (length + room > config.context)
-    fail<DataError>(str("[", op, "] ", what, " ", i, " has ", length, " tokens; the context holds ",
-                        config.context, room > 0 ? ", the response included" : "",
-                        ". HINT: shorten the ", what));
-  for (const std::int32_t token : tokens)
-    if (token < 0 || token >= config.vocab)
-      fail<DataError>(str("[", op, "] ", what, " ", i, " has token ", token,
-                          ", outside the vocabulary of ", config.vocab,
-                          ". HINT: is this the model's own tokenizer?"));
+template <class F>
+void fields(SampleOptions& o, F&& f) {
+  f(Field{"responses", "responses per prompt", at_least(1)}, o.responses);
+  f(Field{"max-new-tokens", "longest response, its end token included", at_least(1), "tokens"},
+    o.max_new_tokens);
+  f(Field{"temperature", "softmax temperature; 0 takes the likeliest token", at_least(0)},
+    o.sampling.temperature);
+  f(Field{"top-k", "sample from the k likeliest tokens; 0: all", at_least(0), "", "Sampling"},
+    o.sampling.top_k);
+  f(Field{"top-p", "then from the fewest tokens of this mass; 1: all", above_to(0, 1), "",
+          "Sampling"},
+    o.sampling.top_p);
+  f(Field{"seed", "seed of the random draws"}, o.seed);
+  f(Field{"slots", "sequences that run together: speed and memory, not results", at_least(1), "",
+          "Sampling"},
+    o.slots);
+  f(Field{"bf16",
+          "read the weights rounded to bf16: another model, nearly the same",
+          {},
+          "",
+          "Sampling"},
+    o.bf16_weights);
+}
+
+/// DataError naming the setting that is out of range, or a temperature that no float can divide by.
+inline void check_sampling(const SampleOptions& options, const char* op,
+                           Where where = Where::here()) {
+  check_fields(options, op, where);
+  const float temperature = options.sampling.temperature;
+  if (temperature != 0.0F && !std::isfinite(1.0F / temperature))
+    fail<DataError>(str("[", op, "] temperature ", static_cast<double>(temperature),
+                        " is too small: its inverse is not finite. HINT: 0 takes the likeliest "
+                        "token"),
+                    where);
 }
 
 /// One sampled response.
@@ -64,19 +86,18 @@ struct Response {
 namespace detail {
 
 // The running sequences of one call of sample().
-template <class D>
+template <Policy P>
 class Sampler {
  public:
-  Sampler(const Model<D>& model, const std::vector<Tokens>& prompts, const SampleOptions& options)
+  Sampler(const P& model, const std::vector<Tokens>& prompts, const SampleOptions& options)
       : model_(model),
         prompts_(prompts),
         options_(options),
-        weights_(model.transformer().pack(options.bf16_weights)),
+        weights_(model.pack(options.bf16_weights)),
         results_(prompts.size() * static_cast<std::size_t>(options.responses)),
         slots_(std::min<Index>(options.slots, static_cast<Index>(results_.size()))),
-        cache_(model.transformer().make_cache(
-            slots_ + 1,
-            std::min(longest_prompt() + options.max_new_tokens, model.config().context))),
+        cache_(model.make_cache(
+            slots_ + 1, std::min(longest_prompt() + options.max_new_tokens, model.context()))),
         inputs_{Ids::empty({slots_}), Ids::empty({slots_}), Ids::empty({slots_})} {
     for (Index slot = slots_; slot-- > 0;) free_.push_back(static_cast<std::int32_t>(slot));
   }
@@ -91,6 +112,7 @@ class Sampler {
   }
 
  private:
+  using D = typename P::Device;
   using Ids = Tensor<D, std::int32_t>;
 
   struct Running {
@@ -104,7 +126,7 @@ class Sampler {
     for (std::size_t i = 0; i < prompts_.size(); ++i) {
       if (prompts_[i].empty())
         fail<DataError>(str("[sample] prompt ", i, " is empty. HINT: begin it with the BOS token"));
-      require_readable(model_.config(), prompts_[i], "sample", "prompt", i, 1);
+      require_readable(model_, prompts_[i], "sample", "prompt", i, 1);
       longest = std::max(longest, prompts_[i].size());
     }
     return static_cast<Index>(longest);
@@ -159,9 +181,7 @@ class Sampler {
     retire();
   }
 
-  Tensor<D> forward(const CachedBatch<D>& batch) {
-    return model_.transformer()(batch, cache_, &weights_);
-  }
+  Tensor<D> forward(const CachedBatch<D>& batch) { return model_.hidden(batch, cache_, weights_); }
 
   // Draws a token for running_[first], …, one per row of z.
   void append(std::size_t first, const Tensor<D>& z) {
@@ -174,14 +194,29 @@ class Sampler {
     }
     Tokens tokens(keys.size());
     std::vector<float> logprobs(keys.size());
-    sample_rows(D{}, tokens.data(), logprobs.data(), z.data(), rows, z.dim(1), options_.sampling,
-                keys.data());
+    try {
+      sample_rows(D{}, tokens.data(), logprobs.data(), z.data(), rows, z.dim(1), options_.sampling,
+                  keys.data());
+    } catch (const NumericError& error) {
+      name_response(first, logprobs, error);
+    }
     for (std::size_t i = 0; i < keys.size(); ++i) {
       Running& r = running_[first + i];
       results_[r.response].tokens.push_back(tokens[i]);
       results_[r.response].logprobs.push_back(logprobs[i]);
       ++r.position;
     }
+  }
+
+  // The kernel names a row of this step; a caller knows prompts and responses.
+  [[noreturn]] void name_response(std::size_t first, const std::vector<float>& logprobs,
+                                  const NumericError& error) const {
+    std::size_t row = 0;
+    while (row + 1 < logprobs.size() && !std::isnan(logprobs[row])) ++row;
+    const std::size_t response = running_[first + row].response;
+    throw NumericError(str("[sample] response ", response % per_prompt(), " to prompt ",
+                           response / per_prompt(), ", token ", results_[response].tokens.size(),
+                           ": ", error.what()));
   }
 
   // Responses that ended give up their slots.
@@ -193,7 +228,7 @@ class Sampler {
           std::find(options_.stops.begin(), options_.stops.end(), last) != options_.stops.end() ||
           (options_.stop_when && options_.stop_when(response.tokens));
       const Index length = static_cast<Index>(response.tokens.size());
-      const bool full = r.position + 1 >= model_.config().context;
+      const bool full = r.position + 1 >= model_.context();
       if (!response.finished && length < options_.max_new_tokens && !full) return false;
       free_.push_back(r.slot);
       ++done_;
@@ -202,13 +237,13 @@ class Sampler {
     });
   }
 
-  const Model<D>& model_;
+  const P& model_;
   const std::vector<Tokens>& prompts_;
   const SampleOptions& options_;
-  PackedTransformer<D> weights_;  // as they are during this call
+  typename P::Packed weights_;  // as they are during this call
   std::vector<Response> results_;
   Index slots_;  // slot number `slots_` holds the prompt that is being handed out
-  KvCache<D> cache_;
+  typename P::Cache cache_;
   CachedBatch<D> inputs_;  // of a decoding step
   Replay<D> step_;
   std::vector<std::int32_t> free_;
@@ -221,18 +256,15 @@ class Sampler {
 }  // namespace detail
 
 /// Samples `options.responses` responses to every prompt; the responses to prompt i are results
-/// [i·responses, (i+1)·responses). DataError if a prompt is empty, does not leave room for a token in
-/// the context, or holds a token outside the vocabulary.
-template <class D>
-std::vector<Response> sample(const Model<D>& model, const std::vector<Tokens>& prompts,
-                             const SampleOptions& options) {
-  check(options.responses >= 1 && options.max_new_tokens >= 1 && options.slots >= 1,
-        "[sample] responses, max_new_tokens and slots must be at least 1");
-  check(options.sampling.temperature >= 0 && options.sampling.top_k >= 0 &&
-            options.sampling.top_p > 0 && options.sampling.top_p <= 1,
-        "[sample] expected temperature ≥ 0, top_k ≥ 0 and top_p in (0, 1]");
+/// [i·responses, (i+1)·responses). DataError if a setting is out of range, or a prompt is empty, does not
+/// leave room for a token in the context, or holds a token outside the vocabulary; NumericError, naming
+/// the response, where a logit is NaN or +infinity.
+template <Policy P>
+std::vector<Response> sample(const P& policy, const std::vector<Tokens>& prompts,
+                             const SampleOptions& options, Where where = Where::here()) {
+  check_sampling(options, "sample", where);
   if (prompts.empty()) return {};
-  return detail::Sampler<D>(model, prompts, options).run();
+  return detail::Sampler<P>(policy, prompts, options).run();
 }
 
 }}  // namespace plumb::v0_1

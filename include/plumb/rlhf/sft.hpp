@@ -2,11 +2,12 @@
 // completion's tokens only, averaged over the completion tokens of the whole minibatch.
 #pragma once
 
-#include <plumb/optim/adamw.hpp>
+#include <plumb/core/fields.hpp>
 #include <plumb/optim/schedule.hpp>
 #include <plumb/rlhf/episode.hpp>
+#include <plumb/rlhf/update.hpp>
 
-#include <functional>
+#include <span>
 #include <vector>
 
 namespace plumb { inline namespace v0_1 {
@@ -22,13 +23,27 @@ struct SftConfig {
   Index micro_sequences = 0;  ///< examples per forward; 0: the whole batch
   AdamWConfig optimizer{.lr = 3e-4F, .weight_decay = 0.01F};
   bool linear_lr = true;
-  std::uint64_t seed = 0;
+  std::uint64_t seed = 1;
+  BeforeStep before_step{};  ///< between an update's last gradient and its step; optional
 };
+
+template <class F>
+void fields(SftConfig& c, F&& f) {
+  f(Field{"epochs", "passes over the demonstrations", at_least(0)}, c.epochs);
+  f(Field{"batch", "demonstrations per update", at_least(1)}, c.batch);
+  f(Field{"micro-sequences", "demonstrations per forward pass; 0: the whole batch", at_least(0), "",
+          "Memory"},
+    c.micro_sequences);
+  fields(c.optimizer, f);
+  f(Field{"linear-lr", "the learning rate falls to zero", {}, "", "Optimizer"}, c.linear_lr);
+  f(Field{"seed", "seed of the shuffles"}, c.seed);
+}
 
 /// Adds the gradient of the completion loss of some examples to the model's. `share` is one over the
 /// completion tokens of the minibatch. Returns the examples' part of the loss.
-template <class D>
-float sft_gradient(const Model<D>& model, std::span<const Example* const> examples, float share) {
+template <Policy P>
+float sft_gradient(const P& policy, std::span<const Example* const> examples, float share) {
+  using D = typename P::Device;
   PackedBatch packed;
   Tokens rows, targets, sequence;
   for (const Example* example : examples) {
@@ -41,63 +56,60 @@ float sft_gradient(const Model<D>& model, std::span<const Example* const> exampl
     packed.add(sequence);
   }
   const auto batch = Batch<D>::from(packed);
-  const auto row_ids = detail::device_vector<D>(rows),
-             target_ids = detail::device_vector<D>(targets);
-  const auto weight = detail::device_vector<D>(std::vector<float>(rows.size(), -share));
+  const auto row_ids = device_vector<D>(rows), target_ids = device_vector<D>(targets);
+  const auto weight = device_vector<D>(std::vector<float>(rows.size(), -share));
   return backpropagate([&] {
-    const auto hidden = embedding(model.transformer()(batch), row_ids);
-    const auto out = head_logprob(hidden, model.transformer().head(), target_ids);
+    const auto hidden = embedding(policy.hidden(batch), row_ids);
+    const auto out = head_logprob(hidden, policy.head(), target_ids);
     return weighted_sum(out.logprob, weight);
   });
 }
 
-/// Called after each update: its number, how many there are, its loss (nats per token).
-using UpdateCallback = std::function<void(Index update, Index total, float loss)>;
-
-/// Trains the model on the examples. DataError if one has no prompt token or no
-/// completion, or the model cannot read it.
-template <class D>
-void sft_train(Model<D>& model, const std::vector<Example>& examples, const SftConfig& config,
-               const UpdateCallback& after_update = {}) {
-  check<DataError>(!examples.empty(), "[sft] there are no examples");
+/// Trains the policy on the examples. DataError if one has no prompt token or no
+/// completion, or the policy cannot read it.
+template <Policy P>
+void sft_train(P& policy, const std::vector<Example>& examples, const SftConfig& config,
+               const UpdateCallback& after_update = {}, Where where = Where::here()) {
+  using D = typename P::Device;
+  check_fields(config, "sft", where);
+  check<DataError>(!examples.empty(), "[sft] there are no examples", where);
   for (std::size_t i = 0; i < examples.size(); ++i) {
     const Example& e = examples[i];
     if (e.prompt.empty() || e.completion.empty())
-      fail<DataError>(str("[sft] example ", i, " has no prompt token or no completion token"));
+      fail<DataError>(str("[sft] example ", i, " has no prompt token or no completion token"),
+                      where);
     Tokens sequence = e.prompt;
     sequence.insert(sequence.end(), e.completion.begin(), e.completion.end());
-    require_readable(model.config(), sequence, "sft", "example", i);
+    require_readable(policy, sequence, "sft", "example", i, 0, where);
   }
-  const auto count = static_cast<Index>(examples.size());
-  const Index per_epoch = (count + config.batch - 1) / config.batch;
-  const Index total = per_epoch * config.epochs;
-  AdamW<D> optimizer(model.parameters(), config.optimizer);
-  for (Index update = 0; update < total; ++update) {
-    const Index epoch = update / per_epoch, part = update % per_epoch;
-    const auto order =
-        permutation(count, Rng(config.seed, Stage::Shuffle, static_cast<std::uint32_t>(epoch)));
+  const auto minibatches = Minibatches::of(static_cast<Index>(examples.size()), config.batch,
+                                           config.epochs, config.seed, 0);
+  const Index total = minibatches.parts * config.epochs;
+  AdamW<D> optimizer(policy.parameters(), config.optimizer, where);
+  minibatches.run([&](Index epoch, Index part, const std::vector<std::size_t>& places) {
+    const Index update = epoch * minibatches.parts + part;
     std::vector<const Example*> members;
     std::size_t tokens = 0;
-    for (Index i = part * config.batch; i < std::min(count, (part + 1) * config.batch); ++i) {
-      members.push_back(&examples[static_cast<std::size_t>(order[static_cast<std::size_t>(i)])]);
-      tokens += members.back()->completion.size();
-    }
-    const auto micro = config.micro_sequences > 0 ? static_cast<std::size_t>(config.micro_sequences)
-                                                  : members.size();
-    float loss = 0;
-    try {
-      for (std::size_t i = 0; i < members.size(); i += micro)
-        loss +=
-            sft_gradient(model, std::span(members).subspan(i, std::min(micro, members.size() - i)),
-                         1.0F / static_cast<float>(tokens));
-    } catch (const NumericError& error) {
-      throw NumericError(str("[sft] update ", update, ": ", error.what()));
+    for (const std::size_t place : places) {
+      members.push_back(&examples[place]);
+      tokens += examples[place].completion.size();
     }
     const float lr = config.linear_lr ? linear_schedule(config.optimizer.lr, update, total)
                                       : config.optimizer.lr;
-    optimizer.step(lr);
+    const Trained<D> model{&policy.parameters(), &optimizer, lr};
+    float loss = 0;
+    const auto gradients = [&] {
+      for_micro_batches(
+          members.size(), config.micro_sequences, [&](std::size_t first, std::size_t last) {
+            loss += sft_gradient(policy, std::span(members).subspan(first, last - first),
+                                 1.0F / static_cast<float>(tokens));
+          });
+    };
+    update_step<D>(
+        std::span(&model, 1), gradients, [&] { return str("[sft] update ", update); },
+        config.before_step);
     if (after_update) after_update(update, total, loss);
-  }
+  });
 }
 
 }}  // namespace plumb::v0_1

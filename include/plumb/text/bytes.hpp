@@ -31,6 +31,7 @@ class ByteTokenizer final : public Tokenizer {
   }
 
   std::int32_t bos() const override { return -1; }
+  std::int32_t eos() const override { return 0; }
   std::vector<std::int32_t> stops() const override { return {0}; }
   std::string name() const override { return "bytes"; }
   std::uint64_t fingerprint() const override { return fnv1a(name()); }

@@ -78,6 +78,9 @@ class SentencePieceTokenizer final : public Tokenizer {
 
   Index vocab() const override { return static_cast<Index>(pieces_.size()); }
   std::int32_t bos() const override { return kBos; }
+  std::int32_t eos() const override { return kEos; }
+  /// llama2.c's models were trained on texts that follow one another, each begun by BOS: so they end a
+  /// text with the next one's BOS.
   std::vector<std::int32_t> stops() const override { return {kBos, kEos}; }
   std::string name() const override { return name_; }
 
@@ -93,7 +96,16 @@ class SentencePieceTokenizer final : public Tokenizer {
   }
 
   std::vector<std::int32_t> encode(std::string_view text) const override {
-    std::vector<std::int32_t> symbols = characters(text);
+    std::vector<std::int32_t> symbols;
+    if (!text.empty()) symbols.push_back(ids_.at(" "));
+    append_characters(symbols, text);
+    merge(symbols);
+    return symbols;
+  }
+
+  std::vector<std::int32_t> encode_more(std::string_view text) const override {
+    std::vector<std::int32_t> symbols;
+    append_characters(symbols, text);
     merge(symbols);
     return symbols;
   }
@@ -146,9 +158,7 @@ class SentencePieceTokenizer final : public Tokenizer {
     return value;
   }
 
-  std::vector<std::int32_t> characters(std::string_view text) const {
-    std::vector<std::int32_t> out;
-    if (!text.empty()) out.push_back(ids_.at(" "));
+  void append_characters(std::vector<std::int32_t>& out, std::string_view text) const {
     for (std::size_t at = 0; at < text.size();) {
       std::size_t end = at + 1;
       while (end < text.size() && end - at < 4 && (text[end] & 0xC0) == 0x80) ++end;
@@ -161,7 +171,6 @@ class SentencePieceTokenizer final : public Tokenizer {
       }
       at = end;
     }
-    return out;
   }
 
   void merge(std::vector<std::int32_t>& symbols) const {

@@ -23,13 +23,22 @@ class Tokenizer {
   /// Token ids of UTF-8 `text`; no beginning-of-sequence token is added.
   virtual std::vector<std::int32_t> encode(std::string_view text) const = 0;
 
+  /// Token ids of text that goes on where other text ended: nothing is put before it, as some
+  /// vocabularies put a space before a text that begins.
+  virtual std::vector<std::int32_t> encode_more(std::string_view text) const {
+    return encode(text);
+  }
+
   /// Text of `tokens`. DataError if one is outside the vocabulary.
   virtual std::string decode(std::span<const std::int32_t> tokens) const = 0;
 
   /// The token that begins a sequence; -1 if there is none.
   virtual std::int32_t bos() const = 0;
 
-  /// Tokens that end a response.
+  /// The token that ends a text; -1 if there is none.
+  virtual std::int32_t eos() const = 0;
+
+  /// Tokens that end a response: eos(), and what else a model may have learned to end with.
   virtual std::vector<std::int32_t> stops() const = 0;
 
   virtual std::string name() const = 0;
