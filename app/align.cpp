@@ -4,7 +4,7 @@
 #include "rule.hpp"
 #include "screen.hpp"
 
-#include <plumb/data/text.hpp>
+#include <plumb/data/prompts.hpp>
 #include <plumb/io/file.hpp>
 #include <plumb/run/interrupt.hpp>
 #include "progress.hpp"
@@ -49,11 +49,12 @@ struct Inputs {
 
 Inputs load_inputs(const AlignSettings& s) {
   Inputs in;
-  in.prompts = load_prompts(s.prompts.empty() ? data_path("tinystories_train.txt") : s.prompts);
+  in.prompts =
+      texts_of(load_prompts(s.prompts.empty() ? data_path("tinystories_train.txt") : s.prompts));
   const std::set<std::string> seen(in.prompts.begin(), in.prompts.end());
   const std::string path = s.held_out.empty() ? data_path("tinystories_heldout.txt") : s.held_out;
   in.held_out_stories = split_stories(read_text(path));
-  for (std::string& prompt : load_prompts(path))
+  for (std::string& prompt : texts_of(load_prompts(path)))
     if (!seen.contains(prompt) && static_cast<Index>(in.held_out_prompts.size()) < s.eval_prompts)
       in.held_out_prompts.push_back(std::move(prompt));
   const auto stories = static_cast<std::size_t>(std::max<Index>(1, s.eval_stories));
@@ -102,7 +103,7 @@ std::vector<Ranking> rank_stage(const AlignSettings& s, const std::string& direc
 
 RewardReport read_reward_report(const std::string& directory) {
   const std::string path = directory + "/reward.json";
-  const Json said = Json::parse(read_file(path), nullptr, false);
+  const Json said = parse_json(read_file(path), path);
   check<DataError>(said.is_object() && said.contains("pairs"),
                    "[align] reward.json is malformed. HINT: delete reward.safetensors beside it");
   RewardReport report;
@@ -317,39 +318,13 @@ void begin_run(const std::string& directory, const Json& config) {
   make_directory(directory);
   const std::string path = directory + "/config.json";
   if (!exists(path)) return write_atomically(path, config.dump(2) + "\n");
-  const Json before = Json::parse(read_file(path), nullptr, false);
+  const Json before = parse_json(read_file(path), path);
   for (const auto& [key, value] : config.items())
     if (!before.is_object() || !before.contains(key) || before[key] != value)
       fail<DataError>(str("[run] ", path, " holds a run with another '", key, "' (",
                           before.is_object() && before.contains(key) ? before[key].dump() : "none",
                           ", now ", value.dump(),
                           "). HINT: name another directory with --run, or delete this one"));
-}
-
-std::vector<std::string> load_prompts(const std::string& path) {
-  std::vector<std::string> all;
-  if (path.ends_with(".jsonl")) {
-    all = read_prompts(path).records;
-  } else {
-    const std::string text = read_text(path);
-    if (text.find("<|endoftext|>") != std::string::npos) {
-      for (const std::string& story : split_stories(text)) {
-        std::string first = opening(story);
-        if (first.size() <= 160) all.push_back(std::move(first));
-      }
-    } else {
-      for (std::size_t at = 0; at < text.size();) {
-        const std::size_t end = std::min(text.find('\n', at), text.size());
-        if (end > at) all.push_back(text.substr(at, end - at));
-        at = end + 1;
-      }
-    }
-  }
-  std::set<std::string> seen;
-  std::vector<std::string> distinct;
-  for (std::string& prompt : all)
-    if (seen.insert(prompt).second) distinct.push_back(std::move(prompt));
-  return distinct;
 }
 
 Json align_command(const AlignSettings& s, const std::string& title) {

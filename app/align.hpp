@@ -26,8 +26,4 @@ Json settings_json(Settings settings) {
   return json;
 }
 
-/// Prompts of a file: the lines' "prompt" (.jsonl), openings of stories (with <|endoftext|> marks), or
-/// the lines.
-std::vector<std::string> load_prompts(const std::string& path);
-
 }}  // namespace plumb::v0_1

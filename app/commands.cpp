@@ -1,6 +1,6 @@
 #include "commands.hpp"
 
-#include <plumb/data/text.hpp>
+#include <plumb/data/prompts.hpp>
 #include <plumb/io/file.hpp>
 #include <plumb/run/interrupt.hpp>
 
@@ -41,7 +41,8 @@ Json generate_command(const GenerateCommand& c) {
   if (c.limit > 0 && static_cast<Index>(prompts.size()) > c.limit)
     prompts.resize(static_cast<std::size_t>(c.limit));
   check<DataError>(!prompts.empty(), "[generate] the prompts file holds no prompt");
-  const auto candidates = generate_candidates(loaded, prompts, c.settings, 0, "generate");
+  auto candidates = generate_candidates(loaded, texts_of(prompts), c.settings, 0, "generate");
+  for (std::size_t i = 0; i < candidates.size(); ++i) candidates[i].id = prompts[i].id;
   write_jsonl(c.out, candidates);
   double responses = 0, finished = 0, characters = 0;
   for (const Candidates& candidate : candidates)
@@ -116,7 +117,7 @@ Json ppo_command(const PpoCommand& c) {
   const InterruptGuard guard;
   const Loaded reference = load(c.from);
   const auto prompts =
-      load_prompts(c.prompts.empty() ? data_path("tinystories_train.txt") : c.prompts);
+      texts_of(load_prompts(c.prompts.empty() ? data_path("tinystories_train.txt") : c.prompts));
   std::shared_ptr<DeviceModel> reward;
   if (c.reward != "rule:warm") {
     const Loaded loaded = load_model(c.reward, c.from.tokenizer);
@@ -149,7 +150,8 @@ Json ppo_command(const PpoCommand& c) {
           c.run + "/policy.safetensors", metrics, 0, "PPO");
   const auto rows = read_metrics(c.run + "/metrics.csv");
   Json results = {{"seconds", seconds_since(start)}, {"policy_fingerprint", fingerprint(policy)}};
-  for (const auto& [name, number] : rows.back().values) results[name] = number;
+  if (!rows.empty())
+    for (const auto& [name, number] : rows.back().values) results[name] = number;
   std::printf("policy after %lld iterations: %s/policy.safetensors (metrics beside it)\n",
               static_cast<long long>(c.settings.iterations), c.run.c_str());
   return results;
@@ -164,7 +166,7 @@ Json eval_command(const EvalCommand& c) {
         str("[eval] ", before.source, " and ", after.source,
             " have different tokenizers; their responses can be compared only under one"));
   const std::string path = c.held_out.empty() ? data_path("tinystories_heldout.txt") : c.held_out;
-  auto prompts = load_prompts(path);
+  auto prompts = texts_of(load_prompts(path));
   if (static_cast<Index>(prompts.size()) > c.prompts)
     prompts.resize(static_cast<std::size_t>(c.prompts));
   const auto old_responses = generate_candidates(before, prompts, c.settings, 0, "before");

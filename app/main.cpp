@@ -36,7 +36,7 @@ void add_fields(CLI::App& app, Settings& settings) {
 // Takes settings from a JSON file. Flags given as well win, since they are parsed later.
 template <class Settings>
 void apply_config(Settings& settings, const std::string& path) {
-  const Json json = Json::parse(read_file(path), nullptr, false);
+  const Json json = parse_json(read_file(path), path);
   if (!json.is_object())
     fail<DataError>(str("[config] ", path, " is not a JSON object of settings"));
   std::size_t known = 0;
@@ -280,7 +280,8 @@ int main(int argc, char** argv) try {
 
   CLI11_PARSE(app, argc, argv);
   const Json results = run();
-  if (!json_path.empty()) write_atomically(json_path, results.dump(2) + "\n");
+  flush_standard_output();
+  if (!json_path.empty()) write_atomically(json_path, json_text(results, 2) + "\n");
   return status;
 } catch (const Interrupted& stopped) {
   std::fprintf(stderr, "\n%s\n", stopped.what());

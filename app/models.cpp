@@ -92,7 +92,7 @@ Loaded load_checkpoint(const std::string& path, std::string tokenizer) {
   };
   TransformerConfig config;
   try {
-    config = config_from(Json::parse(said("model")));
+    config = config_from(parse_json(said("model"), path + ": its configuration"));
   } catch (const Json::exception& e) {
     fail<DataError>(str("[model] ", path, ": its configuration is malformed: ", e.what()));
   }
@@ -178,12 +178,10 @@ void load_parameters(DeviceModel& model, const Checkpoint& checkpoint, const std
 }
 
 std::string fingerprint(const DeviceModel& model) {
-  std::uint64_t hash = kFnvBasis;
-  for (const auto& entry : model.parameters().entries()) {
-    const auto values = entry.tensor.to_vector();
-    hash = checksum64({reinterpret_cast<const char*>(values.data()), entry.tensor.bytes()}, hash);
-  }
-  return hex64(hash);
+  Hash64 hash;
+  for (const auto& entry : model.parameters().entries())
+    hash.field(as_text(std::span<const float>(entry.tensor.to_vector())));
+  return hex64(hash.value());
 }
 
 Tokens encode_prompt(const Loaded& loaded, const std::string& prompt, Index room) {

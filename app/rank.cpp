@@ -5,7 +5,7 @@
 #include "screen.hpp"
 
 #include <plumb/core/random.hpp>
-#include <plumb/data/jsonl.hpp>
+#include <plumb/data/appender.hpp>
 #include <plumb/io/hash.hpp>
 #include <plumb/run/interrupt.hpp>
 #include "progress.hpp"
@@ -85,6 +85,7 @@ Ranking ranking_of(const Candidates& c, std::vector<int> rank, std::vector<int> 
   r.group = c.prompt;
   r.responses = c.responses;
   r.finished = c.finished;
+  r.tokens = c.tokens;
   r.rank = std::move(rank);
   r.annotator = annotator;
   r.labeller = labeller;
@@ -157,7 +158,7 @@ class Sitting {
   // A pure function of seed, id and annotator: a question that is asked again looks the same, and
   // two annotators do not share one order, which would pass for agreement.
   std::vector<int> display_order(const Candidates& c) const {
-    const std::uint64_t place = fnv1a(options_.annotator, fnv1a(c.id));
+    const std::uint64_t place = Hash64().field(c.id).field(options_.annotator).value();
     const Rng rng(options_.seed, Stage::Order, static_cast<std::uint32_t>(place),
                   static_cast<std::uint32_t>(place >> 32));
     const std::vector<Index> order = permutation(std::ssize(c.responses), rng);
@@ -246,13 +247,12 @@ class Sitting {
 void rank_with_rule(const RankOptions& options, std::ostream& out) {
   out << warm_text() << "Rankings are made by this rule, not by people.\n";
   std::vector<Candidates> candidates = load_candidates(options.candidates);
-  std::vector<Ranking> all;
-  if (exists(options.output)) all = read_rankings(options.output).records;
-  const auto done = ranked_ids(candidates, all, kRuleName, options.output);
+  JsonlAppender file(options.output);
+  const auto done = ranked_ids(candidates, read_rankings(options.output).records, kRuleName,
+                               options.output);
   std::erase_if(candidates, [&](const Candidates& c) { return done.contains(c.id); });
   const std::vector<Ranking> added = rank_by_warm(candidates);
-  all.insert(all.end(), added.begin(), added.end());
-  write_jsonl(options.output, all);
+  file.append_all(added);
   out << added.size() << " ranked by the rule `warm`, " << done.size() << " were already; in "
       << options.output << ".\n";
 }

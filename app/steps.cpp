@@ -3,6 +3,7 @@
 #include "rank.hpp"
 #include "rule.hpp"
 
+#include <plumb/data/folds.hpp>
 #include <plumb/run/interrupt.hpp>
 #include "progress.hpp"
 
@@ -66,16 +67,16 @@ struct Split {
 Split split_fold(const std::vector<Ranking>& rankings, const std::vector<RankedPrompt>& prompts,
                  int folds, int fold, std::uint64_t seed) {
   Split split;
+  std::vector<std::string> all;
+  for (const Ranking& ranking : rankings) all.push_back(ranking.group);
+  const std::vector<int> dealt = deal_folds(all, folds, seed);
   std::set<std::string> groups;
   for (std::size_t i = 0; i < rankings.size(); ++i) {
-    const bool held_out = fold_of(rankings[i].group, folds, seed) == fold;
+    const bool held_out = dealt[i] == fold;
     (held_out ? split.held_out : split.train).push_back(prompts[i]);
     if (held_out) groups.insert(rankings[i].group);
   }
   split.held_out_prompts = static_cast<Index>(groups.size());
-  if (split.train.empty() || split.held_out.empty())
-    fail<DataError>(str("[reward] ", rankings.size(), " rankings do not split into ", folds,
-                        " folds by prompt. HINT: fewer folds, or more rankings"));
   return split;
 }
 
@@ -135,7 +136,7 @@ void restore_ppo(const std::string& path, DeviceModel& policy, DeviceModel* valu
   const auto found = checkpoint.metadata.find("ppo");
   if (found == checkpoint.metadata.end())
     fail<DataError>(str("[ppo] ", path, " holds no PPO state"));
-  const Json state = Json::parse(found->second);
+  const Json state = parse_json(found->second, path + ": its PPO state");
   load_parameters(policy, checkpoint);
   restore_flat(checkpoint, "adamw.m", trainer.optimizer().m());
   restore_flat(checkpoint, "adamw.v", trainer.optimizer().v());
@@ -247,11 +248,12 @@ std::vector<Candidates> generate_candidates(const Loaded& loaded,
                          {"step", step}};
   std::vector<Candidates> result(prompts.size());
   for (std::size_t i = 0; i < prompts.size(); ++i)
-    result[i] = {str("r", step, "-", i), prompts[i], {}, {}, model, sampling.dump()};
+    result[i] = {str("r", step, "-", i), prompts[i], {}, {}, model, json_text(sampling)};
   for (const Response& response : responses) {
     const auto i = static_cast<std::size_t>(response.prompt);
     result[i].responses.push_back(response_text(loaded, tokens[i], response.tokens));
     result[i].finished.push_back(response.finished);
+    result[i].tokens.push_back(response.tokens);
   }
   return result;
 }

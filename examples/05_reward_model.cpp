@@ -17,6 +17,7 @@
 //   fitted to shuffled labels   49.7 %  (95 % interval 46.1 to 53.2)
 #include "stories.hpp"
 
+#include <plumb/data/folds.hpp>
 #include <plumb/data/jsonl.hpp>
 #include <plumb/run/statistics.hpp>
 
@@ -66,12 +67,14 @@ int main() {
 
   // Each fold is held out once. A fold is a property of the prompt, so no prompt is on both sides.
   const int folds = 3;
+  std::vector<std::string> groups;
+  for (const Ranking& ranking : rankings) groups.push_back(ranking.group);
+  const std::vector<int> fold_of = deal_folds(groups, folds, 1);
   double pairs = 0, correct = 0, longer = 0, shuffled = 0;
   for (int fold = 0; fold < folds; ++fold) {
     std::vector<RankedPrompt> train, test;
-    for (const Ranking& ranking : rankings)
-      (fold_of(ranking.group, folds, 1) == fold ? test : train)
-          .push_back(ranked(tokenizer, ranking));
+    for (std::size_t i = 0; i < rankings.size(); ++i)
+      (fold_of[i] == fold ? test : train).push_back(ranked(tokenizer, rankings[i]));
     const RewardEvaluation fitted = fit_and_test(base, train, test);
     const RewardEvaluation control = fit_and_test(base, shuffle_labels(train, 1), test);
     std::printf("fold %d: %3d rankings held out, accuracy %.1f %%, longer reply %.1f %%\n", fold,

@@ -15,8 +15,8 @@ using namespace test;
 
 namespace {
 
-std::uint64_t hash_of(const Tensor<Cpu>& x, std::uint64_t hash = kFnvBasis) {
-  return checksum64({reinterpret_cast<const char*>(x.data()), x.bytes()}, hash);
+std::uint64_t hash_of(const Tensor<Cpu>& x, std::uint64_t hash = 0) {
+  return hash64({reinterpret_cast<const char*>(x.data()), x.bytes()}, hash);
 }
 
 /// Large enough that every kernel splits its work over threads.

@@ -1,41 +1,37 @@
 // JSON Lines: one record per line, every complaint with file and line.
 //
-//   candidates  {"id","prompt","responses":[…],"finished":[…],"model","sampling":{…}}
-//   rankings    {"id","prompt","group","responses":[…],"finished":[…],"ranking":[[2],[0],[1,3]],
-//                "annotator","labeller","time","shown":[…]}: 0-based groups, best first
+//   candidates  {"id","prompt","responses":[…],"finished":[…],"tokens":[[…],…],"model",
+//                "sampling":{…}}
+//   rankings    {"id","prompt","group","responses":[…],"finished":[…],"tokens":[[…],…],
+//                "ranking":[[2],[0],[1,3]],"annotator","labeller","time","shown":[…]}: 0-based
+//                groups, best first
 //   rankings of others, told apart line by line: OpenAssistant
 //     {"tree","prompt","ranked":[best first]}, PandaLM
-//     {"prompt","response1","response2","votes":[0 tie, 1, 2, …]}, pairs as in hh-rlhf
-//     {"prompt","chosen","rejected"}
+//     {"prompt","response1","response2","votes":[0 tie, 1, 2, …]}, pairs {"prompt","chosen",
+//     "rejected"}, and hh-rlhf's own {"chosen","rejected"}, two transcripts of one dialogue
 //   prompts {"prompt"} · demonstrations {"prompt","completion"}
 //
 // What this is not: a streaming reader; files are read whole. Text that is not UTF-8, which a byte
-// model may sample, is written with U+FFFD in place of each bad byte.
+// model may sample, is written with U+FFFD in place of what is not; the tokens say what it was.
 #pragma once
 
 #include <plumb/core/check.hpp>
 #include <plumb/data/records.hpp>
 #include <plumb/data/text.hpp>
 #include <plumb/io/file.hpp>
+#include <plumb/io/json.hpp>
+#include <plumb/io/lock.hpp>
+#include <plumb/io/output.hpp>
 
-#include <nlohmann/json.hpp>
-
+#include <algorithm>
 #include <cstdint>
-#include <span>
+#include <limits>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 namespace plumb { inline namespace v0_1 {
-
-/// JSON that keeps the order of its keys.
-using Json = nlohmann::ordered_json;
 
 /// What to do with a line that is empty, malformed or inconsistent.
 enum class BadLine { Refuse, Skip };
@@ -96,6 +92,22 @@ struct JsonRecord {
     if (!has(key) || !json[key].is_array()) bad_record(str("expected a list \"", key, "\""), where);
     return json[key];
   }
+  /// Absent: unknown.
+  ResponseTokens tokens(std::size_t k) const {
+    ResponseTokens out;
+    if (!has("tokens")) return out;
+    for (const Json& response : list("tokens")) {
+      if (!response.is_array()) bad_record("expected \"tokens\" as a list of lists", where);
+      for (out.emplace_back(); const Json& token : response) {
+        if (!token.is_number_unsigned() || token > std::numeric_limits<std::int32_t>::max())
+          bad_record("expected only token ids, whole numbers from 0, in \"tokens\"", where);
+        out.back().push_back(token.get<std::int32_t>());
+      }
+    }
+    if (out.size() != k)
+      bad_record(str("\"tokens\" has ", out.size(), " entries for ", k, " responses"), where);
+    return out;
+  }
   /// Absent: all true, since texts from elsewhere are taken as whole.
   std::vector<bool> finished(std::size_t k) const {
     if (!has("finished")) return std::vector<bool>(k, true);
@@ -116,6 +128,7 @@ inline Candidates candidates_from(const JsonRecord& r) {
   out.prompt = r.text("prompt");
   out.responses = r.texts("responses");
   out.finished = r.finished(out.responses.size());
+  out.tokens = r.tokens(out.responses.size());
   out.model = r.text_or("model", "");
   if (r.has("sampling")) out.sampling = r.json["sampling"].dump();
   return out;
@@ -164,10 +177,34 @@ inline std::string first_human_turn(const std::string& prompt) {
   return std::string(trimmed(rest.substr(0, rest.find("\n\nAssistant:"))));
 }
 
+/// A pair of hh-rlhf. In its own files both texts are transcripts of a dialogue: what they share, up to
+/// the assistant's last turn in it, is the prompt. (Where they part earlier than in the last turn, what
+/// comes after belongs to the responses.) Equal texts, which it has, are a tie: nothing is decided.
+inline void read_pair(const JsonRecord& r, Ranking& out) {
+  constexpr std::string_view kAssistant = "\n\nAssistant:";
+  out.responses = {r.text("chosen"), r.text("rejected")};
+  std::string &a = out.responses[0], &b = out.responses[1];
+  out.rank = {0, a == b ? 0 : 1};
+  if (!r.has("prompt")) {
+    const auto shared = static_cast<std::size_t>(
+        std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin());
+    const std::size_t turn = std::string_view(a).substr(0, shared).rfind(kAssistant);
+    if (turn == std::string_view::npos)
+      bad_record(
+          "expected text \"prompt\", or \"chosen\" and \"rejected\" that begin with the same "
+          "dialogue, up to \"\\n\\nAssistant:\"",
+          r.where);
+    out.prompt = a.substr(0, turn + kAssistant.size());
+    a.erase(0, out.prompt.size());
+    b.erase(0, out.prompt.size());
+  }
+  out.group = first_human_turn(out.prompt);
+}
+
 inline Ranking ranking_from(const JsonRecord& r) {
   Ranking out;
   out.id = r.id();
-  out.prompt = r.text("prompt");
+  if (r.has("prompt") || !r.has("chosen")) out.prompt = r.text("prompt");
   out.group = out.prompt;
   if (r.has("ranking")) {
     out.responses = r.texts("responses");
@@ -180,9 +217,7 @@ inline Ranking ranking_from(const JsonRecord& r) {
     out.responses = {r.text("response1"), r.text("response2")};
     out.rank = ranks_from_votes(r);
   } else if (r.has("chosen")) {
-    out.responses = {r.text("chosen"), r.text("rejected")};
-    out.rank = {0, 1};
-    out.group = first_human_turn(out.prompt);
+    read_pair(r, out);
   } else {
     bad_record(
         "expected a ranking: \"ranking\" with \"responses\", or \"ranked\" with \"tree\", or "
@@ -190,6 +225,7 @@ inline Ranking ranking_from(const JsonRecord& r) {
         r.where);
   }
   out.finished = r.finished(out.responses.size());
+  out.tokens = r.tokens(out.responses.size());
   out.group = r.text_or("group", std::move(out.group));
   out.annotator = r.text_or("annotator", "");
   out.labeller = r.text_or("labeller", "person");
@@ -201,7 +237,7 @@ inline Demonstration demonstration_from(const JsonRecord& r) {
   return {r.text("prompt"), r.text("completion")};
 }
 
-inline std::string prompt_from(const JsonRecord& r) { return r.text("prompt"); }
+inline Prompt prompt_from(const JsonRecord& r) { return {r.id(), r.text("prompt")}; }
 
 template <class Record>
 Lines<Record> read_lines(const std::string& path, BadLine policy, Where where,
@@ -217,12 +253,10 @@ Lines<Record> read_lines(const std::string& path, BadLine policy, Where where,
     ++number;
     try {
       if (line.empty()) bad_record("the line is empty; expected a JSON object", where);
-      // The parser would take a zero byte for the end.
-      if (line.find('\0') != line.npos) bad_record("the line holds a zero byte", where);
       Json json;
       try {
-        json = Json::parse(line);
-      } catch (const nlohmann::json::exception& e) {
+        json = parse_json(line);
+      } catch (const DataError& e) {
         bad_record(
             str("expected a JSON object; ",
                 newline == std::string::npos ? "the last line was cut short: " : "", e.what()),
@@ -231,7 +265,7 @@ Lines<Record> read_lines(const std::string& path, BadLine policy, Where where,
       if (!json.is_object()) bad_record("expected a JSON object; the line is another value", where);
       out.records.push_back(parse(JsonRecord{json, number, where}));
     } catch (const DataError& e) {
-      const std::string message = str("[jsonl] ", path, ":", number, ": ", e.what());
+      const std::string message = str("[jsonl] ", shown(path), ":", number, ": ", e.what());
       if (policy == BadLine::Refuse) throw DataError(message);
       out.skipped.push_back(message);
     }
@@ -239,9 +273,13 @@ Lines<Record> read_lines(const std::string& path, BadLine policy, Where where,
   return out;
 }
 
-inline std::string json_line(const Json& json) {
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace) + '\n';
+[[noreturn]] inline void fail_locked(const std::string& path, Where where) {
+  fail<IoError>(str("[jsonl] another program adds to ", shown(path),
+                    ". HINT: wait for it, or give each annotator a file of their own"),
+                where);
 }
+
+inline std::string json_line(const Json& json) { return json_text(json) + '\n'; }
 
 }  // namespace detail
 
@@ -258,9 +296,9 @@ inline Lines<Ranking> read_rankings(const std::string& path, BadLine policy = Ba
   return detail::read_lines(path, policy, where, detail::ranking_from);
 }
 
-/// The "prompt" of every line, whatever else a line holds; errors as for candidates.
-inline Lines<std::string> read_prompts(const std::string& path, BadLine policy = BadLine::Refuse,
-                                       Where where = Where::here()) {
+/// The "prompt" and the id of every line, whatever else a line holds; errors as for candidates.
+inline Lines<Prompt> read_prompts(const std::string& path, BadLine policy = BadLine::Refuse,
+                                  Where where = Where::here()) {
   return detail::read_lines(path, policy, where, detail::prompt_from);
 }
 
@@ -274,16 +312,13 @@ inline Lines<Demonstration> read_demonstrations(const std::string& path,
 /// One line's JSON. DataError if `sampling` is neither empty nor JSON.
 inline Json to_json(const Candidates& c, Where where = Where::here()) {
   Json sampling = Json::object();
-  if (!c.sampling.empty()) {
-    sampling = Json::parse(c.sampling, nullptr, false);
-    check<DataError>(!sampling.is_discarded(), "[jsonl] Candidates::sampling is not JSON", where);
-  }
-  return {{"id", c.id},
-          {"prompt", c.prompt},
-          {"responses", c.responses},
-          {"finished", c.finished},
-          {"model", c.model},
-          {"sampling", sampling}};
+  if (!c.sampling.empty()) sampling = parse_json(c.sampling, "Candidates::sampling", where);
+  Json out = {
+      {"id", c.id}, {"prompt", c.prompt}, {"responses", c.responses}, {"finished", c.finished}};
+  if (!c.tokens.empty()) out["tokens"] = c.tokens;
+  out["model"] = c.model;
+  out["sampling"] = std::move(sampling);
+  return out;
 }
 
 inline Json to_json(const Ranking& r) {
@@ -291,6 +326,7 @@ inline Json to_json(const Ranking& r) {
   if (!r.group.empty() && r.group != r.prompt) out["group"] = r.group;
   out["responses"] = r.responses;
   out["finished"] = r.finished;
+  if (!r.tokens.empty()) out["tokens"] = r.tokens;
   out["ranking"] = groups_from_ranks(r.rank);
   out["annotator"] = r.annotator;
   out["labeller"] = r.labeller;
@@ -299,10 +335,17 @@ inline Json to_json(const Ranking& r) {
   return out;
 }
 
-/// Replaces PATH by one line per record, atomically.
+/// Replaces PATH by one line per record, atomically. IoError if another program adds to the file that
+/// is there: its next line would go to a file without a name.
 template <class Record>
 void write_jsonl(const std::string& path, const std::vector<Record>& records,
                  Where where = Where::here()) {
+  const detail::OutputTarget target = detail::output_target(path, where);
+  detail::Descriptor before;  // not of a pipe, whose reader this would then be
+  if (target.regular && target.before)
+    before = detail::Descriptor(::open(target.path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (before.get() >= 0 && !detail::try_lock(before.get(), path, where))
+    detail::fail_locked(path, where);
   write_atomically(
       path,
       [&](auto put) {
@@ -310,90 +353,5 @@ void write_jsonl(const std::string& path, const std::vector<Record>& records,
       },
       where);
 }
-
-/// Adds lines to a JSON Lines file; each is on disk when append() returns.
-class JsonlAppender {
- public:
-  /// Opens or creates the file. A last line that a crash cut short is removed (see discarded());
-  /// a whole one that only lacks its newline gets it. DataError if the file is not JSON Lines,
-  /// IoError if another program adds to it.
-  explicit JsonlAppender(std::string path, Where where = Where::here())
-      : path_(std::move(path)),
-        fd_(::open(path_.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666)) {
-    if (fd_.get() < 0) detail::fail_io("open", path_, errno, where);
-    if (::flock(fd_.get(), LOCK_EX | LOCK_NB) != 0)
-      fail<IoError>(str("[jsonl] another program adds to ", path_,
-                        ". HINT: wait for it, or give each annotator a file of their own"),
-                    where);
-    const std::string text = read_text(path_, where);
-    const std::string_view tail = std::string_view(text).substr(text.rfind('\n') + 1);
-    size_ = static_cast<off_t>(text.size());
-    if (!tail.empty()) {
-      if (Json::accept(tail) && tail.find('\0') == tail.npos) {
-        add("\n", where);
-      } else {
-        // A crash may leave zeros where data was due. Anything else was never a line of ours.
-        if (tail[0] != '{' && tail[0] != '\0')
-          fail<DataError>(str("[jsonl] ", path_,
-                              " does not end in a JSON line. HINT: is it the file "
-                              "that you meant? Nothing was changed"),
-                          where);
-        discarded_ = static_cast<Index>(tail.size());
-        cut(size_ - static_cast<off_t>(tail.size()), where);
-      }
-    }
-    detail::sync_directory_of(path_, where);
-  }
-
-  /// Bytes of an incomplete last line that opening the file removed.
-  Index discarded() const { return discarded_; }
-
-  /// Adds one line and waits until it is on disk. IoError if that fails; then the file is as
-  /// before.
-  void append(const Json& json, Where where = Where::here()) {
-    const off_t before = size_;
-    add(detail::json_line(json), where);
-    undo_.push_back(before);
-  }
-
-  /// Removes the last line that this object added, for good; false if there is none left. IoError
-  /// if someone else has written to the file meanwhile.
-  bool undo(Where where = Where::here()) {
-    if (undo_.empty()) return false;
-    struct stat status {};
-    if (::fstat(fd_.get(), &status) != 0) detail::fail_io("examine", path_, errno, where);
-    if (status.st_size != size_)
-      fail<IoError>(str("[jsonl] ", path_, " was changed by another program; nothing was removed"),
-                    where);
-    cut(undo_.back(), where);
-    undo_.pop_back();
-    return true;
-  }
-
- private:
-  void add(std::string_view bytes, Where where) {
-    try {
-      detail::write_all(fd_.get(), bytes, path_, where);
-      if (::fsync(fd_.get()) != 0) detail::fail_io("sync", path_, errno, where);
-    } catch (const IoError&) {
-      // Best effort: if even this fails, the next opening removes the partial line.
-      if (::ftruncate(fd_.get(), size_) == 0) ::fsync(fd_.get());
-      throw;
-    }
-    size_ += static_cast<off_t>(bytes.size());
-  }
-
-  void cut(off_t size, Where where) {
-    if (::ftruncate(fd_.get(), size) != 0 || ::fsync(fd_.get()) != 0)
-      detail::fail_io("shorten", path_, errno, where);
-    size_ = size;
-  }
-
-  std::string path_;
-  detail::Descriptor fd_;
-  off_t size_ = 0;
-  Index discarded_ = 0;
-  std::vector<off_t> undo_;
-};
 
 }}  // namespace plumb::v0_1

@@ -6,7 +6,6 @@
 #pragma once
 
 #include <plumb/core/check.hpp>
-#include <plumb/io/hash.hpp>
 
 #include <algorithm>
 #include <charconv>
@@ -21,6 +20,15 @@
 
 namespace plumb { inline namespace v0_1 {
 
+/// Something to be continued. The id is its source's, or the number of its line there.
+struct Prompt {
+  std::string id, text;
+};
+
+/// The tokens of each of K responses as they were sampled, the stop token included; empty if unknown.
+/// A text may be cut into tokens in several ways, so what was sampled cannot be had from the text.
+using ResponseTokens = std::vector<std::vector<std::int32_t>>;
+
 /// K responses to one prompt, as generated.
 struct Candidates {
   std::string id, prompt;
@@ -28,6 +36,7 @@ struct Candidates {
   std::vector<bool> finished;  ///< (K) ended by a stop token rather than by length
   std::string model;
   std::string sampling;  ///< settings including the seed, as JSON text; may be empty
+  ResponseTokens tokens{};
 };
 
 /// One person's (or rule's) ranking of K responses to one prompt.
@@ -41,6 +50,7 @@ struct Ranking {
   std::string labeller;    ///< "person", or "rule:<name>"
   std::string time;        ///< ISO 8601, UTC
   std::vector<int> shown;  ///< order in which the responses were shown; empty if unknown
+  ResponseTokens tokens{};
 };
 
 /// A prompt and the one completion to imitate.
@@ -169,19 +179,6 @@ inline double pairwise_agreement(std::span<const int> a, std::span<const int> b,
   });
   if (pairs == 0) return std::numeric_limits<double>::quiet_NaN();
   return static_cast<double>(halves) / (2 * static_cast<double>(pairs));
-}
-
-/// The fold, 0 … folds - 1, of a group: a hash of its text and the seed, so that it depends neither
-/// on the order of the file nor on what else is in it. ShapeError unless folds ≥ 1.
-inline int fold_of(std::string_view group, int folds, std::uint64_t seed,
-                   Where where = Where::here()) {
-  check(folds >= 1, "[fold_of] folds must be at least 1", where);
-  // FNV-1a alone spreads its last bytes thinly; one finishing step (MurmurHash3's) mixes them.
-  std::uint64_t h = fnv1a(group) ^ (seed * 0x9e3779b97f4a7c15u);
-  h = (h ^ (h >> 33)) * 0xff51afd7ed558ccdu;
-  h = (h ^ (h >> 33)) * 0xc4ceb9fe1a85ec53u;
-  h ^= h >> 33;
-  return static_cast<int>(h % static_cast<std::uint64_t>(folds));
 }
 
 }}  // namespace plumb::v0_1

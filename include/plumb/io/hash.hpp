@@ -1,50 +1,48 @@
-// Two 64-bit hashes: FNV-1a for names and fingerprints, and a faster word-wise one for bulk data.
+// One 64-bit hash for everything: names, fingerprints, folds, checksums. XXH3 of the library xxHash,
+// whose only user this header is. Not protection against an adversary; it catches accidents.
 //
-// What this is not: protection against an adversary. Both catch accidents only. Source of FNV-1a:
-// Fowler, Noll, Vo, www.isthe.com/chongo/tech/comp/fnv. Both chains run over the bytes in order.
+// The values are the same on every machine and in every version of the library (its specification,
+// github.com/Cyan4973/xxHash, doc/xxhash_spec.md), so files and folds may depend on them.
 #pragma once
 
-#include <bit>
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 #include <cstdint>
-#include <cstring>
-#include <span>
 #include <string>
 #include <string_view>
 
 namespace plumb { inline namespace v0_1 {
 
-static_assert(std::endian::native == std::endian::little, "checksum64 reads words as they lie");
-
-inline constexpr std::uint64_t kFnvBasis = 0xcbf29ce484222325u;
-inline constexpr std::uint64_t kFnvPrime = 0x100000001b3u;
-
-/// FNV-1a of the bytes of `text`, continuing from `hash`.
-constexpr std::uint64_t fnv1a(std::string_view text, std::uint64_t hash = kFnvBasis) {
-  for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * kFnvPrime;
-  return hash;
+/// XXH3 (64 bits) of the bytes.
+inline std::uint64_t hash64(std::string_view bytes, std::uint64_t seed = 0) {
+  return XXH3_64bits_withSeed(bytes.data(), bytes.size(), seed);
 }
 
-/// Hash of bulk data, eight bytes a step. Every step is invertible, so that one changed word always
-/// shows; the shift lets high bits reach low ones, without which two flipped signs could cancel.
-inline std::uint64_t checksum64(std::string_view bytes, std::uint64_t hash = kFnvBasis) {
-  const auto step = [&hash](std::uint64_t word) {
-    hash = (hash ^ word) * 0x9e3779b97f4a7c15u;
-    hash ^= hash >> 32;
-  };
-  step(bytes.size());
-  std::size_t at = 0;
-  for (; at + 8 <= bytes.size(); at += 8) {
-    std::uint64_t word;
-    std::memcpy(&word, bytes.data() + at, 8);
-    step(word);
+/// The same of bytes that come in parts.
+class Hash64 {
+ public:
+  explicit Hash64(std::uint64_t seed = 0) { XXH3_64bits_reset_withSeed(&state_, seed); }
+
+  /// Appends bytes: adding "ab" and "c" gives what adding "abc" gives.
+  Hash64& add(std::string_view bytes) {
+    XXH3_64bits_update(&state_, bytes.data(), bytes.size());
+    return *this;
   }
-  if (at < bytes.size()) {
-    std::uint64_t word = 0;
-    std::memcpy(&word, bytes.data() + at, bytes.size() - at);
-    step(word);
+  /// Appends a number, little-endian.
+  Hash64& add(std::uint64_t value) {
+    return add({reinterpret_cast<const char*>(&value), sizeof value});
   }
-  return hash;
-}
+  /// Appends one of several texts, with its length: "ab" and "c" is not "a" and "bc".
+  Hash64& field(std::string_view text) {
+    return add(static_cast<std::uint64_t>(text.size())).add(text);
+  }
+
+  std::uint64_t value() const { return XXH3_64bits_digest(&state_); }
+
+ private:
+  XXH3_state_t state_;
+};
 
 /// Sixteen lower-case hexadecimal digits.
 inline std::string hex64(std::uint64_t value) {

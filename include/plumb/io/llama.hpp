@@ -14,7 +14,8 @@
 #include <plumb/core/check.hpp>
 #include <plumb/core/shape.hpp>
 #include <plumb/io/arrays.hpp>
-#include <plumb/io/file.hpp>
+#include <plumb/io/mapped.hpp>
+#include <plumb/io/output.hpp>
 
 #include <climits>
 #include <cmath>
@@ -29,16 +30,30 @@
 
 namespace plumb { inline namespace v0_1 {
 
+/// What the header says.
+struct LlamaSizes {
+  int channels = 0, hidden = 0, layers = 0, heads = 0, kv_heads = 0, vocab = 0, context = 0;
+  bool tied = true;
+};
+
 /// A llama2.c model. Arrays are named `embedding`, `blocks.{i}.norm1 | query | key | value |
 /// projection | norm2 | gate | down | up`, `final_norm`, and `head` if not tied; matrices are
 /// (outputs, inputs).
-struct LlamaFile {
-  int channels = 0, hidden = 0, layers = 0, heads = 0, kv_heads = 0, vocab = 0, context = 0;
-  bool tied = true;
+struct LlamaFile : LlamaSizes {
   std::vector<OwnedArray> arrays;
 
   /// The array of that name, or null.
   const OwnedArray* find(std::string_view name) const { return find_array(arrays, name); }
+};
+
+/// The same where it lies: the arrays' bytes are the mapped file's and live as long as this object.
+struct LlamaView : LlamaSizes {
+  std::vector<ArrayView> arrays;
+  NameIndex names;
+  MappedFile file;
+
+  /// The array of that name, or null.
+  const ArrayView* find(std::string_view name) const { return names.find(arrays, name); }
 };
 
 namespace detail {
@@ -46,7 +61,7 @@ namespace detail {
 inline constexpr std::size_t kLlamaHeader = 7 * sizeof(std::int32_t);
 
 /// What is wrong with the sizes, or nothing.
-inline std::string llama_complaint(const LlamaFile& m) {
+inline std::string llama_complaint(const LlamaSizes& m) {
   if (m.channels < 1 || m.hidden < 1 || m.layers < 1 || m.heads < 1 || m.kv_heads < 1 ||
       m.vocab < 1 || m.context < 1)
     return "a size is not positive";
@@ -58,7 +73,7 @@ inline std::string llama_complaint(const LlamaFile& m) {
 
 /// Size of a whole file in bytes; exact for any seven int32, which 64 bits would not be.
 __extension__ typedef unsigned __int128 LlamaBytes;
-inline LlamaBytes llama_bytes(const LlamaFile& m) {
+inline LlamaBytes llama_bytes(const LlamaSizes& m) {
   const LlamaBytes c = static_cast<LlamaBytes>(m.channels), f = static_cast<LlamaBytes>(m.hidden),
                    v = static_cast<LlamaBytes>(m.vocab), t = static_cast<LlamaBytes>(m.context),
                    d = c / static_cast<LlamaBytes>(m.heads),
@@ -71,7 +86,7 @@ inline LlamaBytes llama_bytes(const LlamaFile& m) {
 
 /// Calls `visit(name, shape)` for every array in file order, and `rope()` where the tables lie.
 template <class Visit, class Rope>
-void for_each_llama_array(const LlamaFile& m, Visit&& visit, Rope&& rope) {
+void for_each_llama_array(const LlamaSizes& m, Visit&& visit, Rope&& rope) {
   const Index c = m.channels, f = m.hidden, kv = c / m.heads * m.kv_heads;
   const auto all_layers = [&](const char* name, const Shape& shape) {
     for (int i = 0; i < m.layers; ++i) visit(str("blocks.", i, ".", name), shape);
@@ -92,7 +107,7 @@ void for_each_llama_array(const LlamaFile& m, Visit&& visit, Rope&& rope) {
 }
 
 /// The legacy tables: cosines (T, D/2), then sines (T, D/2), of t · 10000^(-2i/D).
-inline std::vector<float> llama_rope_tables(const LlamaFile& m) {
+inline std::vector<float> llama_rope_tables(const LlamaSizes& m) {
   const int half = m.channels / m.heads / 2;
   const std::size_t size = static_cast<std::size_t>(m.context) * static_cast<std::size_t>(half);
   std::vector<float> tables(2 * size);
@@ -110,12 +125,13 @@ inline std::vector<float> llama_rope_tables(const LlamaFile& m) {
 
 }  // namespace detail
 
-/// Reads a llama2.c version 0 model. DataError unless the sizes make sense and give the file's
-/// size.
-inline LlamaFile read_llama(const std::string& path, Where where = Where::here()) {
-  const std::string bytes = read_file(path, where);
+/// Opens a llama2.c version 0 model. DataError unless the sizes make sense and give the file's size.
+inline LlamaView view_llama(const std::string& path, Where where = Where::here()) {
+  LlamaView m;
+  m.file = MappedFile(path, where);
+  const std::string_view bytes = m.file.bytes();
   const auto bad = [&](const std::string& what) {
-    fail<DataError>(str("[llama] ", path, ": ", what,
+    fail<DataError>(str("[llama] ", shown(path), ": ", what,
                         ". HINT: expected a llama2.c version 0 model (.bin); the file is "
                         "truncated, corrupt or of another format"),
                     where);
@@ -125,7 +141,7 @@ inline LlamaFile read_llama(const std::string& path, Where where = Where::here()
   std::int32_t h[7];
   std::memcpy(h, bytes.data(), sizeof h);
   if (h[5] == INT_MIN) bad("the vocabulary size makes no sense");
-  LlamaFile m{h[0], h[1], h[2], h[3], h[4], std::abs(h[5]), h[6], h[5] > 0, {}};
+  static_cast<LlamaSizes&>(m) = {h[0], h[1], h[2], h[3], h[4], std::abs(h[5]), h[6], h[5] > 0};
   const std::string sizes =
       str("dim ", m.channels, ", hidden ", m.hidden, ", layers ", m.layers, ", heads ", m.heads,
           ", kv_heads ", m.kv_heads, ", vocab ", m.vocab, ", context ", m.context);
@@ -135,15 +151,23 @@ inline LlamaFile read_llama(const std::string& path, Where where = Where::here()
     bad(str("the sizes in its header (", sizes, ") do not give the file's ", bytes.size(),
             " bytes"));
   std::size_t at = detail::kLlamaHeader;
-  const auto read = [&](std::string name, const Shape& shape) {
-    std::vector<float> data(static_cast<std::size_t>(shape.size()));
-    std::memcpy(data.data(), bytes.data() + at, data.size() * sizeof(float));
-    at += data.size() * sizeof(float);
-    m.arrays.push_back({std::move(name), shape, std::move(data)});
+  const auto take = [&](std::string name, const Shape& shape) {
+    const std::size_t size = static_cast<std::size_t>(shape.size()) * sizeof(float);
+    m.arrays.push_back({std::move(name), Dtype::F32, shape, bytes.substr(at, size)});
+    at += size;
   };
   const std::size_t tables = static_cast<std::size_t>(m.context) *
                              static_cast<std::size_t>(m.channels / m.heads) * sizeof(float);
-  detail::for_each_llama_array(m, read, [&] { at += tables; });
+  detail::for_each_llama_array(m, take, [&] { at += tables; });
+  m.names = NameIndex(m.arrays);
+  return m;
+}
+
+/// Reads such a model, as above, into floats of its own.
+inline LlamaFile read_llama(const std::string& path, Where where = Where::here()) {
+  const LlamaView view = view_llama(path, where);
+  LlamaFile m{view, {}};
+  for (const ArrayView& array : view.arrays) m.arrays.push_back(to_owned(array));
   return m;
 }
 
@@ -151,20 +175,22 @@ inline LlamaFile read_llama(const std::string& path, Where where = Where::here()
 /// is missing or of another shape.
 inline void write_llama(const std::string& path, const LlamaFile& m, Where where = Where::here()) {
   const std::string complaint = detail::llama_complaint(m);
-  if (!complaint.empty()) fail(str("[llama] cannot write ", path, ": ", complaint), where);
+  if (!complaint.empty()) fail(str("[llama] cannot write ", shown(path), ": ", complaint), where);
   const std::int32_t header[7] = {
       m.channels, m.hidden, m.layers, m.heads, m.kv_heads, m.tied ? m.vocab : -m.vocab, m.context};
+  const NameIndex names(m.arrays);
   write_atomically(
       path,
       [&](auto put) {
         put(as_text(std::span<const std::int32_t>(header)));
         const auto write = [&](const std::string& name, const Shape& shape) {
-          const OwnedArray* array = m.find(name);
+          const OwnedArray* array = names.find(m.arrays, name);
           if (array == nullptr || array->shape != shape ||
               static_cast<Index>(array->data.size()) != shape.size())
-            fail(str("[llama] cannot write ", path, ": expected array '", name, "' of shape ",
-                     shape, "; ", array == nullptr ? "it is missing" : str("it is ", array->shape)),
-                 where);
+            fail(
+                str("[llama] cannot write ", shown(path), ": expected array '", name, "' of shape ",
+                    shape, "; ", array == nullptr ? "it is missing" : str("it is ", array->shape)),
+                where);
           put(as_text(std::span<const float>(array->data)));
         };
         detail::for_each_llama_array(

@@ -58,16 +58,39 @@ inline std::vector<std::string> split_columns(std::string_view line) {
   return cells;
 }
 
-// An append-only file of rows: each is handed to the system whole, and at once.
+// Whether `tail`, the end of a file after its last whole line, may be what a crash left of a line that
+// begins with `first` (or, where that is empty, with a digit): a part of it, or zeros.
+inline bool torn_line(std::string_view tail, std::string_view first) {
+  if (tail.find_first_not_of('\0') == tail.npos) return true;
+  if (first.empty()) return tail[0] >= '0' && tail[0] <= '9';
+  const std::size_t common = std::min(tail.size(), first.size());
+  return tail.substr(0, common) == first.substr(0, common);
+}
+
+// An append-only file of rows: each is handed to the system whole, and at once. It is a plain file and
+// no link: what a link pointed at would be shortened when a run is taken up again.
 class RowFile {
  public:
   explicit RowFile(std::string path)
       : path_(std::move(path)),
-        file_(::open(path_.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666)) {
-    if (file_.get() < 0) fail_io("open", path_, errno, Where::here());
+        file_(::open(path_.c_str(),
+                     O_RDWR | O_CREAT | O_APPEND | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0666)) {
+    const int error = errno;
+    struct stat status {};
+    if (file_.get() < 0 && error != ELOOP && error != ENXIO)
+      fail_io("open", path_, error, Where::here());
+    if (file_.get() < 0 || ::fstat(file_.get(), &status) != 0 || !S_ISREG(status.st_mode))
+      fail<IoError>(str("[metrics] ", shown(path_),
+                        " is no plain file, and rows are added to one "
+                        "only. HINT: move it away"));
   }
   const std::string& path() const { return path_; }
 
+  // All that is in it.
+  std::string read() {
+    if (::lseek(file_.get(), 0, SEEK_SET) < 0) fail_io("read", path_, errno, Where::here());
+    return read_all(file_.get(), path_, Where::here());
+  }
   void append(std::string_view text) { write_all(file_.get(), text, path_, Where::here()); }
   void truncate(std::size_t bytes) {
     if (::ftruncate(file_.get(), static_cast<off_t>(bytes)) != 0)
@@ -117,9 +140,13 @@ class MetricsWriter {
   void truncate_after(Index step) {
     columns_.clear();
     last_step_ = -1;
-    keep_rows(csv_, "", step);
-    keep_rows(jsonl_, "{\"step\":", step);
-    keep_rows(timing_, "{\"step\":", step);
+    // All are looked at before one is shortened: a file of something else stays as it was.
+    const std::size_t csv = rows_until(csv_, "", step);
+    const std::size_t jsonl = rows_until(jsonl_, "{\"step\":", step);
+    const std::size_t timing = rows_until(timing_, "{\"step\":", step);
+    csv_.truncate(csv);
+    jsonl_.truncate(jsonl);
+    timing_.truncate(timing);
   }
 
   /// Waits until the rows are on disk: before the checkpoint that counts on them.
@@ -154,7 +181,7 @@ class MetricsWriter {
     for (const auto& [name, value] : metrics) {
       const auto column = std::find(columns_.begin(), columns_.end(), name);
       if (column == columns_.end())
-        fail<DataError>(str("[metrics] ", csv_.path(), " has no column \"", name,
+        fail<DataError>(str("[metrics] ", shown(csv_.path()), " has no column \"", name,
                             "\". HINT: the first row names every metric (NaN if not yet known)"));
       cells[static_cast<std::size_t>(column - columns_.begin())] = detail::number_text(value, "");
     }
@@ -170,15 +197,24 @@ class MetricsWriter {
     return row + "}\n";
   }
 
-  // Rows ascend by step, so those to keep are a prefix of the file.
-  void keep_rows(detail::RowFile& file, std::string_view before_step, Index last) {
-    const std::string text = read_file(file.path());
-    std::size_t keep = 0, header = 0;
-    for (const std::string_view line : detail::whole_lines(text)) {
-      if (line.starts_with("step")) {
+  // The bytes of the rows up to step `last`: since rows ascend, the beginning of the file.
+  std::size_t rows_until(detail::RowFile& file, std::string_view before_step, Index last) {
+    const auto bad = [&](std::string_view line) {
+      fail<DataError>(str("[metrics] ", shown(file.path()), " has a row without a step: \"",
+                          shown(line.substr(0, 60)),
+                          "\". HINT: the file was edited, or is of something else; move it away"));
+    };
+    const bool table = before_step.empty();  // whose first line names the columns
+    const std::string text = file.read();
+    const std::vector<std::string_view> lines = detail::whole_lines(text);
+    std::size_t whole = 0, keep = 0, header = 0;
+    bool beyond = false;
+    for (const std::string_view line : lines) {
+      whole += line.size() + 1;
+      if (table && header == 0) {
         columns_ = detail::split_columns(line);
-        header = line.size() + 1;
-        keep = header;
+        if (columns_[0] != "step") bad(line);
+        keep = header = whole;
         continue;
       }
       Index step = -1;
@@ -186,18 +222,19 @@ class MetricsWriter {
         const std::string_view number = line.substr(before_step.size());
         std::from_chars(number.data(), number.data() + number.size(), step);
       }
-      if (step < 0)
-        fail<DataError>(str("[metrics] ", file.path(), " has a row without a step: \"",
-                            line.substr(0, 60), "\". HINT: the file was edited; move it away"));
-      if (step > last) break;
-      keep += line.size() + 1;
+      if (step < 0) bad(line);
+      beyond = beyond || step > last;
+      if (beyond) continue;
+      keep = whole;
       last_step_ = std::max(last_step_, step);
     }
+    const std::string_view tail = std::string_view(text).substr(whole);
+    if (!detail::torn_line(tail, table && header == 0 ? "step" : before_step)) bad(tail);
     if (header != 0 && keep == header) {  // no row left: the next one names the columns anew
       keep = 0;
       columns_.clear();
     }
-    if (keep != text.size()) file.truncate(keep);
+    return keep;
   }
 
   detail::RowFile csv_, jsonl_, timing_;
@@ -215,13 +252,13 @@ inline std::vector<MetricRow> read_metrics(const std::string& path) {
     const std::size_t number = rows.size() + (columns.empty() ? 1 : 2);
     if (columns.empty()) {
       if (cells[0] != "step")
-        fail<DataError>(str("[metrics] ", path, ":1 is not a metrics header"));
+        fail<DataError>(str("[metrics] ", shown(path), ":1 is not a metrics header"));
       columns = std::move(cells);
       continue;
     }
     if (cells.size() != columns.size())
-      fail<DataError>(str("[metrics] ", path, ':', number, " has ", cells.size(), " cells for ",
-                          columns.size(), " columns"));
+      fail<DataError>(str("[metrics] ", shown(path), ':', number, " has ", cells.size(),
+                          " cells for ", columns.size(), " columns"));
     MetricRow row;
     for (std::size_t i = 0; i < cells.size(); ++i) {
       const char* end = cells[i].data() + cells[i].size();
@@ -229,7 +266,7 @@ inline std::vector<MetricRow> read_metrics(const std::string& path) {
       const auto parsed = i == 0 ? std::from_chars(cells[i].data(), end, row.step)
                                  : std::from_chars(cells[i].data(), end, value);
       if ((i == 0 || !cells[i].empty()) && (parsed.ec != std::errc() || parsed.ptr != end))
-        fail<DataError>(str("[metrics] ", path, ':', number, ": \"", cells[i],
+        fail<DataError>(str("[metrics] ", shown(path), ':', number, ": \"", shown(cells[i]),
                             "\" is not a number, in column ", columns[i]));
       if (i > 0) row.values.emplace_back(columns[i], value);
     }

@@ -34,7 +34,7 @@ class ByteTokenizer final : public Tokenizer {
   std::int32_t eos() const override { return 0; }
   std::vector<std::int32_t> stops() const override { return {0}; }
   std::string name() const override { return "bytes"; }
-  std::uint64_t fingerprint() const override { return fnv1a(name()); }
+  std::uint64_t fingerprint() const override { return hash64(name()); }
 };
 
 }}  // namespace plumb::v0_1

@@ -34,10 +34,10 @@ class SentencePieceTokenizer final : public Tokenizer {
   /// score, int32 length and its bytes. DataError if the file is anything else, IoError if
   /// unreadable.
   SentencePieceTokenizer(const std::string& path, Index vocab, Where where = Where::here())
-      : name_(path.substr(path.rfind('/') + 1)) {
+      : name_(shown(path.substr(path.rfind('/') + 1))) {
     const std::string file = read_file(path, where);
     const auto bad = [&](const std::string& what) {
-      fail<DataError>(str("[sentencepiece] ", path, ": ", what,
+      fail<DataError>(str("[sentencepiece] ", shown(path), ": ", what,
                           ". HINT: expected a llama2.c tokenizer (tok*.bin) of ", vocab,
                           " pieces; give the one that belongs to the model, or fetch it again"),
                       where);
@@ -85,14 +85,10 @@ class SentencePieceTokenizer final : public Tokenizer {
   std::string name() const override { return name_; }
 
   std::uint64_t fingerprint() const override {
-    std::uint64_t hash = kFnvBasis;
-    for (std::size_t i = 0; i < pieces_.size(); ++i) {
-      // The length keeps "ab","c" apart from "a","bc".
-      hash = fnv1a(str(pieces_[i].size(), ':'), hash);
-      hash = fnv1a(pieces_[i], hash);
-      hash = fnv1a(as_text(std::span<const float>(&scores_[i], 1)), hash);
-    }
-    return hash;
+    Hash64 hash;
+    for (std::size_t i = 0; i < pieces_.size(); ++i)
+      hash.field(pieces_[i]).add(as_text(std::span<const float>(&scores_[i], 1)));
+    return hash.value();
   }
 
   std::vector<std::int32_t> encode(std::string_view text) const override {

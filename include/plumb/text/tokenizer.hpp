@@ -43,7 +43,7 @@ class Tokenizer {
 
   virtual std::string name() const = 0;
 
-  /// FNV-1a over the vocabulary: equal only for tokenizers that give equal ids.
+  /// A hash of the vocabulary: equal only for tokenizers that give equal ids.
   virtual std::uint64_t fingerprint() const = 0;
 
  protected:

@@ -1,0 +1,81 @@
+// Prompts of a file, each with an id: lines of JSON ({"prompt"} in a .jsonl), openings of stories (with
+// <|endoftext|> marks), or the lines of a text. A prompt that comes again is left out.
+//
+// Ids are the source's own where it has them, otherwise the number of the line or story; candidates
+// keep them, so that what was made of a prompt can be led back to it.
+#pragma once
+
+#include <plumb/data/jsonl.hpp>
+
+#include <set>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace plumb { inline namespace v0_1 {
+
+namespace detail {
+
+/// Openings longer than this are sentences that nobody split, or no stories.
+inline constexpr std::size_t kLongestOpening = 160;
+
+inline std::vector<Prompt> prompts_of_text(const std::string& text, const std::string& path,
+                                           Where where) {
+  if (const std::size_t bad = find_not_utf8(text); bad != text.npos)
+    fail<DataError>(
+        str("[prompts] ", shown(path), ":",
+            1 + std::count(text.begin(), text.begin() + static_cast<Index>(bad), '\n'),
+            ": the text is not UTF-8. HINT: if it is Latin-1, iconv -f LATIN1 -t UTF-8 ",
+            shown(path)),
+        where);
+  std::vector<Prompt> out;
+  Index number = 0;
+  if (text.find("<|endoftext|>") != text.npos) {
+    for (const std::string& story : split_stories(text)) {
+      ++number;
+      std::string first = opening(story);
+      if (first.size() <= kLongestOpening) out.push_back({str(number), std::move(first)});
+    }
+    return out;
+  }
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t end = std::min(text.find('\n', at), text.size());
+    std::string_view line = std::string_view(text).substr(at, end - at);
+    if (line.ends_with('\r')) line.remove_suffix(1);  // the last line, if nothing ends it
+    ++number;
+    if (!trimmed(line).empty()) out.push_back({str(number), std::string(line)});
+    at = end + 1;
+  }
+  return out;
+}
+
+}  // namespace detail
+
+/// The distinct prompts of a file, in its order; the first id of each. DataError naming file and line for
+/// what cannot be read, and for two prompts of one id.
+inline std::vector<Prompt> load_prompts(const std::string& path, Where where = Where::here()) {
+  std::vector<Prompt> all = path.ends_with(".jsonl")
+                                ? read_prompts(path, BadLine::Refuse, where).records
+                                : detail::prompts_of_text(read_text(path, where), path, where);
+  std::set<std::string> texts, ids;
+  std::vector<Prompt> distinct;
+  for (Prompt& prompt : all) {
+    if (!texts.insert(prompt.text).second) continue;
+    if (!ids.insert(prompt.id).second)
+      fail<DataError>(str("[prompts] ", shown(path), " has two prompts with the id ", prompt.id,
+                          ". HINT: give each an id of its own, or none to any"),
+                      where);
+    distinct.push_back(std::move(prompt));
+  }
+  return distinct;
+}
+
+/// Their texts, without the ids.
+inline std::vector<std::string> texts_of(const std::vector<Prompt>& prompts) {
+  std::vector<std::string> out;
+  for (const Prompt& prompt : prompts) out.push_back(prompt.text);
+  return out;
+}
+
+}}  // namespace plumb::v0_1
