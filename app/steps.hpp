@@ -6,6 +6,7 @@
 #include "settings.hpp"
 
 #include <plumb/data/jsonl.hpp>
+#include <plumb/run/interrupt.hpp>
 #include <plumb/run/metrics.hpp>
 #include <plumb/run/statistics.hpp>
 
@@ -14,11 +15,6 @@
 #include <vector>
 
 namespace plumb { inline namespace v0_1 {
-
-/// Thrown where Ctrl-C ended a step; what was acknowledged is on disk.
-struct Interrupted : Error {
-  using Error::Error;
-};
 
 /// The trainer's configuration. DataError naming the setting that makes no sense.
 PpoConfig ppo_config(const PpoSettings& settings, const Loaded& like);
