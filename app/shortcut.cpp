@@ -200,9 +200,13 @@ Shortcut::Matched matched_rate(const std::vector<MatchedPair>& pairs, const Verd
   const double one = sum_of_squares(by_after), other = sum_of_squares(by_before);
   const double squares = std::max({one + other - sum_of_squares(by_both), one, other});
   const auto clusters = static_cast<double>(std::min(by_after.size(), by_before.size()));
-  out.interval =
-      share_interval(out.rate, clusters / (clusters - 1.0) * squares / (weight * weight),
-                     static_cast<double>(std::min(out.responses, out.counterparts)), clusters);
+  const double variance = clusters / (clusters - 1.0) * squares / (weight * weight);
+  // Worth at most the smaller side's responses; a share of 0 or 1 shows no variance, and is worth one
+  // outcome a prompt.
+  const double spread = out.rate * (1.0 - out.rate);
+  const auto most = static_cast<double>(std::min(out.responses, out.counterparts));
+  const double size = spread <= 1e-12 ? clusters : std::min(most, spread / variance);
+  out.interval = share_interval(out.rate, size, clusters);
   return out;
 }
 

@@ -125,19 +125,20 @@ inline Interval clustered_mean_interval(std::span<const ClusterSum> clusters) {
   return {m.mean - half, m.mean + half};
 }
 
-/// 95 % interval of a share whose variance was estimated from `clusters` clusters: Wilson's interval at
-/// the effective size share · (1 − share) / variance, with Student's quantile of clusters − 1. The
-/// effective size is at most `count`: luck alone must not pass for more than was counted. A share of
-/// 0 or 1 shows no variance at all; then each cluster counts once. One cluster or none: [0, 1].
-inline Interval share_interval(double share, double variance, double count, double clusters) {
+/// 95 % interval of a share that is worth `size` independent trials, as estimated from `clusters`
+/// clusters: Wilson's, with Student's quantile of clusters − 1. Fewer than two clusters: [0, 1].
+inline Interval share_interval(double share, double size, double clusters) {
   if (!(clusters >= 2.0)) return {0.0, 1.0};
-  const double most = share * (1.0 - share);
-  const double size = most <= 0.0 ? clusters : variance * count <= most ? count : most / variance;
   return wilson_interval(std::clamp(share, 0.0, 1.0) * size, size, student_t95(clusters - 1.0));
 }
 
-/// 95 % interval of a share of clustered outcomes between 0 and 1 (ties may count ½): as above, and
-/// Wilson's own where every cluster has one outcome.
+/// 95 % interval of a share of clustered outcomes between 0 and 1 (ties may count ½). Where every
+/// cluster has one outcome it is Wilson's own. Otherwise the count is divided by the design effect,
+/// the variance above over that of independent outcomes, which is estimated as if half a cluster more
+/// had been seen, one half of it won and one lost. Without that, few clusters with a share near 0 or 1
+/// pass for alike when they only had no time to differ, and the interval misses too often; with it, a
+/// share of 0 or 1 is worth about one outcome a cluster. The design effect counts as 1 at least: luck
+/// alone must not pass for more than was counted.
 inline Interval clustered_share_interval(std::span<const ClusterSum> clusters) {
   double sum = 0.0, most = 0.0;
   for (const ClusterSum& c : clusters) {
@@ -148,7 +149,18 @@ inline Interval clustered_share_interval(std::span<const ClusterSum> clusters) {
   }
   const ClusteredMean m = clustered_mean(clusters);
   if (most <= 1.0) return wilson_interval(std::min(sum, m.count), m.count);
-  return share_interval(m.mean, m.variance, m.count, m.clusters);
+  if (m.clusters < 2.0) return {0.0, 1.0};
+  constexpr double kExtra = 0.25;  // clusters, won and as many lost
+  const double size = m.count / m.clusters, count = m.count + 2.0 * kExtra * size;
+  const double share = (sum + kExtra * size) / count, seen = m.clusters + 2.0 * kExtra;
+  double squares = kExtra * size * size * (share * share + (1.0 - share) * (1.0 - share));
+  for (const ClusterSum& c : clusters) {
+    const double residual = c.sum - share * c.count;
+    squares += residual * residual;
+  }
+  const double variance = seen / (seen - 1.0) * squares / (count * count);
+  const double design = std::max(1.0, variance * count / (share * (1.0 - share)));
+  return share_interval(m.mean, m.count / design, m.clusters);
 }
 
 }}  // namespace plumb::v0_1
