@@ -285,11 +285,20 @@ TEST_CASE("numbers are the same in every locale") {
   CHECK(in_c[6].find("2.4 step/s") != std::string::npos);
   CHECK(in_c[9] == "2.0e-07");
   const std::string before = std::setlocale(LC_ALL, nullptr);
-  const char* comma = nullptr;
-  for (const char* name : {"de_DE.UTF-8", "de_DE", "fr_FR.UTF-8", "nl_NL.UTF-8", "cs_CZ.UTF-8"})
-    if (comma == nullptr && std::setlocale(LC_ALL, name) != nullptr) comma = name;
-  if (comma == nullptr) {
-    MESSAGE("skipped: no locale with a decimal comma is installed (localedef makes one)");
+  const Temporary locales;
+  const auto comma = [&] {
+    for (const char* name : {"de_DE.UTF-8", "de_DE", "fr_FR.UTF-8", "nl_NL.UTF-8", "cs_CZ.UTF-8"})
+      if (std::setlocale(LC_ALL, name) != nullptr) return true;
+    const std::string make =
+        "localedef -i de_DE -f UTF-8 " + (locales / "de_DE.UTF-8") + " >/dev/null 2>&1";
+    ::setenv("LOCPATH", (locales / "").c_str(), 1);
+    const bool made =
+        std::system(make.c_str()) == 0 && std::setlocale(LC_ALL, "de_DE.UTF-8") != nullptr;
+    ::unsetenv("LOCPATH");
+    return made;
+  };
+  if (!comma()) {
+    MESSAGE("skipped: there is no locale with a decimal comma, nor localedef to make one");
     return;
   }
   char point[8];
