@@ -53,7 +53,7 @@ Json generate_command(const GenerateCommand& c) {
       characters += static_cast<double>(candidate.responses[i].size());
     }
   std::printf("%zu prompts, %.0f responses, %.1f %% ended by themselves -> %s\n", candidates.size(),
-              responses, 100 * finished / responses, c.out.c_str());
+              responses, 100 * finished / responses, harmless(c.out).c_str());
   return {{"seconds", seconds_since(start)},
           {"prompts", candidates.size()},
           {"responses", responses},
@@ -68,7 +68,7 @@ Json sft_command(const SftCommand& c) {
   const auto data = kept(read_demonstrations(c.data, policy_of(c.skip_bad_lines)));
   train_sft(loaded, data, c.settings);
   save_model(c.out, *loaded.model, loaded);
-  std::printf("fine-tuned on %zu demonstrations -> %s\n", data.size(), c.out.c_str());
+  std::printf("fine-tuned on %zu demonstrations -> %s\n", data.size(), harmless(c.out).c_str());
   return {{"seconds", seconds_since(start)},
           {"demonstrations", data.size()},
           {"model_fingerprint", fingerprint(*loaded.model)}};
@@ -82,7 +82,7 @@ Json reward_command(const RewardCommand& c) {
   for (const std::string& path : c.rankings) {
     if (path.find("hh_harmless") != std::string::npos)
       std::fprintf(stderr, "warning: %s holds offensive text; nothing of it is shown\n",
-                   path.c_str());
+                   harmless(path).c_str());
     const auto more = kept(read_rankings(path, policy_of(c.skip_bad_lines)));
     rankings.insert(rankings.end(), more.begin(), more.end());
   }
@@ -105,7 +105,7 @@ Json reward_command(const RewardCommand& c) {
     const auto model = train_reward(base, prompts, c.settings, "all rankings");
     normalise_rewards(*model, seen);
     save_model(c.out, *model, base);
-    std::printf("reward model fitted to all rankings -> %s\n", c.out.c_str());
+    std::printf("reward model fitted to all rankings -> %s\n", harmless(c.out).c_str());
   }
   results["seconds"] = seconds_since(start);
   results["rankings"] = rankings.size();
@@ -154,7 +154,7 @@ Json ppo_command(const PpoCommand& c) {
   Json results = {{"seconds", seconds_since(start)}, {"policy_fingerprint", fingerprint(policy)}};
   for (const auto& [name, number] : rows.back().values) results[name] = number;
   std::printf("policy after %lld iterations: %s/policy.safetensors (metrics beside it)\n",
-              static_cast<long long>(c.settings.iterations), c.run.c_str());
+              static_cast<long long>(c.settings.iterations), harmless(c.run).c_str());
   return results;
 }
 
@@ -180,7 +180,8 @@ Json eval_command(const EvalCommand& c) {
   std::printf(
       "win rate by %s, after against before: %.1f %% (95 %% interval %.1f to "
       "%.1f, %.0f responses)\nKL(after || before), exact: %.2f nats per response\n",
-      verdict.judge.c_str(), 100 * verdict.rate(), 100 * win.low, 100 * win.high, verdict.n(), kl);
+      harmless(verdict.judge).c_str(), 100 * verdict.rate(), 100 * win.low, 100 * win.high,
+      verdict.n(), kl);
   const auto stories = split_stories(read_text(path));
   const auto sequences = encode_stories(before, stories);
   results["perplexity_before"] = std::exp(mean_nll(*before.model, sequences));

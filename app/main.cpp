@@ -14,6 +14,7 @@
 #include <ctime>
 #include <exception>
 #include <functional>
+#include <sstream>
 #include <string>
 
 #include <unistd.h>
@@ -279,7 +280,15 @@ int main(int argc, char** argv) try {
                 [&] { return info_command(info); });
   add_model(*sub, info);
 
-  CLI11_PARSE(app, argc, argv);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {  // help and version, too
+    std::ostringstream out, err;
+    const int code = app.exit(error, out, err);
+    std::fputs(harmless(out.str(), Layout::Lines).c_str(), stdout);
+    std::fputs(harmless(err.str(), Layout::Lines).c_str(), stderr);
+    return code;
+  }
   const Json results = run();
   if (!json_path.empty()) write_atomically(json_path, results.dump(2) + "\n");
   return status;

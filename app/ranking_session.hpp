@@ -4,8 +4,8 @@
 //
 // The order is a pure function of seed, id and annotator, and is recorded: a question that is asked
 // again looks the same, a liking for what comes first can be measured, and a person who judges two
-// models' responses cannot tell which is whose. What this is not: a lock against two sittings in one
-// program; the file is locked against other programs.
+// models' responses cannot tell which is whose. The file is locked while
+// a sitting lasts; two annotators who rank at once need a file each. What this is not: thread-safe.
 #pragma once
 
 #include <plumb/data/jsonl.hpp>
