@@ -1,14 +1,13 @@
 #include "align.hpp"
 
+#include "judge.hpp"
 #include "rank.hpp"
-#include "rule.hpp"
+#include "run_report.hpp"
 #include "screen.hpp"
 
 #include <plumb/data/prompts.hpp>
 #include <plumb/io/file.hpp>
 #include <plumb/run/interrupt.hpp>
-#include "progress.hpp"
-#include "report.hpp"
 
 #include <sys/stat.h>
 
@@ -30,17 +29,6 @@ bool exists(const std::string& path) {
 void make_directory(const std::string& path) {
   if (::mkdir(path.c_str(), 0777) != 0 && errno != EEXIST)
     fail<IoError>(str("[run] cannot make the directory ", path, ": ", std::strerror(errno)));
-}
-
-std::string percent(double share) {
-  char buffer[32];
-  std::snprintf(buffer, sizeof buffer, "%.1f %%", 100 * share);
-  return buffer;
-}
-std::string decimal(const char* format, double value) {
-  char buffer[32];
-  std::snprintf(buffer, sizeof buffer, format, value);
-  return buffer;
 }
 
 struct Inputs {
@@ -78,19 +66,20 @@ Loaded first_policy(const AlignSettings& s, const std::string& directory) {
 std::vector<Ranking> rank_stage(const AlignSettings& s, const std::string& directory,
                                 std::uint64_t seed) {
   const std::string path = directory + "/rankings.jsonl";
-  const bool by_rule = s.labeller != "person";
-  if (!by_rule || !exists(path)) {
+  const std::string candidates_path = directory + "/candidates.jsonl";
+  if (s.labeller == "person") {
     RankOptions options;
-    options.candidates = directory + "/candidates.jsonl";
+    options.candidates = candidates_path;
     options.output = path;
     options.annotator = s.annotator;
-    options.labeller = s.labeller;
     options.seed = seed;
-    if (by_rule) {
-      write_jsonl(path, rank_by_warm(read_candidates(options.candidates).records));
-    } else if (rank_command(options) != 0) {
+    if (rank_command(options).at("status") != 0)
       throw Interrupted("Ranking was interrupted. The same command takes it up again.");
-    }
+  } else {
+    const Rule& rule = rule_of(s.labeller);
+    const std::vector<Candidates> candidates = load_candidates(candidates_path);
+    RankingsFile file(path, candidates, rule.name, rule.name);
+    append_by_rule(rule, candidates, file);
   }
   auto rankings = read_rankings(path).records;
   if (rankings.size() < 5)
@@ -150,7 +139,7 @@ Round run_round(const AlignSettings& s, const Inputs& in, const Loaded& referenc
   const auto fresh = rank_stage(s, directory, s.generate.seed);
   rankings.insert(rankings.end(), fresh.begin(), fresh.end());
   std::fprintf(stderr, "%s: %zu rankings by %s\n", tag("2 rank").c_str(), fresh.size(),
-               s.labeller.c_str());
+               harmless(s.labeller).c_str());
 
   // 3. Reward model, on the rankings of all rounds so far.
   Round result;
@@ -184,25 +173,12 @@ Round run_round(const AlignSettings& s, const Inputs& in, const Loaded& referenc
     value = std::make_shared<DeviceModel>(reward->clone(ScalarHead::Value, s.ppo.seed));
   PpoSettings ppo = s.ppo;
   ppo.seed = s.ppo.seed + static_cast<std::uint64_t>(round);  // other draws in every round
-  run_ppo(reference, *result.policy, *reference.model, value.get(), reward_function(reward),
-          in.prompts, ppo, directory + "/policy.safetensors", metrics, round * ppo.iterations,
-          tag("4 PPO"));
+  run_ppo(
+      reference, *result.policy, *reference.model, value.get(), reward_function(reward), in.prompts,
+      ppo, directory + "/policy.safetensors", metrics, round * ppo.iterations, tag("4 PPO"),
+      s.labeller == "person" ? EpisodeObserver{} : rule_observer(reference, rule_of(s.labeller)));
   policy.model = result.policy;
   return result;
-}
-
-struct Outcome {
-  std::vector<Candidates> before, after;
-  WinRate win;
-  double kl = 0, perplexity_before = 0, perplexity_after = 0;
-  double length_before = 0, length_after = 0, ended_before = 0, ended_after = 0;
-};
-
-void describe(const std::vector<Candidates>& candidates, double& length, double& ended) {
-  for (const Candidates& c : candidates) {
-    length += static_cast<double>(c.responses[0].size()) / static_cast<double>(candidates.size());
-    ended += (c.finished[0] ? 1.0 : 0.0) / static_cast<double>(candidates.size());
-  }
 }
 
 Outcome evaluate(const AlignSettings& s, const Inputs& in, const Loaded& reference,
@@ -215,101 +191,18 @@ Outcome evaluate(const AlignSettings& s, const Inputs& in, const Loaded& referen
                                  "held-out responses before");
   o.after = generate_candidates(policy, in.held_out_prompts, g, evaluation_step,
                                 "held-out responses after");
-  o.win = compare_by_rule(o.before, o.after);
+  const std::string judge = s.labeller == "person" ? kDefaultRule : s.labeller;
+  o.verdict = make_judge(judge)->compare(o.before, o.after);
+  o.shortcut = find_shortcut(o.before, o.after, o.verdict, &rule_of(judge));
   o.kl = exact_kl(policy, *reference.model, in.held_out_prompts, g);
   const auto stories = encode_stories(reference, in.held_out_stories);
   o.perplexity_before = std::exp(mean_nll(*reference.model, stories));
   o.perplexity_after = std::exp(mean_nll(*policy.model, stories));
-  describe(o.before, o.length_before, o.ended_before);
-  describe(o.after, o.length_after, o.ended_after);
+  for (const MetricRow& row : read_metrics(s.run + "/metrics.csv"))
+    for (const auto& [name, value] : row.values)
+      if (name == "val/ratio_first_minibatch_max_deviation" && value != 0)
+        o.ratio_first_minibatch = 1 + value;
   return o;
-}
-
-std::string rule_score_text(const Candidates& c) {
-  const RuleScore score = warm_score(c.prompt, c.responses[0], c.finished[0]);
-  return str("[", decimal("%.1f", score.total), "] ", c.responses[0]);
-}
-
-void print_samples(const Outcome& o, std::size_t count) {
-  const int width = terminal_width(stdout);
-  for (std::size_t i = 0; i < std::min(count, o.before.size()); ++i) {
-    std::printf("\n--- prompt %zu: %s\n", i + 1, wrap(o.before[i].prompt, width, "").c_str());
-    std::printf("before:\n%s", wrap(rule_score_text(o.before[i]), width, "    ").c_str());
-    std::printf("after:\n%s", wrap(rule_score_text(o.after[i]), width, "    ").c_str());
-  }
-}
-
-std::string write_report(const AlignSettings& s, const std::string& title, const Outcome& o,
-                         const RewardReport& reward, const Json& results, const Json& config) {
-  Report report(title, "Plumb " PLUMB_VERSION ", CPU");
-  if (s.labeller != "person")
-    report.add_notice(str(
-        "The rankings were made by a stated rule, “warm”, not by people. Its text: ", warm_text()));
-  const Interval win = o.win.interval();
-  report.add_summary("Win rate, after against before", percent(o.win.rate()),
-                     str("95 % interval ", percent(win.low), " to ", percent(win.high), "; ",
-                         decimal("%.0f", o.win.n), " held-out prompts, judged by the rule"));
-  const RewardEvaluation& e = reward.held_out;
-  const Interval accuracy = wilson_interval(e.correct, e.pairs);
-  report.add_summary("Reward model, held-out pairs", percent(e.accuracy()),
-                     str("95 % interval ", percent(accuracy.low), " to ", percent(accuracy.high),
-                         "; ", decimal("%.0f", e.pairs), " pairs of ", reward.prompts, " prompts"));
-  report.add_summary("  baseline: longer response wins", percent(e.length_accuracy()));
-  if (!std::isnan(reward.shuffled_accuracy))
-    report.add_summary("  control: fitted to shuffled labels", percent(reward.shuffled_accuracy));
-  report.add_summary("KL to the first policy", decimal("%.2f nats", o.kl),
-                     "exact, full vocabulary, mean per response");
-  report.add_summary(
-      "Perplexity of held-out stories",
-      str(decimal("%.2f", o.perplexity_before), " → ", decimal("%.2f", o.perplexity_after)),
-      "per token, before → after: what alignment cost");
-  report.add_summary("Responses that end by themselves",
-                     str(percent(o.ended_before), " → ", percent(o.ended_after)));
-  report.add_summary("Length",
-                     str(decimal("%.0f", o.length_before), " → ", decimal("%.0f", o.length_after)),
-                     "characters, mean");
-  const auto rows = read_metrics(s.run + "/metrics.csv");
-  const auto series = [&](const char* name, const char* metric) {
-    return metric_series(name, rows, metric);
-  };
-  report.add_heading("Training");
-  report.add_chart(
-      "Score by the reward model", "PPO iteration", "score",
-      {series("score", "objective/scores"), series("score − β·KL", "objective/rlhf_reward")});
-  report.add_chart("KL to the first policy", "PPO iteration", "nats per response",
-                   {series("exact", "objective/kl_exact"), series("sampled (k1)", "objective/kl"),
-                    series("sampled (k3)", "objective/kl_k3")});
-  report.add_chart("KL coefficient β", "PPO iteration", "β", {series("β", "objective/kl_coef")});
-  report.add_chart("Entropy", "PPO iteration", "nats per token",
-                   {series("entropy", "policy/entropy_avg")});
-  report.add_chart("Clip fraction", "PPO iteration", "share",
-                   {series("policy", "policy/clipfrac_avg"), series("value", "val/clipfrac_avg")});
-  report.add_chart("Approximate KL of an update", "PPO iteration", "nats per token",
-                   {series("approx_kl", "policy/approxkl_avg")});
-  Series accuracy_line{"held-out accuracy", {}, {}}, length_line{"longer response wins", {}, {}};
-  for (Index round = 0; round < s.rounds; ++round) {
-    const RewardEvaluation held_out = read_reward_report(str(s.run, "/round-", round)).held_out;
-    accuracy_line.x.push_back(static_cast<double>(round + 1));
-    accuracy_line.y.push_back(held_out.accuracy());
-    length_line.x.push_back(static_cast<double>(round + 1));
-    length_line.y.push_back(held_out.length_accuracy());
-  }
-  report.add_chart("Reward model", "round", "share of pairs", {accuracy_line, length_line});
-  report.add_chart("Value function", "PPO iteration", "explained variance",
-                   {series("explained variance", "val/explained_variance")});
-  report.add_chart("Response length", "PPO iteration", "tokens",
-                   {series("mean", "response/length")});
-  report.add_heading("Held-out prompts, before and after (score by the rule in brackets)");
-  std::vector<std::vector<std::string>> table;
-  for (std::size_t i = 0; i < std::min<std::size_t>(12, o.before.size()); ++i)
-    table.push_back(
-        {o.before[i].prompt, rule_score_text(o.before[i]), rule_score_text(o.after[i])});
-  report.add_samples({"Prompt", "Before", "After"}, table);
-  report.add_details("Results", results.dump(2));
-  report.add_details("Configuration", config.dump(2));
-  const std::string path = s.run + "/report.html";
-  write_atomically(path, report.html());
-  return path;
 }
 
 }  // namespace
@@ -348,50 +241,20 @@ Json align_command(const AlignSettings& s, const std::string& title) {
   const Outcome o = evaluate(s, in, reference, policy);
   write_jsonl(s.run + "/samples-before.jsonl", o.before);
   write_jsonl(s.run + "/samples-after.jsonl", o.after);
-  double ratio = 1;
-  for (const MetricRow& row : read_metrics(s.run + "/metrics.csv"))
-    for (const auto& [name, value] : row.values)
-      if (name == "val/ratio_first_minibatch_max_deviation" && value != 0) ratio = 1 + value;
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-  const Interval win = o.win.interval();
-  Json results = {{"seconds", seconds.count()},
-                  {"win_rate", o.win.rate()},
-                  {"win_rate_low", win.low},
-                  {"win_rate_high", win.high},
-                  {"win_rate_prompts", o.win.n},
-                  {"kl", o.kl},
-                  {"perplexity_before", o.perplexity_before},
-                  {"perplexity_after", o.perplexity_after},
-                  {"ended_before", o.ended_before},
-                  {"ended_after", o.ended_after},
-                  {"length_before", o.length_before},
-                  {"length_after", o.length_after},
-                  {"ratio_first_minibatch", ratio}};
+  Json results = {{"seconds", seconds.count()}};
+  results.update(o.json());
   results.update(last.reward.json());
   results["policy_fingerprint"] = fingerprint(*policy.model);
   results["labeller"] = s.labeller;
 
-  print_samples(o, 3);
-  std::printf("\n");
-  last.reward.print();
-  std::printf(
-      "win rate, after against before, %.0f held-out prompts, judged by the rule:\n"
-      "  %.1f %%  (95 %% interval %.1f to %.1f)\n",
-      o.win.n, 100 * o.win.rate(), 100 * win.low, 100 * win.high);
-  std::printf("responses that end by themselves: %.1f %% -> %.1f %%\n", 100 * o.ended_before,
-              100 * o.ended_after);
-  std::printf("KL(policy || first policy), exact: %.2f nats per response\n", o.kl);
-  std::printf("perplexity of held-out stories: %.3f before, %.3f after\n", o.perplexity_before,
-              o.perplexity_after);
-  std::printf(
-      "first-minibatch ratio: %.9g (1 means the sampled log-probs are the trained ones, "
-      "bit for bit)\n",
-      ratio);
-  if (s.labeller != "person")
-    std::printf("The rankings were made by the rule 'warm', not by people.\n");
-  std::printf("report: %s\nmodel:  %s/round-%lld/policy.safetensors\n",
-              write_report(s, title, o, last.reward, results, config).c_str(), s.run.c_str(),
-              static_cast<long long>(s.rounds - 1));
+  print_outcome(s, o, last.reward);
+  std::vector<RewardReport> rewards;
+  for (Index round = 0; round < s.rounds; ++round)
+    rewards.push_back(read_reward_report(str(s.run, "/round-", round)));
+  const std::string report = write_report(s, title, o, rewards, results, config);
+  std::printf("report: %s\nmodel:  %s/round-%lld/policy.safetensors\n", harmless(report).c_str(),
+              harmless(s.run).c_str(), static_cast<long long>(s.rounds - 1));
   return results;
 }
 

@@ -12,7 +12,8 @@
 
 namespace plumb { inline namespace v0_1 {
 
-/// Runs or takes up a run. Returns its results as named numbers. `title` heads the report.
+/// Runs or takes up a run. Returns its results as named numbers. `title` heads the report; what the
+/// run was trained towards is added.
 Json align_command(const AlignSettings& settings, const std::string& title);
 
 /// Makes a run directory and keeps its settings there. DataError if it holds a run with others.

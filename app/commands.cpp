@@ -1,5 +1,7 @@
 #include "commands.hpp"
 
+#include "screen.hpp"
+
 #include <plumb/data/prompts.hpp>
 #include <plumb/io/file.hpp>
 #include <plumb/run/interrupt.hpp>
@@ -25,7 +27,7 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 template <class Record>
 std::vector<Record> kept(Lines<Record> lines) {
   for (const std::string& message : lines.skipped)
-    std::fprintf(stderr, "skipped: %s\n", message.c_str());
+    std::fprintf(stderr, "skipped: %s\n", harmless(message).c_str());
   return std::move(lines.records);
 }
 
@@ -52,7 +54,7 @@ Json generate_command(const GenerateCommand& c) {
       characters += static_cast<double>(candidate.responses[i].size());
     }
   std::printf("%zu prompts, %.0f responses, %.1f %% ended by themselves -> %s\n", candidates.size(),
-              responses, 100 * finished / responses, c.out.c_str());
+              responses, 100 * finished / responses, harmless(c.out).c_str());
   return {{"seconds", seconds_since(start)},
           {"prompts", candidates.size()},
           {"responses", responses},
@@ -67,7 +69,7 @@ Json sft_command(const SftCommand& c) {
   const auto data = kept(read_demonstrations(c.data, policy_of(c.skip_bad_lines)));
   train_sft(loaded, data, c.settings);
   save_model(c.out, *loaded.model, loaded);
-  std::printf("fine-tuned on %zu demonstrations -> %s\n", data.size(), c.out.c_str());
+  std::printf("fine-tuned on %zu demonstrations -> %s\n", data.size(), harmless(c.out).c_str());
   return {{"seconds", seconds_since(start)},
           {"demonstrations", data.size()},
           {"model_fingerprint", fingerprint(*loaded.model)}};
@@ -81,7 +83,7 @@ Json reward_command(const RewardCommand& c) {
   for (const std::string& path : c.rankings) {
     if (path.find("hh_harmless") != std::string::npos)
       std::fprintf(stderr, "warning: %s holds offensive text; nothing of it is shown\n",
-                   path.c_str());
+                   harmless(path).c_str());
     const auto more = kept(read_rankings(path, policy_of(c.skip_bad_lines)));
     rankings.insert(rankings.end(), more.begin(), more.end());
   }
@@ -104,7 +106,7 @@ Json reward_command(const RewardCommand& c) {
     const auto model = train_reward(base, prompts, c.settings, "all rankings");
     normalise_rewards(*model, seen);
     save_model(c.out, *model, base);
-    std::printf("reward model fitted to all rankings -> %s\n", c.out.c_str());
+    std::printf("reward model fitted to all rankings -> %s\n", harmless(c.out).c_str());
   }
   results["seconds"] = seconds_since(start);
   results["rankings"] = rankings.size();
@@ -119,7 +121,8 @@ Json ppo_command(const PpoCommand& c) {
   const auto prompts =
       texts_of(load_prompts(c.prompts.empty() ? data_path("tinystories_train.txt") : c.prompts));
   std::shared_ptr<DeviceModel> reward;
-  if (c.reward != "rule:warm") {
+  const bool by_rule = c.reward.starts_with("rule:");
+  if (!by_rule) {
     const Loaded loaded = load_model(c.reward, c.from.tokenizer);
     if (loaded.tokenizer->fingerprint() != reference.tokenizer->fingerprint())
       fail<DataError>(str("[ppo] the reward model ", c.reward,
@@ -146,14 +149,14 @@ Json ppo_command(const PpoCommand& c) {
         (reward ? reward : reference.model)->clone(ScalarHead::Value, c.settings.seed));
   MetricsWriter metrics(c.run);
   run_ppo(reference, policy, *reference.model, value.get(),
-          reward ? reward_function(reward) : rule_function(reference), prompts, c.settings,
-          c.run + "/policy.safetensors", metrics, 0, "PPO");
+          by_rule ? rule_function(reference, rule_of(c.reward)) : reward_function(reward), prompts,
+          c.settings, c.run + "/policy.safetensors", metrics, 0, "PPO");
   const auto rows = read_metrics(c.run + "/metrics.csv");
   Json results = {{"seconds", seconds_since(start)}, {"policy_fingerprint", fingerprint(policy)}};
   if (!rows.empty())
     for (const auto& [name, number] : rows.back().values) results[name] = number;
   std::printf("policy after %lld iterations: %s/policy.safetensors (metrics beside it)\n",
-              static_cast<long long>(c.settings.iterations), c.run.c_str());
+              static_cast<long long>(c.settings.iterations), harmless(c.run).c_str());
   return results;
 }
 
@@ -171,16 +174,16 @@ Json eval_command(const EvalCommand& c) {
     prompts.resize(static_cast<std::size_t>(c.prompts));
   const auto old_responses = generate_candidates(before, prompts, c.settings, 0, "before");
   const auto new_responses = generate_candidates(after, prompts, c.settings, 0, "after");
-  const WinRate win = compare_by_rule(old_responses, new_responses);
+  const Verdict verdict = make_judge(kDefaultRule)->compare(old_responses, new_responses);
+  const Interval win = verdict.interval();
   const double kl = exact_kl(after, *before.model, prompts, c.settings);
-  Json results = {{"win_rate", win.rate()},
-                  {"win_rate_low", win.interval().low},
-                  {"win_rate_high", win.interval().high},
-                  {"kl", kl}};
+  Json results = verdict.json();
+  results["kl"] = kl;
   std::printf(
-      "win rate by the rule 'warm', after against before: %.1f %% (95 %% interval %.1f to "
+      "win rate by %s, after against before: %.1f %% (95 %% interval %.1f to "
       "%.1f, %.0f responses)\nKL(after || before), exact: %.2f nats per response\n",
-      100 * win.rate(), 100 * win.interval().low, 100 * win.interval().high, win.n, kl);
+      harmless(verdict.judge).c_str(), 100 * verdict.rate(), 100 * win.low, 100 * win.high,
+      verdict.n(), kl);
   const auto stories = split_stories(read_text(path));
   const auto sequences = encode_stories(before, stories);
   results["perplexity_before"] = std::exp(mean_nll(*before.model, sequences));
@@ -197,7 +200,7 @@ Json chat_command(const ChatCommand& c) {
   const bool person = ::isatty(STDIN_FILENO) == 1 && c.prompt.empty();
   if (person)
     std::printf("%s: type how a text begins; an empty line or Ctrl-D ends.\n",
-                loaded.source.c_str());
+                harmless(loaded.source).c_str());
   double tokens = 0, seconds = 0;
   std::uint32_t turn = 0;
   std::string line = c.prompt;
@@ -218,24 +221,26 @@ Json chat_command(const ChatCommand& c) {
       options.step = turn;
       options.bf16_weights = c.bf16;
       std::size_t shown = 0;
+      HarmlessStream terminal(Layout::Lines);
+      const auto print = [](const std::string& text) { std::fputs(text.c_str(), stdout); };
       // Called after each token: prints what is new of the text.
       options.stop_when = [&](std::span<const std::int32_t> response) {
         const std::string text =
             response_text(loaded, prompt, Tokens(response.begin(), response.end()));
-        std::printf("%s", text.substr(std::min(shown, text.size())).c_str());
+        print(terminal.add(std::string_view(text).substr(std::min(shown, text.size()))));
         std::fflush(stdout);
         shown = text.size();
         for (const std::string& stop : c.settings.stop)
           if (text.find(stop) != std::string::npos) return true;
         return false;
       };
-      std::printf("%s", line.c_str());
+      print(terminal.add(line));
       const auto responses = sample(*loaded.model, {prompt}, options);
       tokens += static_cast<double>(responses.front().tokens.size());
-      std::printf("\n");
+      print(terminal.end() + "\n");
     } catch (const DataError& error) {
       if (!person) throw;
-      std::printf("%s\n", error.what());
+      std::printf("%s\n", harmless(error.what()).c_str());
     }
     seconds += seconds_since(start);
     if (!c.prompt.empty()) break;
@@ -272,7 +277,7 @@ Json info_command(const ModelOptions& from) {
       {"train_bytes_weights_gradients_moments", 16 * loaded.model->parameters().size()}};
   for (const auto& [key, value] : results.items())
     std::printf("%-38s %s\n", key.c_str(),
-                value.is_string() ? value.get<std::string>().c_str() : value.dump().c_str());
+                harmless(value.is_string() ? value.get<std::string>() : value.dump()).c_str());
   return results;
 }
 

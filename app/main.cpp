@@ -3,6 +3,7 @@
 #include "device.hpp"
 #include "rank.hpp"
 #include "rule.hpp"
+#include "screen.hpp"
 
 #include <plumb/io/file.hpp>
 #include <plumb/run/interrupt.hpp>
@@ -13,6 +14,7 @@
 #include <ctime>
 #include <exception>
 #include <functional>
+#include <sstream>
 #include <string>
 
 #include <unistd.h>
@@ -53,9 +55,8 @@ void apply_config(Settings& settings, const std::string& path) {
   if (known == json.size()) return;
   for (const auto& item : json.items()) {
     bool found = false;
-    fields(settings, [&](const char* name, auto&, const char*) {
-      found = found || item.key() == name;
-    });
+    fields(settings,
+           [&](const char* name, auto&, const char*) { found = found || item.key() == name; });
     if (!found)
       fail<DataError>(str("[config] ", path, " sets '", item.key(),
                           "', which this command does not know. HINT: --help lists the settings"));
@@ -168,7 +169,7 @@ int main(int argc, char** argv) try {
   AlignSettings demo = demo_settings();
   bool quick = false, person = false;
   CLI::App* sub = command(
-      "demo", "align stories260K with ranked stories, from nothing to a report", [&]() -> Json {
+      "demo", "train stories260K towards ranked stories, from nothing to a report", [&]() -> Json {
         if (quick && std::string_view(kDeviceName) != "emulated") {
           demo.rank_prompts = 100;
           demo.ppo.iterations = 8;
@@ -182,7 +183,7 @@ int main(int argc, char** argv) try {
         }
         std::printf("A 260K-parameter model of children's stories learns to please.\n\n%s\n",
                     person ? "You rank its stories." : warm_text());
-        return align_command(demo, "Plumb demo: stories260K, aligned");
+        return align_command(demo, "Plumb demo: stories260K");
       });
   demo.run = run_name("plumb-demo");
   sub->add_flag("--quick", quick, "a third of the work");
@@ -202,8 +203,9 @@ int main(int argc, char** argv) try {
   RankOptions rank;
   int status = 0;
   sub = command("rank", "rank responses at the terminal, or by a stated rule", [&]() -> Json {
-    status = rank_command(rank);
-    return {{"status", status}};
+    Json results = rank_command(rank);
+    status = results.at("status");
+    return results;
   });
   sub->add_option("candidates", rank.candidates, "file made by `plumb generate`");
   sub->add_option("--out", rank.output, "rankings, appended to this file")->required();
@@ -251,7 +253,7 @@ int main(int argc, char** argv) try {
 
   AlignSettings align;
   sub = command("align", "rounds of generate, rank, reward model, PPO",
-                [&] { return align_command(align, "Plumb alignment run"); });
+                [&] { return align_command(align, "Plumb run"); });
   configurable(sub, align);
 
   EvalCommand eval;
@@ -259,7 +261,7 @@ int main(int argc, char** argv) try {
   sub = command("eval", "compare two models: win rate by the rule, KL, perplexity",
                 [&] { return eval_command(eval); });
   sub->add_option("--before", eval.before.model, "default: the shipped stories260K");
-  sub->add_option("--after", eval.after.model, "the aligned model")->required();
+  sub->add_option("--after", eval.after.model, "the trained model")->required();
   sub->add_option("--held-out", eval.held_out, "stories; default: the shipped held-out ones");
   sub->add_option("--prompts", eval.prompts, "how many story openings to continue")
       ->capture_default_str();
@@ -278,15 +280,23 @@ int main(int argc, char** argv) try {
                 [&] { return info_command(info); });
   add_model(*sub, info);
 
-  CLI11_PARSE(app, argc, argv);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {  // help and version, too
+    std::ostringstream out, err;
+    const int code = app.exit(error, out, err);
+    std::fputs(harmless(out.str(), Layout::Lines).c_str(), stdout);
+    std::fputs(harmless(err.str(), Layout::Lines).c_str(), stderr);
+    return code;
+  }
   const Json results = run();
   flush_standard_output();
   if (!json_path.empty()) write_atomically(json_path, json_text(results, 2) + "\n");
   return status;
 } catch (const Interrupted& stopped) {
-  std::fprintf(stderr, "\n%s\n", stopped.what());
+  std::fprintf(stderr, "\n%s\n", harmless(stopped.what()).c_str());
   return 128 + interrupt_signal();
 } catch (const std::exception& error) {
-  std::fprintf(stderr, "plumb: %s\n", error.what());
+  std::fprintf(stderr, "plumb: %s\n", harmless(error.what()).c_str());
   return 1;
 }

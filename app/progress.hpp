@@ -7,6 +7,8 @@
 // mean since the start. Not thread-safe: one thread reports.
 #pragma once
 
+#include "format.hpp"
+
 #include <plumb/core/check.hpp>
 
 #include <sys/ioctl.h>
@@ -36,33 +38,24 @@ inline int terminal_width(std::FILE* stream) {
 inline std::string clock_time(double seconds) {
   const auto total = static_cast<long long>(std::llround(std::max(0.0, seconds)));
   const long long hours = total / 3600, minutes = total / 60 % 60;
-  char buffer[48];
-  if (hours > 0)
-    std::snprintf(buffer, sizeof buffer, "%lld:%02lld:%02lld", hours, minutes, total % 60);
-  else
-    std::snprintf(buffer, sizeof buffer, "%lld:%02lld", minutes, total % 60);
-  return buffer;
+  const auto two = [](long long value) { return str(value < 10 ? "0" : "", value); };
+  return hours > 0 ? str(hours, ':', two(minutes), ':', two(total % 60))
+                   : str(minutes, ':', two(total % 60));
 }
 
 namespace detail {
 
 // Below one per second the inverse reads better: 3.2 s/step.
 inline std::string rate_text(double rate, std::string_view unit) {
-  char buffer[32];
   if (rate < 1.0) {
     const double seconds = 1.0 / rate;
-    std::snprintf(buffer, sizeof buffer, seconds < 100.0 ? "%.1f s/" : "%.0f s/", seconds);
-    return str(buffer, unit);
+    return str(fixed(seconds, seconds < 100.0 ? 1 : 0), " s/", unit);
   }
-  if (rate < 100.0)
-    std::snprintf(buffer, sizeof buffer, "%.1f ", rate);
-  else if (rate < 1e4)
-    std::snprintf(buffer, sizeof buffer, "%.0f ", rate);
-  else if (rate < 1e7)
-    std::snprintf(buffer, sizeof buffer, "%.1fk ", rate / 1e3);
-  else
-    std::snprintf(buffer, sizeof buffer, "%.1fM ", rate / 1e6);
-  return str(buffer, unit, "/s");
+  const std::string number = rate < 100.0 ? fixed(rate, 1)
+                             : rate < 1e4 ? fixed(rate, 0)
+                             : rate < 1e7 ? fixed(rate / 1e3, 1) + "k"
+                                          : fixed(rate / 1e6, 1) + "M";
+  return str(number, ' ', unit, "/s");
 }
 
 }  // namespace detail
@@ -77,28 +70,47 @@ struct ProgressState {
   Index total = 0;
 };
 
-/// One line of at most `width` columns (0: as long as it gets, and no bar); seconds since the start.
-inline std::string progress_line(const ProgressState& state, double seconds, int width) {
-  const double share =
-      state.total > 0 ? static_cast<double>(state.done) / static_cast<double>(state.total) : 1.0;
-  char percent[16];
-  std::snprintf(percent, sizeof percent, "%3d %%", static_cast<int>(share * 100.0));
-  std::string numbers = str(percent, "  ", state.done, '/', state.total);
+namespace detail {
+
+/// Share of the work that is done, 0 … 1; 0 where there is no total.
+inline double done_share(const ProgressState& state) {
+  if (state.total <= 0) return 0.0;
+  return std::clamp(static_cast<double>(state.done) / static_cast<double>(state.total), 0.0, 1.0);
+}
+
+// A total of 0 is no share of anything: what was done is counted, and nothing is said to be complete.
+inline std::string progress_numbers(const ProgressState& state, double seconds) {
+  std::string numbers;
+  if (state.total > 0) {
+    const std::string percent = str(static_cast<int>(done_share(state) * 100.0), " %");
+    numbers =
+        str(std::string(5 - percent.size(), ' '), percent, "  ", state.done, '/', state.total);
+  } else {
+    numbers = state.done > 0 ? str(state.done, ' ', state.unit) : "nothing to do";
+  }
   const auto now_done = static_cast<double>(state.done - state.start);
   if (now_done > 0.0 && seconds > 0.0) {
     const double rate = now_done / seconds;
-    numbers += "  " + detail::rate_text(rate, state.unit);
+    numbers += "  " + rate_text(rate, state.unit);
     const auto left = static_cast<double>(state.total - state.done);
     numbers += left > 0.0 ? str("  ", clock_time(left / rate), " left")
                           : str("  in ", clock_time(seconds));
   }
   if (!state.extra.empty()) numbers += str("  ", state.extra);
+  return numbers;
+}
+
+}  // namespace detail
+
+/// One line of at most `width` columns (0: as long as it gets, and no bar); seconds since the start.
+inline std::string progress_line(const ProgressState& state, double seconds, int width) {
+  const std::string numbers = detail::progress_numbers(state, seconds);
   if (width <= 0) return str(state.label, "  ", numbers);
 
   std::string line(state.label);
   const int bar = std::min(30, width - static_cast<int>(line.size() + numbers.size()) - 6);
-  if (bar >= 8) {
-    const int filled = static_cast<int>(share * bar);
+  if (bar >= 8 && state.total > 0) {
+    const int filled = static_cast<int>(detail::done_share(state) * bar);
     std::string cells(static_cast<std::size_t>(filled), '=');
     if (filled < bar) cells += '>';
     cells.resize(static_cast<std::size_t>(bar), ' ');

@@ -1,11 +1,8 @@
-// `plumb rank`: people rank responses in the terminal, or a stated rule does it in their place.
-//
-// Each answer is on disk before the next question, so a sitting may end at any moment and goes on
-// where it stopped. The responses appear in a random order, which is recorded, so that a liking for
-// what comes first can be measured.
+// `plumb rank`: people rank responses in the terminal, or a stated rule does it in their place. The
+// terminal is one face of a RankingSession, which keeps the sitting.
 #pragma once
 
-#include <plumb/data/records.hpp>
+#include "ranking_session.hpp"
 
 #include <cstdint>
 #include <iosfwd>
@@ -18,15 +15,11 @@ struct RankOptions {
   std::string candidates;           // JSON Lines with the prompts and their responses
   std::string output;               // rankings are appended to this file
   std::string annotator;            // who ranks; a rule signs with its own name
-  std::string labeller = "person";  // or "rule:warm"
+  std::string labeller = "person";  // or a stated rule, "rule:<name>"
   std::uint64_t seed = 0;           // of the order in which responses are shown
   std::vector<std::string> others;  // more files of rankings, for agreement only
   bool agreement = false;           // report the agreement and ask nothing
 };
-
-/// Runs the command on the terminal; 0, or 128 + the signal that ended it. DataError or IoError for
-/// files that do not fit.
-int rank_command(const RankOptions& options);
 
 /// How questions look: `styled` is for a terminal.
 struct Screen {
@@ -36,15 +29,27 @@ struct Screen {
   bool styled = false;
 };
 
+/// The terminal: standard input and output.
+Screen terminal_screen();
+
+/// Runs the command on the terminal. Results: "status" (0, or 128 + the signal that ended it) and what
+/// rank_on returns. DataError or IoError for files that do not fit.
+Json rank_command(const RankOptions& options);
+
 /// Ranks on the given streams; the end of the input quits, and a line that no newline ends
-/// is no answer.
-void rank_on(const RankOptions& options, Screen screen);
+/// is no answer. Results: "ranked" by this annotator, of "candidates", and the agreement.
+Json rank_on(const RankOptions& options, Screen screen);
 
-/// What the rule `warm` makes of the candidates, signed "rule:warm".
-std::vector<Ranking> rank_by_warm(const std::vector<Candidates>& candidates);
+struct Rule;
 
-/// Prints how far annotators agree pair by pair (Kendall's tau-b and pairwise agreement, means over
-/// the prompts that both ranked), and how often people put the response shown first on top.
-void print_agreement(const std::vector<Ranking>& rankings, std::ostream& out);
+/// Appends a rule's rankings of the candidates that the file has none of by it.
+void append_by_rule(const Rule& rule, const std::vector<Candidates>& candidates,
+                    RankingsFile& file);
+
+/// Asks a session's questions until none is left, or the person quits.
+void ask_on(RankingSession& session, Screen screen);
+
+/// Prints agreement and position bias in words.
+void print_agreement(const Agreement& agreement, std::ostream& out);
 
 }}  // namespace plumb::v0_1

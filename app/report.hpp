@@ -5,12 +5,14 @@
 // that comes in is escaped. Line colours: Okabe and Ito 2008, "Color universal design".
 #pragma once
 
+#include "format.hpp"
+#include "report_style.hpp"
+
 #include <plumb/core/check.hpp>
 #include <plumb/run/metrics.hpp>
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -22,6 +24,12 @@ namespace plumb { inline namespace v0_1 {
 struct Series {
   std::string name;
   std::vector<double> x, y;
+};
+
+/// A vertical line in a chart, such as where a round begins, with its name at the top.
+struct Mark {
+  double x = 0.0;
+  std::string name;
 };
 
 /// The column `metric` of metric rows as a line named `name`; rows without a value are left out.
@@ -58,13 +66,6 @@ inline std::string escape_html(std::string_view text) {
   return out;
 }
 
-template <class... Arguments>
-std::string format(const char* pattern, Arguments... arguments) {
-  char buffer[512];
-  std::snprintf(buffer, sizeof buffer, pattern, arguments...);
-  return buffer;
-}
-
 // A range of values with about `count` ticks at multiples of 1, 2 or 5 · 10^n; `tight` ends at the
 // values, otherwise the range ends at ticks.
 struct Axis {
@@ -95,73 +96,14 @@ struct Axis {
   }
   std::string label(double value) const {
     const double size = std::max(std::abs(low), std::abs(high));
-    if (size < 1e-4 && size > 0.0) return value == 0.0 ? "0" : format("%.1e", value);
+    if (size < 1e-4 && size > 0.0)
+      return value == 0.0 ? "0" : number_as(value, std::chars_format::scientific, 1);
     const double scale = size >= 1e6 ? 1e6 : size >= 1e5 ? 1e3 : 1.0;
     const int decimals =
         std::clamp(static_cast<int>(std::ceil(-std::log10(step / scale) - 1e-9)), 0, 6);
-    return format("%.*f%s", decimals, value / scale, scale == 1e6 ? "M" : scale == 1e3 ? "k" : "");
+    return str(fixed(value / scale, decimals), scale == 1e6 ? "M" : scale == 1e3 ? "k" : "");
   }
 };
-
-inline constexpr const char* kReportStyle =
-    R"(:root{color-scheme:light dark;--ink:#1b1f24;--soft:#59636e;--line:#d5dae0;--page:#fff;
---card:#f6f8fa;--warn:#fff4d6;--edge:#b07d00;--s0:#0072b2;--s1:#d55e00;--s2:#009e73;--s3:#cc79a7;
---s4:#e69f00;--s5:#56b4e9}
-@media(prefers-color-scheme:dark){:root{--ink:#e6e9ed;--soft:#9aa4af;--line:#343b44;--page:#12161b;
---card:#1b2027;--warn:#352a0b;--edge:#e0a82e;--s0:#56b4e9;--s1:#f0843c;--s2:#2fc79b;--s3:#e09cc3;
---s4:#f0b53c;--s5:#8fb7ff}}
-*{box-sizing:border-box}
-body{margin:0 auto;padding:1.5rem 1rem 4rem;max-width:72rem;background:var(--page);color:var(--ink);
-font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
-h1{font-size:1.6rem;line-height:1.25;margin:0 0 .2rem}h2{font-size:1.15rem;margin:2rem 0 .6rem}
-.sub{color:var(--soft);margin:0 0 1rem}
-.notice{background:var(--warn);border-left:4px solid var(--edge);padding:.6rem .9rem;margin:1rem 0;
-border-radius:4px;white-space:pre-wrap}
-table{border-collapse:collapse;width:100%}
-th,td{text-align:left;vertical-align:top;padding:.4rem .7rem .4rem 0;
-border-bottom:1px solid var(--line)}
-th{color:var(--soft);font-weight:600;font-size:.85rem}
-.summary td:nth-child(2){font-weight:600;white-space:nowrap;font-variant-numeric:tabular-nums}
-.summary td:last-child{color:var(--soft)}
-.samples{table-layout:fixed}.samples td{white-space:pre-wrap;overflow-wrap:anywhere;font-size:.92rem}
-.charts{display:grid;gap:1rem;grid-template-columns:repeat(auto-fit,minmax(min(22rem,100%),1fr))}
-figure{margin:0;padding:.7rem .8rem .4rem;background:var(--card);border-radius:8px;min-width:0;
-position:relative}
-figcaption{font-weight:600}.legend{font-size:.85rem;color:var(--soft);min-height:1.3rem}
-.legend span{margin-right:.9rem;white-space:nowrap}
-.legend i{display:inline-block;width:1.1em;height:0;border-top:3px solid;vertical-align:middle;
-margin-right:.35em}
-svg{display:block;width:100%;height:auto}svg text{font-size:13px;fill:var(--soft)}
-path{fill:none;stroke-width:2;stroke-linejoin:round;stroke-linecap:round}
-.grid{stroke:var(--line);stroke-width:1}.hair{stroke:var(--soft);stroke-dasharray:3 3}
-.tip{position:absolute;pointer-events:none;background:var(--page);border:1px solid var(--line);
-border-radius:4px;padding:.2rem .5rem;font-size:.8rem;white-space:nowrap;display:none;
-font-variant-numeric:tabular-nums}
-details{margin:1.5rem 0}summary{cursor:pointer;font-weight:600}
-pre{background:var(--card);padding:.8rem;border-radius:8px;overflow:auto;font-size:.85rem}
-@media(max-width:40rem){.samples thead{display:none}.samples tr{display:block;padding:.6rem 0;
-border-bottom:2px solid var(--line)}.samples td{display:block;border:0;padding:.2rem 0}
-.samples td::before{content:attr(data-name);display:block;color:var(--soft);font-size:.8rem;
-font-weight:600}
-.summary,.summary tbody{display:block}.summary tr{display:grid;grid-template-columns:1fr auto;
-gap:0 .8rem;padding:.4rem 0;border-bottom:1px solid var(--line)}
-.summary td{border:0;padding:0}.summary td:last-child{grid-column:1/3;font-size:.9rem}})";
-
-// Shows every line's value at the x nearest to the pointer, where one line has a value.
-inline constexpr const char* kReportScript =
-    R"(document.querySelectorAll('figure').forEach(f=>{
-const s=f.querySelector('svg'),t=f.querySelector('.tip'),h=f.querySelector('.hair'),
-d=JSON.parse(f.querySelector('script').textContent),show=e=>{
-const r=s.getBoundingClientRect(),k=d.w/r.width,px=(e.clientX-r.left)*k;
-let best=null;d.s.forEach(l=>l.p.forEach(p=>{if(best===null||Math.abs(p[0]-px)<Math.abs(best[0]-px))
-best=p}));if(!best)return;h.setAttribute('x1',best[0]);h.setAttribute('x2',best[0]);
-h.style.display='';t.replaceChildren();const add=(x,c)=>{const n=document.createElement('div');
-n.textContent=x;if(c)n.style.color=c;t.append(n)};add(d.x+' '+best[2]);
-d.s.forEach(l=>{const p=l.p.find(p=>p[0]===best[0]);if(p)add((l.n?l.n+'  ':'')+p[3],l.c)});
-t.style.display='block';const o=f.getBoundingClientRect(),a=r.left-o.left+best[0]/k,w=t.offsetWidth;
-t.style.left=(a+12+w>f.clientWidth?Math.max(0,a-w-12):a+12)+'px';t.style.top=r.top-o.top+8+'px'};
-s.addEventListener('pointermove',show);s.addEventListener('pointerdown',show);
-s.addEventListener('pointerleave',()=>{t.style.display='none';h.style.display='none'})}))";
 
 }  // namespace detail
 
@@ -190,14 +132,21 @@ class Report {
              "</td><td>" + detail::escape_html(note) + "</td></tr>\n";
   }
 
-  /// A line chart; consecutive ones stand side by side where the screen is wide enough.
+  /// A sentence about what is beside it.
+  void add_text(std::string_view text) {
+    part("text", "");
+    body_ += "<p>" + detail::escape_html(text) + "</p>\n";
+  }
+
+  /// A line chart; consecutive ones stand side by side where the screen is wide enough. Marks beyond
+  /// the values are left out.
   void add_chart(std::string_view title, std::string_view x_label, std::string_view y_label,
-                 const std::vector<Series>& series) {
+                 const std::vector<Series>& series, const std::vector<Mark>& marks = {}) {
     for (const Series& line : series)
       check(line.x.size() == line.y.size(), "[report] a series needs one y for each x");
     part("charts", "</div>\n", "<div class=\"charts\">\n");
     body_ += "<figure><figcaption>" + detail::escape_html(title) + "</figcaption>";
-    body_ += legend(y_label, series) + chart(title, x_label, series);
+    body_ += legend(y_label, series) + chart(title, x_label, series, marks);
     body_ += "<div class=\"tip\"></div></figure>\n";
   }
 
@@ -254,7 +203,7 @@ class Report {
     open_ = *open ? kind : "";
   }
 
-  static std::string color(std::size_t line) { return detail::format("var(--s%zu)", line % 6); }
+  static std::string color(std::size_t line) { return str("var(--s", line % 6, ")"); }
 
   static std::string legend(std::string_view y_label, const std::vector<Series>& series) {
     std::string out = "<div class=\"legend\"><span>" + detail::escape_html(y_label) + "</span>";
@@ -287,22 +236,32 @@ class Report {
     return {low, high, 5, is_x, whole};
   }
 
-  static std::string frame(std::string_view x_label, const detail::Axis& x, const detail::Axis& y) {
+  static std::string label_at(double x, double y, const char* anchor, std::string_view text) {
+    return str("<text x=\"", fixed(x, 1), "\" y=\"", fixed(y, 1), "\" text-anchor=\"", anchor,
+               "\">", detail::escape_html(text), "</text>");
+  }
+  static std::string line_from(const char* kind, double x1, double y1, double x2, double y2) {
+    return str("<line class=\"", kind, "\" x1=\"", fixed(x1, 1), "\" x2=\"", fixed(x2, 1),
+               "\" y1=\"", fixed(y1, 1), "\" y2=\"", fixed(y2, 1), "\"/>");
+  }
+
+  static std::string frame(std::string_view x_label, const detail::Axis& x, const detail::Axis& y,
+                           const std::vector<Mark>& marks) {
     std::string out;
     for (const double tick : y.ticks()) {
       const double at = y_at(y, tick);
-      out += detail::format("<line class=\"grid\" x1=\"%g\" x2=\"%g\" y1=\"%.1f\" y2=\"%.1f\"/>",
-                            kLeft, kRight, at, at);
-      out += detail::format("<text x=\"%g\" y=\"%.1f\" text-anchor=\"end\">%s</text>", kLeft - 6,
-                            at + 4, y.label(tick).c_str());
+      out += line_from("grid", kLeft, at, kRight, at);
+      out += label_at(kLeft - 6, at + 4, "end", y.label(tick));
     }
     for (const double tick : x.ticks())
-      out += detail::format("<text x=\"%.1f\" y=\"%g\" text-anchor=\"middle\">%s</text>",
-                            x_at(x, tick), kBottom + 17, x.label(tick).c_str());
-    return out +
-           detail::format("<text x=\"%g\" y=\"%g\" text-anchor=\"middle\">", (kLeft + kRight) / 2,
-                          kHeight - 6) +
-           detail::escape_html(x_label) + "</text>";
+      out += label_at(x_at(x, tick), kBottom + 17, "middle", x.label(tick));
+    for (const Mark& mark : marks) {
+      if (!(mark.x >= x.low && mark.x <= x.high)) continue;
+      const double at = x_at(x, mark.x);
+      out += line_from("mark", at, kTop, at, kBottom) +
+             label_at(at + 3, kTop + 10, "start", mark.name);
+    }
+    return out + label_at((kLeft + kRight) / 2, kHeight - 6, "middle", x_label);
   }
 
   // One line as an SVG path, and its points [px, py, "x", "y"] for the script.
@@ -319,9 +278,9 @@ class Report {
       if (finite) {
         const double px = x_at(x, line.x[j]), py = y_at(y, line.y[j]);
         // h0: a point between gaps shows as a dot
-        out.path += detail::format(pen ? "L%.1f %.1f" : "M%.1f %.1fh0", px, py);
-        out.points += (out.points.empty() ? "" : ",") +
-                      detail::format("[%.2f,%.1f,\"%.6g\",\"%.4g\"]", px, py, line.x[j], line.y[j]);
+        out.path += str(pen ? "L" : "M", fixed(px, 1), ' ', fixed(py, 1), pen ? "" : "h0");
+        out.points += str(out.points.empty() ? "" : ",", '[', fixed(px, 2), ',', fixed(py, 1),
+                          ",\"", general(line.x[j], 6), "\",\"", general(line.y[j], 4), "\"]");
       }
       pen = finite;
     }
@@ -329,11 +288,11 @@ class Report {
   }
 
   static std::string chart(std::string_view title, std::string_view x_label,
-                           const std::vector<Series>& series) {
+                           const std::vector<Series>& series, const std::vector<Mark>& marks) {
     const detail::Axis x = axis_of(series, true), y = axis_of(series, false);
-    std::string svg = detail::format("<svg viewBox=\"0 0 %g %g\" role=\"img\">", kWidth, kHeight) +
-                      "<title>" + detail::escape_html(title) + "</title>" + frame(x_label, x, y);
-    std::string data = detail::format("{\"w\":%g,\"x\":", kWidth) + json_text(x_label) + ",\"s\":[";
+    std::string svg = str("<svg viewBox=\"0 0 ", kWidth, ' ', kHeight, "\" role=\"img\"><title>",
+                          detail::escape_html(title), "</title>", frame(x_label, x, y, marks));
+    std::string data = str("{\"w\":", kWidth, ",\"x\":", json_text(x_label), ",\"s\":[");
     bool any = false;
     for (std::size_t i = 0; i < series.size(); ++i) {
       const Drawn line = draw(series[i], x, y);
@@ -345,11 +304,9 @@ class Report {
               json_text(series.size() > 1 ? series[i].name : "") + ",\"c\":\"" + color(i) +
               "\",\"p\":[" + line.points + "]}";
     }
-    if (!any)
-      svg += detail::format("<text x=\"%g\" y=\"%g\" text-anchor=\"middle\">no values</text>",
-                            (kLeft + kRight) / 2, (kTop + kBottom) / 2);
-    svg += detail::format("<line class=\"hair\" y1=\"%g\" y2=\"%g\" style=\"display:none\"/></svg>",
-                          kTop, kBottom);
+    if (!any) svg += label_at((kLeft + kRight) / 2, (kTop + kBottom) / 2, "middle", "no values");
+    svg += str("<line class=\"hair\" y1=\"", kTop, "\" y2=\"", kBottom,
+               "\" style=\"display:none\"/></svg>");
     return svg + "<script type=\"application/json\">" + data + "]}</script>";
   }
 
@@ -358,7 +315,8 @@ class Report {
     std::string out = "\"";
     for (const char c : text) {
       if (c == '"' || c == '\\' || c == '<' || c == '>' || static_cast<unsigned char>(c) < 32)
-        out += detail::format("\\u%04x", static_cast<unsigned>(static_cast<unsigned char>(c)));
+        out += str("\\u00", "0123456789abcdef"[static_cast<unsigned char>(c) >> 4],
+                   "0123456789abcdef"[c & 15]);
       else
         out += c;
     }

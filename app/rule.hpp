@@ -9,11 +9,11 @@
 #pragma once
 
 #include "screen.hpp"
+#include "words.hpp"
 
 #include <plumb/core/check.hpp>
 
 #include <algorithm>
-#include <cctype>
 #include <map>
 #include <numeric>
 #include <set>
@@ -66,27 +66,7 @@ inline constexpr double kDistinctPairs = 0.8;  // share of word pairs below whic
 inline constexpr double kRepetition = 10.0;    // per unit of that share
 inline constexpr double kLowest = -10.0;
 
-/// Lower-case words: runs of letters and inner apostrophes; bytes beyond ASCII count as letters.
-inline std::vector<std::string> words_of(std::string_view text) {
-  std::vector<std::string> words;
-  std::string word;
-  const auto end_word = [&] {
-    while (word.ends_with('\'')) word.pop_back();
-    if (!word.empty()) words.push_back(std::move(word));
-    word.clear();
-  };
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (std::isalpha(byte) || byte >= 0x80)
-      word += static_cast<char>(std::tolower(byte));
-    else if (c == '\'' && !word.empty())
-      word += c;
-    else
-      end_word();
-  }
-  end_word();
-  return words;
-}
+using plumb::words_of;
 
 inline std::set<std::string, std::less<>> set_of(std::string_view list) {
   const std::vector<std::string> words = words_of(list);

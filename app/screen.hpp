@@ -1,4 +1,11 @@
-// Text for a terminal: wrapped to its width, and harmless.
+// Text on its way to a terminal: harmless, and wrapped to its width.
+//
+// What a model or a file says can command a terminal: clear it, rename its window, answer in the user's
+// place, or show an order that the bytes do not have. So each of these becomes '?': controls (C0, DEL,
+// C1 as U+0080 … U+009F), line and paragraph separators, the marks, overrides and isolates of
+// bidirectional text (U+061C, U+200E, U+200F, U+202A … U+202E, U+2066 … U+206F), and each byte that is
+// not UTF-8, which covers C1 as raw bytes. Line feed and tab stay where asked. What this is not: a
+// guard against texts that look alike, or against what a terminal makes of letters.
 #pragma once
 
 #include <algorithm>
@@ -8,9 +15,98 @@
 
 namespace plumb { inline namespace v0_1 {
 
+/// What a line of output may keep of its text's layout.
+enum class Layout { OneLine, Lines };
+
+namespace detail {
+
+/// The first character of a text that is not empty. Of a byte that begins none, bytes = 1 and code < 0;
+/// `cut` where the text ends inside a sequence that is valid so far.
+struct Utf8Character {
+  std::size_t bytes = 1;
+  long code = -1;
+  bool cut = false;
+};
+
+inline Utf8Character first_character(std::string_view text) {
+  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+  const unsigned lead = byte(0);
+  if (lead < 0x80) return {1, static_cast<long>(lead), false};
+  const std::size_t bytes = lead >= 0xC2 && lead < 0xE0   ? 2
+                            : lead >= 0xE0 && lead < 0xF0 ? 3
+                            : lead >= 0xF0 && lead < 0xF5 ? 4
+                                                          : 0;
+  if (bytes == 0) return {};
+  // The second byte's range excludes over-long forms, surrogates and what lies beyond U+10FFFF
+  // (The Unicode Standard, table 3-7).
+  const unsigned low = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;
+  const unsigned high = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
+  unsigned code = lead & (0x7FU >> bytes);
+  for (std::size_t i = 1; i < bytes; ++i) {
+    if (i == text.size()) return {i, -1, true};
+    if (byte(i) < (i == 1 ? low : 0x80) || byte(i) > (i == 1 ? high : 0xBF)) return {};
+    code = code << 6U | (byte(i) & 0x3FU);
+  }
+  return {bytes, static_cast<long>(code), false};
+}
+
+inline bool commands_a_terminal(long code) {
+  return code < 0x20 || (code >= 0x7F && code <= 0x9F) || code == 0x061C || code == 0x200E ||
+         code == 0x200F || (code >= 0x2028 && code <= 0x202E) || (code >= 0x2066 && code <= 0x206F);
+}
+
+inline void append_harmless(std::string& out, std::string_view bytes, long code, Layout layout) {
+  const bool kept = layout == Layout::Lines && (code == '\n' || code == '\t');
+  if (commands_a_terminal(code) && !kept)
+    out += '?';
+  else
+    out += bytes;
+}
+
+}  // namespace detail
+
+/// A text that arrives in pieces, made harmless. The beginning of a UTF-8 sequence at the end of a
+/// piece waits for its rest.
+class HarmlessStream {
+ public:
+  explicit HarmlessStream(Layout layout) : layout_(layout) {}
+
+  /// What may be shown now.
+  std::string add(std::string_view piece) {
+    waiting_ += piece;
+    std::string out;
+    std::string_view rest = waiting_;
+    while (!rest.empty()) {
+      const detail::Utf8Character c = detail::first_character(rest);
+      if (c.cut) break;
+      detail::append_harmless(out, rest.substr(0, c.bytes), c.code, layout_);
+      rest.remove_prefix(c.bytes);
+    }
+    waiting_ = std::string(rest);
+    return out;
+  }
+
+  /// The text ends here: what still waits never got its rest.
+  std::string end() {
+    const std::string out(waiting_.size(), '?');
+    waiting_.clear();
+    return out;
+  }
+
+ private:
+  Layout layout_;
+  std::string waiting_;
+};
+
+/// A text made harmless.
+inline std::string harmless(std::string_view text, Layout layout = Layout::OneLine) {
+  HarmlessStream stream(layout);
+  std::string out = stream.add(text);
+  return out + stream.end();
+}
+
 /// Breaks text into lines of at most `width` columns, each after `indent` and ended by a newline; its
-/// own line breaks stay. Control characters, by which a text could command the terminal, become '?'.
-/// A UTF-8 sequence counts as one column.
+/// own line breaks stay, and it is made harmless. A character counts as one column.
 inline std::string wrap(std::string_view text, int width, std::string_view indent) {
   const std::size_t room = static_cast<std::size_t>(std::max(width, 20)) - indent.size();
   std::string out, line, word;
@@ -29,17 +125,18 @@ inline std::string wrap(std::string_view text, int width, std::string_view inden
     word.clear();
     word_columns = 0;
   };
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (c == ' ' || c == '\t' || c == '\r' || c == '\n') {
+  while (!text.empty()) {
+    detail::Utf8Character c = detail::first_character(text);
+    if (c.cut) c = {};  // no rest will come
+    if (c.code == ' ' || c.code == '\t' || c.code == '\r' || c.code == '\n') {
       end_word();
-      if (c == '\n') end_line();
-      continue;
+      if (c.code == '\n') end_line();
+    } else {
+      if (word_columns == room) end_word();  // longer than a line: broken
+      detail::append_harmless(word, text.substr(0, c.bytes), c.code, Layout::OneLine);
+      ++word_columns;
     }
-    const bool continues = (byte & 0xC0U) == 0x80U;
-    if (!continues && word_columns == room) end_word();  // longer than a line: broken
-    word += byte < 32 || byte == 127 ? '?' : c;
-    if (!continues) ++word_columns;
+    text.remove_prefix(c.bytes);
   }
   end_word();
   if (!line.empty() || out.empty()) end_line();

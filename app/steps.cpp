@@ -1,11 +1,10 @@
 #include "steps.hpp"
 
-#include "rank.hpp"
-#include "rule.hpp"
+#include "format.hpp"
+#include "progress.hpp"
 
 #include <plumb/data/folds.hpp>
 #include <plumb/run/interrupt.hpp>
-#include "progress.hpp"
 
 #include <sys/stat.h>
 
@@ -21,12 +20,6 @@ namespace {
 void stop_if_interrupted(const char* what) {
   if (interrupted())
     throw Interrupted(str(what, " was interrupted. The same command takes it up again."));
-}
-
-std::string number(const char* format, double value) {
-  char buffer[64];
-  std::snprintf(buffer, sizeof buffer, format, value);
-  return buffer;
 }
 
 // A callback for a stop text: decodes the last tokens of a response.
@@ -210,7 +203,7 @@ void train_sft(const Loaded& loaded, const std::vector<Demonstration>& demonstra
   std::optional<Progress> progress;
   sft_train(*loaded.model, examples, config, [&](Index update, Index total, float loss) {
     if (!progress) progress.emplace("fine-tuning", total, "update");
-    progress->update(update + 1, number("loss %.3f nats/token", loss));
+    progress->update(update + 1, str("loss ", fixed(loss, 3), " nats/token"));
     stop_if_interrupted("Fine-tuning");
   });
 }
@@ -274,21 +267,23 @@ Json RewardReport::json() const {
 void RewardReport::print() const {
   const Interval i = wilson_interval(held_out.correct, held_out.pairs);
   std::printf(
-      "reward model on %lld held-out prompts, %.0f pairs:\n"
-      "  accuracy                 %5.1f %%  (95 %% interval %.1f to %.1f)\n"
-      "  longer response wins     %5.1f %%\n",
-      static_cast<long long>(prompts), held_out.pairs, 100 * held_out.accuracy(), 100 * i.low,
-      100 * i.high, 100 * held_out.length_accuracy());
+      "reward model on %lld held-out prompts, %s pairs:\n"
+      "  accuracy                  %s  (95 %% interval %s to %s)\n"
+      "  longer response wins      %s\n",
+      static_cast<long long>(prompts), fixed(held_out.pairs, 0).c_str(),
+      percent(held_out.accuracy()).c_str(), fixed(100 * i.low, 1).c_str(),
+      fixed(100 * i.high, 1).c_str(), percent(held_out.length_accuracy()).c_str());
   if (!std::isnan(shuffled_accuracy))
-    std::printf("  fitted to shuffled labels %4.1f %%\n", 100 * shuffled_accuracy);
+    std::printf("  fitted to shuffled labels %s\n", percent(shuffled_accuracy).c_str());
   std::printf(
-      "  calibration error (ECE)  %6.3f\n"
+      "  calibration error (ECE)   %s\n"
       "  (the interval takes pairs as independent; those of one prompt are not quite)\n",
-      held_out.ece);
+      fixed(held_out.ece, 3).c_str());
 }
 
-std::shared_ptr<DeviceModel> train_reward(const Loaded& base, const std::vector<RankedPrompt>& train,
-                                       const RewardSettings& s, const std::string& label) {
+std::shared_ptr<DeviceModel> train_reward(const Loaded& base,
+                                          const std::vector<RankedPrompt>& train,
+                                          const RewardSettings& s, const std::string& label) {
   auto model = std::make_shared<DeviceModel>(base.model->clone(ScalarHead::Reward, s.seed));
   RewardConfig config;
   config.epochs = s.epochs;
@@ -302,7 +297,7 @@ std::shared_ptr<DeviceModel> train_reward(const Loaded& base, const std::vector<
   std::optional<Progress> progress;
   reward_train(*model, train, config, [&](Index update, Index total, float loss) {
     if (!progress) progress.emplace(label, total, "update");
-    progress->update(update + 1, number("loss %.3f", loss));
+    progress->update(update + 1, "loss " + fixed(loss, 3));
     stop_if_interrupted("Reward model training");
   });
   return model;
@@ -327,9 +322,9 @@ RewardReport cross_validate(const Loaded& base, const std::vector<Ranking>& rank
 }
 
 std::shared_ptr<DeviceModel> train_and_evaluate(const Loaded& base,
-                                             const std::vector<Ranking>& rankings,
-                                             const RewardSettings& s, bool control,
-                                             RewardReport& report, const std::string& label) {
+                                                const std::vector<Ranking>& rankings,
+                                                const RewardSettings& s, bool control,
+                                                RewardReport& report, const std::string& label) {
   const Split split = split_fold(rankings, encode_rankings(base, rankings), 5, 0, s.seed);
   const auto model = train_reward(base, split.train, s, label);
   report.held_out = reward_evaluate(*model, split.held_out);
@@ -347,27 +342,47 @@ std::shared_ptr<DeviceModel> train_and_evaluate(const Loaded& base,
 }
 
 ScoreFunction reward_function(std::shared_ptr<const DeviceModel> reward) {
-  return [reward](const std::vector<Episode>& episodes) {
-    return score_episodes(*reward, episodes);
-  };
+  return
+      [reward](const std::vector<Episode>& episodes) { return score_episodes(*reward, episodes); };
 }
 
-ScoreFunction rule_function(const Loaded& loaded) {
-  return [&loaded](const std::vector<Episode>& episodes) {
+namespace {
+
+NamedNumbers rule_parts(const Loaded& loaded, const Rule& rule, const Episode& e) {
+  return rule.parts(loaded.tokenizer->decode(e.prompt), response_text(loaded, e.prompt, e.response),
+                    e.finished);
+}
+
+}  // namespace
+
+ScoreFunction rule_function(const Loaded& loaded, const Rule& rule) {
+  return [&loaded, &rule](const std::vector<Episode>& episodes) {
     std::vector<float> scores;
     for (const Episode& e : episodes)
-      scores.push_back(
-          static_cast<float>(warm_score(loaded.tokenizer->decode(e.prompt),
-                                        response_text(loaded, e.prompt, e.response), e.finished)
-                                 .total));
+      scores.push_back(static_cast<float>(rule_parts(loaded, rule, e).back().second));
     return scores;
   };
 }
 
-void run_ppo(const Loaded& like, DeviceModel& policy, const DeviceModel& reference, DeviceModel* value,
-             const ScoreFunction& score, const std::vector<std::string>& prompts,
-             const PpoSettings& s, const std::string& path, MetricsWriter& metrics,
-             Index metrics_offset, const std::string& label) {
+EpisodeObserver rule_observer(const Loaded& loaded, const Rule& rule) {
+  return [&loaded, &rule](const std::vector<Episode>& episodes, Metrics& row) {
+    NamedNumbers means;
+    for (const Episode& e : episodes) {
+      const NamedNumbers parts = rule_parts(loaded, rule, e);
+      if (means.empty())
+        for (const auto& part : parts) means.emplace_back("judge/" + part.first, 0.0);
+      for (std::size_t p = 0; p < parts.size(); ++p)
+        means[p].second += parts[p].second / static_cast<double>(episodes.size());
+    }
+    row.insert(row.end(), means.begin(), means.end());
+  };
+}
+
+void run_ppo(const Loaded& like, DeviceModel& policy, const DeviceModel& reference,
+             DeviceModel* value, const ScoreFunction& score,
+             const std::vector<std::string>& prompts, const PpoSettings& s, const std::string& path,
+             MetricsWriter& metrics, Index metrics_offset, const std::string& label,
+             const EpisodeObserver& observe) {
   check<DataError>(!prompts.empty(), "[ppo] there are no prompts");
   std::vector<Tokens> tokens;
   for (const std::string& prompt : prompts)
@@ -390,14 +405,15 @@ void run_ppo(const Loaded& like, DeviceModel& policy, const DeviceModel& referen
           permutation(count, Rng(s.seed, Stage::Order, static_cast<std::uint32_t>(j / count)));
       batch.push_back(tokens[static_cast<std::size_t>(order[static_cast<std::size_t>(j % count)])]);
     }
-    const Metrics row = trainer.step(batch);
+    Metrics row = trainer.step(batch);
+    if (observe) observe(trainer.episodes(), row);
     metrics.write(metrics_offset + i, row);
-    progress.update(i + 1, str("score ", number("%.2f", metric(row, "objective/scores")), " kl ",
-                               number("%.2f", metric(row, "objective/kl_exact"))));
+    progress.update(i + 1, str("score ", fixed(metric(row, "objective/scores"), 2), " kl ",
+                               fixed(metric(row, "objective/kl_exact"), 2)));
     if (!warned && std::abs(metric(row, "objective/kl_gap_z")) > 4) {
       warned = true;
       progress.message(str("warning: sampled and exact KL differ by ",
-                           number("%.1f", metric(row, "objective/kl_gap_z")),
+                           fixed(metric(row, "objective/kl_gap_z"), 1),
                            " standard errors: responses are not drawn from the policy's own "
                            "distribution"));
     }
@@ -408,22 +424,6 @@ void run_ppo(const Loaded& like, DeviceModel& policy, const DeviceModel& referen
     }
     if (!last) stop_if_interrupted("PPO");
   }
-}
-
-WinRate compare_by_rule(const std::vector<Candidates>& before,
-                        const std::vector<Candidates>& after) {
-  WinRate result;
-  for (std::size_t i = 0; i < before.size(); ++i)
-    for (std::size_t k = 0; k < before[i].responses.size(); ++k) {
-      const auto total = [&](const Candidates& c) {
-        return warm_score(c.prompt, c.responses[k], c.finished[k]).total;
-      };
-      const double difference = total(after[i]) - total(before[i]);
-      result.wins += difference > 1e-9 ? 1 : 0;
-      result.ties += std::abs(difference) <= 1e-9 ? 1 : 0;
-      result.n += 1;
-    }
-  return result;
 }
 
 double exact_kl(const Loaded& policy, const DeviceModel& reference,

@@ -2,6 +2,8 @@
 // and the most memory that they hold. The same work in PyTorch: compare/torch_end_to_end.py.
 #include "end_to_end_cases.hpp"
 
+#include <cstdio>
+
 namespace {
 
 using namespace end_to_end;

@@ -1,11 +1,15 @@
 // `plumb rank`, driven as by a person: answers, mistakes, undo, interruption, resuming, agreement.
+#include "../app/command_judge.cpp"
+#include "../app/judge.cpp"
 #include "../app/rank.cpp"
+#include "../app/ranking_session.cpp"
 
 #include "temporary.hpp"
 
 #include <doctest/doctest.h>
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <algorithm>
 #include <sstream>
 #include <string>
@@ -206,6 +210,138 @@ TEST_CASE("rank: the rule signs every record and asks nothing") {
   }
   CHECK(has(desk.sit(""), "0 ranked by the rule `warm`, 4 were already"));
   CHECK(desk.saved().size() == 4);
+}
+
+TEST_CASE("rank: the rule appends, and leaves other people's lines as they are") {
+  Desk desk;
+  desk.sit("1 2 3\n2 1\nq\n");
+  // A line in another hand: other keys, other spaces, an old ranking of the same id.
+  const std::string theirs =
+      "{ \"id\":\"p0\", \"note\" : \"kept\",\"prompt\":\"Prompt 0\",\"responses\":[\"response A to "
+      "0\",\"response B to 0\",\"response C to "
+      "0\"],\"ranking\":[[2],[0,1]],\"annotator\":\"bob\"}\n";
+  write_plainly(desk.options.output, theirs + read_file(desk.options.output));
+  const std::string before = read_file(desk.options.output);
+  struct stat was = {}, is = {};
+  REQUIRE(::stat(desk.options.output.c_str(), &was) == 0);
+  desk.options.labeller = "rule:warm";
+  desk.sit("");
+  REQUIRE(::stat(desk.options.output.c_str(), &is) == 0);
+  const std::string after = read_file(desk.options.output);
+  CHECK(was.st_ino == is.st_ino);  // the file itself, not a copy in its place
+  CHECK(after.substr(0, before.size()) == before);
+  CHECK(desk.saved().size() == 7);
+  // While someone else's sitting has the file, the rule waits for nobody and writes nothing.
+  desk.options.output = desk.directory / "held.jsonl";
+  const JsonlAppender held(desk.options.output);
+  CHECK_THROWS_AS(desk.sit(""), IoError);
+  CHECK(read_file(desk.options.output).empty());
+}
+
+TEST_CASE("rank: a session is all of a sitting, without a terminal") {
+  const Desk desk;
+  const auto open = [&](const char* name = "ana") {
+    return RankingSession(load_candidates(desk.options.candidates), desk.options.output, name, 0);
+  };
+  {
+    RankingSession session = open();
+    CHECK(session.total() == 4);
+    CHECK(session.done() == 0);
+    std::optional<Question> q = session.question();
+    REQUIRE(q);
+    CHECK(q->id == "p0");
+    CHECK(q->number == 1);
+    CHECK(q->prompt == "Prompt 0");
+    const auto candidates = load_candidates(desk.options.candidates);
+    for (std::size_t i = 0; i < 3; ++i) {
+      CHECK(q->responses[i] == candidates[0].responses[static_cast<std::size_t>(q->shown[i])]);
+      CHECK(q->finished[i] == candidates[0].finished[static_cast<std::size_t>(q->shown[i])]);
+    }
+    // What is no answer changes nothing, on disk or in the sitting.
+    CHECK_THROWS_AS(session.answer("1 9"), DataError);
+    CHECK_THROWS_AS(session.answer("1"), DataError);
+    CHECK_THROWS_AS(session.answer(std::vector<int>{0, 1}), DataError);
+    CHECK_THROWS_AS(session.answer(std::vector<int>{0, -1, -1}), DataError);
+    CHECK(session.question()->id == "p0");
+    CHECK(desk.saved().empty());
+
+    session.answer(std::vector<int>{1, 0, -1});  // by place
+    REQUIRE(desk.saved().size() == 1);
+    CHECK(desk.saved()[0].rank[static_cast<std::size_t>(q->shown[1])] == 0);
+    CHECK(desk.saved()[0].rank[static_cast<std::size_t>(q->shown[2])] == -1);
+    CHECK(session.answer("3 1=2") == std::vector<int>{1, 1, 0});
+    session.skip();
+    CHECK(session.question()->id == "p3");
+    CHECK(session.done() == 2);
+    CHECK(session.undo() == RankingSession::Undone::Skip);
+    CHECK(session.question()->id == "p2");
+    CHECK(session.undo() == RankingSession::Undone::Answer);
+    CHECK(session.question()->id == "p1");
+    CHECK(session.done() == 1);
+    CHECK(desk.saved().size() == 1);
+    CHECK(session.undo() == RankingSession::Undone::Answer);
+    CHECK(session.undo() == RankingSession::Undone::Nothing);
+    CHECK(desk.saved().empty());
+    CHECK(session.question()->shown == q->shown);  // asked again, it looks the same
+    session.answer("1 2 3");
+    CHECK_THROWS_AS(open("bob"), IoError);  // one sitting at a time
+  }
+  RankingSession later = open();
+  CHECK(later.done() == 1);
+  CHECK(later.question()->id == "p1");
+  for (int i = 0; i < 3; ++i) later.answer("1 2 3");
+  CHECK(!later.question());
+  CHECK_THROWS_AS(later.answer("1 2 3"), ShapeError);
+  CHECK_THROWS_AS(open("rule:warm"), DataError);
+}
+
+TEST_CASE("rank: agreement as numbers") {
+  Desk desk(3, 3);
+  desk.sit("1 2 3\n1 2 3\n1 2 3\n");
+  desk.options.annotator = "bob";
+  std::istringstream in("1 2 3\n3 2 1\n");
+  std::ostringstream out;
+  const Json results = rank_on(desk.options, {in, out});
+  CHECK(results.at("ranked") == 2);
+  CHECK(results.at("candidates") == 3);
+  CHECK(results.at("annotators") == 2);
+  REQUIRE(results.at("agreement").size() == 1);
+  const Json& pair = results.at("agreement")[0];
+  CHECK(pair.at("annotators") == Json{"ana", "bob"});
+  CHECK(pair.at("prompts") == 2);
+  // Against the rankings themselves.
+  double tau = 0, share = 0;
+  for (std::size_t i = 0; i < 2; ++i) {
+    tau += kendall_tau_b(desk.saved()[i].rank, desk.saved()[3 + i].rank) / 2;
+    share += pairwise_agreement(desk.saved()[i].rank, desk.saved()[3 + i].rank) / 2;
+  }
+  CHECK(pair.at("kendall_tau_b") == doctest::Approx(tau));
+  CHECK(pair.at("pairwise") == doctest::Approx(share));
+  REQUIRE(results.at("position_bias").size() == 2);
+  CHECK(results.at("position_bias")[0].at("annotator") == "ana");
+  CHECK(results.at("position_bias")[0].at("shown_first_ranked_best") == 1.0);
+  CHECK(results.at("position_bias")[1].at("shown_first_ranked_best") == 0.5);
+  CHECK(results.at("position_bias")[1].at("without_bias") == doctest::Approx(1.0 / 3));
+  desk.options.agreement = true;
+  std::istringstream none;
+  CHECK(rank_on(desk.options, {none, out}).at("agreement") == results.at("agreement"));
+}
+
+TEST_CASE("rank: what files and names say cannot command the terminal") {
+  Desk desk;
+  auto candidates = load_candidates(desk.options.candidates);
+  candidates[0].prompt = "pro\x1b[2Jmpt \xE2\x80\xAE";
+  candidates[0].responses[0] =
+      "re\xC2\x9B"
+      "2Jsponse";
+  write_jsonl(desk.options.candidates, candidates);
+  desk.options.annotator = "a\x1b]0;na";
+  std::string screen = desk.sit("1 2 3\nq\n");
+  desk.options.annotator = "b\xC2\x9B";
+  desk.options.others = {desk.options.output};
+  screen += desk.sit("1 2 3\nq\n");
+  CHECK(has(screen, "Agreement, a?]0;na and b?"));
+  CHECK(screen == harmless(screen, Layout::Lines));
 }
 
 TEST_CASE("rank: agreement between annotators, in one file or several") {

@@ -1,9 +1,9 @@
 // The run's side room: metrics files, progress lines, the HTML report, signals, small statistics.
 #include <plumb/run/interrupt.hpp>
 #include <plumb/run/metrics.hpp>
+#include <plumb/run/statistics.hpp>
 #include "../app/progress.hpp"
 #include "../app/report.hpp"
-#include <plumb/run/statistics.hpp>
 
 #include "temporary.hpp"
 
@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <clocale>
 #include <cmath>
 #include <csignal>
 #include <stdexcept>
@@ -189,7 +190,19 @@ TEST_CASE("progress: the line") {
   CHECK(progress_line({"ppo", "token", "", 0, 30000, 30000}, 2.0, 0) ==
         "ppo  100 %  30000/30000  15.0k token/s  in 0:02");
   CHECK(progress_line({"ppo", "step", "", 0, 0, 200}, 0.0, 0) == "ppo    0 %  0/200");
-  CHECK(progress_line({"ppo", "step", "", 0, 0, 0}, 1.0, 0) == "ppo  100 %  0/0");
+  // No total is no share, and nothing done is not everything done.
+  CHECK(progress_line({"ppo", "step", "", 0, 0, 0}, 1.0, 0) == "ppo  nothing to do");
+  CHECK(progress_line({"ppo", "step", "", 0, 0, 0}, 1.0, 60) == "ppo  nothing to do");
+  CHECK(progress_line({"ppo", "step", "", 0, 6, 0}, 2.0, 0) == "ppo  6 step  3.0 step/s  in 0:02");
+  CHECK(progress_line({"ppo", "step", "", 0, 6, 0}, 2.0, 80).find('[') == std::string::npos);
+  // More than was announced: all of it is done, and no time is left.
+  CHECK(progress_line({"ppo", "step", "", 0, 12, 10}, 2.0, 0) ==
+        "ppo  100 %  12/10  6.0 step/s  in 0:02");
+  CHECK(progress_line({"ppo", "step", "", 0, 12, 10}, 2.0, 80).find("[====") != std::string::npos);
+  for (int width = 1; width <= 120; ++width)
+    CHECK(progress_line({"ppo", "step", "", 0, 12, 10}, 2.0, width).size() <=
+          static_cast<std::size_t>(width));
+  CHECK(progress_line({"ppo", "step", "", 0, 199, 200}, 0.0, 0) == "ppo   99 %  199/200");
 
   const std::string wide = progress_line(state, 20.0, 100);
   CHECK(wide.find("[=======>") != wide.npos);
@@ -240,6 +253,60 @@ TEST_CASE("progress: plain lines elsewhere, none when silent, a whole line after
   };
   CHECK(on_file(failing).find("3/10") != std::string::npos);
   CHECK(on_terminal(60, failing).ends_with("\r\n"));
+
+  const auto empty = [](std::FILE* stream) { Progress bar("work", 0, "it", {.stream = stream}); };
+  CHECK(on_file(empty) == "work  nothing to do\n");
+  CHECK(on_terminal(60, empty).find('%') == std::string::npos);
+}
+
+TEST_CASE("numbers are the same in every locale") {
+  const auto texts = [] {
+    Report report("Run");
+    report.add_chart("c", "x", "y", {{"a", {0, 1, 2.5}, {0.5, 1e-7, 1234567.25}}},
+                     {{1.5, "round 1"}});
+    return std::vector<std::string>{fixed(-1234.5678, 2),
+                                    general(0.000012345678, 4),
+                                    general(1e22, 3),
+                                    percent(0.8125),
+                                    fixed(kNaN, 1),
+                                    str("error text: ", 0.5, ' ', 1234567.25, ' ', 1e-9),
+                                    progress_line({"ppo", "step", "", 0, 50, 200}, 20.5, 0),
+                                    progress_line({"ppo", "step", "", 0, 5, 200}, 20.5, 0),
+                                    report.html(),
+                                    detail::Axis(0, 1e-6, 5, false, false).label(2e-7)};
+  };
+  const std::vector<std::string> in_c = texts();
+  CHECK(in_c[0] == "-1234.57");
+  CHECK(in_c[1] == "1.235e-05");
+  CHECK(in_c[2] == "1e+22");
+  CHECK(in_c[3] == "81.2 %");
+  CHECK(in_c[4] == "nan");
+  CHECK(in_c[5] == "error text: 0.5 1234567 1e-09");
+  CHECK(in_c[6].find("2.4 step/s") != std::string::npos);
+  CHECK(in_c[9] == "2.0e-07");
+  const std::string before = std::setlocale(LC_ALL, nullptr);
+  const Temporary locales;
+  const auto comma = [&] {
+    for (const char* name : {"de_DE.UTF-8", "de_DE", "fr_FR.UTF-8", "nl_NL.UTF-8", "cs_CZ.UTF-8"})
+      if (std::setlocale(LC_ALL, name) != nullptr) return true;
+    const std::string make =
+        "localedef -i de_DE -f UTF-8 " + (locales / "de_DE.UTF-8") + " >/dev/null 2>&1";
+    ::setenv("LOCPATH", (locales / "").c_str(), 1);
+    const bool made =
+        std::system(make.c_str()) == 0 && std::setlocale(LC_ALL, "de_DE.UTF-8") != nullptr;
+    ::unsetenv("LOCPATH");
+    return made;
+  };
+  if (!comma()) {
+    MESSAGE("skipped: there is no locale with a decimal comma, nor localedef to make one");
+    return;
+  }
+  char point[8];
+  std::snprintf(point, sizeof point, "%.1f", 0.5);
+  const std::vector<std::string> elsewhere = texts();
+  std::setlocale(LC_ALL, before.c_str());
+  CHECK(std::string(point) == "0,5");  // the locale does what it is here for
+  CHECK(elsewhere == in_c);
 }
 
 TEST_CASE("report: everything that comes in is escaped") {
@@ -281,6 +348,21 @@ TEST_CASE("report: one file, parts grouped in the order of the calls") {
   CHECK(html.find("<svg") < html.find("b\nc"));
   CHECK_THROWS_AS(report.add_chart("x", "x", "y", {{"r", {1}, {}}}), ShapeError);
   CHECK_THROWS_AS(report.add_samples({"a"}, {{"b", "c"}}), ShapeError);
+}
+
+TEST_CASE("report: marks are drawn inside the axis, with their names") {
+  Report report("Run");
+  report.add_text("a < b");
+  report.add_chart("Reward", "step", "reward", {{"r", {0, 10, 20}, {0.5, 0.6, 0.7}}},
+                   {{0, "round 1"}, {10, "round <2>"}, {30, "beyond"}});
+  const std::string html = report.html();
+  CHECK(html.find("<p>a &lt; b</p>") != html.npos);
+  CHECK(count_of(html, "class=\"mark\"") == 2);
+  CHECK(html.find("round 1</text>") != html.npos);
+  CHECK(html.find("round &lt;2&gt;</text>") != html.npos);
+  CHECK(html.find("beyond") == html.npos);
+  // At 10 of 0 … 20 the mark stands in the middle of the plot area.
+  CHECK(html.find("<line class=\"mark\" x1=\"238.0\" x2=\"238.0\"") != html.npos);
 }
 
 TEST_CASE("report: ticks are round and inside the axis") {

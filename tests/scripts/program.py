@@ -82,6 +82,9 @@ def commands():
     check(len(open(os.path.join(WORK, "mine.jsonl")).readlines()) == 3, "rank by person: three answers kept")
     code, out, err = run("rank", "candidates.jsonl", "--out", "mine.jsonl", "--agreement", "--others", "rule.jsonl")
     check(code == 0 and "tau" in (out + err).lower(), "rank: reports agreement")
+    numbers = succeeds("rank agreement", "rank", "candidates.jsonl", "--out", "mine.jsonl", "--agreement", "--others",
+                       "rule.jsonl", expect=["agreement", "position_bias"])
+    check(numbers.get("agreement", [{}])[0].get("prompts") == 3, "rank: agreement as numbers, over three prompts")
     succeeds("reward", "reward", "rule.jsonl", "--folds", "2", "--epochs", "1", "--out", "reward.safetensors",
              expect=["reward_accuracy", "reward_accuracy_length_baseline", "reward_accuracy_shuffled_labels",
                      "reward_ece"])
@@ -98,12 +101,20 @@ def commands():
     check(code == 0 and out.startswith("Once upon a time, there was"), "chat: continues a text")
     code, out, err = run("chat", "--prompt", "Once upon a time", "--bf16", "--temperature", "0", "--max-new-tokens", "8")
     check(code == 0 and out.startswith("Once upon a time, there was"), "chat --bf16: continues a text")
+    code, out, err = run("chat", "--prompt", "Once\x1b]0;x\x07 upon\u202e \u009b2J", "--max-new-tokens", "4")
+    check(code == 0 and out.startswith("Once?]0;x? upon? ?2J"), f"chat: texts cannot command the terminal: {out!r}")
     ms = first_token_ms()
     check(ms < 200, f"chat: the first token {ms:.0f} ms after the start, limit 200 (loaded machines)")
     succeeds("align", "align", "--run", "align", "--rounds", "2", "--sft", "sft.jsonl", *SMALL,
              expect=["win_rate", "reward_accuracy", "kl", "perplexity_after", "ratio_first_minibatch"])
     page = open(os.path.join(WORK, "align/report.html")).read()
     check("not by people" in page and "<svg" in page, "align: the report says who ranked, and has charts")
+    for text in ("trained towards the rule `warm`", "True score, by the rule itself", "round 2</text>",
+                 "equal length and ending", "After training, responses are"):
+        check(text in page, f"align: the report has {text!r}")
+    check(not re.search("align(ed|ment)", page), "align: what a rule trained is not called aligned")
+    header = open(os.path.join(WORK, "align/metrics.csv")).readline()
+    check("judge/total" in header and "judge/friendly" in header, "align: the rule's true score in the metrics")
     check(not re.search(r'(src|href)="?http', page), "align: the report loads nothing from elsewhere")
     with open(os.path.join(WORK, "settings.json"), "w") as file:
         json.dump({"max-new-tokens": 8, "responses": 2}, file)
@@ -131,6 +142,11 @@ def errors():
     fails("a ranking of a response that is not there", "reward", "ghost.jsonl", says=["ghost.jsonl:1"])
     fails("a missing file", "reward", "nowhere.jsonl", says=["nowhere.jsonl"])
     fails("an unknown setting", "ppo", "--config", "settings.json", says=["learning-rate", "HINT"])
+    for name in ("\x1b[2Jx.bin", "\u009b2Jx.bin", "\u202ex.bin", "\x7fx.bin"):
+        code, out, err = run("info", "--model", name)
+        check(code != 0 and "x.bin" in err and name[0] not in err, f"a file named {name!r} cannot command the terminal")
+        code, out, err = run("info", name)  # refused by the parser of flags
+        check(code != 0 and name[0] not in out + err, f"nor as an argument: {name!r}")
     fails("a truncated model", "info", "--model", "cut.bin", says=["cut.bin"])
     fails("a wrong tokenizer", "info", "--tokenizer", "bytes", says=["256", "512", "HINT"])
     fails("a prompt beyond the context", "generate", "--prompts", "long.txt", "--out", "x.jsonl",

@@ -5,8 +5,8 @@
 // that they read. What this file is not: a logging or formatting library.
 #pragma once
 
+#include <charconv>
 #include <cstdint>
-#include <cstdio>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -52,8 +52,9 @@ void append(std::string& out, T value) {
 }
 inline void append(std::string& out, double value) {
   char buffer[32];
-  std::snprintf(buffer, sizeof buffer, "%.7g", value);
-  out += buffer;
+  const auto end = std::to_chars(buffer, buffer + sizeof buffer, value,
+                                 std::chars_format::general, 7);  // in every locale alike
+  out.append(buffer, end.ptr);
 }
 }  // namespace detail
 

@@ -1,7 +1,7 @@
 // Ctrl-C and SIGTERM as a question that long work asks between steps: `if (interrupted()) …`.
 //
 // The first signal only sets a flag, so that the step under way can end and a checkpoint be written;
-// the second one kills, as if nothing had been installed. Not a way to unwind: nothing is thrown.
+// the second one kills, as if nothing had been installed. Nothing is thrown by the signal itself.
 #pragma once
 
 #include <plumb/core/check.hpp>
@@ -37,6 +37,11 @@ inline bool interrupted() { return detail::interrupt_signal != 0; }
 
 /// The signal that came (SIGINT or SIGTERM), 0 if none; a program ends with 128 + this.
 inline int interrupt_signal() { return detail::interrupt_signal; }
+
+/// Thrown by long work that ends because of such a signal; what it acknowledged is on disk.
+struct Interrupted : Error {
+  using Error::Error;
+};
 
 /// Forgets a signal that was dealt with.
 inline void clear_interrupt() { detail::interrupt_signal = 0; }

@@ -1,0 +1,272 @@
+#include "judge.hpp"
+
+#include "command_judge.hpp"
+#include "rule.hpp"
+
+#include <plumb/core/random.hpp>
+#include <plumb/io/hash.hpp>
+#include <plumb/run/interrupt.hpp>
+
+#include <cmath>
+#include <map>
+#include <set>
+
+namespace plumb { inline namespace v0_1 {
+
+namespace {
+
+constexpr double kSameScore = 1e-9;  // scores this near tie
+
+double preference_of(double before, double after) {
+  const double difference = after - before;
+  return std::abs(difference) <= kSameScore ? 0.5 : difference > 0.0 ? 1.0 : 0.0;
+}
+
+void check_pairs(const std::vector<Candidates>& before, const std::vector<Candidates>& after) {
+  bool same = before.size() == after.size();
+  for (std::size_t i = 0; same && i < before.size(); ++i)
+    same = before[i].prompt == after[i].prompt &&
+           before[i].responses.size() == after[i].responses.size() &&
+           before[i].finished.size() == before[i].responses.size() &&
+           after[i].finished.size() == after[i].responses.size();
+  check(same, "[judge] before and after need the same prompts, and as many responses to each");
+}
+
+template <class Visit>
+void for_each_pair(const std::vector<Candidates>& before, Visit visit) {
+  for (std::size_t i = 0; i < before.size(); ++i)
+    for (std::size_t k = 0; k < before[i].responses.size(); ++k) visit(i, k);
+}
+
+class ScoringJudge : public Judge {
+ public:
+  ScoringJudge(std::string name, ScoreCandidates score)
+      : name_(std::move(name)), score_(std::move(score)) {}
+  std::string name() const override { return name_; }
+  Verdict compare(const std::vector<Candidates>& before,
+                  const std::vector<Candidates>& after) override {
+    check_pairs(before, after);
+    const std::vector<double> old_scores = score_(before), new_scores = score_(after);
+    Verdict verdict{name_, true, {}, 0};
+    for_each_pair(before, [&](std::size_t i, std::size_t k) {
+      const std::size_t at = verdict.items.size();
+      check(at < old_scores.size() && at < new_scores.size(),
+            "[judge] a score is missing for a response");
+      const double b = old_scores[at], a = new_scores[at];
+      if (!std::isfinite(b) || !std::isfinite(a))
+        fail<NumericError>(str("[judge] ", name_, " scores a response ", std::isfinite(b) ? a : b));
+      verdict.items.push_back({i, k, preference_of(b, a), b, a});
+    });
+    return verdict;
+  }
+
+ private:
+  std::string name_;
+  ScoreCandidates score_;
+};
+
+// Pairs as candidates of two responses, so that a sitting can ask about them: before, after.
+std::vector<Candidates> pairs_of(const std::vector<Candidates>& before,
+                                 const std::vector<Candidates>& after) {
+  std::vector<Candidates> pairs;
+  for_each_pair(before, [&](std::size_t i, std::size_t k) {
+    Candidates pair;
+    pair.prompt = before[i].prompt;
+    pair.responses = {before[i].responses[k], after[i].responses[k]};
+    pair.finished = {before[i].finished[k], after[i].finished[k]};
+    // An id of its texts, so that answers are found again whatever else is asked.
+    Hash64 hash;
+    hash.field(pair.prompt);
+    for (const std::string& response : pair.responses) hash.field(response);
+    pair.id = hex64(hash.value());
+    pairs.push_back(std::move(pair));
+  });
+  return pairs;
+}
+
+// The same text twice is a tie, and no question.
+bool identical(const Candidates& pair) {
+  return pair.responses[0] == pair.responses[1] && pair.finished[0] == pair.finished[1];
+}
+
+class PersonJudge : public Judge {
+ public:
+  explicit PersonJudge(JudgeTools tools) : tools_(std::move(tools)) {
+    check<DataError>(!tools_.answers.empty(),
+                     "[judge] a person's answers need a file to be kept in");
+  }
+  std::string name() const override { return "person"; }
+  Verdict compare(const std::vector<Candidates>& before,
+                  const std::vector<Candidates>& after) override {
+    check_pairs(before, after);
+    const std::vector<Candidates> pairs = pairs_of(before, after);
+    ask(pairs);
+    std::map<std::string, double> preferences;
+    for (const Ranking& r : read_rankings(tools_.answers).records)
+      if (r.annotator == tools_.annotator && r.rank.size() == 2)
+        preferences[r.id] = preference_of(-r.rank[0], -r.rank[1]);
+    Verdict verdict{name(), false, {}, 0};
+    for_each_pair(before, [&, at = std::size_t{0}](std::size_t i, std::size_t k) mutable {
+      const Candidates& pair = pairs[at++];
+      const auto found = preferences.find(pair.id);
+      if (found == preferences.end() && !identical(pair))
+        ++verdict.unjudged;
+      else
+        verdict.items.push_back({i, k, identical(pair) ? 0.5 : found->second, 0.0, 0.0});
+    });
+    return verdict;
+  }
+
+ private:
+  void ask(const std::vector<Candidates>& pairs) const {
+    std::vector<Candidates> open;
+    std::set<std::string> ids;
+    for (const Candidates& pair : pairs)
+      if (!identical(pair) && ids.insert(pair.id).second) open.push_back(pair);
+    const InterruptGuard guard(BlockingReads::Return);
+    const Screen screen = tools_.screen();
+    RankingSession session(std::move(open), tools_.answers, tools_.annotator, tools_.seed);
+    screen.out << "Which response is better? 1 2: the first one, 2 1: the second, 1=2: alike. "
+               << session.done() << " of " << session.total() << " answered.\n";
+    ask_on(session, screen);
+    if (interrupted())
+      throw Interrupted("Judging was interrupted. The same command takes it up again.");
+  }
+
+  JudgeTools tools_;
+};
+
+class CommandJudge : public Judge {
+ public:
+  CommandJudge(std::string spec, std::string command, std::uint64_t seed)
+      : spec_(std::move(spec)), command_(std::move(command)), seed_(seed) {}
+  std::string name() const override { return spec_; }
+  Verdict compare(const std::vector<Candidates>& before,
+                  const std::vector<Candidates>& after) override {
+    check_pairs(before, after);
+    const std::vector<Candidates> pairs = pairs_of(before, after);
+    std::vector<std::string> questions;
+    std::vector<bool> turned;
+    for (const Candidates& pair : pairs) {
+      const std::uint64_t place = hash64(pair.id);
+      Rng rng(seed_, Stage::Order, static_cast<std::uint32_t>(place),
+              static_cast<std::uint32_t>(place >> 32));
+      turned.push_back(rng.below(2) == 1);
+      const std::size_t first = turned.back() ? 1 : 0;
+      questions.push_back(
+          detail::json_line({{"prompt", pair.prompt},
+                             {"responses", {pair.responses[first], pair.responses[1 - first]}}}));
+    }
+    const std::vector<PairAnswer> answers = ask_command(command_, questions);
+    Verdict verdict{spec_, !answers.empty(), {}, 0};
+    for (const PairAnswer& answer : answers) verdict.scored = verdict.scored && answer.scored;
+    for_each_pair(before, [&](std::size_t i, std::size_t k) {
+      const std::size_t at = verdict.items.size();
+      auto [first, second, scored] = answers[at];
+      if (turned[at]) std::swap(first, second);
+      verdict.items.push_back({i, k, preference_of(first, second), first, second});
+    });
+    if (!verdict.scored)
+      for (Verdict::Item& item : verdict.items) item.before = item.after = 0.0;
+    return verdict;
+  }
+
+ private:
+  std::string spec_, command_;
+  std::uint64_t seed_;
+};
+
+std::vector<double> scores_by(const Rule& rule, const std::vector<Candidates>& candidates) {
+  std::vector<double> scores;
+  for (const Candidates& c : candidates)
+    for (std::size_t k = 0; k < c.responses.size(); ++k)
+      scores.push_back(rule.score(c.prompt, c.responses[k], c.finished[k]));
+  return scores;
+}
+
+// Sums of `value` by prompt: what the intervals are clustered by.
+template <class Value>
+std::vector<ClusterSum> by_prompt(const Verdict& verdict, Value value) {
+  std::map<std::size_t, ClusterSum> sums;
+  for (const Verdict::Item& item : verdict.items) {
+    sums[item.prompt].sum += value(item);
+    sums[item.prompt].count += 1.0;
+  }
+  std::vector<ClusterSum> out;
+  for (const auto& [prompt, sum] : sums) out.push_back(sum);
+  return out;
+}
+
+}  // namespace
+
+const Rule& rule_of(const std::string& name) {
+  static const Rule warm{
+      "rule:warm", warm_text(),
+      [](const std::string& prompt, const std::string& response, bool finished) -> NamedNumbers {
+        const RuleScore s = warm_score(prompt, response, finished);
+        return {{"friendly", s.friendly},
+                {"simple", s.simple},
+                {"ending", s.ending},
+                {"total", s.total}};
+      },
+      [](const std::string& prompt, const std::vector<std::string>& responses,
+         const std::vector<bool>& finished) { return rank_by_rule(prompt, responses, finished); }};
+  if (name != warm.name)
+    fail<DataError>(str("[rule] there is no rule \"", name, "\". HINT: ", warm.name));
+  return warm;
+}
+
+double Verdict::count(double preference) const {
+  double found = 0.0;
+  for (const Item& item : items) found += item.preference == preference ? 1.0 : 0.0;
+  return found;
+}
+
+double Verdict::rate() const {
+  return clustered_mean(by_prompt(*this, [](const Item& item) { return item.preference; })).mean;
+}
+
+Interval Verdict::interval() const {
+  return clustered_share_interval(by_prompt(*this, [](const Item& i) { return i.preference; }));
+}
+
+double Verdict::mean_difference() const {
+  if (!scored) return std::nan("");
+  return clustered_mean(by_prompt(*this, [](const Item& i) { return i.after - i.before; })).mean;
+}
+
+Interval Verdict::difference_interval() const {
+  if (!scored) return {std::nan(""), std::nan("")};
+  return clustered_mean_interval(
+      by_prompt(*this, [](const Item& i) { return i.after - i.before; }));
+}
+
+Json Verdict::json() const {
+  const Interval i = interval();
+  Json out = {{"judge", judge},          {"win_rate", rate()},  {"win_rate_low", i.low},
+              {"win_rate_high", i.high}, {"wins", wins()},      {"ties", ties()},
+              {"judged", n()},           {"unjudged", unjudged}};
+  if (!scored) return out;
+  const Interval d = difference_interval();
+  out["score_difference"] = mean_difference();
+  out["score_difference_low"] = d.low;
+  out["score_difference_high"] = d.high;
+  return out;
+}
+
+std::unique_ptr<Judge> make_judge(const std::string& spec, JudgeTools tools) {
+  if (spec.starts_with("rule:")) {
+    const Rule& rule = rule_of(spec);
+    return std::make_unique<ScoringJudge>(
+        spec, [&rule](const std::vector<Candidates>& c) { return scores_by(rule, c); });
+  }
+  if (spec == "person") return std::make_unique<PersonJudge>(std::move(tools));
+  if (spec.starts_with("command:"))
+    return std::make_unique<CommandJudge>(spec, spec.substr(spec.find(':') + 1), tools.seed);
+  if (spec.empty() || !tools.reward_model)
+    fail<DataError>(str("[judge] \"", spec, "\" names no judge. HINT: ", kDefaultRule,
+                        ", person, command:PROGRAM, or a reward model's file"));
+  return std::make_unique<ScoringJudge>(spec, tools.reward_model(spec));
+}
+
+}}  // namespace plumb::v0_1

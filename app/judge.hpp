@@ -1,0 +1,105 @@
+// Who says which of two responses is better. A judge is chosen by text:
+//
+//   rule:NAME             a stated rule, which scores each response
+//   person                you, at the terminal, blind to which model wrote what; answers are kept in a
+//                         file, and a later sitting goes on
+//   command:PROGRAM ARGS  a program of yours (no shell; words end at spaces). It reads a line of JSON a
+//                         pair, {"prompt":…,"responses":[a,b]}, and writes a line a pair: [score of a,
+//                         score of b], or 1 (a is better), 2 (b is), 0 (a tie)
+//   anything else         a reward model's file, which scores each response
+//
+// People and programs get the two in a random order, which is undone, so that a liking for the first
+// favours neither model. What this is not: a metric of quality; it says what this judge prefers.
+#pragma once
+
+#include "rank.hpp"
+
+#include <plumb/data/records.hpp>
+#include <plumb/run/statistics.hpp>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace plumb { inline namespace v0_1 {
+
+using NamedNumbers = std::vector<std::pair<std::string, double>>;
+
+/// A stated rule: its name as files write it, itself in words, and what it computes.
+struct Rule {
+  std::string name;  ///< "rule:<short name>"
+  std::string text;
+  /// The parts of a response's score by name; the last one, "total", is the score.
+  std::function<NamedNumbers(const std::string& prompt, const std::string& response, bool finished)>
+      parts;
+  /// Ranks of the responses to a prompt: 0 best, equal scores tie.
+  std::function<std::vector<int>(const std::string& prompt, const std::vector<std::string>&,
+                                 const std::vector<bool>& finished)>
+      ranks;
+
+  std::string short_name() const { return name.substr(name.find(':') + 1); }
+  double score(const std::string& prompt, const std::string& response, bool finished) const {
+    return parts(prompt, response, finished).back().second;
+  }
+};
+
+/// The rule of a name. DataError for another, naming what there is.
+const Rule& rule_of(const std::string& name);
+
+/// The rule that stands in where nobody said who judges.
+inline constexpr const char* kDefaultRule = "rule:warm";
+
+/// After against before: response k to a prompt against response k to it.
+struct Verdict {
+  struct Item {
+    std::size_t prompt = 0, response = 0;  ///< where in the candidates
+    double preference = 0.5;               ///< 1: after is better, 0: before is, ½: a tie
+    double before = 0.0, after = 0.0;      ///< scores, where the judge gives any
+  };
+  std::string judge;
+  bool scored = false;
+  std::vector<Item> items;
+  std::size_t unjudged = 0;  ///< pairs that the judge left open
+
+  double wins() const { return count(1.0); }
+  double ties() const { return count(0.5); }
+  double n() const { return static_cast<double>(items.size()); }
+  double rate() const;             ///< wins and half the ties, of the pairs judged; NaN of none
+  Interval interval() const;       ///< 95 %, of the rate, clustered by prompt
+  double mean_difference() const;  ///< of the scores, after − before; NaN without
+  Interval difference_interval() const;
+  Json json() const;  ///< "win_rate" and what belongs to it
+
+ private:
+  double count(double preference) const;
+};
+
+class Judge {
+ public:
+  virtual ~Judge() = default;
+  virtual std::string name() const = 0;
+  /// Compares two lists of candidates that have the same prompts, and as many responses to each.
+  /// ShapeError if they do not; Interrupted if Ctrl-C ended it.
+  virtual Verdict compare(const std::vector<Candidates>& before,
+                          const std::vector<Candidates>& after) = 0;
+};
+
+/// Scores of all responses, in order: what makes a judge of a reward model.
+using ScoreCandidates = std::function<std::vector<double>(const std::vector<Candidates>&)>;
+
+/// What the judges need besides their name.
+struct JudgeTools {
+  /// Opens a reward model's file; a judge that needs it and has none is a DataError.
+  std::function<ScoreCandidates(const std::string& path)> reward_model;
+  std::string answers;  ///< the file in which a person's answers are kept
+  std::string annotator = "me";
+  std::uint64_t seed = 0;  ///< of the order in which two responses are shown
+  std::function<Screen()> screen = terminal_screen;  ///< where a person sits
+};
+
+/// The judge of a specification. DataError for one that names none.
+std::unique_ptr<Judge> make_judge(const std::string& spec, JudgeTools tools = {});
+
+}}  // namespace plumb::v0_1

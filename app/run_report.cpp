@@ -1,0 +1,244 @@
+#include "run_report.hpp"
+
+#include "device.hpp"
+#include "format.hpp"
+#include "progress.hpp"
+#include "report.hpp"
+#include "screen.hpp"
+
+#include <plumb/io/file.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+
+namespace plumb { inline namespace v0_1 {
+
+namespace {
+
+std::string between(const Interval& i) {
+  return str("95 % interval ", fixed(100 * i.low, 1), " to ", percent(i.high));
+}
+
+std::string change(double before, double after, int decimals) {
+  return str(fixed(before, decimals), " → ", fixed(after, decimals));
+}
+
+// A response with its score, where the judge gives one.
+std::string scored(const Outcome& o, std::size_t i, bool after) {
+  const std::string& text = (after ? o.after : o.before)[i].responses[0];
+  if (!o.verdict.scored || i >= o.verdict.items.size()) return text;
+  const Verdict::Item& item = o.verdict.items[i];
+  return str("[", fixed(after ? item.after : item.before, 1), "] ", text);
+}
+
+void add_results(Report& report, const Outcome& o, const RewardReport& reward) {
+  const Verdict& v = o.verdict;
+  report.add_summary("Win rate, after against before", percent(v.rate()),
+                     str(between(v.interval()), "; ", fixed(v.n(), 0),
+                         " held-out responses, judged by ", v.judge));
+  const Shortcut::Matched& m = o.shortcut.matched;
+  report.add_summary("  at equal length and ending",
+                     std::isnan(m.rate) ? "too few to say" : percent(m.rate),
+                     str(std::isnan(m.rate) ? "" : between(m.interval) + "; ", m.responses,
+                         " responses after have a counterpart before, of ", m.counterparts));
+  const RewardEvaluation& e = reward.held_out;
+  report.add_summary("Reward model, held-out pairs", percent(e.accuracy()),
+                     str(between(wilson_interval(e.correct, e.pairs)), "; ", fixed(e.pairs, 0),
+                         " pairs of ", reward.prompts, " prompts"));
+  report.add_summary("  baseline: longer response wins", percent(e.length_accuracy()));
+  if (!std::isnan(reward.shuffled_accuracy))
+    report.add_summary("  control: fitted to shuffled labels", percent(reward.shuffled_accuracy));
+  report.add_summary("KL to the first policy", fixed(o.kl, 2) + " nats",
+                     "exact, full vocabulary, mean per response");
+  report.add_summary("Perplexity of held-out stories",
+                     change(o.perplexity_before, o.perplexity_after, 2),
+                     "per token, before → after: what the training cost");
+}
+
+void add_shortcut(Report& report, const Shortcut& s) {
+  report.add_heading("What the policy found, and what it cost");
+  report.add_text(s.sentence());
+  report.add_summary("Responses that end by themselves",
+                     str(percent(s.before.finished), " → ", percent(s.after.finished)));
+  report.add_summary("Length", change(s.before.characters, s.after.characters, 0),
+                     "characters, mean");
+  report.add_summary("  words", change(s.before.words, s.after.words, 1));
+  report.add_summary("Responses with dialogue",
+                     str(percent(s.before.dialogue), " → ", percent(s.after.dialogue)));
+  report.add_summary("Distinct words", change(s.before.vocabulary, s.after.vocabulary, 0),
+                     str("among the first ", s.before.first_words, " words of each side"));
+  report.add_summary("  within a response",
+                     str(percent(s.before.distinct), " → ", percent(s.after.distinct)),
+                     "of its words, mean");
+  for (std::size_t p = 0; p < std::min(s.before.parts.size(), s.after.parts.size()); ++p)
+    report.add_summary("Rule's part: " + s.before.parts[p].first,
+                       change(s.before.parts[p].second, s.after.parts[p].second, 2), "mean");
+  std::vector<std::vector<std::string>> rows;
+  for (const auto* list : {&s.words, &s.openings})
+    for (const Overused& o : *list)
+      rows.push_back({(list == &s.words ? "" : "opening: ") + o.text, fixed(o.before, 0),
+                      fixed(o.after, 0), fixed(o.log_odds, 1)});
+  if (!rows.empty())
+    report.add_samples({"Came up most", "Times before", "Times after", "Log-odds"}, rows);
+}
+
+void add_charts(Report& report, const AlignSettings& s, const std::vector<MetricRow>& rows,
+                const std::vector<RewardReport>& rewards) {
+  const auto series = [&](const char* name, const char* metric) {
+    return metric_series(name, rows, metric);
+  };
+  std::vector<Mark> marks;  // where rounds begin
+  for (Index round = 0; s.rounds > 1 && round < s.rounds; ++round)
+    marks.push_back({static_cast<double>(round * s.ppo.iterations), str("round ", round + 1)});
+  const auto chart = [&](const char* title, const char* unit, const std::vector<Series>& lines) {
+    report.add_chart(title, "PPO iteration", unit, lines, marks);
+  };
+  report.add_heading("Training");
+  report.add_text(curves_in_words(rows, s.rounds, s.ppo.iterations));
+  chart("Score by the reward model", "score",
+        {series("score", "objective/scores"), series("score − β·KL", "objective/rlhf_reward")});
+  if (const Series truth = series("score", "judge/total"); !truth.x.empty())
+    chart("True score, by the rule itself", "score", {truth});
+  chart("KL to the first policy", "nats per response",
+        {series("exact", "objective/kl_exact"), series("sampled (k1)", "objective/kl"),
+         series("sampled (k3)", "objective/kl_k3")});
+  chart("KL coefficient β", "β", {series("β", "objective/kl_coef")});
+  chart("Entropy", "nats per token", {series("entropy", "policy/entropy_avg")});
+  chart("Clip fraction", "share",
+        {series("policy", "policy/clipfrac_avg"), series("value", "val/clipfrac_avg")});
+  chart("Approximate KL of an update", "nats per token",
+        {series("approx_kl", "policy/approxkl_avg")});
+  Series accuracy{"held-out accuracy", {}, {}}, longer{"longer response wins", {}, {}};
+  for (std::size_t round = 0; round < rewards.size(); ++round) {
+    accuracy.x.push_back(static_cast<double>(round + 1));
+    accuracy.y.push_back(rewards[round].held_out.accuracy());
+    longer.x.push_back(static_cast<double>(round + 1));
+    longer.y.push_back(rewards[round].held_out.length_accuracy());
+  }
+  report.add_chart("Reward model", "round", "share of pairs", {accuracy, longer});
+  chart("Value function", "explained variance",
+        {series("explained variance", "val/explained_variance")});
+  chart("Response length", "tokens", {series("mean", "response/length")});
+}
+
+// Where a curve starts and ends among steps first … last - 1: means of up to three values, since one
+// iteration's mean is noisy.
+struct Move {
+  double from = std::nan(""), to = std::nan("");
+  bool known() const { return !std::isnan(from); }
+  double by() const { return to - from; }
+};
+
+Move move_of(const std::vector<MetricRow>& rows, Index first, Index last, std::string_view metric) {
+  const Series all = metric_series("", rows, metric);
+  std::vector<double> values;
+  for (std::size_t i = 0; i < all.x.size(); ++i)
+    if (all.x[i] >= static_cast<double>(first) && all.x[i] < static_cast<double>(last))
+      values.push_back(all.y[i]);
+  if (values.empty()) return {};
+  const std::size_t some = std::min<std::size_t>(3, (values.size() + 1) / 2);
+  return {mean(std::span(values).first(some)), mean(std::span(values).last(some))};
+}
+
+}  // namespace
+
+Json Outcome::json() const {
+  Json results = verdict.json();
+  results["win_rate_prompts"] = verdict.n();
+  results.update({{"kl", kl},
+                  {"perplexity_before", perplexity_before},
+                  {"perplexity_after", perplexity_after},
+                  {"ended_before", shortcut.before.finished},
+                  {"ended_after", shortcut.after.finished},
+                  {"length_before", shortcut.before.characters},
+                  {"length_after", shortcut.after.characters},
+                  {"ratio_first_minibatch", ratio_first_minibatch},
+                  {"shortcut", shortcut.json()}});
+  return results;
+}
+
+std::string trained_towards(const AlignSettings& s) {
+  if (s.labeller == "person") return "trained towards the rankings of " + s.annotator;
+  return str("trained towards the rule `", rule_of(s.labeller).short_name(), "`");
+}
+
+std::string curves_in_words(const std::vector<MetricRow>& rows, Index rounds, Index iterations) {
+  std::string text;
+  for (Index round = 0; round < rounds; ++round) {
+    const Index first = round * iterations, last = first + iterations;
+    const Move model = move_of(rows, first, last, "objective/scores");
+    const Move truth = move_of(rows, first, last, "judge/total");
+    if (!model.known()) continue;
+    text += text.empty() ? "" : " ";
+    if (rounds > 1) text += str("Round ", round + 1, ": ");
+    text += str(rounds > 1 ? "the" : "The", " reward model's score went from ",
+                fixed(model.from, 2), " to ", fixed(model.to, 2));
+    if (!truth.known()) {
+      text += ".";
+      continue;
+    }
+    text += str(", the rule's true score from ", fixed(truth.from, 2), " to ", fixed(truth.to, 2));
+    text += model.by() > 0 && truth.by() < 0
+                ? ": the policy found what the reward model scores wrongly."
+            : model.by() > 0 && truth.by() > 0
+                ? ": what the reward model likes is what the rule likes."
+            : model.by() <= 0 && truth.by() > 0
+                ? ": the rule was served better although the reward model saw no gain."
+                : ": neither gained.";
+  }
+  return text;
+}
+
+void print_outcome(const AlignSettings& s, const Outcome& o, const RewardReport& reward) {
+  const int width = terminal_width(stdout);
+  const auto print = [](const std::string& text) { std::fputs(text.c_str(), stdout); };
+  for (std::size_t i = 0; i < std::min<std::size_t>(3, o.before.size()); ++i)
+    print(str("\n--- prompt ", i + 1, ": ", wrap(o.before[i].prompt, width, ""), "\nbefore:\n",
+              wrap(scored(o, i, false), width, "    "), "after:\n",
+              wrap(scored(o, i, true), width, "    ")));
+  print("\n");
+  reward.print();
+  const Interval win = o.verdict.interval();
+  print(str("win rate, after against before, ", fixed(o.verdict.n(), 0),
+            " held-out prompts, judged by ", harmless(o.verdict.judge), ":\n  ",
+            percent(o.verdict.rate()), "  (95 % interval ", fixed(100 * win.low, 1), " to ",
+            fixed(100 * win.high, 1), ")\n"));
+  print(wrap(o.shortcut.sentence(), std::min(width, 100), ""));
+  print(str("KL(policy || first policy), exact: ", fixed(o.kl, 2), " nats per response\n"));
+  print(str("perplexity of held-out stories: ", fixed(o.perplexity_before, 3), " before, ",
+            fixed(o.perplexity_after, 3), " after\n"));
+  print(str("first-minibatch ratio: ", general(o.ratio_first_minibatch, 9),
+            " (1 means the sampled log-probs are the trained ones, bit for bit)\n"));
+  if (s.labeller != "person")
+    print(str("The rankings were made by the rule `", rule_of(s.labeller).short_name(),
+              "`, not by people.\n"));
+}
+
+std::string write_report(const AlignSettings& s, const std::string& title, const Outcome& o,
+                         const std::vector<RewardReport>& rewards, const Json& results,
+                         const Json& config) {
+  Report report(str(title, ", ", trained_towards(s)),
+                str("Plumb ", PLUMB_VERSION, ", ", kDeviceName));
+  if (s.labeller != "person")
+    report.add_notice(str("The rankings were made by a stated rule, “",
+                          rule_of(s.labeller).short_name(),
+                          "”, not by people. Its text: ", rule_of(s.labeller).text));
+  add_results(report, o, rewards.back());
+  add_shortcut(report, o.shortcut);
+  const std::vector<MetricRow> rows = read_metrics(s.run + "/metrics.csv");
+  add_charts(report, s, rows, rewards);
+  report.add_heading(str("Held-out prompts, before and after",
+                         o.verdict.scored ? " (the judge's score in brackets)" : ""));
+  std::vector<std::vector<std::string>> table;
+  for (std::size_t i = 0; i < std::min<std::size_t>(12, o.before.size()); ++i)
+    table.push_back({o.before[i].prompt, scored(o, i, false), scored(o, i, true)});
+  report.add_samples({"Prompt", "Before", "After"}, table);
+  report.add_details("Results", results.dump(2));
+  report.add_details("Configuration", config.dump(2));
+  std::string path = s.run + "/report.html";
+  write_atomically(path, report.html());
+  return path;
+}
+
+}}  // namespace plumb::v0_1

@@ -1,0 +1,60 @@
+// What changed in a policy's responses, and whether the judge's liking for them is that change alone.
+//
+// Training finds the cheapest way to a higher score, often a short one: other lengths, an ending, a
+// few words. So a win rate is read beside three things: how the texts changed; which words and openings
+// came up (log-odds of the counts, Monroe, Colaresi and Quinn 2008, "Fightin' words", with a prior of
+// ½ a word and no other); and the win rate at equal length and ending: each response after is compared
+// only with responses before that ended in the same way and have as many words, within 15 % or two
+// words. Of a judge that scores, these may be answers to any prompt, its scores being taken as
+// comparable; of one that only prefers, the answer to the same prompt. Its interval is clustered by the
+// prompts of both sides (Cameron, Gelbach and Miller 2011, "Robust inference with multiway
+// clustering"). What this is not: a causal analysis; what else differs at equal length stays hidden.
+#pragma once
+
+#include "judge.hpp"
+
+#include <string>
+#include <vector>
+
+namespace plumb { inline namespace v0_1 {
+
+/// One side's texts; means are per response.
+struct TextStats {
+  double responses = 0.0, characters = 0.0, words = 0.0;
+  double finished = 0.0;    ///< share that ended by itself
+  double dialogue = 0.0;    ///< share with a quotation mark
+  double distinct = 0.0;    ///< distinct words per word of a response, mean
+  double vocabulary = 0.0;  ///< distinct words among the set's first words, as many on both sides
+  std::size_t first_words = 0;  ///< how many those are
+  NamedNumbers parts;           ///< mean parts of the rule's score, if there is a rule
+};
+
+/// A word or opening used more after than before: z ≥ 3.
+struct Overused {
+  std::string text;
+  double before = 0.0, after = 0.0;  ///< times
+  double log_odds = 0.0, z = 0.0;
+};
+
+struct Shortcut {
+  TextStats before, after;
+  std::vector<Overused> words, openings;  ///< the most striking first, eight at most
+  /// The win rate at equal length and ending; rate NaN where too few responses have a counterpart.
+  struct Matched {
+    double rate = 0.0;
+    Interval interval{0.0, 1.0};
+    std::size_t responses = 0;     ///< after, that have a counterpart
+    std::size_t counterparts = 0;  ///< before, that are one
+  } matched;
+  double win_rate = 0.0;
+
+  /// What was found and what it cost, in two or three plain sentences.
+  std::string sentence() const;
+  Json json() const;
+};
+
+/// Of candidates with the same prompts and a judge's verdict on them; `rule` may be null.
+Shortcut find_shortcut(const std::vector<Candidates>& before, const std::vector<Candidates>& after,
+                       const Verdict& verdict, const Rule* rule);
+
+}}  // namespace plumb::v0_1
