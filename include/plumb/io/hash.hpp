@@ -4,6 +4,8 @@
 // Fowler, Noll, Vo, www.isthe.com/chongo/tech/comp/fnv. Both chains run over the bytes in order.
 #pragma once
 
+#include <plumb/core/version.hpp>
+
 #include <bit>
 #include <cstdint>
 #include <cstring>
