@@ -6,6 +6,7 @@
 #include <plumb/text/sentencepiece.hpp>
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 namespace plumb { inline namespace v0_1 {
 
@@ -114,7 +115,13 @@ Loaded load_checkpoint(const std::string& path, std::string tokenizer) {
 
 }  // namespace
 
-std::string data_path(const std::string& name) { return PLUMB_SOURCE_DIR "/examples/data/" + name; }
+std::string data_path(const std::string& name) {
+  std::string program(4096, '\0');
+  const ssize_t length = ::readlink("/proc/self/exe", program.data(), program.size());
+  program.resize(length > 0 ? static_cast<std::size_t>(length) : 0);
+  std::string installed = beside(program, PLUMB_DATA_FROM_PROGRAM "/") + name;
+  return exists(installed) ? installed : PLUMB_SOURCE_DIR "/examples/data/" + name;
+}
 
 Loaded load_model(const std::string& path, const std::string& tokenizer) {
   return path.ends_with(".safetensors") ? load_checkpoint(path, tokenizer)

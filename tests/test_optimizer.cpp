@@ -1,6 +1,7 @@
 // AdamW and the sum of squares against the double-precision oracle, and their bits.
 #include <plumb/cpu/kernels.hpp>
 #include <plumb/cpu/reference_optimizer.hpp>
+#include <plumb/optim/adamw.hpp>
 
 #include <doctest/doctest.h>
 

@@ -26,6 +26,7 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
+BUILD = pathlib.Path(os.environ.get("PLUMB_BUILD") or ROOT / "build")
 GEMM_PEERS = ("openblas", "onednn", "eigen", "torch")
 NAMES = {
     "torch": "PyTorch",
@@ -67,7 +68,7 @@ class Session:
 
     def __init__(self, options):
         self.options = options
-        self.work = ROOT / "build" / "compare"
+        self.work = BUILD / "compare"
         self.work.mkdir(parents=True, exist_ok=True)
         self.cpus = sorted(os.sched_getaffinity(0))
         self.shim = options.venv / "mkl_vendor.so"
@@ -183,11 +184,11 @@ def prepare(options):
         subprocess.run([HERE / "setup.sh", *llama, options.venv], check=True)
     if options.binaries is None:
         for command in (
-            ["cmake", "--preset", "bench"],
-            ["cmake", "--build", "--preset", "bench", "--target", "end_to_end", "compare_kernels"],
+            ["cmake", "--preset", "bench", "-B", BUILD / "bench"],
+            ["cmake", "--build", BUILD / "bench", "--target", "end_to_end", "compare_kernels"],
         ):
             subprocess.run(command, cwd=ROOT, check=True, stdout=sys.stderr)
-        options.binaries = ROOT / "build" / "bench" / "bench"
+        options.binaries = BUILD / "bench" / "bench"
 
 
 def program(directory, name):
@@ -412,7 +413,7 @@ def arguments():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    build = ROOT / "build"
+    build = BUILD
     cores = len(os.sched_getaffinity(0))
     add = parser.add_argument
     add("--quick", action="store_true", help="kernels and size S only")
@@ -455,7 +456,7 @@ def main():
             runs[0]["measurements"] += run["measurements"]
         finish(Table(runs[0]), options.write)
         return
-    build = ROOT / "build"
+    build = BUILD
     build.mkdir(exist_ok=True)
     prepare(options)
     session = Session(options)

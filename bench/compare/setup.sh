@@ -9,7 +9,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)
 llama=
 [[ ${1:-} == --llama ]] && llama=yes && shift
-venv=${1:-$here/../../build/compare-venv}
+venv=${1:-${PLUMB_BUILD:-$here/../../build}/compare-venv}
 
 say() { printf '%s\n' "setup: $*" >&2; }
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds and runs a program that uses Plumb as another project would.
-# Usage: run.sh add_subdirectory|find_package|plain|two_tu|cuda BUILD_DIRECTORY; CMAKE, CXX in the environment.
+# Usage: run.sh CONSUMER BUILD_DIRECTORY, with CMAKE and CXX in the environment. CONSUMER is a case below.
 set -euo pipefail
 consumers=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source_dir=$(cd "$consumers/../.." && pwd)
@@ -10,7 +10,8 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 build_project() {  # <cmake arguments…>
-  "$cmake" -S "$consumers/$consumer" -B "$work/build" "$@"
+  # A build type of no flags: nothing here is about speed.
+  "$cmake" -S "$consumers/$consumer" -B "$work/build" -DCMAKE_BUILD_TYPE=None "$@"
   "$cmake" --build "$work/build" --parallel 1
 }
 
@@ -20,16 +21,35 @@ case $consumer in
     "$work/build/consumer"
     "$work/build/consumer_kernels"
     ;;
+  fetch_content)
+    build_project -DFETCHCONTENT_SOURCE_DIR_PLUMB="$source_dir" -DFETCHCONTENT_FULLY_DISCONNECTED=ON
+    "$work/build/consumer"
+    ;;
   find_package)
-    "$cmake" --install "$build" --prefix "$work/prefix"
+    # From a tree that was configured and never built.
+    "$cmake" -S "$source_dir" -B "$work/unbuilt" -DPLUMB_TESTS=OFF -DPLUMB_EMULATOR=OFF
+    "$cmake" --install "$work/unbuilt" --prefix "$work/prefix"
     build_project -DCMAKE_PREFIX_PATH="$work/prefix"
     "$work/build/consumer"
+    "$work/build/consumer_kernels"
     if command -v pkg-config >/dev/null; then
       export PKG_CONFIG_PATH="$work/prefix/share/pkgconfig"
       # shellcheck disable=SC2046  # pkg-config prints words
       "$cxx" "$consumers/main.cpp" -o "$work/by_pkg_config" $(pkg-config --cflags --libs plumb)
       "$work/by_pkg_config"
     fi
+    ;;
+  program)
+    # The program, installed and moved, finds its data by its own place: it reads what is written there.
+    [[ -x $build/plumb ]] || { echo "skipped: the program was not built"; exit 77; }
+    "$cmake" --install "$build" --prefix "$work/first"
+    mv "$work/first" "$work/prefix"
+    data=$work/prefix/share/plumb/data
+    grep -q MIT "$data/README.md" || { echo "the licences of the data were not installed"; exit 1; }
+    printf 'Zed the zebra met a cat. They played and played all day.\n<|endoftext|>\n' \
+      >"$data/tinystories_heldout.txt"
+    "$work/prefix/bin/plumb" generate --max-new-tokens 4 --out "$work/candidates.jsonl"
+    grep -q 'Zed the zebra' "$work/candidates.jsonl" || { echo "it read other data"; exit 1; }
     ;;
   plain)
     "$cxx" -std=c++20 -I "$source_dir/include" -pthread "$consumers/main.cpp" -o "$work/consumer"

@@ -20,11 +20,15 @@ def is_public(name: str) -> bool:
     return not name.endswith(".inl.hpp") and not name.startswith("plumb/cpu/simd_")
 
 
-def main() -> int:
-    compiler = sys.argv[1]
+def public_headers() -> list[str]:
     headers = sorted(h.relative_to(INCLUDE).as_posix() for h in INCLUDE.rglob("*.hpp"))
     headers = [h for h in headers if is_public(h)]
-    headers += sorted(h.relative_to(CUDA).as_posix() for h in (CUDA / "plumb").rglob("*.cuh"))
+    return headers + sorted(h.relative_to(CUDA).as_posix() for h in (CUDA / "plumb").rglob("*.cuh"))
+
+
+def main() -> int:
+    compiler = sys.argv[1]
+    headers = public_headers()
     failed, total = [], 0.0
     for header in headers:
         more = CUDA_FLAGS if header.endswith(".cuh") else []

@@ -2,6 +2,8 @@
 // convert back. Rounding is to nearest, ties to even; NaN stays NaN.
 #pragma once
 
+#include <plumb/core/version.hpp>
+
 #include <bit>
 #include <cstdint>
 

@@ -5,6 +5,8 @@
 // that they read. What this file is not: a logging or formatting library.
 #pragma once
 
+#include <plumb/core/version.hpp>
+
 #include <charconv>
 #include <cstdint>
 #include <stdexcept>

@@ -4,6 +4,8 @@
 // inline functions shared by .cpp and .cu files, is a silent violation of the one-definition rule).
 #pragma once
 
+#include <plumb/core/version.hpp>
+
 namespace plumb { inline namespace v0_1 {
 
 class Pool;

@@ -5,6 +5,8 @@
 // github.com/Cyan4973/xxHash, doc/xxhash_spec.md), so files and folds may depend on them.
 #pragma once
 
+#include <plumb/core/version.hpp>
+
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
