@@ -1,64 +1,61 @@
 #include "align.hpp"
 
-#include "judge.hpp"
 #include "rank.hpp"
+#include "run_directory.hpp"
 #include "run_report.hpp"
 #include "screen.hpp"
 
 #include <plumb/data/prompts.hpp>
-#include <plumb/io/file.hpp>
+#include <plumb/io/output.hpp>
+#include <plumb/nn/likelihood.hpp>
 #include <plumb/run/interrupt.hpp>
 
-#include <sys/stat.h>
-
-#include <cerrno>
 #include <chrono>
 #include <cstdio>
-#include <cstring>
 #include <set>
 
 namespace plumb { inline namespace v0_1 {
 
 namespace {
 
-bool exists(const std::string& path) {
-  struct stat status = {};
-  return ::stat(path.c_str(), &status) == 0;
-}
-
-void make_directory(const std::string& path) {
-  if (::mkdir(path.c_str(), 0777) != 0 && errno != EEXIST)
-    fail<IoError>(str("[run] cannot make the directory ", path, ": ", std::strerror(errno)));
-}
-
 struct Inputs {
   std::vector<std::string> prompts, held_out_prompts, held_out_stories;
 };
 
+std::string prompts_path(const AlignSettings& s) {
+  return s.prompts.empty() ? data_path("tinystories_train.txt") : s.prompts;
+}
+std::string held_out_path(const AlignSettings& s) {
+  return s.held_out.empty() ? data_path("tinystories_heldout.txt") : s.held_out;
+}
+
 Inputs load_inputs(const AlignSettings& s) {
   Inputs in;
-  in.prompts =
-      texts_of(load_prompts(s.prompts.empty() ? data_path("tinystories_train.txt") : s.prompts));
+  in.prompts = texts_of(load_prompts(prompts_path(s)));
   const std::set<std::string> seen(in.prompts.begin(), in.prompts.end());
-  const std::string path = s.held_out.empty() ? data_path("tinystories_heldout.txt") : s.held_out;
-  in.held_out_stories = split_stories(read_text(path));
-  for (std::string& prompt : texts_of(load_prompts(path)))
+  in.held_out_stories = split_stories(read_text(held_out_path(s)));
+  for (std::string& prompt : texts_of(load_prompts(held_out_path(s))))
     if (!seen.contains(prompt) && static_cast<Index>(in.held_out_prompts.size()) < s.eval_prompts)
       in.held_out_prompts.push_back(std::move(prompt));
-  const auto stories = static_cast<std::size_t>(std::max<Index>(1, s.eval_stories));
+  const auto stories = static_cast<std::size_t>(s.eval_stories);
   if (in.held_out_stories.size() > stories) in.held_out_stories.resize(stories);
   check<DataError>(!in.prompts.empty() && !in.held_out_prompts.empty(),
                    "[run] there are no prompts, or none held out that is not a prompt of training");
   return in;
 }
 
+void note(const std::string& text) {
+  if (!text.empty()) std::fprintf(stderr, "note: %s\n", harmless(text).c_str());
+}
+
 // The first policy: a model file, fine-tuned on demonstrations if there are any.
 Loaded first_policy(const AlignSettings& s, const std::string& directory) {
   const std::string path = directory + "/sft.safetensors";
   if (exists(path)) return load_model(path, s.tokenizer);
-  Loaded loaded = load_model(s.model.empty() ? data_path("stories260K.bin") : s.model, s.tokenizer);
+  Loaded loaded = load_model(s.model, s.tokenizer);
   if (s.sft.empty()) return loaded;
-  train_sft(loaded, read_demonstrations(s.sft).records, s.supervised);
+  const EncodingCount count = train_sft(loaded, read_demonstrations(s.sft).records, s.supervised);
+  note(count.text(loaded.context));
   save_model(path, *loaded.model, loaded);
   return loaded;
 }
@@ -74,7 +71,7 @@ std::vector<Ranking> rank_stage(const AlignSettings& s, const std::string& direc
     options.annotator = s.annotator;
     options.seed = seed;
     if (rank_command(options).at("status") != 0)
-      throw Interrupted("Ranking was interrupted. The same command takes it up again.");
+      throw Interrupted("Ranking was interrupted. The same command goes on.");
   } else {
     const Rule& rule = rule_of(s.labeller);
     const std::vector<Candidates> candidates = load_candidates(candidates_path);
@@ -92,19 +89,7 @@ std::vector<Ranking> rank_stage(const AlignSettings& s, const std::string& direc
 
 RewardReport read_reward_report(const std::string& directory) {
   const std::string path = directory + "/reward.json";
-  const Json said = parse_json(read_file(path), path);
-  check<DataError>(said.is_object() && said.contains("pairs"),
-                   "[align] reward.json is malformed. HINT: delete reward.safetensors beside it");
-  RewardReport report;
-  report.held_out.pairs = said.at("pairs");
-  report.held_out.correct = said.at("correct");
-  report.held_out.length_correct = said.at("length_correct");
-  report.held_out.ece = said.at("ece");
-  report.held_out.mean_margin = said.at("mean_margin");
-  if (said.at("shuffled_accuracy").is_number())
-    report.shuffled_accuracy = said.at("shuffled_accuracy");
-  report.prompts = said.at("prompts");
-  return report;
+  return RewardReport::from(parse_json(read_file(path), path), path);
 }
 
 // What a round leaves behind.
@@ -125,7 +110,7 @@ Round run_round(const AlignSettings& s, const Inputs& in, const Loaded& referenc
   const std::string candidates_path = directory + "/candidates.jsonl";
   if (!exists(candidates_path)) {
     const auto count = static_cast<Index>(in.prompts.size());
-    const auto order = permutation(count, Rng(s.generate.seed, Stage::Split));
+    const auto order = permutation(count, Rng(s.generate.sampling.seed, Stage::Split));
     std::vector<std::string> chosen;
     for (Index i = 0; i < std::min(count, s.rank_prompts); ++i)
       chosen.push_back(in.prompts[static_cast<std::size_t>(
@@ -136,7 +121,7 @@ Round run_round(const AlignSettings& s, const Inputs& in, const Loaded& referenc
   }
 
   // 2. Rank.
-  const auto fresh = rank_stage(s, directory, s.generate.seed);
+  const auto fresh = rank_stage(s, directory, s.generate.sampling.seed);
   rankings.insert(rankings.end(), fresh.begin(), fresh.end());
   std::fprintf(stderr, "%s: %zu rankings by %s\n", tag("2 rank").c_str(), fresh.size(),
                harmless(s.labeller).c_str());
@@ -149,53 +134,48 @@ Round run_round(const AlignSettings& s, const Inputs& in, const Loaded& referenc
     reward = load_model(reward_path, s.tokenizer).model;
     result.reward = read_reward_report(directory);
   } else {
-    reward = train_and_evaluate(reference, rankings, s.reward, round + 1 == s.rounds, result.reward,
-                                tag("3 reward model"));
-    const RewardEvaluation& e = result.reward.held_out;
-    write_atomically(directory + "/reward.json",
-                     Json{{"pairs", e.pairs},
-                          {"correct", e.correct},
-                          {"length_correct", e.length_correct},
-                          {"ece", e.ece},
-                          {"mean_margin", e.mean_margin},
-                          {"shuffled_accuracy", result.reward.shuffled_accuracy},
-                          {"prompts", result.reward.prompts}}
-                             .dump(2) +
-                         "\n");
+    const RankedData data(reference, rankings);
+    note(data.count.text(reference.context));
+    reward = train_and_test(reference, data, s.reward, round + 1 == s.rounds, result.reward,
+                            tag("3 reward model"));
+    write_atomically(directory + "/reward.json", json_text(result.reward.json(), 2) + "\n");
     save_model(reward_path, *reward, reference);
   }
 
   // 4. PPO from the round's policy, held near the first one.
-  const ScalarHead head = s.ppo.separate_value ? ScalarHead::None : ScalarHead::Value;
-  result.policy = std::make_shared<DeviceModel>(policy.model->clone(head, s.ppo.seed));
-  std::shared_ptr<DeviceModel> value;
-  if (s.ppo.separate_value)
-    value = std::make_shared<DeviceModel>(reward->clone(ScalarHead::Value, s.ppo.seed));
   PpoSettings ppo = s.ppo;
-  ppo.seed = s.ppo.seed + static_cast<std::uint64_t>(round);  // other draws in every round
-  run_ppo(
-      reference, *result.policy, *reference.model, value.get(), reward_function(reward), in.prompts,
-      ppo, directory + "/policy.safetensors", metrics, round * ppo.iterations, tag("4 PPO"),
-      s.labeller == "person" ? EpisodeObserver{} : rule_observer(reference, rule_of(s.labeller)));
+  const std::uint64_t seed = ppo.config.sampling.seed;
+  const ScalarHead head = ppo.separate_value ? ScalarHead::None : ScalarHead::Value;
+  result.policy = std::make_shared<DeviceModel>(policy.model->clone(head, seed));
+  std::shared_ptr<DeviceModel> value;
+  if (ppo.separate_value)
+    value = std::make_shared<DeviceModel>(reward->clone(ScalarHead::Value, seed));
+  ppo.config.sampling.seed = seed + static_cast<std::uint64_t>(round);  // other draws every round
+  PpoTask task{reference,   *result.policy,          *reference.model,
+               value.get(), reward_function(reward), in.prompts};
+  if (s.labeller != "person") task.observe = rule_observer(reference, rule_of(s.labeller));
+  run_ppo(task, ppo, directory + "/policy.safetensors", metrics, round * ppo.config.iterations,
+          tag("4 PPO"));
   policy.model = result.policy;
   return result;
 }
 
-Outcome evaluate(const AlignSettings& s, const Inputs& in, const Loaded& reference,
-                 const Loaded& policy) {
+Outcome compare(const AlignSettings& s, const Inputs& in, const Loaded& reference,
+                const Loaded& policy, Judge& judge) {
   Outcome o;
   GenerateSettings g = s.generate;
-  g.responses = 1;
+  g.sampling.responses = 1;
   const std::uint32_t evaluation_step = 1000000;  // draws that no round uses
   o.before = generate_candidates(reference, in.held_out_prompts, g, evaluation_step,
                                  "held-out responses before");
   o.after = generate_candidates(policy, in.held_out_prompts, g, evaluation_step,
                                 "held-out responses after");
-  const std::string judge = s.labeller == "person" ? kDefaultRule : s.labeller;
-  o.verdict = make_judge(judge)->compare(o.before, o.after);
-  o.shortcut = find_shortcut(o.before, o.after, o.verdict, &rule_of(judge));
+  o.verdict = judge.compare(o.before, o.after);
+  const bool by_rule = s.judge_spec().starts_with("rule:");
+  o.shortcut =
+      find_shortcut(o.before, o.after, o.verdict, by_rule ? &rule_of(s.judge_spec()) : nullptr);
   o.kl = exact_kl(policy, *reference.model, in.held_out_prompts, g);
-  const auto stories = encode_stories(reference, in.held_out_stories);
+  const auto stories = encode_texts(reference, in.held_out_stories);
   o.perplexity_before = std::exp(mean_nll(*reference.model, stories));
   o.perplexity_after = std::exp(mean_nll(*policy.model, stories));
   for (const MetricRow& row : read_metrics(s.run + "/metrics.csv"))
@@ -205,28 +185,40 @@ Outcome evaluate(const AlignSettings& s, const Inputs& in, const Loaded& referen
   return o;
 }
 
-}  // namespace
-
-void begin_run(const std::string& directory, const Json& config) {
-  make_directory(directory);
-  const std::string path = directory + "/config.json";
-  if (!exists(path)) return write_atomically(path, config.dump(2) + "\n");
-  const Json before = parse_json(read_file(path), path);
-  for (const auto& [key, value] : config.items())
-    if (!before.is_object() || !before.contains(key) || before[key] != value)
-      fail<DataError>(str("[run] ", path, " holds a run with another '", key, "' (",
-                          before.is_object() && before.contains(key) ? before[key].dump() : "none",
-                          ", now ", value.dump(),
-                          "). HINT: name another directory with --run, or delete this one"));
+// What a run depends on, beside its settings.
+Json inputs_of(const AlignSettings& s, const Loaded& first) {
+  return {{"model", fingerprint(*first.model)},
+          {"tokenizer", hex64(first.tokenizer->fingerprint())},
+          {"prompts", contents_hash(prompts_path(s))},
+          {"held-out", contents_hash(held_out_path(s))},
+          {"sft", contents_hash(s.sft)}};
 }
 
-Json align_command(const AlignSettings& s, const std::string& title) {
+void check_settings(const AlignSettings& s) {
+  check_fields(s, "align");
+  check_ppo(s.ppo.config);
+  check_sampling(s.generate.sampling, "generate");
+  check<DataError>(s.generate.sampling.responses >= 2,
+                   "[align] generate-responses must be at least 2: one response cannot be ranked");
+  if (s.labeller != "person") rule_of(s.labeller);
+}
+
+}  // namespace
+
+void align_command(const AlignSettings& s, const std::string& title, Json& results) {
   const auto start = std::chrono::steady_clock::now();
   const InterruptGuard guard;
-  const Json config = settings_json(s);
-  begin_run(s.run, config);
-
+  check_settings(s);
   const Inputs in = load_inputs(s);
+  const Loaded first = load_model(s.model, s.tokenizer);
+  const auto judge = make_judge(
+      s.judge_spec(),
+      {[&](const std::string& path) { return candidate_scores(load_reward_model(path, first)); },
+       s.run + "/judgements.jsonl", s.annotator, s.generate.sampling.seed});
+  Json config = settings_json(s);
+  config["inputs"] = inputs_of(s, first);
+  const RunLock lock = begin_run(s.run, config);
+
   const Loaded reference = first_policy(s, s.run);
   Loaded policy = reference;
   std::vector<Ranking> rankings;
@@ -237,16 +229,16 @@ Json align_command(const AlignSettings& s, const std::string& title) {
       last = run_round(s, in, reference, policy, round, rankings, metrics);
   }
   policy.model = last.policy;
-
-  const Outcome o = evaluate(s, in, reference, policy);
-  write_jsonl(s.run + "/samples-before.jsonl", o.before);
-  write_jsonl(s.run + "/samples-after.jsonl", o.after);
-  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-  Json results = {{"seconds", seconds.count()}};
-  results.update(o.json());
   results.update(last.reward.json());
   results["policy_fingerprint"] = fingerprint(*policy.model);
   results["labeller"] = s.labeller;
+
+  const Outcome o = compare(s, in, reference, policy, *judge);
+  write_jsonl(s.run + "/samples-before.jsonl", o.before);
+  write_jsonl(s.run + "/samples-after.jsonl", o.after);
+  results.update(o.json());
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+  results["seconds"] = seconds.count();
 
   print_outcome(s, o, last.reward);
   std::vector<RewardReport> rewards;
@@ -255,7 +247,6 @@ Json align_command(const AlignSettings& s, const std::string& title) {
   const std::string report = write_report(s, title, o, rewards, results, config);
   std::printf("report: %s\nmodel:  %s/round-%lld/policy.safetensors\n", harmless(report).c_str(),
               harmless(s.run).c_str(), static_cast<long long>(s.rounds - 1));
-  return results;
 }
 
 }}  // namespace plumb::v0_1

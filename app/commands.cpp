@@ -1,27 +1,29 @@
 #include "commands.hpp"
 
+#include "format.hpp"
+#include "run_directory.hpp"
 #include "screen.hpp"
 
 #include <plumb/data/prompts.hpp>
-#include <plumb/io/file.hpp>
+#include <plumb/io/output.hpp>
+#include <plumb/nn/likelihood.hpp>
 #include <plumb/run/interrupt.hpp>
-
-#include <unistd.h>
 
 #include <chrono>
 #include <cstdio>
-#include <iostream>
 
 namespace plumb { inline namespace v0_1 {
 
 namespace {
 
-Loaded load(const ModelOptions& from) {
-  return load_model(from.model.empty() ? data_path("stories260K.bin") : from.model, from.tokenizer);
-}
+Loaded load(const ModelOptions& from) { return load_model(from.model, from.tokenizer); }
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+void note(const std::string& text) {
+  if (!text.empty()) std::fprintf(stderr, "note: %s\n", harmless(text).c_str());
 }
 
 template <class Record>
@@ -33,16 +35,41 @@ std::vector<Record> kept(Lines<Record> lines) {
 
 BadLine policy_of(bool skip) { return skip ? BadLine::Skip : BadLine::Refuse; }
 
+std::vector<Ranking> load_rankings(const std::vector<std::string>& paths, bool skip_bad_lines) {
+  std::vector<Ranking> rankings;
+  for (const std::string& path : paths) {
+    if (path.find("hh_harmless") != std::string::npos)
+      std::fprintf(stderr, "warning: %s holds offensive text; nothing of it is shown\n",
+                   harmless(path).c_str());
+    const auto more = kept(read_rankings(path, policy_of(skip_bad_lines)));
+    rankings.insert(rankings.end(), more.begin(), more.end());
+  }
+  return rankings;
+}
+
+template <class T>
+void limit_to(std::vector<T>& items, Index limit) {
+  if (limit > 0 && static_cast<Index>(items.size()) > limit)
+    items.resize(static_cast<std::size_t>(limit));
+}
+
 }  // namespace
 
-Json generate_command(const GenerateCommand& c) {
+void generate_command(const GenerateCommand& c, Json& results) {
   const auto start = std::chrono::steady_clock::now();
   const InterruptGuard guard;
-  const Loaded loaded = load(c.from);
-  auto prompts = load_prompts(c.prompts.empty() ? data_path("tinystories_heldout.txt") : c.prompts);
-  if (c.limit > 0 && static_cast<Index>(prompts.size()) > c.limit)
-    prompts.resize(static_cast<std::size_t>(c.limit));
+  const std::string source = c.prompts.empty() ? data_path("tinystories_heldout.txt") : c.prompts;
+  const std::string inputs[] = {source, c.from.model};
+  check_output(c.out, inputs);
+  struct stat status {};
+  if (!c.force && c.out != "-" && ::stat(c.out.c_str(), &status) == 0 && S_ISREG(status.st_mode) &&
+      status.st_size > 0)
+    fail<DataError>(str("[generate] ", shown(c.out),
+                        " exists. HINT: --force replaces it; or name another file"));
+  auto prompts = load_prompts(source);
+  limit_to(prompts, c.limit);
   check<DataError>(!prompts.empty(), "[generate] the prompts file holds no prompt");
+  const Loaded loaded = load(c.from);
   auto candidates = generate_candidates(loaded, texts_of(prompts), c.settings, 0, "generate");
   for (std::size_t i = 0; i < candidates.size(); ++i) candidates[i].id = prompts[i].id;
   write_jsonl(c.out, candidates);
@@ -53,232 +80,269 @@ Json generate_command(const GenerateCommand& c) {
       finished += candidate.finished[i] ? 1 : 0;
       characters += static_cast<double>(candidate.responses[i].size());
     }
-  std::printf("%zu prompts, %.0f responses, %.1f %% ended by themselves -> %s\n", candidates.size(),
-              responses, 100 * finished / responses, harmless(c.out).c_str());
-  return {{"seconds", seconds_since(start)},
-          {"prompts", candidates.size()},
-          {"responses", responses},
-          {"ended", finished / responses},
-          {"mean_characters", characters / responses}};
+  std::fprintf(c.out == "-" ? stderr : stdout,
+               "%zu prompts, %s responses, %s ended by themselves -> %s\n", candidates.size(),
+               fixed(responses, 0).c_str(), percent(finished / responses).c_str(),
+               harmless(c.out).c_str());
+  results.update({{"seconds", seconds_since(start)},
+                  {"prompts", candidates.size()},
+                  {"responses", responses},
+                  {"ended", finished / responses},
+                  {"mean_characters", characters / responses}});
 }
 
-Json sft_command(const SftCommand& c) {
+void sft_command(const SftCommand& c, Json& results) {
   const auto start = std::chrono::steady_clock::now();
   const InterruptGuard guard;
-  const Loaded loaded = load(c.from);
+  const std::string inputs[] = {c.data, c.from.model};
+  check_output(c.out, inputs);
+  check_fields(c.config, "sft");
   const auto data = kept(read_demonstrations(c.data, policy_of(c.skip_bad_lines)));
-  train_sft(loaded, data, c.settings);
+  Loaded loaded = load(c.from);
+  if (!c.before.empty() || !c.after.empty()) loaded.chat = {c.before, c.after};
+  const EncodingCount count = train_sft(loaded, data, c.config);
+  note(count.text(loaded.context));
+  results.update({{"demonstrations", data.size()},
+                  {"sequences_cut", count.cut},
+                  {"model_fingerprint", fingerprint(*loaded.model)},
+                  {"seconds", seconds_since(start)}});
   save_model(c.out, *loaded.model, loaded);
   std::printf("fine-tuned on %zu demonstrations -> %s\n", data.size(), harmless(c.out).c_str());
-  return {{"seconds", seconds_since(start)},
-          {"demonstrations", data.size()},
-          {"model_fingerprint", fingerprint(*loaded.model)}};
 }
 
-Json reward_command(const RewardCommand& c) {
+void reward_command(const RewardCommand& c, Json& results) {
   const auto start = std::chrono::steady_clock::now();
   const InterruptGuard guard;
+  std::vector<std::string> inputs = c.rankings;
+  inputs.insert(inputs.end(), c.test.begin(), c.test.end());
+  inputs.push_back(c.from.model);
+  if (!c.out.empty()) check_output(c.out, inputs);
+  check_fields(c.config, "reward");
+  check<DataError>(c.folds != 1, "[reward] folds must be 0, for none, or at least 2");
+  const std::vector<Ranking> rankings = load_rankings(c.rankings, c.skip_bad_lines);
+  const std::vector<Ranking> test = load_rankings(c.test, c.skip_bad_lines);
+  check<DataError>(!rankings.empty() || !test.empty(),
+                   "[reward] there are no rankings. HINT: name a file of them, or --test FILE");
+  check<DataError>(c.out.empty() || !rankings.empty(),
+                   "[reward] --out writes a model fitted to rankings, and none are named");
   const Loaded base = load(c.from);
-  std::vector<Ranking> rankings;
-  for (const std::string& path : c.rankings) {
-    if (path.find("hh_harmless") != std::string::npos)
-      std::fprintf(stderr, "warning: %s holds offensive text; nothing of it is shown\n",
-                   harmless(path).c_str());
-    const auto more = kept(read_rankings(path, policy_of(c.skip_bad_lines)));
-    rankings.insert(rankings.end(), more.begin(), more.end());
-  }
   double by_rule = 0;
   for (const Ranking& ranking : rankings) by_rule += ranking.labeller == "person" ? 0 : 1;
   if (by_rule > 0)
-    std::printf("%.0f of %zu rankings were made by a rule, not by people\n", by_rule,
+    std::printf("%s of %zu rankings were made by a rule, not by people\n",
+                fixed(by_rule, 0).c_str(), rankings.size());
+  results["rankings"] = rankings.size();
+  results["rankings_by_rule"] = by_rule;
+
+  const RankedData data(base, rankings);
+  note(data.count.text(base.context));
+  if (!rankings.empty() && c.folds > 0) {
+    const RewardReport report =
+        cross_validate(base, data, static_cast<int>(c.folds), c.config, c.control);
+    std::printf("%lld folds by prompt, %zu rankings\n", static_cast<long long>(c.folds),
                 rankings.size());
-  const RewardReport report = cross_validate(base, rankings, c.folds, c.settings);
-  std::printf("%d folds by prompt, %zu rankings\n", c.folds, rankings.size());
-  report.print();
-  Json results = report.json();
+    report.print();
+    results.update(report.json());
+  }
+  std::shared_ptr<DeviceModel> model;
+  double training = std::nan("");
+  if (!rankings.empty() && (!c.out.empty() || !test.empty())) {
+    model = train_reward(base, data.prompts, c.config, "all rankings");
+    normalise_rewards(*model, data.sequences());
+    training = reward_evaluate(*model, data.prompts).accuracy();
+  } else if (!test.empty()) {
+    check<DataError>(
+        base.model->head_kind() == ScalarHead::Reward,
+        "[reward] --test alone tests a saved reward model, and --model holds a policy. "
+        "HINT: name the reward model with --model, or rankings to fit one to");
+    model = base.model;
+  }
+  if (!test.empty()) {
+    const RankedData held_out(base, test);
+    note(held_out.count.text(base.context));
+    RewardReport report = test_reward(*model, held_out, rankings.empty() ? nullptr : &rankings);
+    report.training = training;
+    std::printf("on the rankings of --test (%s of %s sequences cut to the context):\n",
+                fixed(report.cut, 0).c_str(), fixed(report.sequences, 0).c_str());
+    report.print();
+    results["test"] = report.json();
+  }
   if (!c.out.empty()) {
-    std::vector<RankedPrompt> prompts;
-    std::vector<Tokens> seen;
-    for (const Ranking& ranking : rankings) {
-      prompts.push_back(ranked_prompt(base, ranking));
-      seen.insert(seen.end(), prompts.back().sequences.begin(), prompts.back().sequences.end());
-    }
-    const auto model = train_reward(base, prompts, c.settings, "all rankings");
-    normalise_rewards(*model, seen);
     save_model(c.out, *model, base);
     std::printf("reward model fitted to all rankings -> %s\n", harmless(c.out).c_str());
   }
   results["seconds"] = seconds_since(start);
-  results["rankings"] = rankings.size();
-  results["rankings_by_rule"] = by_rule;
-  return results;
 }
 
-Json ppo_command(const PpoCommand& c) {
+void score_command(const ScoreCommand& c, Json& results) {
+  const std::string inputs[] = {c.file, c.judge};
+  check_output(c.out, inputs);
+  const std::vector<Candidates> candidates = read_candidates(c.file).records;
+  check<DataError>(!candidates.empty(), "[score] the file holds no responses");
+  std::vector<double> scores;
+  if (c.judge.starts_with("rule:")) {
+    const Rule& rule = rule_of(c.judge);
+    for (const Candidates& one : candidates)
+      for (std::size_t k = 0; k < one.responses.size(); ++k)
+        scores.push_back(rule.score(one.prompt, one.responses[k], one.finished[k]));
+  } else {
+    Loaded reward = load_model(c.judge, c.tokenizer);
+    check<DataError>(reward.model->head_kind() == ScalarHead::Reward,
+                     "[score] --judge names a policy. HINT: rule:NAME, or a reward model's file");
+    scores = candidate_scores(std::move(reward))(candidates);
+  }
+  std::string text;
+  std::size_t at = 0;
+  double lengths = 0, products = 0, squares = 0, length_squares = 0;
+  const double n = static_cast<double>(scores.size()), average = mean(scores);
+  for (const Candidates& one : candidates)
+    for (const std::string& response : one.responses)
+      lengths += static_cast<double>(response.size()) / n;
+  for (const Candidates& one : candidates) {
+    Json line = to_json(one), of_line = Json::array();
+    for (const std::string& response : one.responses) {
+      const double x = static_cast<double>(response.size()) - lengths, y = scores[at] - average;
+      products += x * y;
+      length_squares += x * x;
+      squares += y * y;
+      of_line.push_back(scores[at++]);
+    }
+    line["scores"] = of_line;
+    text += json_text(line) + "\n";
+  }
+  write_atomically(c.out, text);
+  const double correlation = products / std::sqrt(squares * length_squares);
+  std::fprintf(
+      c.out == "-" ? stderr : stdout,
+      "%s responses scored by %s: mean %s, deviation %s, correlation with length %s -> %s\n",
+      fixed(n, 0).c_str(), harmless(c.judge).c_str(), fixed(average, 3).c_str(),
+      fixed(standard_deviation(scores), 3).c_str(), fixed(correlation, 2).c_str(),
+      harmless(c.out).c_str());
+  results.update({{"judge", c.judge},
+                  {"responses", n},
+                  {"mean_score", average},
+                  {"score_deviation", standard_deviation(scores)},
+                  {"length_correlation", correlation}});
+}
+
+void ppo_command(const PpoCommand& c, Json& results) {
   const auto start = std::chrono::steady_clock::now();
   const InterruptGuard guard;
-  const Loaded reference = load(c.from);
-  const auto prompts =
-      texts_of(load_prompts(c.prompts.empty() ? data_path("tinystories_train.txt") : c.prompts));
-  std::shared_ptr<DeviceModel> reward;
+  check_fields(c.settings, "ppo");
+  check_ppo(c.settings.config);
+  const std::string source = c.prompts.empty() ? data_path("tinystories_train.txt") : c.prompts;
+  const auto prompts = texts_of(load_prompts(source));
+  const Loaded first = load(c.from);
+  const Loaded reference = c.reference.empty() ? first : load_model(c.reference, c.from.tokenizer);
+  if (first.tokenizer->fingerprint() != reference.tokenizer->fingerprint())
+    fail<DataError>(str("[ppo] the reference ", shown(reference.source),
+                        " has another tokenizer than the policy ", shown(first.source)));
   const bool by_rule = c.reward.starts_with("rule:");
-  if (!by_rule) {
-    const Loaded loaded = load_model(c.reward, c.from.tokenizer);
-    if (loaded.tokenizer->fingerprint() != reference.tokenizer->fingerprint())
-      fail<DataError>(str("[ppo] the reward model ", c.reward,
-                          " has another tokenizer than the "
-                          "policy ",
-                          reference.source,
-                          ". HINT: fit it on the policy's model, `plumb reward --model …`"));
-    check<DataError>(loaded.model->head_kind() == ScalarHead::Reward,
-                     "[ppo] the reward model's file holds a policy. HINT: `plumb reward --out …` "
-                     "makes a reward model");
-    reward = loaded.model;
-  }
-  ppo_config(c.settings, reference);  // refuse settings that make no sense before a run begins
+  const std::shared_ptr<DeviceModel> reward =
+      by_rule ? nullptr : load_reward_model(c.reward, first).model;
+  PpoTask task{first,
+               *first.model,
+               *reference.model,
+               nullptr,
+               by_rule ? rule_function(first, rule_of(c.reward)) : reward_function(reward),
+               prompts};
   Json config = settings_json(c.settings);
-  config["model"] = fingerprint(*reference.model);
-  config["reward"] = reward ? fingerprint(*reward) : c.reward;
-  config["prompts"] = c.prompts;
-  begin_run(c.run, config);
-  const ScalarHead head = c.settings.separate_value ? ScalarHead::None : ScalarHead::Value;
-  DeviceModel policy = reference.model->clone(head, c.settings.seed);
+  config["reward"] = c.reward;
+  config["inputs"] = {{"model", fingerprint(*first.model)},
+                      {"reference", fingerprint(*reference.model)},
+                      {"reward", reward ? fingerprint(*reward) : c.reward},
+                      {"prompts", contents_hash(source)}};
+  const RunLock lock = begin_run(c.run, config, {"iterations"});
+  const bool separate = c.settings.separate_value;
+  const std::uint64_t seed = c.settings.config.sampling.seed;
+  DeviceModel policy = first.model->clone(separate ? ScalarHead::None : ScalarHead::Value, seed);
   std::unique_ptr<DeviceModel> value;
-  if (c.settings.separate_value)
+  if (separate)
     value = std::make_unique<DeviceModel>(
-        (reward ? reward : reference.model)->clone(ScalarHead::Value, c.settings.seed));
-  MetricsWriter metrics(c.run);
-  run_ppo(reference, policy, *reference.model, value.get(),
-          by_rule ? rule_function(reference, rule_of(c.reward)) : reward_function(reward), prompts,
-          c.settings, c.run + "/policy.safetensors", metrics, 0, "PPO");
+        (reward ? reward : reference.model)->clone(ScalarHead::Value, seed));
+  PpoTask training{task.language, policy, task.reference, value.get(), task.score, prompts};
+  {
+    MetricsWriter metrics(c.run);
+    run_ppo(training, c.settings, c.run + "/policy.safetensors", metrics, 0, "PPO");
+  }
+  results["policy_fingerprint"] = fingerprint(policy);
   const auto rows = read_metrics(c.run + "/metrics.csv");
-  Json results = {{"seconds", seconds_since(start)}, {"policy_fingerprint", fingerprint(policy)}};
   if (!rows.empty())
     for (const auto& [name, number] : rows.back().values) results[name] = number;
+  results["seconds"] = seconds_since(start);
   std::printf("policy after %lld iterations: %s/policy.safetensors (metrics beside it)\n",
-              static_cast<long long>(c.settings.iterations), harmless(c.run).c_str());
-  return results;
+              static_cast<long long>(c.settings.config.iterations), harmless(c.run).c_str());
 }
 
-Json eval_command(const EvalCommand& c) {
+void eval_command(const EvalCommand& c, Json& results) {
   const auto start = std::chrono::steady_clock::now();
   const InterruptGuard guard;
-  const Loaded before = load(c.before), after = load_model(c.after.model, c.after.tokenizer);
+  const Loaded before = load_model(c.before, c.tokenizer);
+  const std::string path = c.held_out.empty() ? data_path("tinystories_heldout.txt") : c.held_out;
+  const auto stories = split_stories(read_text(path));
+  const auto sequences = encode_texts(before, stories);
+  if (c.after.empty()) {
+    const double perplexity = std::exp(mean_nll(*before.model, sequences));
+    results.update({{"perplexity", perplexity}, {"stories", stories.size()}});
+    std::printf("perplexity of %zu held-out stories: %s\n", stories.size(),
+                fixed(perplexity, 3).c_str());
+    return;
+  }
+  const Loaded after = load_model(c.after, c.tokenizer);
   if (before.tokenizer->fingerprint() != after.tokenizer->fingerprint())
     fail<DataError>(
-        str("[eval] ", before.source, " and ", after.source,
+        str("[eval] ", shown(before.source), " and ", shown(after.source),
             " have different tokenizers; their responses can be compared only under one"));
-  const std::string path = c.held_out.empty() ? data_path("tinystories_heldout.txt") : c.held_out;
-  auto prompts = texts_of(load_prompts(path));
-  if (static_cast<Index>(prompts.size()) > c.prompts)
-    prompts.resize(static_cast<std::size_t>(c.prompts));
+  const auto judge = make_judge(
+      c.judge,
+      {[&](const std::string& model) { return candidate_scores(load_reward_model(model, before)); },
+       c.answers, c.annotator, c.settings.sampling.seed});
+  auto prompts = texts_of(load_prompts(c.prompts.empty() ? path : c.prompts));
+  limit_to(prompts, c.limit);
+  check<DataError>(!prompts.empty(), "[eval] there are no prompts");
   const auto old_responses = generate_candidates(before, prompts, c.settings, 0, "before");
   const auto new_responses = generate_candidates(after, prompts, c.settings, 0, "after");
-  const Verdict verdict = make_judge(kDefaultRule)->compare(old_responses, new_responses);
+  const Verdict verdict = judge->compare(old_responses, new_responses);
   const Interval win = verdict.interval();
+  results.update(verdict.json());
+  std::printf("win rate by %s, after against before: %s (95 %% interval %s to %s, %s responses)\n",
+              harmless(verdict.judge).c_str(), percent(verdict.rate()).c_str(),
+              fixed(100 * win.low, 1).c_str(), fixed(100 * win.high, 1).c_str(),
+              fixed(verdict.n(), 0).c_str());
   const double kl = exact_kl(after, *before.model, prompts, c.settings);
-  Json results = verdict.json();
+  const SampleOptions& sampling = c.settings.sampling;
+  const std::string temperature = number_text(kl_temperature(sampling));
   results["kl"] = kl;
+  results["kl_temperature"] = setting_json(kl_temperature(sampling));
   std::printf(
-      "win rate by %s, after against before: %.1f %% (95 %% interval %.1f to "
-      "%.1f, %.0f responses)\nKL(after || before), exact: %.2f nats per response\n",
-      harmless(verdict.judge).c_str(), 100 * verdict.rate(), 100 * win.low, 100 * win.high,
-      verdict.n(), kl);
-  const auto stories = split_stories(read_text(path));
-  const auto sequences = encode_stories(before, stories);
-  results["perplexity_before"] = std::exp(mean_nll(*before.model, sequences));
-  results["perplexity_after"] = std::exp(mean_nll(*after.model, sequences));
-  std::printf("perplexity of %zu held-out stories: %.3f before, %.3f after\n", stories.size(),
-              results["perplexity_before"].get<double>(),
-              results["perplexity_after"].get<double>());
+      "KL(after || before), exact: %s nats per response, of the distributions at temperature "
+      "%s%s\n",
+      fixed(kl, 2).c_str(), temperature.c_str(),
+      sampling.sampling.filters() ? " without the filter by which the responses were chosen" : "");
+  const double old_perplexity = std::exp(mean_nll(*before.model, sequences));
+  const double new_perplexity = std::exp(mean_nll(*after.model, sequences));
+  results.update({{"perplexity_before", old_perplexity}, {"perplexity_after", new_perplexity}});
+  std::printf("perplexity of %zu held-out stories: %s before, %s after\n", stories.size(),
+              fixed(old_perplexity, 3).c_str(), fixed(new_perplexity, 3).c_str());
   results["seconds"] = seconds_since(start);
-  return results;
 }
 
-Json chat_command(const ChatCommand& c) {
-  const Loaded loaded = load(c.from);
-  const bool person = ::isatty(STDIN_FILENO) == 1 && c.prompt.empty();
-  if (person)
-    std::printf("%s: type how a text begins; an empty line or Ctrl-D ends.\n",
-                harmless(loaded.source).c_str());
-  double tokens = 0, seconds = 0;
-  std::uint32_t turn = 0;
-  std::string line = c.prompt;
-  for (;; ++turn) {
-    if (c.prompt.empty()) {
-      if (person) std::printf("> ");
-      std::fflush(stdout);
-      if (!std::getline(std::cin, line) || line.empty()) break;
-    }
-    const auto start = std::chrono::steady_clock::now();
-    try {
-      const Tokens prompt = encode_prompt(loaded, line, 1);
-      SampleOptions options;
-      options.sampling = {c.settings.temperature, c.settings.top_k, c.settings.top_p};
-      options.max_new_tokens = c.settings.max_new_tokens;
-      options.stops = loaded.tokenizer->stops();
-      options.seed = c.settings.seed;
-      options.step = turn;
-      options.bf16_weights = c.bf16;
-      std::size_t shown = 0;
-      HarmlessStream terminal(Layout::Lines);
-      const auto print = [](const std::string& text) { std::fputs(text.c_str(), stdout); };
-      // Called after each token: prints what is new of the text.
-      options.stop_when = [&](std::span<const std::int32_t> response) {
-        const std::string text =
-            response_text(loaded, prompt, Tokens(response.begin(), response.end()));
-        print(terminal.add(std::string_view(text).substr(std::min(shown, text.size()))));
-        std::fflush(stdout);
-        shown = text.size();
-        for (const std::string& stop : c.settings.stop)
-          if (text.find(stop) != std::string::npos) return true;
-        return false;
-      };
-      print(terminal.add(line));
-      const auto responses = sample(*loaded.model, {prompt}, options);
-      tokens += static_cast<double>(responses.front().tokens.size());
-      print(terminal.end() + "\n");
-    } catch (const DataError& error) {
-      if (!person) throw;
-      std::printf("%s\n", harmless(error.what()).c_str());
-    }
-    seconds += seconds_since(start);
-    if (!c.prompt.empty()) break;
-  }
-  return {{"turns", turn + (c.prompt.empty() ? 0U : 1U)},
-          {"tokens", tokens},
-          {"tokens_per_second", seconds > 0 ? tokens / seconds : 0.0}};
-}
-
-Json info_command(const ModelOptions& from) {
+void info_command(const ModelOptions& from, Json& results) {
   const Loaded loaded = load(from);
   const TransformerConfig& c = loaded.model->config();
-  const Json results = {
-      {"plumb", PLUMB_VERSION},
-      {"device", kDeviceName},
-      {"isa", name(current_isa())},
-      {"threads", default_pool().threads()},
-      {"model", loaded.source},
-      {"family", c.family == Family::Llama ? "llama" : "gpt2"},
-      {"parameters", loaded.model->parameters().count()},
-      {"layers", c.layers},
-      {"channels", c.channels},
-      {"heads", c.heads},
-      {"kv_heads", c.kv_heads},
-      {"hidden", c.hidden},
-      {"vocab", c.vocab},
-      {"context", c.context},
-      {"tokenizer", loaded.tokenizer->name()},
-      {"head", loaded.model->head_kind() == ScalarHead::Reward  ? "reward"
-               : loaded.model->head_kind() == ScalarHead::Value ? "value"
-                                                                : "none"},
-      {"fingerprint", fingerprint(*loaded.model)},
-      {"generate_kv_cache_bytes_per_token", 2 * c.layers * c.kv_heads * c.head_size() * 4},
-      {"train_bytes_weights_gradients_moments", 16 * loaded.model->parameters().size()}};
+  results = {{"plumb", PLUMB_VERSION},        {"device", kDeviceName},
+             {"isa", name(current_isa())},    {"threads", default_pool().threads()},
+             {"model", shown(loaded.source)}, {"parameters", loaded.model->parameters().count()}};
+  results.update(settings_json(c));
+  results.update(
+      {{"tokenizer", loaded.tokenizer->name()},
+       {"head", choice_name(loaded.model->head_kind())},
+       {"fingerprint", fingerprint(*loaded.model)},
+       {"generate_kv_cache_bytes_per_token", 2 * c.layers * c.kv_heads * c.head_size() * 4},
+       {"train_bytes_weights_gradients_moments", 16 * loaded.model->parameters().size()}});
   for (const auto& [key, value] : results.items())
     std::printf("%-38s %s\n", key.c_str(),
                 harmless(value.is_string() ? value.get<std::string>() : value.dump()).c_str());
-  return results;
 }
 
 }}  // namespace plumb::v0_1

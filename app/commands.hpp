@@ -1,4 +1,5 @@
-// The single commands: each runs one step on files and returns its results as named numbers.
+// The single commands: each runs one step on files and puts its results into `results` as named numbers,
+// as they come, so that they are there also when a later part of it fails.
 #pragma once
 
 #include "align.hpp"
@@ -17,54 +18,61 @@ struct GenerateCommand {
   ModelOptions from;
   std::string prompts, out;
   Index limit = 0;
+  bool force = false;
   GenerateSettings settings;
 };
-Json generate_command(const GenerateCommand& c);
+void generate_command(const GenerateCommand& c, Json& results);
 
 struct SftCommand {
   ModelOptions from;
-  std::string data, out;
+  std::string data, out, before, after;
   bool skip_bad_lines = false;
-  SftSettings settings;
+  SftConfig config;
 };
-Json sft_command(const SftCommand& c);
+void sft_command(const SftCommand& c, Json& results);
 
 struct RewardCommand {
   ModelOptions from;
-  std::vector<std::string> rankings;
+  std::vector<std::string> rankings, test;
   std::string out;
-  int folds = 5;
+  Index folds = 5;
+  bool control = true;
   bool skip_bad_lines = false;
-  RewardSettings settings;
+  RewardConfig config;
 };
-Json reward_command(const RewardCommand& c);
+void reward_command(const RewardCommand& c, Json& results);
+
+struct ScoreCommand {
+  std::string file, out, judge = kDefaultRule, tokenizer;
+};
+void score_command(const ScoreCommand& c, Json& results);
 
 struct PpoCommand {
   ModelOptions from;
-  std::string reward = "rule:warm";
+  std::string reference;  // empty: the model that PPO begins with
+  std::string reward = kDefaultRule;
   std::string prompts;
   std::string run = "ppo-run";
   PpoSettings settings;
 };
-Json ppo_command(const PpoCommand& c);
+void ppo_command(const PpoCommand& c, Json& results);
 
 struct EvalCommand {
-  ModelOptions before, after;
-  std::string reward;
-  std::string held_out;
-  Index prompts = 200;
-  GenerateSettings settings;
+  std::string before, after, tokenizer;
+  std::string held_out, prompts;
+  Index limit = 200;
+  std::string judge = kDefaultRule, answers = "eval-judgements.jsonl", annotator = "me";
+  GenerateSettings settings{.sampling = {.responses = 1}};
 };
-Json eval_command(const EvalCommand& c);
+void eval_command(const EvalCommand& c, Json& results);
 
 struct ChatCommand {
   ModelOptions from;
   std::string prompt;
-  bool bf16 = false;
-  GenerateSettings settings;
+  GenerateSettings settings{.sampling = {.sampling = {.temperature = 0.8F}}};
 };
-Json chat_command(const ChatCommand& c);
+void chat_command(const ChatCommand& c, Json& results);
 
-Json info_command(const ModelOptions& from);
+void info_command(const ModelOptions& from, Json& results);
 
 }}  // namespace plumb::v0_1

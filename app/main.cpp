@@ -1,21 +1,24 @@
-// The command line: flags, help and errors. What the commands do is in the files beside this one.
+// The command line: commands, flags, help and errors. What the commands do is in the files beside this
+// one; what a setting is called and may be, in the lists of settings.
 #include "commands.hpp"
 #include "device.hpp"
+#include "flags.hpp"
 #include "rank.hpp"
-#include "rule.hpp"
 #include "screen.hpp"
 
-#include <plumb/io/file.hpp>
+#include <plumb/io/output.hpp>
 #include <plumb/run/interrupt.hpp>
 
-#include <CLI/CLI.hpp>
-
+#include <algorithm>
 #include <cstdio>
 #include <ctime>
 #include <exception>
 #include <functional>
+#include <map>
+#include <memory>
 #include <sstream>
 #include <string>
+#include <vector>
 
 #include <unistd.h>
 
@@ -23,47 +26,7 @@ using namespace plumb;
 
 namespace {
 
-// One flag per listed setting.
-template <class Settings>
-void add_fields(CLI::App& app, Settings& settings) {
-  fields(settings, [&](const char* name, auto& member, const char* help) {
-    const std::string flag = std::string("--") + name;
-    if constexpr (std::is_same_v<std::decay_t<decltype(member)>, bool>)
-      app.add_flag(flag, member, help);
-    else
-      app.add_option(flag, member, help)->capture_default_str();
-  });
-}
-
-// Takes settings from a JSON file. Flags given as well win, since they are parsed later.
-template <class Settings>
-void apply_config(Settings& settings, const std::string& path) {
-  const Json json = parse_json(read_file(path), path);
-  if (!json.is_object())
-    fail<DataError>(str("[config] ", path, " is not a JSON object of settings"));
-  std::size_t known = 0;
-  fields(settings, [&](const char* name, auto& member, const char*) {
-    if (!json.contains(name)) return;
-    ++known;
-    try {
-      json.at(name).get_to(member);
-    } catch (const Json::exception&) {
-      fail<DataError>(str("[config] ", path, ": '", name, "' is ", json.at(name).dump(),
-                          ", of another type than expected"));
-    }
-  });
-  if (known == json.size()) return;
-  for (const auto& item : json.items()) {
-    bool found = false;
-    fields(settings,
-           [&](const char* name, auto&, const char*) { found = found || item.key() == name; });
-    if (!found)
-      fail<DataError>(str("[config] ", path, " sets '", item.key(),
-                          "', which this command does not know. HINT: --help lists the settings"));
-  }
-}
-
-// The value of a flag (--config, --device) that must be read before the others.
+// The value of --device, which is read before the other flags: another program may have to read them.
 std::string early_flag(int argc, char** argv, const std::string& flag) {
   for (int i = 1; i < argc; ++i) {
     const std::string argument = argv[i];
@@ -88,15 +51,6 @@ void switch_device(const std::string& device, char** argv) {
                                      : "./plumb build"));
 }
 
-void add_model(CLI::App& app, ModelOptions& from, const char* what = "model") {
-  app.add_option(std::string("--") + what, from.model,
-                 "llama2.c .bin or Plumb .safetensors; default: the shipped stories260K");
-  if (std::string(what) == "model")
-    app.add_option(
-        "--tokenizer", from.tokenizer,
-        "tokenizer file, or bytes; default: what the model says, or tok512.bin beside it");
-}
-
 std::string run_name(const char* stem) {
   char text[64];
   const std::time_t now = std::time(nullptr);
@@ -110,17 +64,17 @@ AlignSettings demo_settings() {
   AlignSettings s;
   s.rounds = 3;
   s.rank_prompts = 160;
-  s.generate.max_new_tokens = 224;
+  s.generate.sampling.max_new_tokens = 224;
   s.reward.epochs = 3;
-  s.reward.lr = 3e-3F;
-  s.ppo.iterations = 12;
+  s.reward.optimizer.lr = 3e-3F;
+  s.ppo.config.iterations = 12;
   s.ppo.prompts = 96;
-  s.ppo.responses = 1;
-  s.ppo.max_new_tokens = 224;
-  s.ppo.beta = 0.1F;
-  s.ppo.kl_target = 15.0F;
-  s.ppo.kl_horizon = 500.0F;
-  s.ppo.lr = 2e-4F;
+  s.ppo.config.sampling.responses = 1;
+  s.ppo.config.sampling.max_new_tokens = 224;
+  s.ppo.config.beta = 0.1F;
+  s.ppo.config.kl_target = 15.0F;
+  s.ppo.config.kl_horizon = 500.0F;
+  s.ppo.config.optimizer.lr = 2e-4F;
   // The emulator runs each GPU thread by itself, hundreds of times slower than the CPU's kernels: enough
   // to see every step, not to learn much.
   if (std::string_view(kDeviceName) == "emulated") {
@@ -128,171 +82,329 @@ AlignSettings demo_settings() {
     s.rank_prompts = 12;
     s.eval_prompts = 12;
     s.eval_stories = 3;
-    s.generate.max_new_tokens = s.ppo.max_new_tokens = 32;
+    s.generate.sampling.max_new_tokens = s.ppo.config.sampling.max_new_tokens = 32;
     s.reward.epochs = 1;
-    s.ppo.iterations = 2;
+    s.ppo.config.iterations = 2;
     s.ppo.prompts = 8;
   }
   return s;
 }
 
+// The program's commands, and what was asked of one of them.
+class Program {
+ public:
+  Program()
+      : app_("Plumb " PLUMB_VERSION
+             ": trains language models towards human rankings.\n"
+             "Sample responses, rank them, fit a reward model, train the policy by PPO.") {
+    app_.require_subcommand(1);
+    app_.set_version_flag("--version", PLUMB_VERSION);
+    app_.add_option("--device", device_,
+                    "cpu; cuda: an NVIDIA GPU; emulated: the CUDA kernels on the CPU, slowly")
+        ->capture_default_str();
+    app_.fallthrough();
+    app_.get_formatter()->column_width(34);
+    add_demo();
+    add_generate();
+    add_rank();
+    add_sft();
+    add_reward();
+    add_score();
+    add_ppo();
+    add_align();
+    add_eval();
+    add_chat();
+    add_info();
+  }
+
+  int run(int argc, char** argv) {
+    try {
+      app_.parse(argc, argv);
+    } catch (const CLI::ParseError& error) {  // help and version, too
+      return say(error);
+    }
+    Command& command = *commands_.at(app_.get_subcommands().front()->get_name());
+    command.flags.apply();
+    if (!json_.empty()) check_output(json_, command.inputs ? command.inputs() : Paths{});
+    Json results = Json::object();
+    try {
+      command.body(results);
+      flush_standard_output();
+    } catch (const std::exception& error) {
+      // What is known already is not lost with the part that failed.
+      if (!json_.empty() && !results.empty()) {
+        results["error"] = shown(error.what());
+        write_atomically(json_, json_text(results, 2) + "\n");
+      }
+      throw;
+    }
+    if (!json_.empty()) write_atomically(json_, json_text(results, 2) + "\n");
+    return status_;
+  }
+
+ private:
+  using Paths = std::vector<std::string>;
+  struct Command {
+    explicit Command(CLI::App& app) : flags(app) {}
+    Flags flags;
+    std::function<void(Json&)> body;
+    std::function<Paths()> inputs;  // files that --json must not replace; optional
+  };
+
+  CLI::App& command(const char* name, const char* what, std::function<void(Json&)> body,
+                    std::function<Paths()> inputs = {}) {
+    CLI::App* sub = app_.add_subcommand(name, what);
+    sub->add_option("--json", json_, "write the results here as named numbers");
+    auto one = std::make_unique<Command>(*sub);
+    one->body = std::move(body);
+    one->inputs = std::move(inputs);
+    commands_[name] = std::move(one);
+    return *sub;
+  }
+  Flags& flags(const CLI::App& sub) { return commands_.at(sub.get_name())->flags; }
+
+  void model_flags(CLI::App& sub, ModelOptions& from) {
+    sub.add_option("--model", from.model,
+                   "a model's file or folder; default: the shipped stories260K");
+    sub.add_option("--tokenizer", from.tokenizer,
+                   "tokenizer file, or bytes; default: what the model says");
+  }
+  static constexpr const char* kPromptsHelp =
+      "prompts: .jsonl, stories, or one a line; default: shipped story openings";
+
+  // Help goes to standard output; a complaint names the word, and the nearest that is known.
+  int say(const CLI::ParseError& error) {
+    std::ostringstream out, err;
+    const int code = app_.exit(error, out, err);
+    std::string complaint = err.str();
+    if (code != 0) {
+      std::vector<std::string> known;
+      const CLI::App* at = &app_;
+      for (const CLI::App* sub : app_.get_subcommands()) at = sub;
+      for (const CLI::App* app : {static_cast<const CLI::App*>(&app_), at})
+        for (const CLI::Option* option : app->get_options())
+          for (const std::string& name : option->get_lnames()) known.push_back("--" + name);
+      if (at == &app_)
+        for (const auto& [name, unused] : commands_) known.push_back(name);
+      // An unknown word is the cause; that something required is missing, its consequence.
+      for (const std::string& word : app_.remaining(true))
+        if (word.starts_with("-") || at == &app_) {
+          const std::string bare = word.substr(0, word.find('='));
+          complaint = str("unknown ", word.starts_with("-") ? "flag " : "command ", bare,
+                          nearest_hint(bare, known), "\nRun with --help for more information.\n");
+          break;
+        }
+    }
+    std::fputs(harmless(out.str(), Layout::Lines).c_str(), stdout);
+    std::fputs(harmless(complaint, Layout::Lines).c_str(), stderr);
+    if (code == 0) flush_standard_output();
+    return code;
+  }
+
+  void add_demo() {
+    demo_.run = run_name("plumb-demo");
+    CLI::App& sub = command(
+        "demo", "train stories260K towards ranked stories, from nothing to a report",
+        [this](Json& results) {
+          if (quick_ && std::string_view(kDeviceName) != "emulated") {
+            demo_.rank_prompts = 100;
+            demo_.ppo.config.iterations = 8;
+            demo_.ppo.prompts = 64;
+            demo_.eval_prompts = 100;
+          }
+          if (person_) {
+            demo_.labeller = "person";
+            demo_.rounds = 1;
+            demo_.rank_prompts = std::min<Index>(demo_.rank_prompts, 40);
+          }
+          std::printf("A 260K-parameter model of children's stories learns to please.\n\n%s\n",
+                      person_ ? "You rank its stories." : rule_of(demo_.labeller).text.c_str());
+          align_command(demo_, "Plumb demo: stories260K", results);
+        });
+    sub.add_flag("--quick", quick_, "a third of the work");
+    sub.add_flag("--rank", person_, "you rank the stories instead of the rule");
+    flags(sub).add(demo_);
+  }
+
+  void add_generate() {
+    CLI::App& sub = command(
+        "generate", "sample responses to prompts",
+        [this](Json& results) { generate_command(generate_, results); },
+        [this] {
+          return Paths{generate_.prompts, generate_.out, generate_.from.model};
+        });
+    model_flags(sub, generate_.from);
+    sub.add_option("--prompts", generate_.prompts, kPromptsHelp);
+    sub.add_option("--out", generate_.out, "candidates, JSON Lines; -: standard output")
+        ->required();
+    flags(sub).add_one(Field{"limit", "use the first so many prompts; 0: all", at_least(0)},
+                       generate_.limit);
+    flags(sub).add_one(Field{"force", "replace a file that is there"}, generate_.force);
+    flags(sub).add(generate_.settings);
+  }
+
+  void add_rank() {
+    rank_.annotator = "me";
+    CLI::App& sub = command(
+        "rank", "rank responses at the terminal, or by a stated rule",
+        [this](Json& results) {
+          results = rank_command(rank_);
+          status_ = results.at("status");
+        },
+        [this] {
+          return Paths{rank_.candidates, rank_.output};
+        });
+    sub.add_option("candidates", rank_.candidates, "file made by `plumb generate`");
+    sub.add_option("--out", rank_.output, "rankings, appended to this file")->required();
+    sub.add_option("--annotator", rank_.annotator, "your name")->capture_default_str();
+    sub.add_option("--labeller", rank_.labeller, "person, or rule:NAME")->capture_default_str();
+    sub.add_option("--others", rank_.others, "more rankings, for agreement between annotators");
+    flags(sub).add_one(Field{"seed", "seed of the order in which responses are shown"}, rank_.seed);
+    flags(sub).add_one(Field{"agreement", "report agreement and position bias; ask nothing"},
+                       rank_.agreement);
+  }
+
+  void add_sft() {
+    CLI::App& sub = command(
+        "sft", "fine-tune on demonstrations (completion-only loss)",
+        [this](Json& results) { sft_command(sft_, results); },
+        [this] {
+          return Paths{sft_.data, sft_.out, sft_.from.model};
+        });
+    sub.add_option("data", sft_.data, "JSON Lines of {\"prompt\", \"completion\"}")->required();
+    sub.add_option("--out", sft_.out, "the fine-tuned model")->required();
+    model_flags(sub, sft_.from);
+    sub.add_option("--before-prompt", sft_.before,
+                   "put before each prompt, now and whenever the model answers");
+    sub.add_option("--after-prompt", sft_.after, "and after it");
+    sub.add_flag("--skip-bad-lines", sft_.skip_bad_lines, "leave malformed lines out, naming them");
+    flags(sub).add(sft_.config);
+  }
+
+  void add_reward() {
+    CLI::App& sub = command(
+        "reward", "fit a reward model to rankings, test one; accuracy by cross-validation",
+        [this](Json& results) { reward_command(reward_, results); },
+        [this] {
+          Paths paths = reward_.rankings;
+          paths.insert(paths.end(), {reward_.out, reward_.from.model});
+          return paths;
+        });
+    sub.add_option("rankings", reward_.rankings,
+                   "JSON Lines: Plumb rankings, OpenAssistant, PandaLM or hh-rlhf");
+    sub.add_option("--out", reward_.out, "also fit to all rankings and write the model here");
+    sub.add_option(
+        "--test", reward_.test,
+        "rankings to test on: of a model fitted to all others or, without others, of the "
+        "reward model that --model names");
+    model_flags(sub, reward_.from);
+    flags(sub).add_one(
+        Field{"folds", "folds of the cross-validation, by prompt; 0: none", between(0, 100)},
+        reward_.folds);
+    flags(sub).add_one(Field{"control", "fit to shuffled labels, too"}, reward_.control);
+    sub.add_flag("--skip-bad-lines", reward_.skip_bad_lines,
+                 "leave malformed lines out, naming them");
+    flags(sub).add(reward_.config);
+  }
+
+  void add_score() {
+    CLI::App& sub = command(
+        "score", "score the responses of a file by a reward model or rule",
+        [this](Json& results) { score_command(score_, results); },
+        [this] {
+          return Paths{score_.file, score_.out, score_.judge};
+        });
+    sub.add_option("file", score_.file, "candidates or rankings, JSON Lines")->required();
+    sub.add_option("--out", score_.out, "the same lines with \"scores\"; -: standard output")
+        ->required();
+    sub.add_option("--judge", score_.judge, "reward model file, or rule:NAME")
+        ->capture_default_str();
+    sub.add_option("--tokenizer", score_.tokenizer, "of the reward model, if it cannot find it");
+  }
+
+  void add_ppo() {
+    CLI::App& sub = command("ppo", "train a policy by PPO against a reward model or rule",
+                            [this](Json& results) { ppo_command(ppo_, results); });
+    sub.add_option("--reward", ppo_.reward, "reward model file, or rule:NAME")
+        ->capture_default_str();
+    sub.add_option("--prompts", ppo_.prompts, kPromptsHelp);
+    sub.add_option("--run", ppo_.run,
+                   "run directory; one that was stopped goes on, with more --iterations too")
+        ->capture_default_str();
+    model_flags(sub, ppo_.from);
+    sub.add_option("--reference", ppo_.reference,
+                   "the policy is held near this model; default: near --model");
+    flags(sub).add(ppo_.settings);
+  }
+
+  void add_align() {
+    CLI::App& sub = command("align", "rounds of generate, rank, reward model, PPO",
+                            [this](Json& results) { align_command(align_, "Plumb run", results); });
+    flags(sub).add(align_);
+  }
+
+  void add_eval() {
+    CLI::App& sub = command(
+        "eval",
+        "compare two models: win rate by a judge, KL, perplexity; or one model's perplexity",
+        [this](Json& results) { eval_command(eval_, results); },
+        [this] {
+          return Paths{eval_.prompts, eval_.held_out, eval_.before, eval_.after};
+        });
+    sub.add_option("--before,--model", eval_.before, "default: the shipped stories260K");
+    sub.add_option("--after", eval_.after, "the trained model; without it: the one's perplexity");
+    sub.add_option("--judge", eval_.judge,
+                   "rule:NAME, person (blind), command:PROGRAM ARGS, or a reward model's file")
+        ->capture_default_str();
+    sub.add_option("--prompts", eval_.prompts, "prompts; default: the openings of --held-out");
+    flags(sub).add_one(Field{"limit", "use the first so many prompts", at_least(1)}, eval_.limit);
+    sub.add_option("--held-out", eval_.held_out, "stories; default: the shipped held-out ones");
+    sub.add_option("--answers", eval_.answers, "where a person's answers are kept")
+        ->capture_default_str();
+    sub.add_option("--annotator", eval_.annotator, "that person's name")->capture_default_str();
+    sub.add_option("--tokenizer", eval_.tokenizer,
+                   "tokenizer file, or bytes; default: what the models say");
+    flags(sub).add(eval_.settings);
+  }
+
+  void add_chat() {
+    CLI::App& sub = command("chat", "continue texts that you begin",
+                            [this](Json& results) { chat_command(chat_, results); });
+    model_flags(sub, chat_.from);
+    sub.add_option("--prompt", chat_.prompt, "continue this and end, instead of asking");
+    flags(sub).add(chat_.settings);
+  }
+
+  void add_info() {
+    CLI::App& sub = command(
+        "info", "what a model file holds, and this machine",
+        [this](Json& results) { info_command(info_, results); },
+        [this] { return Paths{info_.model}; });
+    model_flags(sub, info_);
+  }
+
+  CLI::App app_;
+  std::map<std::string, std::unique_ptr<Command>> commands_;
+  std::string device_ = kDeviceName, json_;
+  int status_ = 0;
+  AlignSettings demo_ = demo_settings(), align_;
+  bool quick_ = false, person_ = false;
+  GenerateCommand generate_;
+  RankOptions rank_;
+  SftCommand sft_;
+  RewardCommand reward_;
+  ScoreCommand score_;
+  PpoCommand ppo_;
+  EvalCommand eval_;
+  ChatCommand chat_;
+  ModelOptions info_;
+};
+
 }  // namespace
 
 int main(int argc, char** argv) try {
   switch_device(early_flag(argc, argv, "--device"), argv);
-  CLI::App app("Plumb " PLUMB_VERSION
-               ": aligns language models with human rankings.\n"
-               "Sample responses, rank them, fit a reward model, train the policy by PPO.");
-  app.require_subcommand(1);
-  app.set_version_flag("--version", PLUMB_VERSION);
-  std::string device = kDeviceName;
-  app.add_option("--device", device,
-                 "cpu; cuda: an NVIDIA GPU; emulated: the CUDA kernels on the CPU, slowly")
-      ->capture_default_str();
-  app.fallthrough();
-  app.get_formatter()->column_width(34);
-
-  std::string json_path, config = early_flag(argc, argv, "--config");
-  std::function<Json()> run;
-  const auto command = [&](const char* name, const char* what, auto body) {
-    CLI::App* sub = app.add_subcommand(name, what);
-    sub->add_option("--json", json_path, "write the results here as named numbers");
-    sub->callback([&run, body] { run = body; });
-    return sub;
-  };
-  const auto configurable = [&](CLI::App* sub, auto& settings) {
-    sub->add_option("--config", config, "settings as a JSON object; flags win over it");
-    if (!config.empty() && argc > 1 && sub->get_name() == argv[1]) apply_config(settings, config);
-    add_fields(*sub, settings);
-  };
-
-  AlignSettings demo = demo_settings();
-  bool quick = false, person = false;
-  CLI::App* sub = command(
-      "demo", "train stories260K towards ranked stories, from nothing to a report", [&]() -> Json {
-        if (quick && std::string_view(kDeviceName) != "emulated") {
-          demo.rank_prompts = 100;
-          demo.ppo.iterations = 8;
-          demo.ppo.prompts = 64;
-          demo.eval_prompts = 100;
-        }
-        if (person) {
-          demo.labeller = "person";
-          demo.rounds = 1;
-          demo.rank_prompts = std::min<Index>(demo.rank_prompts, 40);
-        }
-        std::printf("A 260K-parameter model of children's stories learns to please.\n\n%s\n",
-                    person ? "You rank its stories." : warm_text());
-        return align_command(demo, "Plumb demo: stories260K");
-      });
-  demo.run = run_name("plumb-demo");
-  sub->add_flag("--quick", quick, "a third of the work");
-  sub->add_flag("--rank", person, "you rank the stories instead of the rule");
-  configurable(sub, demo);
-
-  GenerateCommand generate;
-  sub = command("generate", "sample responses to prompts",
-                [&] { return generate_command(generate); });
-  add_model(*sub, generate.from);
-  sub->add_option("--prompts", generate.prompts,
-                  "prompts: .jsonl, stories, or one a line; default: shipped story openings");
-  sub->add_option("--limit", generate.limit, "use the first so many prompts; 0: all");
-  sub->add_option("--out", generate.out, "candidates, JSON Lines")->required();
-  configurable(sub, generate.settings);
-
-  RankOptions rank;
-  int status = 0;
-  sub = command("rank", "rank responses at the terminal, or by a stated rule", [&]() -> Json {
-    Json results = rank_command(rank);
-    status = results.at("status");
-    return results;
-  });
-  sub->add_option("candidates", rank.candidates, "file made by `plumb generate`");
-  sub->add_option("--out", rank.output, "rankings, appended to this file")->required();
-  sub->add_option("--annotator", rank.annotator, "your name")->default_val("me");
-  sub->add_option("--labeller", rank.labeller, "person, or rule:warm")->capture_default_str();
-  sub->add_option("--seed", rank.seed, "seed of the order in which responses are shown")
-      ->capture_default_str();
-  sub->add_option("--others", rank.others, "more rankings, for agreement between annotators");
-  sub->add_flag("--agreement", rank.agreement, "report agreement and position bias; ask nothing");
-
-  SftCommand sft;
-  sub = command("sft", "fine-tune on demonstrations (completion-only loss)",
-                [&] { return sft_command(sft); });
-  add_model(*sub, sft.from);
-  sub->add_option("data", sft.data, "JSON Lines of {\"prompt\", \"completion\"}")->required();
-  sub->add_option("--out", sft.out, "the fine-tuned model")->required();
-  sub->add_flag("--skip-bad-lines", sft.skip_bad_lines, "leave malformed lines out, naming them");
-  configurable(sub, sft.settings);
-
-  RewardCommand reward;
-  sub = command("reward", "fit a reward model to rankings; accuracy by cross-validation",
-                [&] { return reward_command(reward); });
-  add_model(*sub, reward.from);
-  sub->add_option("rankings", reward.rankings,
-                  "JSON Lines: Plumb rankings, OpenAssistant, PandaLM or hh-rlhf")
-      ->required();
-  sub->add_option("--out", reward.out, "also fit to all rankings and write the model here");
-  sub->add_option("--folds", reward.folds, "folds of the cross-validation, by prompt")
-      ->capture_default_str()
-      ->check(CLI::Range(2, 100));
-  sub->add_flag("--skip-bad-lines", reward.skip_bad_lines,
-                "leave malformed lines out, naming them");
-  configurable(sub, reward.settings);
-
-  PpoCommand ppo;
-  sub = command("ppo", "train a policy by PPO against a reward model or rule",
-                [&] { return ppo_command(ppo); });
-  add_model(*sub, ppo.from);
-  sub->add_option("--reward", ppo.reward, "reward model file, or rule:warm")->capture_default_str();
-  sub->add_option("--prompts", ppo.prompts,
-                  "prompts: .jsonl, stories, or one a line; default: shipped story openings");
-  sub->add_option("--run", ppo.run, "run directory; one that was stopped is taken up again")
-      ->capture_default_str();
-  configurable(sub, ppo.settings);
-
-  AlignSettings align;
-  sub = command("align", "rounds of generate, rank, reward model, PPO",
-                [&] { return align_command(align, "Plumb run"); });
-  configurable(sub, align);
-
-  EvalCommand eval;
-  eval.settings.responses = 1;
-  sub = command("eval", "compare two models: win rate by the rule, KL, perplexity",
-                [&] { return eval_command(eval); });
-  sub->add_option("--before", eval.before.model, "default: the shipped stories260K");
-  sub->add_option("--after", eval.after.model, "the trained model")->required();
-  sub->add_option("--held-out", eval.held_out, "stories; default: the shipped held-out ones");
-  sub->add_option("--prompts", eval.prompts, "how many story openings to continue")
-      ->capture_default_str();
-  configurable(sub, eval.settings);
-
-  ChatCommand chat;
-  chat.settings.temperature = 0.8F;
-  sub = command("chat", "continue texts that you begin", [&] { return chat_command(chat); });
-  add_model(*sub, chat.from);
-  sub->add_option("--prompt", chat.prompt, "continue this and end, instead of asking");
-  sub->add_flag("--bf16", chat.bf16, "read the weights rounded to bf16: faster, nearly the same");
-  configurable(sub, chat.settings);
-
-  ModelOptions info;
-  sub = command("info", "what a model file holds, and this machine",
-                [&] { return info_command(info); });
-  add_model(*sub, info);
-
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {  // help and version, too
-    std::ostringstream out, err;
-    const int code = app.exit(error, out, err);
-    std::fputs(harmless(out.str(), Layout::Lines).c_str(), stdout);
-    std::fputs(harmless(err.str(), Layout::Lines).c_str(), stderr);
-    return code;
-  }
-  const Json results = run();
-  flush_standard_output();
-  if (!json_path.empty()) write_atomically(json_path, json_text(results, 2) + "\n");
-  return status;
+  return Program().run(argc, argv);
 } catch (const Interrupted& stopped) {
   std::fprintf(stderr, "\n%s\n", harmless(stopped.what()).c_str());
   return 128 + interrupt_signal();

@@ -42,13 +42,14 @@ void add_results(Report& report, const Outcome& o, const RewardReport& reward) {
                      std::isnan(m.rate) ? "too few to say" : percent(m.rate),
                      str(std::isnan(m.rate) ? "" : between(m.interval) + "; ", m.responses,
                          " responses after have a counterpart before, of ", m.counterparts));
-  const RewardEvaluation& e = reward.held_out;
-  report.add_summary("Reward model, held-out pairs", percent(e.accuracy()),
-                     str(between(wilson_interval(e.correct, e.pairs)), "; ", fixed(e.pairs, 0),
-                         " pairs of ", reward.prompts, " prompts"));
-  report.add_summary("  baseline: longer response wins", percent(e.length_accuracy()));
-  if (!std::isnan(reward.shuffled_accuracy))
-    report.add_summary("  control: fitted to shuffled labels", percent(reward.shuffled_accuracy));
+  report.add_summary("Reward model, held-out pairs", percent(reward.accuracy),
+                     str(between(reward.interval), "; ", fixed(reward.pairs, 0), " pairs of ",
+                         fixed(reward.prompts, 0), " prompts"));
+  report.add_summary("  baseline: longer response wins", percent(reward.longer));
+  report.add_summary("  baseline: bag of words", percent(reward.words));
+  if (!std::isnan(reward.shuffled))
+    report.add_summary("  control: fitted to shuffled labels", percent(reward.shuffled));
+  report.add_summary("  on what it was fitted to", percent(reward.training));
   report.add_summary("KL to the first policy", fixed(o.kl, 2) + " nats",
                      "exact, full vocabulary, mean per response");
   report.add_summary("Perplexity of held-out stories",
@@ -90,12 +91,13 @@ void add_charts(Report& report, const AlignSettings& s, const std::vector<Metric
   };
   std::vector<Mark> marks;  // where rounds begin
   for (Index round = 0; s.rounds > 1 && round < s.rounds; ++round)
-    marks.push_back({static_cast<double>(round * s.ppo.iterations), str("round ", round + 1)});
+    marks.push_back(
+        {static_cast<double>(round * s.ppo.config.iterations), str("round ", round + 1)});
   const auto chart = [&](const char* title, const char* unit, const std::vector<Series>& lines) {
     report.add_chart(title, "PPO iteration", unit, lines, marks);
   };
   report.add_heading("Training");
-  report.add_text(curves_in_words(rows, s.rounds, s.ppo.iterations));
+  report.add_text(curves_in_words(rows, s.rounds, s.ppo.config.iterations));
   chart("Score by the reward model", "score",
         {series("score", "objective/scores"), series("score − β·KL", "objective/rlhf_reward")});
   if (const Series truth = series("score", "judge/total"); !truth.x.empty())
@@ -112,9 +114,9 @@ void add_charts(Report& report, const AlignSettings& s, const std::vector<Metric
   Series accuracy{"held-out accuracy", {}, {}}, longer{"longer response wins", {}, {}};
   for (std::size_t round = 0; round < rewards.size(); ++round) {
     accuracy.x.push_back(static_cast<double>(round + 1));
-    accuracy.y.push_back(rewards[round].held_out.accuracy());
+    accuracy.y.push_back(rewards[round].accuracy);
     longer.x.push_back(static_cast<double>(round + 1));
-    longer.y.push_back(rewards[round].held_out.length_accuracy());
+    longer.y.push_back(rewards[round].longer);
   }
   report.add_chart("Reward model", "round", "share of pairs", {accuracy, longer});
   chart("Value function", "explained variance",

@@ -11,18 +11,20 @@
 #include <plumb/run/metrics.hpp>
 #include <plumb/run/statistics.hpp>
 
+#include <cmath>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
 namespace plumb { inline namespace v0_1 {
 
-/// The trainer's configuration. DataError naming the setting that makes no sense.
-PpoConfig ppo_config(const PpoSettings& settings, const Loaded& like);
+/// Throws Interrupted if Ctrl-C has come.
+void stop_if_interrupted(const char* what);
 
-/// Step 0. Fine-tunes a model on demonstrations (completion-only loss).
-void train_sft(const Loaded& loaded, const std::vector<Demonstration>& demonstrations,
-               const SftSettings& settings);
+/// Step 0. Fine-tunes a model on demonstrations (completion-only loss). Returns what was cut.
+EncodingCount train_sft(const Loaded& loaded, const std::vector<Demonstration>& demonstrations,
+                        const SftConfig& config);
 
 /// Step 1. Responses to prompts; `step` is part of their random keys.
 std::vector<Candidates> generate_candidates(const Loaded& loaded,
@@ -30,54 +32,90 @@ std::vector<Candidates> generate_candidates(const Loaded& loaded,
                                             const GenerateSettings& settings, std::uint32_t step,
                                             const std::string& label);
 
-/// How a reward model did on rankings that it was not fitted to, with its baselines beside it.
+/// How a reward model did on rankings that it was not fitted to, with its baselines beside it. NaN where
+/// something was not asked for.
 struct RewardReport {
-  RewardEvaluation held_out;
-  double shuffled_accuracy =
-      std::nan("");   ///< of a model fitted to shuffled labels; NaN if not asked for
-  Index prompts = 0;  ///< held out
+  double pairs = 0, prompts = 0;   ///< held out
+  double accuracy = std::nan("");  ///< of these pairs
+  Interval interval{0, 1};         ///< 95 %, clustered by prompt
+  double longer = std::nan("");    ///< baseline: the longer response wins
+  double words = std::nan("");     ///< baseline: bag of words, fitted to the same rankings
+  double shuffled = std::nan("");  ///< control: a model fitted to shuffled labels
+  double training = std::nan("");  ///< accuracy on the rankings it was fitted to
+  double nll = std::nan(""), brier = std::nan(""), ece = std::nan("");
+  double mean_margin = std::nan("");
+  double sequences = 0, cut = 0, identical = 0;
 
   Json json() const;
+  static RewardReport from(const Json& json, const std::string& source);
   void print() const;
+};
+
+/// Rankings, and their sequences as a model of `language` reads them.
+struct RankedData {
+  std::vector<Ranking> rankings;
+  std::vector<RankedPrompt> prompts;
+  EncodingCount count;
+
+  RankedData() = default;
+  RankedData(const Language& language, std::vector<Ranking> rankings);
+  RankedData subset(const std::vector<std::size_t>& places) const;
+  std::vector<Tokens> sequences() const;
 };
 
 /// Step 3. Fits a reward model, its trunk that of `base`.
 std::shared_ptr<DeviceModel> train_reward(const Loaded& base,
                                           const std::vector<RankedPrompt>& train,
-                                          const RewardSettings& settings, const std::string& label);
+                                          const RewardConfig& config, const std::string& label);
 
-/// k-fold evaluation by group, with the baselines: longer response wins, shuffled labels.
-RewardReport cross_validate(const Loaded& base, const std::vector<Ranking>& rankings, int folds,
-                            const RewardSettings& settings);
+/// What a reward model makes of rankings. `words`, if given, is the baseline beside it.
+RewardReport test_reward(const DeviceModel& model, const RankedData& data,
+                         const std::vector<Ranking>* words_fitted_to = nullptr);
 
-/// One held-out split: trains on the rest and evaluates; with `control`, also a model fitted to
-/// shuffled labels. Returns the model fitted to the true ones, normalised.
-std::shared_ptr<DeviceModel> train_and_evaluate(const Loaded& base,
-                                                const std::vector<Ranking>& rankings,
-                                                const RewardSettings& settings, bool control,
-                                                RewardReport& report, const std::string& label);
+/// k-fold evaluation by prompt, with the baselines and, if `control`, a model fitted to shuffled labels.
+RewardReport cross_validate(const Loaded& base, const RankedData& data, int folds,
+                            const RewardConfig& config, bool control);
+
+/// One held-out fifth: trains on the rest and tests. Returns the model fitted to the true labels,
+/// normalised on what it was fitted to.
+std::shared_ptr<DeviceModel> train_and_test(const Loaded& base, const RankedData& data,
+                                            const RewardConfig& config, bool control,
+                                            RewardReport& report, const std::string& label);
 
 /// Adds metrics about an iteration's episodes to its row; the same ones every time.
 using EpisodeObserver = std::function<void(const std::vector<Episode>&, Metrics&)>;
 
-/// Step 4. Trains `policy` (which has a value head, or `value` is given) by PPO from where the
-/// checkpoint at `path` stands, if there is one; writes it every few iterations and at the end.
-/// `metrics_offset` is added to iteration numbers.
-void run_ppo(const Loaded& like, DeviceModel& policy, const DeviceModel& reference,
-             DeviceModel* value, const ScoreFunction& score,
-             const std::vector<std::string>& prompts, const PpoSettings& settings,
-             const std::string& path, MetricsWriter& metrics, Index metrics_offset,
-             const std::string& label, const EpisodeObserver& observe = {});
+/// What PPO trains, and towards what.
+struct PpoTask {
+  const Loaded& language;        ///< whose prompts and tokens these are
+  DeviceModel& policy;           ///< has a value head, unless `value` is given
+  const DeviceModel& reference;  ///< what the policy is held near
+  DeviceModel* value;            ///< a critic of its own; may be null
+  ScoreFunction score;
+  std::vector<std::string> prompts;
+  EpisodeObserver observe = {};
+};
+
+/// Step 4. Trains by PPO from where the checkpoint at `path` stands, if there is one; writes it every few
+/// iterations and at the end, the one before it kept beside it. `metrics_offset` is added to iteration
+/// numbers.
+void run_ppo(const PpoTask& task, const PpoSettings& settings, const std::string& path,
+             MetricsWriter& metrics, Index metrics_offset, const std::string& label);
 
 /// Scores by a reward model, of prompt and response together.
 ScoreFunction reward_function(std::shared_ptr<const DeviceModel> reward);
 /// Scores by a stated rule.
 ScoreFunction rule_function(const Loaded& loaded, const Rule& rule);
+/// Scores of candidates' responses by a reward model, of the tokens they were sampled as.
+ScoreCandidates candidate_scores(Loaded reward);
 /// Adds judge/<part>: means of a rule's parts, "total" among them, over the episodes.
 EpisodeObserver rule_observer(const Loaded& loaded, const Rule& rule);
 
-/// Mean exact full-vocabulary KL(policy‖reference) per response of the policy, nats.
+/// Mean exact full-vocabulary KL(policy‖reference) per response of the policy, nats: of the unfiltered
+/// distributions at `kl_temperature`, along responses drawn from them.
 double exact_kl(const Loaded& policy, const DeviceModel& reference,
                 const std::vector<std::string>& prompts, const GenerateSettings& settings);
+/// The temperature at which exact_kl is taken: the sampling one; greedy sampling has none, so 1.
+float kl_temperature(const SampleOptions& sampling);
 
 }}  // namespace plumb::v0_1

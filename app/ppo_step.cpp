@@ -1,0 +1,162 @@
+// Step 4 of steps.hpp: PPO, with checkpoints and metrics.
+#include "format.hpp"
+#include "progress.hpp"
+#include "steps.hpp"
+
+#include <plumb/run/interrupt.hpp>
+
+#include <limits>
+#include <string_view>
+
+namespace plumb { inline namespace v0_1 {
+
+namespace {
+
+void restore_flat(const CheckpointView& file, const std::string& name, const Tensor<Device>& to) {
+  const ArrayView* array = file.find(name);
+  if (array == nullptr || array->shape != to.shape())
+    fail<DataError>(str("[ppo] the checkpoint has no fitting array '", name,
+                        "'. HINT: was the run begun with another model or other settings?"));
+  copy_array(*array, to);
+}
+
+// Everything that the next iteration depends on.
+void save_ppo(const std::string& path, const PpoTask& task, const PpoTrainer<Device>& trainer) {
+  std::vector<HostValues<Device>> values;
+  SaveExtras extras;
+  const auto keep = [&](const std::string& name, const Tensor<Device>& tensor) {
+    values.emplace_back(tensor);
+    extras.arrays.push_back({name, tensor.shape(), values.back().view});
+  };
+  keep("adamw.m", trainer.optimizer().m());
+  keep("adamw.v", trainer.optimizer().v());
+  if (task.value != nullptr) {
+    task.value->parameters().require_finite("[ppo] the value model is not saved");
+    for (const auto& entry : task.value->parameters().entries())
+      keep("value_model." + entry.name, entry.tensor);
+    keep("value_adamw.m", trainer.value_optimizer()->m());
+    keep("value_adamw.v", trainer.value_optimizer()->v());
+  }
+  const auto state = trainer.state();
+  extras.metadata["ppo"] = Json{
+      {"iteration", state.iteration},
+      {"episodes", state.episodes},
+      {"optimizer_steps", state.optimizer_steps},
+      {"beta", state.beta}}.dump();
+  extras.previous = Previous::Keep;
+  save_model(path, task.policy, task.language, extras);
+}
+
+void restore_ppo(const std::string& path, const PpoTask& task, PpoTrainer<Device>& trainer) {
+  const CheckpointView file(path);
+  const auto metadata = file.metadata();
+  const auto found = metadata.find("ppo");
+  if (found == metadata.end()) fail<DataError>(str("[ppo] ", shown(path), " holds no PPO state"));
+  const Json state = parse_json(found->second, path + ": its PPO state");
+  for (const char* key : {"iteration", "episodes", "optimizer_steps", "beta"})
+    if (!state.is_object() || !state.contains(key) || !state[key].is_number())
+      fail<DataError>(str("[ppo] ", shown(path), ": its PPO state says no number '", key, "'"));
+  copy_parameters(file, task.policy, "");
+  restore_flat(file, "adamw.m", trainer.optimizer().m());
+  restore_flat(file, "adamw.v", trainer.optimizer().v());
+  if (task.value != nullptr) {
+    copy_parameters(file, *task.value, "value_model.");
+    restore_flat(file, "value_adamw.m", trainer.value_optimizer()->m());
+    restore_flat(file, "value_adamw.v", trainer.value_optimizer()->v());
+  }
+  trainer.restore(
+      {state.at("iteration"), state.at("episodes"), state.at("optimizer_steps"), state.at("beta")});
+}
+
+double metric(const Metrics& metrics, std::string_view name) {
+  for (const auto& [key, value] : metrics)
+    if (key == name) return value;
+  return std::numeric_limits<double>::quiet_NaN();
+}
+
+// Iteration i's prompts, in an order that depends on the seed and on which pass over them this is.
+std::vector<Tokens> prompts_of_iteration(const std::vector<Tokens>& tokens, Index i,
+                                         const PpoSettings& s) {
+  std::vector<Tokens> batch;
+  const auto count = static_cast<Index>(tokens.size());
+  for (Index j = i * s.prompts; j < (i + 1) * s.prompts; ++j) {
+    const auto order = permutation(
+        count, Rng(s.config.sampling.seed, Stage::Order, static_cast<std::uint32_t>(j / count)));
+    batch.push_back(tokens[static_cast<std::size_t>(order[static_cast<std::size_t>(j % count)])]);
+  }
+  return batch;
+}
+
+NamedNumbers rule_parts(const Loaded& loaded, const Rule& rule, const Episode& e) {
+  return rule.parts(loaded.tokenizer->decode(e.prompt), response_text(loaded, e.prompt, e.response),
+                    e.finished);
+}
+
+}  // namespace
+
+ScoreFunction rule_function(const Loaded& loaded, const Rule& rule) {
+  return [&loaded, &rule](const std::vector<Episode>& episodes) {
+    std::vector<float> scores;
+    for (const Episode& e : episodes)
+      scores.push_back(static_cast<float>(rule_parts(loaded, rule, e).back().second));
+    return scores;
+  };
+}
+
+EpisodeObserver rule_observer(const Loaded& loaded, const Rule& rule) {
+  return [&loaded, &rule](const std::vector<Episode>& episodes, Metrics& row) {
+    NamedNumbers means;
+    for (const Episode& e : episodes) {
+      const NamedNumbers parts = rule_parts(loaded, rule, e);
+      if (means.empty())
+        for (const auto& part : parts) means.emplace_back("judge/" + part.first, 0.0);
+      for (std::size_t p = 0; p < parts.size(); ++p)
+        means[p].second += parts[p].second / static_cast<double>(episodes.size());
+    }
+    row.insert(row.end(), means.begin(), means.end());
+  };
+}
+
+void run_ppo(const PpoTask& task, const PpoSettings& s, const std::string& path,
+             MetricsWriter& metrics, Index metrics_offset, const std::string& label) {
+  check<DataError>(!task.prompts.empty(), "[ppo] there are no prompts");
+  PpoConfig config = s.config;
+  config.sampling.stops = task.language.stops;
+  std::vector<Tokens> tokens;
+  for (const std::string& prompt : task.prompts)
+    tokens.push_back(encode_prompt(task.language, prompt, config.sampling.max_new_tokens));
+  PpoTrainer<Device> trainer(task.policy, task.reference, task.score, config, task.value);
+  if (detail::file_exists(path) || detail::file_exists(previous_checkpoint(path)))
+    restore_ppo(path, task, trainer);
+  if (trainer.iteration() >= config.iterations) {  // later rows belong to later rounds
+    if (!detail::file_exists(path)) save_ppo(path, task, trainer);
+    return;
+  }
+  metrics.truncate_after(metrics_offset + trainer.iteration() - 1);
+
+  Progress progress(label, config.iterations, "iteration", {.start = trainer.iteration()});
+  bool warned = false;
+  while (trainer.iteration() < config.iterations) {
+    const Index i = trainer.iteration();
+    Metrics row = trainer.step(prompts_of_iteration(tokens, i, s));
+    if (task.observe) task.observe(trainer.episodes(), row);
+    metrics.write(metrics_offset + i, row);
+    progress.update(i + 1, str("score ", fixed(metric(row, "objective/scores"), 2), " kl ",
+                               fixed(metric(row, "objective/kl_exact"), 2)));
+    if (!warned && std::abs(metric(row, "objective/kl_gap_z")) > 4) {
+      warned = true;
+      progress.message(str("warning: sampled and exact KL differ by ",
+                           fixed(metric(row, "objective/kl_gap_z"), 1),
+                           " standard errors: responses are not drawn from the policy's own "
+                           "distribution"));
+    }
+    const bool last = trainer.iteration() == config.iterations;
+    if (last || trainer.iteration() % s.checkpoint_every == 0 || interrupted()) {
+      metrics.sync();
+      save_ppo(path, task, trainer);
+    }
+    if (!last) stop_if_interrupted("PPO");
+  }
+}
+
+}}  // namespace plumb::v0_1
