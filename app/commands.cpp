@@ -240,12 +240,6 @@ void ppo_command(const PpoCommand& c, Json& results) {
   const bool by_rule = c.reward.starts_with("rule:");
   const std::shared_ptr<DeviceModel> reward =
       by_rule ? nullptr : load_reward_model(c.reward, first).model;
-  PpoTask task{first,
-               *first.model,
-               *reference.model,
-               nullptr,
-               by_rule ? rule_function(first, rule_of(c.reward)) : reward_function(reward),
-               prompts};
   Json config = settings_json(c.settings);
   config["reward"] = c.reward;
   config["inputs"] = {{"model", fingerprint(*first.model)},
@@ -260,10 +254,15 @@ void ppo_command(const PpoCommand& c, Json& results) {
   if (separate)
     value = std::make_unique<DeviceModel>(
         (reward ? reward : reference.model)->clone(ScalarHead::Value, seed));
-  PpoTask training{task.language, policy, task.reference, value.get(), task.score, prompts};
+  const PpoTask task{first,
+                     policy,
+                     *reference.model,
+                     value.get(),
+                     by_rule ? rule_function(first, rule_of(c.reward)) : reward_function(reward),
+                     prompts};
   {
     MetricsWriter metrics(c.run);
-    run_ppo(training, c.settings, c.run + "/policy.safetensors", metrics, 0, "PPO");
+    run_ppo(task, c.settings, c.run + "/policy.safetensors", metrics, 0, "PPO");
   }
   results["policy_fingerprint"] = fingerprint(policy);
   const auto rows = read_metrics(c.run + "/metrics.csv");
