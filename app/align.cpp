@@ -305,8 +305,8 @@ std::string write_report(const AlignSettings& s, const std::string& title, const
     table.push_back(
         {o.before[i].prompt, rule_score_text(o.before[i]), rule_score_text(o.after[i])});
   report.add_samples({"Prompt", "Before", "After"}, table);
-  report.add_details("Results", results.dump(2));
-  report.add_details("Configuration", config.dump(2));
+  report.add_details("Results", json_text(results, 2));
+  report.add_details("Configuration", json_text(config, 2));
   const std::string path = s.run + "/report.html";
   write_atomically(path, report.html());
   return path;
@@ -317,9 +317,10 @@ std::string write_report(const AlignSettings& s, const std::string& title, const
 void begin_run(const std::string& directory, const Json& config) {
   make_directory(directory);
   const std::string path = directory + "/config.json";
-  if (!exists(path)) return write_atomically(path, config.dump(2) + "\n");
+  if (!exists(path)) return write_atomically(path, json_text(config, 2) + "\n");
   const Json before = parse_json(read_file(path), path);
-  for (const auto& [key, value] : config.items())
+  const Json now = parse_json(json_text(config));  // as it would be read back
+  for (const auto& [key, value] : now.items())
     if (!before.is_object() || !before.contains(key) || before[key] != value)
       fail<DataError>(str("[run] ", path, " holds a run with another '", key, "' (",
                           before.is_object() && before.contains(key) ? before[key].dump() : "none",

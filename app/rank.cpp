@@ -344,9 +344,10 @@ void rank_on(const RankOptions& options, Screen screen) {
     fail<DataError>(
         str("[rank] no labeller \"", options.labeller, "\". HINT: person or rule:warm"));
   if (!options.agreement) {
-    if (person && (options.annotator.empty() || options.annotator.starts_with("rule:")))
-      fail<DataError>(
-          str("[rank] \"", options.annotator, "\" is not a person's name. HINT: --annotator NAME"));
+    if (person && (options.annotator.empty() || options.annotator.starts_with("rule:") ||
+                   !is_utf8(options.annotator)))
+      fail<DataError>(str("[rank] \"", repaired_utf8(options.annotator),
+                          "\" is not a person's name in UTF-8. HINT: --annotator NAME"));
     if (person)
       Sitting(options, screen).run();
     else

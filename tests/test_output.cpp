@@ -5,12 +5,21 @@
 #include <plumb/io/mapped.hpp>
 #include <plumb/io/output.hpp>
 
+#include <cstddef>
+#include <cstdint>
+#include <iterator>
 #include <stdexcept>
 #include <string>
 
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 
 using namespace plumb;
@@ -49,6 +58,25 @@ class Redirected {
 
 int opened(const std::string& path, int flags) {
   return ::open(path.c_str(), flags | O_CLOEXEC, 0666);
+}
+
+/// From here on this process is on a file system without nameless files, or without links too.
+bool become_poor(bool links) {
+  const auto nr = [](int number) { return static_cast<std::uint32_t>(number); };
+  sock_filter program[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, nr(links ? -1 : __NR_link), 6, 0),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, nr(links ? -1 : __NR_linkat), 5, 0),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, nr(__NR_openat), 0, 3),
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, args[2])),
+      BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, O_TMPFILE & ~O_DIRECTORY, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EOPNOTSUPP),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+  };
+  const sock_fprog filter{std::size(program), program};
+  return ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+         ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0;
 }
 
 /// A path refused before work, with nothing left in the directory but what was there.
@@ -402,6 +430,55 @@ TEST_CASE("output: the previous file is kept, whole, through every step") {
   CHECK(read_file(path) == "4");
   CHECK(read_file(previous) == "3");
   CHECK(directory.files() == 2);
+}
+
+TEST_CASE("output: where a file system lacks nameless files, or links, it is whole all the same") {
+  for (const bool links : {true, false}) {
+    const Temporary directory;
+    const std::string path = directory / "file", previous = directory / "file.previous";
+    write_plainly(path, "1");
+    ::chmod(path.c_str(), 0640);
+    const int status = status_in_child([&] {
+      if (!become_poor(links)) return 77;
+      check_output(path);
+      if (directory.files() != 1) return 1;
+      {
+        Output out(path);
+        out.write("lost");
+        if (directory.files() != 2) return 2;  // under a name of its own
+      }
+      if (directory.files() != 1 || read_file(path) != "1") return 3;
+      for (const char* bytes : {"2", "3"}) {
+        Output out(path);
+        out.write(bytes);
+        out.commit(previous);
+      }
+      return 0;
+    });
+    CAPTURE(links);
+    if (status == 77) return;  // a sandbox that allows no filters
+    CHECK(status == 0);
+    CHECK(read_file(path) == "3");
+    CHECK(read_file(previous) == "2");
+    CHECK(mode_of(path) == 0640);
+    CHECK(directory.files() == 2);
+  }
+}
+
+TEST_CASE("output: a file that is mounted by itself is refused before the work") {
+  const Temporary directory;
+  write_plainly(directory / "file", "x");
+  write_plainly(directory / "under", "y");
+  const int status = status_in_child([&] {
+    if (::unshare(CLONE_NEWNS) != 0 ||
+        ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+        ::mount((directory / "file").c_str(), (directory / "under").c_str(), nullptr, MS_BIND,
+                nullptr) != 0)
+      return 77;
+    const std::string error = message_of<IoError>([&] { check_output(directory / "under"); });
+    return error.find("mounted by itself") != error.npos ? 0 : 1;
+  });
+  if (status != 77) CHECK(status == 0);
 }
 
 TEST_CASE("mapped: a file, an empty file, a pipe and what says nothing of its size") {
