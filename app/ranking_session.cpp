@@ -23,9 +23,9 @@ std::string utc_now() {
 
 // Checked before the file is opened, which creates it.
 std::string persons_name(const std::string& annotator) {
-  if (annotator.empty() || annotator.starts_with("rule:"))
-    fail<DataError>(
-        str("[rank] \"", annotator, "\" is not a person's name. HINT: --annotator NAME"));
+  if (annotator.empty() || annotator.starts_with("rule:") || !is_utf8(annotator))
+    fail<DataError>(str("[rank] \"", repaired_utf8(annotator),
+                        "\" is not a person's name in UTF-8. HINT: --annotator NAME"));
   return annotator;
 }
 

@@ -55,8 +55,9 @@ RunLock begin_run(const std::string& directory, const Json& config,
   make_directory(directory);
   RunLock lock(directory);
   const std::string path = directory + "/config.json";
-  if (exists(path)) compare(parse_json(read_file(path), path), config, path, "", may_grow);
   const std::string text = json_text(config, 2) + "\n";
+  if (exists(path))  // both as they are read back
+    compare(parse_json(read_file(path), path), parse_json(text), path, "", may_grow);
   if (!exists(path) || read_file(path) != text) write_atomically(path, text);
   return lock;
 }

@@ -236,8 +236,8 @@ std::string write_report(const AlignSettings& s, const std::string& title, const
   for (std::size_t i = 0; i < std::min<std::size_t>(12, o.before.size()); ++i)
     table.push_back({o.before[i].prompt, scored(o, i, false), scored(o, i, true)});
   report.add_samples({"Prompt", "Before", "After"}, table);
-  report.add_details("Results", results.dump(2));
-  report.add_details("Configuration", config.dump(2));
+  report.add_details("Results", json_text(results, 2));
+  report.add_details("Configuration", json_text(config, 2));
   std::string path = s.run + "/report.html";
   write_atomically(path, report.html());
   return path;

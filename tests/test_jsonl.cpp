@@ -1,7 +1,8 @@
-#include "temporary.hpp"
+#include "files.hpp"
 
 #include <plumb/data/jsonl.hpp>
 #include <plumb/data/text.hpp>
+#include <plumb/io/file.hpp>
 
 #include <doctest/doctest.h>
 
@@ -10,20 +11,12 @@
 #include <string>
 #include <vector>
 
-#include <signal.h>
-#include <sys/resource.h>
+#include <sys/file.h>
 
 using namespace plumb;
 using Ranks = std::vector<int>;
 
 namespace {
-
-bool says(const std::string& message, const std::string& what) {
-  INFO(message, " should say: ", what);
-  const bool ok = message.find(what) != std::string::npos;
-  CHECK(ok);
-  return ok;
-}
 
 Ranking one_ranking(const std::string& line) {
   const Temporary directory;
@@ -57,7 +50,8 @@ TEST_CASE("jsonl: candidates come back as written") {
                                      {" a", "", "\t\x01"},
                                      {true, false, true},
                                      "m",
-                                     R"({"seed":1})"},
+                                     R"({"seed":1})",
+                                     {{1, 2147483647, 0}, {}, {5}}},
                                     {"8", "", {"x"}, {false}, "", ""}};
   write_jsonl(path, all);
   const Lines<Candidates> back = read_candidates(path);
@@ -69,11 +63,14 @@ TEST_CASE("jsonl: candidates come back as written") {
   CHECK(back.records[0].finished == all[0].finished);
   CHECK(back.records[0].model == "m");
   CHECK(back.records[0].sampling == R"({"seed":1})");
+  CHECK(back.records[0].tokens == all[0].tokens);
   CHECK(back.records[1].responses == all[1].responses);
+  CHECK(back.records[1].tokens.empty());
   const std::string text = read_file(path);
   CHECK(text.substr(0, text.find('\n')) ==
         R"({"id":"7","prompt":"Once \"upon\"\na time 😀","responses":[" a","","\t\u0001"],)"
-        R"("finished":[true,false,true],"model":"m","sampling":{"seed":1}})");
+        R"("finished":[true,false,true],"tokens":[[1,2147483647,0],[],[5]],)"
+        R"("model":"m","sampling":{"seed":1}})");
   CHECK_THROWS_AS(to_json(Candidates{"", "", {"x"}, {true}, "", "{not json"}), DataError);
 }
 
@@ -87,9 +84,17 @@ TEST_CASE("jsonl: text that is not UTF-8 is written with replacement characters"
 TEST_CASE("jsonl: rankings come back as written") {
   const Temporary directory;
   const std::string path = directory / "r.jsonl";
-  const Ranking r{
-      "q1",          "p",    "g",         {"a", "b", "c", "d"},   {true, true, false, true},
-      {1, 2, 0, -1}, "anna", "rule:warm", "2025-01-01T00:00:00Z", {3, 1, 0, 2}};
+  const Ranking r{"q1",
+                  "p",
+                  "g",
+                  {"a", "b", "c", "d"},
+                  {true, true, false, true},
+                  {1, 2, 0, -1},
+                  "anna",
+                  "rule:warm",
+                  "2025-01-01T00:00:00Z",
+                  {3, 1, 0, 2},
+                  {{1}, {2, 3}, {}, {4}}};
   write_jsonl(path, std::vector<Ranking>{r});
   const Ranking back = read_rankings(path).records.at(0);
   CHECK(back.id == r.id);
@@ -102,6 +107,7 @@ TEST_CASE("jsonl: rankings come back as written") {
   CHECK(back.labeller == r.labeller);
   CHECK(back.time == r.time);
   CHECK(back.shown == r.shown);
+  CHECK(back.tokens == r.tokens);
   CHECK(read_file(path).find(R"("ranking":[[2],[0],[1]])") != std::string::npos);
 }
 
@@ -138,6 +144,83 @@ TEST_CASE("jsonl: the forms of rankings are told apart line by line") {
   CHECK(r.responses == std::vector<std::string>{" good", " bad"});
 }
 
+TEST_CASE("jsonl: hh-rlhf's own lines, two transcripts of one dialogue") {
+  const auto pair = [](const std::string& chosen, const std::string& rejected) {
+    return one_ranking(Json{{"chosen", chosen}, {"rejected", rejected}}.dump());
+  };
+  const std::string hi = "\n\nHuman: hi\n\nAssistant:";
+  Ranking r = pair(hi + " hello", hi + " go away");
+  CHECK(r.prompt == hi);
+  CHECK(r.responses == std::vector<std::string>{" hello", " go away"});
+  CHECK(r.rank == Ranks{0, 1});
+  CHECK(r.group == "hi");
+  CHECK(r.finished == std::vector<bool>{true, true});
+
+  // Several turns: the last one in common ends the prompt.
+  const std::string more = hi + " hello\n\nHuman: and?\n\nAssistant:";
+  r = pair(more + " A", more + " B");
+  CHECK(r.prompt == more);
+  CHECK(r.responses == std::vector<std::string>{" A", " B"});
+  CHECK(r.group == "hi");
+
+  // They part earlier than in the last turn: the rest belongs to the responses.
+  r = pair(hi + " yes\n\nHuman: x\n\nAssistant: A", hi + " no\n\nHuman: y\n\nAssistant: B");
+  CHECK(r.prompt == hi);
+  CHECK(r.responses == std::vector<std::string>{" yes\n\nHuman: x\n\nAssistant: A",
+                                                " no\n\nHuman: y\n\nAssistant: B"});
+
+  // One begins as the other, or says nothing, or they part inside the mark itself.
+  r = pair(hi + " hello there", hi + " hello");
+  CHECK(r.responses == std::vector<std::string>{" hello there", " hello"});
+  r = pair(hi + " hello", hi);
+  CHECK(r.responses == std::vector<std::string>{" hello", ""});
+  r = pair(hi + " a\n\nAssistant: b", hi + " a\n\nAssistance: b");
+  CHECK(r.prompt == hi);
+
+  // Equal ones, which the data has, decide nothing.
+  r = pair(hi + " same", hi + " same");
+  CHECK(r.prompt == hi);
+  CHECK(r.responses == std::vector<std::string>{" same", " same"});
+  CHECK(r.rank == Ranks{0, 0});
+  CHECK(one_ranking(R"({"prompt":"p","chosen":"a","rejected":"a"})").rank == Ranks{0, 0});
+
+  says(ranking_error(R"({"chosen":"a","rejected":"b"})"), "begin with the same dialogue");
+  says(
+      ranking_error(
+          R"({"chosen":"\n\nHuman: a\n\nAssistant: x","rejected":"\n\nHuman: b\n\nAssistant: x"})"),
+      "begin with the same dialogue");
+  says(ranking_error(R"({"chosen":"\n\nHuman: a\n\nAssistant: x"})"), "expected text \"rejected\"");
+  says(ranking_error(R"({"chosen":[1],"rejected":"b"})"), "expected text \"chosen\"");
+}
+
+TEST_CASE("jsonl: prompts keep their ids") {
+  const Temporary directory;
+  const std::string path = directory / "p.jsonl";
+  write_plainly(path,
+                "\xef\xbb\xbf{\"id\":\"x\",\"prompt\":\"a\"}\n{\"prompt\":\"b\"}\n{\"id\":7,"
+                "\"prompt\":\"c\"}\n");
+  const std::vector<Prompt> prompts = read_prompts(path).records;
+  REQUIRE(prompts.size() == 3);
+  CHECK(prompts[0].id == "x");
+  CHECK(prompts[1].id == "2");
+  CHECK(prompts[2].id == "7");
+  CHECK(prompts[2].text == "c");
+}
+
+TEST_CASE("jsonl: a file that another program adds to is not replaced") {
+  const Temporary directory;
+  const std::string path = directory / "r.jsonl";
+  write_plainly(path, "{}\n");
+  const int fd = ::open(path.c_str(), O_RDWR);
+  REQUIRE(::flock(fd, LOCK_EX) == 0);
+  const std::vector<Candidates> one{{"1", "p", {"a"}, {true}, "", ""}};
+  says(message_of<IoError>([&] { write_jsonl(path, one); }), "another program adds to");
+  CHECK(read_file(path) == "{}\n");
+  ::close(fd);
+  write_jsonl(path, one);
+  CHECK(read_candidates(path).records.size() == 1);
+}
+
 TEST_CASE("jsonl: a bad line is named by file and line, and refused or skipped as asked") {
   says(ranking_error(""), "the line is empty");
   says(ranking_error("   \r"), "the line is empty");
@@ -168,6 +251,16 @@ TEST_CASE("jsonl: a bad line is named by file and line, and refused or skipped a
   says(ranked(R"("ranking":[[0]],"shown":[0,0])"), "not an order");
   says(ranked(R"("ranking":[[0]],"shown":[2,0])"), "not an order");
   says(ranked(R"("ranking":[[0]],"shown":[1])"), "1 entries for 2");
+  says(ranked(R"("ranking":[[0]],"tokens":[[1]])"), "\"tokens\" has 1 entries for 2");
+  says(ranked(R"("ranking":[[0]],"tokens":[])"), "\"tokens\" has 0 entries for 2");
+  says(ranked(R"("ranking":[[0]],"tokens":[1,2])"), "\"tokens\" as a list of lists");
+  says(ranked(R"("ranking":[[0]],"tokens":{"0":[1]})"), "expected a list \"tokens\"");
+  for (const char* token : {"-1", "1.0", "\"1\"", "null", "2147483648", "18446744073709551616"})
+    says(ranked(str(R"("ranking":[[0]],"tokens":[[1],[)", token, "]]")), "expected only token ids");
+  says(ranked(R"("ranking":[[0]],"prompt":"q")"), "it says \"prompt\" twice");
+  says(ranked(R"("ranking":[[0]],"sampling":)" + std::string(300000, '[')), "64 deep");
+  says(ranked(R"("ranking":[[0]],"score":1e999)"), "overflow");
+  says(ranked(R"("ranking":[[0]],"score":NaN)"), "expected a JSON object");
   says(ranking_error(R"({"prompt":"p","responses":[],"ranking":[[0]]})"), "\"responses\" is empty");
   says(ranking_error(R"({"prompt":"p","responses":["a",1],"ranking":[[0]]})"), "only text");
   says(ranking_error(R"({"prompt":"p","ranking":[[0]]})"), "expected a list \"responses\"");
@@ -185,7 +278,11 @@ TEST_CASE("jsonl: files without a last newline, with CRLF, empty, compressed, ab
   const Temporary directory;
   const std::string path = directory / "p.jsonl";
   write_plainly(path, "{\"prompt\":\"a\"}\r\n{\"prompt\":\"b\",\"other\":1}");
-  CHECK(read_prompts(path).records == std::vector<std::string>{"a", "b"});
+  const std::vector<Prompt> prompts = read_prompts(path).records;
+  REQUIRE(prompts.size() == 2);
+  CHECK(prompts[0].text == "a");
+  CHECK(prompts[1].text == "b");
+  CHECK(prompts[1].id == "2");
   write_plainly(path, "{\"prompt\":\"a\"}\n{\"prom");
   says(message_of<DataError>([&] { read_prompts(path); }), "p.jsonl:2: ");
   says(message_of<DataError>([&] { read_prompts(path); }), "the last line was cut short");
@@ -239,80 +336,46 @@ TEST_CASE("jsonl: the OpenAssistant rankings and PandaLM votes that ship are rea
   CHECK(by_rank == std::map<Ranks, int>{{{0, 0}, 78}, {{0, 1}, 353}, {{1, 0}, 403}});
 }
 
-TEST_CASE("jsonl: the appender adds lines, undoes its own, and goes on where a file ends") {
+TEST_CASE("text: a byte-order mark and the line ends of Windows are no part of a text") {
   const Temporary directory;
-  const std::string path = directory / "a.jsonl";
-  {
-    JsonlAppender file(path);
-    CHECK(file.discarded() == 0);
-    CHECK_FALSE(file.undo());
-    file.append({{"n", 1}});
-    CHECK(read_file(path) == "{\"n\":1}\n");  // on disk before the object goes
-    file.append({{"n", 2}});
-    CHECK(file.undo());
-    CHECK(read_file(path) == "{\"n\":1}\n");
-    file.append({{"n", 3}});
-    says(message_of<IoError>([&] { JsonlAppender second(path); }), "another program");
-  }
-  {
-    JsonlAppender file(path);
-    CHECK_FALSE(file.undo());  // not its own
-    file.append({{"n", 4}});
-  }
-  CHECK(read_file(path) == "{\"n\":1}\n{\"n\":3}\n{\"n\":4}\n");
+  const std::string path = directory / "t.txt";
+  const auto text = [&](const std::string& bytes) {
+    write_plainly(path, bytes);
+    return read_text(path);
+  };
+  CHECK(text("\xef\xbb\xbfOnce\r\nupon\r\n\r\na time\r\n") == "Once\nupon\n\na time\n");
+  CHECK(text("\xef\xbb\xbf").empty());
+  CHECK(text("").empty());
+  CHECK(text("a\rb\nc\r") == "a\rb\nc\r");  // not a line end: that is \n here
+  CHECK(text("one\r") == "one\r");
+  CHECK(text("\r\n") == "\n");
+  CHECK(text(std::string("ab\0c", 4)) == std::string("ab\0c", 4));
 }
 
-TEST_CASE("jsonl: the appender repairs the end that a crash left, at whichever byte") {
+TEST_CASE("text: what plain text would misread is refused as what it is") {
   const Temporary directory;
-  const std::string path = directory / "a.jsonl";
-  const std::string first = "{\"n\":1}\n", second = "{\"text\":\"a \\\"}\\\" b\",\"m\":[{},2]}";
-  for (std::size_t size = 0; size <= second.size(); ++size) {
-    CAPTURE(size);
-    write_plainly(path, first + second.substr(0, size));
-    JsonlAppender file(path);
-    const bool whole = size == second.size();  // only the newline is missing
-    CHECK(file.discarded() == static_cast<Index>(whole ? 0 : size));
-    file.append({{"n", 2}});
-    CHECK(read_file(path) == first + (whole ? second + "\n" : "") + "{\"n\":2}\n");
-  }
-  write_plainly(path, first + std::string(5, '\0'));
-  CHECK(JsonlAppender(path).discarded() == 5);
-  CHECK(read_file(path) == first);
-  write_plainly(path, first + "{}" + std::string(5, '\0'));
-  CHECK(JsonlAppender(path).discarded() == 7);
-  CHECK(read_file(path) == first);
-}
-
-TEST_CASE("jsonl: the appender touches no file that is not its kind") {
-  const Temporary directory;
-  const std::string path = directory / "notes.txt";
-  for (const char* text : {"my notes", "{\"n\":1}\nmy notes", "\x1f\x8b compressed"}) {
-    write_plainly(path, text);
-    CHECK_THROWS_AS(JsonlAppender{path}, DataError);
-    CHECK(read_file(path) == text);
-  }
-  CHECK_THROWS_AS(JsonlAppender(directory / "no/such"), IoError);
-}
-
-TEST_CASE("jsonl: a full disk leaves only whole lines") {
-  const Temporary directory;
-  const std::string path = directory / "a.jsonl";
-  JsonlAppender file(path);
-  file.append({{"n", 1}});
-  struct rlimit before {};
-  ::getrlimit(RLIMIT_FSIZE, &before);
-  const auto handler = ::signal(SIGXFSZ, SIG_IGN);
-  const struct rlimit limit { 100, before.rlim_max };
-  ::setrlimit(RLIMIT_FSIZE, &limit);
-  const std::string error = message_of<IoError>([&] {
-    file.append({{"text", std::string(500, 'x')}});
-  });
-  ::setrlimit(RLIMIT_FSIZE, &before);
-  ::signal(SIGXFSZ, handler);
-  says(error, "HINT: free some space");
-  CHECK(read_file(path) == "{\"n\":1}\n");
-  file.append({{"n", 2}});
-  CHECK(read_file(path) == "{\"n\":1}\n{\"n\":2}\n");
+  const std::string path = directory / "t.txt";
+  const auto error = [&](const std::string& bytes) {
+    write_plainly(path, bytes);
+    const std::string message = message_of<DataError>([&] { read_text(path); });
+    says(message, "t.txt");
+    says(message, "HINT");
+    return message;
+  };
+  says(error("\x1f\x8b\x08 x"), "is compressed");
+  says(error(std::string("\xff\xfe"
+                         "a\0b\0",
+                         6)),
+       "is UTF-16");
+  says(error(std::string("\xfe\xff"
+                         "\0a\0b",
+                         6)),
+       "is UTF-16");
+  says(error(std::string("a\0b\0", 4)), "is UTF-16");
+  says(error(std::string("\0a\0b", 4)), "is UTF-16");
+  says(error(std::string("\xff\xfe\0\0a\0\0\0", 8)), "is UTF-16");
+  says(error("one\rtwo"), "old Mac");
+  says(error("one\rtwo\r"), "old Mac");
 }
 
 TEST_CASE("text: stories and their openings") {

@@ -24,7 +24,10 @@ inline std::uint64_t hash64(std::string_view bytes, std::uint64_t seed = 0) {
 /// The same of bytes that come in parts.
 class Hash64 {
  public:
-  explicit Hash64(std::uint64_t seed = 0) { XXH3_64bits_reset_withSeed(&state_, seed); }
+  explicit Hash64(std::uint64_t seed = 0) {
+    XXH3_INITSTATE(&state_);
+    XXH3_64bits_reset_withSeed(&state_, seed);
+  }
 
   /// Appends bytes: adding "ab" and "c" gives what adding "abc" gives.
   Hash64& add(std::string_view bytes) {

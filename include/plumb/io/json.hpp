@@ -10,6 +10,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <unordered_set>
@@ -25,9 +27,13 @@ namespace detail {
 
 inline constexpr std::size_t kDeepestJson = 64;
 
-/// Receives the parser's events and builds the value.
+/// Receives the parser's events and builds the value. With a `taker`, the members of the outermost object
+/// are handed to that one by one, and not kept.
 class JsonBuilder : public nlohmann::json_sax<Json> {
  public:
+  using Taker = std::function<void(const std::string& key, const Json& value)>;
+  explicit JsonBuilder(Taker taker = {}) : taker_(std::move(taker)) {}
+
   Json root;
   std::string problem;
 
@@ -46,7 +52,7 @@ class JsonBuilder : public nlohmann::json_sax<Json> {
     return close();
   }
   bool key(string_t& name) override {
-    if (!keys_.back().insert(name).second) {
+    if (is_repeated(name)) {
       problem = "it says \"" + name.substr(0, 60) + "\" twice";
       return false;
     }
@@ -62,8 +68,12 @@ class JsonBuilder : public nlohmann::json_sax<Json> {
   }
 
  private:
+  using Members = std::vector<std::pair<const std::string, Json>>;
+  static constexpr std::size_t kFewMembers = 16;
+
   bool put(Json value) {
     add(std::move(value));
+    hand_over();
     return true;
   }
   bool open(Json value) {
@@ -77,33 +87,45 @@ class JsonBuilder : public nlohmann::json_sax<Json> {
   }
   bool close() {
     open_.pop_back();
+    hand_over();
     return true;
   }
+  // The map's own insertion would compare the key with every other one.
+  Members& members() { return open_.back()->get_ref<Json::object_t&>(); }
+  bool taken() const { return taker_ && open_.size() == 1 && open_[0]->is_object(); }
+
   // Appends to the innermost open value; what is open above it does not move meanwhile.
   Json* add(Json value) {
     if (open_.empty()) return &(root = std::move(value));
-    if (open_.back()->is_array()) {
-      auto& array = open_.back()->get_ref<Json::array_t&>();
-      return &array.emplace_back(std::move(value));
+    if (open_.back()->is_array())
+      return &open_.back()->get_ref<Json::array_t&>().emplace_back(std::move(value));
+    return &members().emplace_back(std::move(key_), std::move(value)).second;
+  }
+  void hand_over() {
+    if (!taken()) return;
+    taker_(members().back().first, members().back().second);
+    members().clear();
+  }
+  // Few keys are compared, many are looked up.
+  bool is_repeated(const std::string& name) {
+    std::unordered_set<std::string>& seen = keys_.back();
+    if (seen.empty() && !taken()) {
+      if (members().size() < kFewMembers)
+        return std::any_of(members().begin(), members().end(),
+                           [&](const auto& member) { return member.first == name; });
+      for (const auto& member : members()) seen.insert(member.first);
     }
-    // The map's own insertion would compare the key with every other one.
-    std::vector<std::pair<const std::string, Json>>& members =
-        open_.back()->get_ref<Json::object_t&>();
-    return &members.emplace_back(std::move(key_), std::move(value)).second;
+    return !seen.insert(name).second;
   }
 
+  Taker taker_;
   std::vector<Json*> open_;
-  std::vector<std::unordered_set<std::string>> keys_;
+  std::vector<std::unordered_set<std::string>> keys_;  ///< of each open object, once it has many
   std::string key_;
 };
 
-}  // namespace detail
-
-/// The value that `text` is. DataError, beginning "[json] SOURCE", if it is none; without a source the
-/// message is the bare reason, for callers who know the place.
-inline Json parse_json(std::string_view text, std::string_view source = {},
-                       Where where = Where::here()) {
-  detail::JsonBuilder builder;
+inline Json parse_with(JsonBuilder builder, std::string_view text, std::string_view source,
+                       Where where) {
   if (text.find('\0') != text.npos)
     builder.problem = "it holds a zero byte";
   else
@@ -114,6 +136,26 @@ inline Json parse_json(std::string_view text, std::string_view source = {},
     fail<DataError>(str("[json] ", repaired_utf8(source), " is ", what), where);
   }
   return std::move(builder.root);
+}
+
+}  // namespace detail
+
+/// The value that `text` is. DataError, beginning "[json] SOURCE", if it is none; without a source the
+/// message is the bare reason, for callers who know the place.
+inline Json parse_json(std::string_view text, std::string_view source = {},
+                       Where where = Where::here()) {
+  return detail::parse_with(detail::JsonBuilder(), text, source, where);
+}
+
+/// Calls take(key, value) for every member of the object that `text` is, in its order, and keeps none
+/// of them. DataError if it is no object; an exception of `take` passes through.
+template <class Take>
+void parse_json_members(std::string_view text, Take&& take, std::string_view source = {},
+                        Where where = Where::here()) {
+  const Json root = detail::parse_with(detail::JsonBuilder(take), text, source, where);
+  if (root.is_object()) return;
+  if (source.empty()) throw DataError("not a JSON object");
+  fail<DataError>(str("[json] ", repaired_utf8(source), " is not a JSON object"), where);
 }
 
 /// JSON as text, on one line or with `indent` spaces a level. What is not UTF-8, which a byte model may

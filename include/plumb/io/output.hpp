@@ -82,6 +82,13 @@ inline OutputTarget output_target(const std::string& path, Where where) {
       fail_io("write", path, errno, where);
     out.regular = out.regular && S_ISREG(status.st_mode);
     out.before = status;
+    struct statx more {};
+    if (::statx(AT_FDCWD, out.path.c_str(), 0, 0, &more) == 0 && out.regular &&
+        (more.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0)
+      fail<IoError>(str("[file] cannot write ", shown(path),
+                        ": it is mounted by itself, and cannot be replaced. HINT: name a file in a "
+                        "directory"),
+                    where);
   } else if (errno != ENOENT || path.empty() || path.ends_with('/')) {
     fail_io("write", path, path.ends_with('/') ? EISDIR : errno, where);
   }
@@ -151,11 +158,15 @@ class Output {
     return str(detail::directory_of(target_.path), ".plumb-", ::getpid(), '-', ++count);
   }
 
+  std::string own_link() const { return str("/proc/self/fd/", fd_.get()); }
+
   void open_temporary(Where where) {
     // The mode of what is replaced, and never, not for a moment, a wider one.
     const mode_t mode = target_.before ? 0600 : 0666;
     const std::string directory = detail::directory_of(target_.path);
     fd_ = detail::Descriptor(::open(directory.c_str(), O_TMPFILE | O_WRONLY | O_CLOEXEC, mode));
+    // Without /proc it could never be given a name.
+    if (fd_.get() >= 0 && ::access(own_link().c_str(), F_OK) != 0) fd_ = detail::Descriptor();
     for (int tries = 0; fd_.get() < 0 && tries < 1000; ++tries) {
       const std::string name = fresh_name();
       fd_ = detail::Descriptor(
@@ -207,10 +218,9 @@ class Output {
 
   // Gives the nameless file a name, for rename() to take.
   void name_temporary(Where where) {
-    const std::string self = str("/proc/self/fd/", fd_.get());
     for (int tries = 0; tries < 1000; ++tries) {
       const std::string name = fresh_name();
-      if (::linkat(AT_FDCWD, self.c_str(), AT_FDCWD, name.c_str(), AT_SYMLINK_FOLLOW) == 0) {
+      if (::linkat(AT_FDCWD, own_link().c_str(), AT_FDCWD, name.c_str(), AT_SYMLINK_FOLLOW) == 0) {
         temporary_ = name;
         return;
       }

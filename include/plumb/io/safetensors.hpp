@@ -52,13 +52,20 @@ class SafetensorsReader {
 
   /// Fills in what the header says.
   void read(SafetensorsView& out) {
-    const Json header = parse_header();
-    out.arrays.reserve(header.size());
-    for (const auto& item : header.items()) {
-      if (item.key() == "__metadata__")
-        out.metadata = metadata(item.value());
-      else
-        out.arrays.push_back(array(item.key(), item.value()));
+    const std::string_view text = header();
+    bool parsing = true;  // rather than complaining of what the JSON says
+    try {
+      parse_json_members(text, [&](const std::string& key, const Json& value) {
+        parsing = false;
+        if (key == "__metadata__")
+          out.metadata = metadata(value);
+        else
+          out.arrays.push_back(array(key, value));
+        parsing = true;
+      });
+    } catch (const DataError& e) {
+      if (!parsing) throw;
+      bad(str("the header is ", e.what()));
     }
     // An empty array lies at the same place as what follows it.
     std::stable_sort(out.arrays.begin(), out.arrays.end(), [](const auto& a, const auto& b) {
@@ -85,7 +92,8 @@ class SafetensorsReader {
                     where_);
   }
 
-  Json parse_header() {
+  // The header's text; data_ becomes what follows it.
+  std::string_view header() {
     constexpr std::uint64_t kMaxHeader = 100'000'000;  // the format's own limit
     std::uint64_t length = 0;
     if (bytes_.size() < 8) bad(str("expected at least 8 bytes; the file has ", bytes_.size()));
@@ -93,15 +101,7 @@ class SafetensorsReader {
     if (length > bytes_.size() - 8 || length > kMaxHeader)
       bad(str("the header claims ", length, " bytes; the file has ", bytes_.size()));
     data_ = bytes_.substr(8 + length);
-    const std::string_view text = bytes_.substr(8, length);
-    Json header;
-    try {
-      header = parse_json(text);
-    } catch (const DataError& e) {
-      bad(str("the header is ", e.what()));
-    }
-    if (!header.is_object()) bad("the header is not a JSON object");
-    return header;
+    return bytes_.substr(8, length);
   }
 
   std::map<std::string, std::string> metadata(const Json& value) const {

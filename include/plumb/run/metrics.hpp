@@ -229,7 +229,7 @@ class MetricsWriter {
       last_step_ = std::max(last_step_, step);
     }
     const std::string_view tail = std::string_view(text).substr(whole);
-    if (!detail::torn_line(tail, table && header == 0 ? "step" : before_step)) bad(tail);
+    if (!detail::torn_line(tail, table && header == 0 ? "step," : before_step)) bad(tail);
     if (header != 0 && keep == header) {  // no row left: the next one names the columns anew
       keep = 0;
       columns_.clear();
