@@ -190,9 +190,10 @@ Outcome evaluate(const AlignSettings& s, const Inputs& in, const Loaded& referen
                                  "held-out responses before");
   o.after = generate_candidates(policy, in.held_out_prompts, g, evaluation_step,
                                 "held-out responses after");
-  const std::string judge = s.labeller == "person" ? kDefaultRule : s.labeller;
-  o.verdict = make_judge(judge)->compare(o.before, o.after);
-  o.shortcut = find_shortcut(o.before, o.after, o.verdict, &rule_of(judge));
+  const std::string name = s.labeller == "person" ? kDefaultRule : s.labeller;
+  const auto judge = make_judge(name);
+  o.verdict = judge->compare(o.before, o.after);
+  o.shortcut = find_shortcut(o.before, o.after, *judge, o.verdict, &rule_of(name));
   o.kl = exact_kl(policy, *reference.model, in.held_out_prompts, g);
   const auto stories = encode_stories(reference, in.held_out_stories);
   o.perplexity_before = std::exp(mean_nll(*reference.model, stories));
