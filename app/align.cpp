@@ -172,8 +172,8 @@ Outcome compare(const AlignSettings& s, const Inputs& in, const Loaded& referenc
                                 "held-out responses after");
   o.verdict = judge.compare(o.before, o.after);
   const bool by_rule = s.judge_spec().starts_with("rule:");
-  o.shortcut =
-      find_shortcut(o.before, o.after, o.verdict, by_rule ? &rule_of(s.judge_spec()) : nullptr);
+  o.shortcut = find_shortcut(o.before, o.after, judge, o.verdict,
+                             by_rule ? &rule_of(s.judge_spec()) : nullptr);
   o.kl = exact_kl(policy, *reference.model, in.held_out_prompts, g);
   const auto stories = encode_texts(reference, in.held_out_stories);
   o.perplexity_before = std::exp(mean_nll(*reference.model, stories));

@@ -37,11 +37,11 @@ void add_results(Report& report, const Outcome& o, const RewardReport& reward) {
   report.add_summary("Win rate, after against before", percent(v.rate()),
                      str(between(v.interval()), "; ", fixed(v.n(), 0),
                          " held-out responses, judged by ", v.judge));
-  const Shortcut::Matched& m = o.shortcut.matched;
-  report.add_summary("  at equal length and ending",
-                     std::isnan(m.rate) ? "too few to say" : percent(m.rate),
-                     str(std::isnan(m.rate) ? "" : between(m.interval) + "; ", m.responses,
-                         " responses after have a counterpart before, of ", m.counterparts));
+  const Verdict& m = o.shortcut.matched;
+  report.add_summary("  at equal length and ending", m.items.empty() ? "-" : percent(m.rate()),
+                     str(between(m.interval()), "; ", fixed(m.n(), 0),
+                         o.shortcut.cut ? " pairs, the response before cut at the end of a sentence"
+                                        : " pairs that are so by themselves"));
   report.add_summary("Reward model, held-out pairs", percent(reward.accuracy),
                      str(between(reward.interval), "; ", fixed(reward.pairs, 0), " pairs of ",
                          fixed(reward.prompts, 0), " prompts"));

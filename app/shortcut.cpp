@@ -6,7 +6,9 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <optional>
 #include <set>
+#include <tuple>
 
 namespace plumb { inline namespace v0_1 {
 
@@ -14,7 +16,7 @@ namespace {
 
 constexpr double kNear = 0.15;  // of the words: an equal length
 constexpr double kNearWords = 2.0;
-constexpr std::size_t kFewestResponses = 10, kFewestCounterparts = 5;  // for a rate to say anything
+constexpr double kFewest = 10.0;  // pairs, for a rate to say anything
 constexpr double kStriking = 3.0;
 constexpr std::size_t kMostOverused = 8;
 constexpr std::size_t kOpeningWords = 3;
@@ -130,91 +132,87 @@ Counts opening_counts(const std::vector<Text>& texts) {
   return counts;
 }
 
-// A response after beside one before, of equal length and ending.
-struct MatchedPair {
-  std::size_t after, before;  // items of the verdict
-  double weight, outcome;
-};
+bool as_long(std::size_t words, std::size_t wanted) {
+  const auto x = static_cast<double>(words), y = static_cast<double>(wanted);
+  return std::abs(x - y) <= std::max(kNearWords, kNear * y);
+}
 
-std::vector<MatchedPair> matched_pairs(const std::vector<Text>& before,
-                                       const std::vector<Text>& after, const Verdict& verdict) {
-  std::map<std::pair<std::size_t, std::size_t>, std::size_t> place;  // in before and after alike
-  for (std::size_t i = 0; i < after.size(); ++i) place[{after[i].prompt, after[i].response}] = i;
-  const auto text_of = [&](std::size_t item) {
-    return place.at({verdict.items[item].prompt, verdict.items[item].response});
+// Where sentences of a text end: after . ! or ? and what closes a quotation, before a space or the end.
+std::vector<std::size_t> sentence_ends(const std::string& text) {
+  std::vector<std::size_t> ends;
+  for (std::size_t at = 0; (at = text.find_first_of(".!?", at)) != std::string::npos;) {
+    at = std::min(text.find_first_not_of(".!?\"')", at), text.size());
+    if (at == text.size() || text[at] == ' ' || text[at] == '\n') ends.push_back(at);
+  }
+  return ends;
+}
+
+// The beginning of `text` that is as long as `wanted` words and ends as asked: with a sentence, or in
+// the middle. Nothing if there is none.
+std::optional<std::string> cut_to(const std::string& text, std::size_t wanted, bool finished) {
+  std::vector<std::size_t> ends = sentence_ends(text);
+  if (!finished) {
+    ends.clear();
+    for (std::size_t at = 0; at < text.size(); ++at)
+      if (text[at] == ' ') ends.push_back(at);
+    ends.push_back(text.size());
+  }
+  std::optional<std::string> best;
+  std::size_t off = 0;
+  for (const std::size_t end : ends) {
+    const std::size_t words = words_of(std::string_view(text).substr(0, end)).size();
+    const std::size_t distance = words > wanted ? words - wanted : wanted - words;
+    if (!as_long(words, wanted) || (best && distance >= off)) continue;
+    best = text.substr(0, end);
+    off = distance;
+  }
+  return best;
+}
+
+// The judge's verdict on the pairs whose response before can be cut to the one after.
+Verdict verdict_on_cut(const std::vector<Candidates>& before, const std::vector<Candidates>& after,
+                       Judge& judge) {
+  std::vector<Candidates> old_cut, new_kept;
+  std::vector<std::pair<std::size_t, std::size_t>> places;  // of each pair that is left
+  for (const Text& text : texts_of(after)) {
+    const Candidates &b = before[text.prompt], &a = after[text.prompt];
+    const auto cut = cut_to(b.responses[text.response], text.words.size(), text.finished);
+    if (!cut) continue;
+    places.emplace_back(text.prompt, text.response);
+    old_cut.push_back({b.id, b.prompt, {*cut}, {text.finished}, b.model, b.sampling});
+    new_kept.push_back(
+        {a.id, a.prompt, {a.responses[text.response]}, {text.finished}, a.model, a.sampling});
+  }
+  Verdict verdict = judge.compare(old_cut, new_kept);
+  for (Verdict::Item& item : verdict.items)
+    std::tie(item.prompt, item.response) = places[item.prompt];
+  return verdict;
+}
+
+// Those of a verdict's pairs that are of equal length and ending as they stand.
+Verdict alike_already(const std::vector<Text>& before, const std::vector<Text>& after,
+                      const Verdict& verdict) {
+  std::set<std::pair<std::size_t, std::size_t>> alike;
+  for (std::size_t i = 0; i < after.size(); ++i)
+    if (before[i].finished == after[i].finished &&
+        as_long(before[i].words.size(), after[i].words.size()))
+      alike.emplace(after[i].prompt, after[i].response);
+  Verdict some = verdict;
+  std::erase_if(some.items, [&](const Verdict::Item& item) {
+    return !alike.contains({item.prompt, item.response});
+  });
+  return some;
+}
+
+// The first words of a list, with how often each stands in a thousand words of either side.
+std::string listed(const Shortcut& s, std::size_t most) {
+  const auto rate = [](double count, const TextStats& side) {
+    return fixed(1000.0 * count / std::max(1.0, side.words * side.responses), 1);
   };
-  const auto alike = [&](const Text& a, const Text& b) {
-    const auto x = static_cast<double>(a.words.size()), y = static_cast<double>(b.words.size());
-    return a.finished == b.finished && std::abs(x - y) <= std::max(kNearWords, kNear * x);
-  };
-  std::vector<MatchedPair> pairs;
-  for (std::size_t i = 0; i < verdict.items.size(); ++i) {
-    const std::size_t first = pairs.size();
-    const std::size_t from = verdict.scored ? 0 : i,
-                      to = verdict.scored ? verdict.items.size() : i + 1;
-    for (std::size_t j = from; j < to; ++j) {
-      if (!alike(after[text_of(i)], before[text_of(j)])) continue;
-      const double difference = verdict.items[i].after - verdict.items[j].before;
-      const double outcome = !verdict.scored                ? verdict.items[i].preference
-                             : std::abs(difference) <= 1e-9 ? 0.5
-                             : difference > 0.0             ? 1.0
-                                                            : 0.0;
-      pairs.push_back({i, j, 0.0, outcome});
-    }
-    for (std::size_t p = first; p < pairs.size(); ++p)
-      pairs[p].weight = 1.0 / static_cast<double>(pairs.size() - first);
-  }
-  return pairs;
-}
-
-double sum_of_squares(const std::map<std::pair<std::size_t, std::size_t>, double>& sums) {
-  double squares = 0.0;
-  for (const auto& [key, sum] : sums) squares += sum * sum;
-  return squares;
-}
-
-Shortcut::Matched matched_rate(const std::vector<MatchedPair>& pairs, const Verdict& verdict) {
-  Shortcut::Matched out;
-  std::set<std::size_t> responses, counterparts;
-  double weight = 0.0, won = 0.0;
-  for (const MatchedPair& p : pairs) {
-    responses.insert(p.after);
-    counterparts.insert(p.before);
-    weight += p.weight;
-    won += p.weight * p.outcome;
-  }
-  out.responses = responses.size();
-  out.counterparts = counterparts.size();
-  out.rate = std::nan("");
-  if (out.responses < kFewestResponses || out.counterparts < kFewestCounterparts) return out;
-  out.rate = won / weight;
-  // Sums of residuals by the prompt after, by the prompt before, and by both.
-  std::map<std::pair<std::size_t, std::size_t>, double> by_after, by_before, by_both;
-  for (const MatchedPair& p : pairs) {
-    const std::size_t a = verdict.items[p.after].prompt, b = verdict.items[p.before].prompt;
-    const double residual = p.weight * (p.outcome - out.rate);
-    by_after[{a, 0}] += residual;
-    by_before[{b, 0}] += residual;
-    by_both[{a, b}] += residual;
-  }
-  const double one = sum_of_squares(by_after), other = sum_of_squares(by_before);
-  const double squares = std::max({one + other - sum_of_squares(by_both), one, other});
-  const auto clusters = static_cast<double>(std::min(by_after.size(), by_before.size()));
-  const double variance = clusters / (clusters - 1.0) * squares / (weight * weight);
-  // Worth at most the smaller side's responses; a share of 0 or 1 shows no variance, and is worth one
-  // outcome a prompt.
-  const double spread = out.rate * (1.0 - out.rate);
-  const auto most = static_cast<double>(std::min(out.responses, out.counterparts));
-  const double size = spread <= 1e-12 ? clusters : std::min(most, spread / variance);
-  out.interval = share_interval(out.rate, size, clusters);
-  return out;
-}
-
-std::string quoted_list(const std::vector<Overused>& list, std::size_t most) {
   std::string out;
-  for (std::size_t i = 0; i < std::min(most, list.size()); ++i)
-    out += str(i ? ", " : "", "\"", list[i].text, "\" (", fixed(list[i].before, 0),
-               " times before, ", fixed(list[i].after, 0), " after)");
+  for (std::size_t i = 0; i < std::min(most, s.words.size()); ++i)
+    out += str(i ? ", \"" : "\"", s.words[i].text, "\" (", rate(s.words[i].before, s.before),
+               " in a ", "thousand words before, ", rate(s.words[i].after, s.after), " after)");
   return out;
 }
 
@@ -238,19 +236,22 @@ Json overused_json(const std::vector<Overused>& list) {
 }
 
 // What the matched rate says of the win rate.
-std::string matched_sentence(const Shortcut::Matched& m, double win_rate, double responses) {
-  const std::string counted = str(m.responses, " of ", fixed(responses, 0));
-  if (std::isnan(m.rate))
-    return str("Whether anything else was learned cannot be told: only ", counted,
-               m.responses == 1 ? " response" : " responses",
-               " after training had a counterpart of equal length and ending before it.");
-  const std::string rates = str(
-      "At equal length and ending (", counted, " responses have a counterpart) the win rate is ",
-      percent(m.rate), " (95 % interval ", fixed(100.0 * m.interval.low, 1), " to ",
-      percent(m.interval.high), "), instead of ", percent(win_rate), " over all");
-  if (m.interval.low > 0.5)
+std::string matched_sentence(const Shortcut& s) {
+  const std::string counted = str(fixed(s.matched.n(), 0), " of ", fixed(s.after.responses, 0));
+  if (s.matched.n() < kFewest)
+    return str(
+        "Whether anything else was learned cannot be told: only ", counted,
+        s.cut ? " responses before training can be cut to the length and ending of those after."
+              : " pairs are of equal length and ending.");
+  const Interval i = s.matched.interval();
+  const std::string rates =
+      str("At equal length and ending (", counted,
+          s.cut ? " responses, those before training cut at the end of a sentence" : " pairs",
+          ") the win rate is ", percent(s.matched.rate()), " (95 % interval ",
+          fixed(100.0 * i.low, 1), " to ", percent(i.high), ") instead of ", percent(s.win_rate));
+  if (i.low > 0.5)
     return rates + ": the responses are preferred for more than their length and ending.";
-  if (m.interval.high < 0.5)
+  if (i.high < 0.5)
     return rates + ": apart from length and ending the responses became worse to this judge.";
   return rates + ": apart from length and ending no gain is shown.";
 }
@@ -258,7 +259,7 @@ std::string matched_sentence(const Shortcut::Matched& m, double win_rate, double
 }  // namespace
 
 Shortcut find_shortcut(const std::vector<Candidates>& before, const std::vector<Candidates>& after,
-                       const Verdict& verdict, const Rule* rule) {
+                       Judge& judge, const Verdict& verdict, const Rule* rule) {
   const std::vector<Text> old_texts = texts_of(before), new_texts = texts_of(after);
   check(old_texts.size() == new_texts.size(), "[shortcut] before and after differ in their counts");
   Shortcut out;
@@ -267,7 +268,9 @@ Shortcut find_shortcut(const std::vector<Candidates>& before, const std::vector<
   compare_vocabulary(old_texts, new_texts, out.before, out.after);
   out.words = overused(word_counts(old_texts), word_counts(new_texts));
   out.openings = overused(opening_counts(old_texts), opening_counts(new_texts));
-  out.matched = matched_rate(matched_pairs(old_texts, new_texts, verdict), verdict);
+  out.cut = verdict.scored;
+  out.matched = verdict.scored ? verdict_on_cut(before, after, judge)
+                               : alike_already(old_texts, new_texts, verdict);
   out.win_rate = verdict.rate();
   return out;
 }
@@ -281,8 +284,8 @@ std::string Shortcut::sentence() const {
   if (after.first_words > 0)
     text += str("Of the first ", after.first_words, " words, ", fixed(after.vocabulary, 0),
                 " are distinct instead of ", fixed(before.vocabulary, 0), ". ");
-  if (!words.empty()) text += str("The words that came up most: ", quoted_list(words, 3), ". ");
-  return text + matched_sentence(matched, win_rate, after.responses);
+  if (!words.empty()) text += str("The words that came up most: ", listed(*this, 3), ". ");
+  return text + matched_sentence(*this);
 }
 
 Json Shortcut::json() const {
@@ -290,12 +293,8 @@ Json Shortcut::json() const {
           {"after", stats_json(after)},
           {"overused_words", overused_json(words)},
           {"overused_openings", overused_json(openings)},
-          {"matched",
-           {{"win_rate", matched.rate},
-            {"low", matched.interval.low},
-            {"high", matched.interval.high},
-            {"responses", matched.responses},
-            {"counterparts", matched.counterparts}}},
+          {"matched", matched.json()},
+          {"matched_by_cutting", cut},
           {"sentence", sentence()}};
 }
 

@@ -3,12 +3,13 @@
 // Training finds the cheapest way to a higher score, often a short one: other lengths, an ending, a
 // few words. So a win rate is read beside three things: how the texts changed; which words and openings
 // came up (log-odds of the counts, Monroe, Colaresi and Quinn 2008, "Fightin' words", with a prior of
-// ½ a word and no other); and the win rate at equal length and ending: each response after is compared
-// only with responses before that ended in the same way and have as many words, within 15 % or two
-// words. Of a judge that scores, these may be answers to any prompt, its scores being taken as
-// comparable; of one that only prefers, the answer to the same prompt. Its interval is clustered by the
-// prompts of both sides (Cameron, Gelbach and Miller 2011, "Robust inference with multiway
-// clustering"). What this is not: a causal analysis; what else differs at equal length stays hidden.
+// ½ a word and no other); and the win rate at equal length and ending. For that, a judge that scores
+// compares each response after with the one before cut to its length: at the end of the sentence that
+// is nearest to as many words, or in the middle where the response after was cut itself. It asks what
+// stopping earlier alone would have won. A judge that only prefers is not asked again: those of its
+// pairs count that are of equal length and ending by themselves. Equal is within 15 % or two words;
+// where there is no such cut or pair, the response is left out. What this is not: a causal analysis;
+// what else differs at equal length stays hidden.
 #pragma once
 
 #include "judge.hpp"
@@ -39,13 +40,8 @@ struct Overused {
 struct Shortcut {
   TextStats before, after;
   std::vector<Overused> words, openings;  ///< the most striking first, eight at most
-  /// The win rate at equal length and ending; rate NaN where too few responses have a counterpart.
-  struct Matched {
-    double rate = 0.0;
-    Interval interval{0.0, 1.0};
-    std::size_t responses = 0;     ///< after, that have a counterpart
-    std::size_t counterparts = 0;  ///< before, that are one
-  } matched;
+  Verdict matched;                        ///< of the pairs of equal length and ending
+  bool cut = false;                       ///< for that, the responses before were cut
   double win_rate = 0.0;
 
   /// What was found and what it cost, in two or three plain sentences.
@@ -53,8 +49,8 @@ struct Shortcut {
   Json json() const;
 };
 
-/// Of candidates with the same prompts and a judge's verdict on them; `rule` may be null.
+/// Of candidates with the same prompts and the judge's verdict on them; `rule` may be null.
 Shortcut find_shortcut(const std::vector<Candidates>& before, const std::vector<Candidates>& after,
-                       const Verdict& verdict, const Rule* rule);
+                       Judge& judge, const Verdict& verdict, const Rule* rule);
 
 }}  // namespace plumb::v0_1

@@ -31,9 +31,9 @@ std::string words(int count, const std::string& word) {
   return out;
 }
 
-// A judge that scores by a function of the text.
+// What is found under a judge that scores by a function of the text.
 template <class Score>
-Verdict judged(const std::vector<Candidates>& before, const std::vector<Candidates>& after,
+Shortcut found(const std::vector<Candidates>& before, const std::vector<Candidates>& after,
                Score score) {
   JudgeTools tools;
   tools.reward_model = [&](const std::string&) {
@@ -43,7 +43,8 @@ Verdict judged(const std::vector<Candidates>& before, const std::vector<Candidat
       return scores;
     };
   };
-  return make_judge("scores", tools)->compare(before, after);
+  const auto judge = make_judge("scores", tools);
+  return find_shortcut(before, after, *judge, judge->compare(before, after), nullptr);
 }
 
 double shortness(const std::string& text) { return -static_cast<double>(text.size()); }
@@ -55,8 +56,9 @@ TEST_CASE("shortcut: texts in numbers, by hand") {
   const std::vector<Candidates> before = {one(0, "The cat sat. The cat ran.", false),
                                           one(1, "\"Hi,\" said Tom \xC3\xA9.")};
   const std::vector<Candidates> after = {one(0, "Fun fun fun."), one(1, "")};
-  const Shortcut s = find_shortcut(before, after, make_judge("rule:warm")->compare(before, after),
-                                   &rule_of("rule:warm"));
+  const auto judge = make_judge("rule:warm");
+  const Shortcut s =
+      find_shortcut(before, after, *judge, judge->compare(before, after), &rule_of("rule:warm"));
   CHECK(s.before.responses == 2);
   CHECK(s.before.characters == (25 + 17) / 2.0);  // é is one
   CHECK(s.before.words == 5);                     // the cat sat the cat ran, hi said tom é
@@ -74,11 +76,10 @@ TEST_CASE("shortcut: texts in numbers, by hand") {
   CHECK(s.after.parts.back().first == "total");
   CHECK(s.after.parts.back().second ==
         doctest::Approx((warm_score("", "Fun fun fun.", true).total - 10.0) / 2));
-  CHECK(std::isnan(s.matched.rate));
+  CHECK(s.matched.n() < 10);
   CHECK(has(s.sentence(), "6 characters instead of 21"));
   CHECK(has(s.sentence(), "100.0 % end by themselves instead of 50.0 %"));
   CHECK(has(s.sentence(), "cannot be told"));
-  CHECK(s.json().at("matched").at("win_rate").dump() == "null");
 }
 
 TEST_CASE("shortcut: words and openings that came up, and not those that were common all along") {
@@ -87,7 +88,7 @@ TEST_CASE("shortcut: words and openings that came up, and not those that were co
     before.push_back(one(i, "The cat and the dog went to the park and sat in the sun."));
     after.push_back(one(i, "They were happy and the dog and the cat went to the happy sun."));
   }
-  const Shortcut s = find_shortcut(before, after, judged(before, after, shortness), nullptr);
+  const Shortcut s = found(before, after, shortness);
   REQUIRE(!s.words.empty());
   CHECK(s.words[0].text == "happy");
   CHECK(s.words[0].before == 0);
@@ -99,88 +100,84 @@ TEST_CASE("shortcut: words and openings that came up, and not those that were co
   }
   REQUIRE(s.openings.size() == 1);
   CHECK(s.openings[0].text == "they were happy");
-  CHECK(has(s.sentence(), "\"happy\" (0 times before, 120 after)"));
+  CHECK(has(s.sentence(), "\"happy\" (0.0 in a thousand words before, 142.9 after)"));
   CHECK(s.before.parts.empty());
   // The same texts on both sides: nothing came up.
-  const Shortcut same = find_shortcut(before, before, judged(before, before, shortness), nullptr);
+  const Shortcut same = found(before, before, shortness);
   CHECK(same.words.empty());
   CHECK(same.openings.empty());
 }
 
+// Sentences of five words, `good` of them good ones, in turn from the first.
+std::string sentences(int count, int good) {
+  std::string out;
+  for (int i = 0; i < count; ++i)
+    out += str(i ? " " : "", i < good ? "This is a good one." : "This is a plain one.");
+  return out;
+}
+
 TEST_CASE("shortcut: a win by length alone is gone at equal length") {
-  // Lengths spread over 5 … 44 before and 5 … 24 after; the judge likes short.
   std::vector<Candidates> before, after;
-  for (int i = 0; i < 200; ++i) {
-    before.push_back(one(i, words(5 + i % 40, "word"), i % 2 == 0));
-    after.push_back(one(i, words(5 + (i * 7) % 20, "word"), i % 3 != 0));
+  for (int i = 0; i < 100; ++i) {
+    before.push_back(one(i, sentences(10, 0) + " And then", false));
+    after.push_back(one(i, sentences(2 + i % 4, 0)));
   }
-  const Shortcut s = find_shortcut(before, after, judged(before, after, shortness), nullptr);
-  CHECK(s.win_rate > 0.7);
-  CHECK(s.matched.responses > 150);
-  CHECK(s.matched.counterparts > 50);
-  CHECK(s.matched.rate > 0.4);
-  CHECK(s.matched.rate < 0.6);
-  CHECK(s.matched.interval.low < 0.5);
-  CHECK(s.matched.interval.high > 0.5);
+  const Shortcut s = found(before, after, shortness);
+  CHECK(s.win_rate == 1.0);
+  CHECK(s.cut);
+  CHECK(s.matched.n() == 100);
+  CHECK(s.matched.rate() == 0.5);  // the same sentences, cut where the others end
+  CHECK(has(s.sentence(), "At equal length and ending (100 of 100 responses"));
   CHECK(has(s.sentence(), "apart from length and ending no gain is shown"));
 }
 
 TEST_CASE("shortcut: a win for another reason stays") {
   std::vector<Candidates> before, after;
-  for (int i = 0; i < 200; ++i) {
-    before.push_back(one(i, words(5 + i % 40, i % 10 == 0 ? "good" : "word")));
-    after.push_back(one(i, words(5 + (i * 7) % 20, i % 10 == 0 ? "word" : "good")));
+  for (int i = 0; i < 100; ++i) {
+    before.push_back(one(i, sentences(10, i % 10 == 0), false));
+    after.push_back(one(i, sentences(3, i % 10 != 0)));
   }
-  const Shortcut s = find_shortcut(before, after, judged(before, after, goodness), nullptr);
-  CHECK(s.matched.interval.low > 0.5);
-  CHECK(s.matched.rate > 0.8);
+  const Shortcut s = found(before, after, goodness);
+  CHECK(s.matched.n() == 100);
+  CHECK(s.matched.rate() == 0.9);
+  CHECK(s.matched.interval().low > 0.5);
   CHECK(has(s.sentence(), "preferred for more than their length and ending"));
-  // … and one that became worse is said to be.
-  const Shortcut worse = find_shortcut(after, before, judged(after, before, goodness), nullptr);
-  CHECK(worse.matched.interval.high < 0.5);
-  CHECK(has(worse.sentence(), "became worse"));
+  for (std::size_t i = 0; i < 100; ++i) std::swap(before[i].responses, after[i].responses);
+  for (std::size_t i = 0; i < 100; ++i) before[i].responses = {sentences(10, i % 10 != 0)};
+  for (std::size_t i = 0; i < 100; ++i) after[i].responses = {sentences(3, i % 10 == 0)};
+  CHECK(has(found(before, after, goodness).sentence(), "became worse"));
 }
 
-TEST_CASE("shortcut: equal means the same ending, and as many words") {
+TEST_CASE("shortcut: where a text is cut") {
+  const std::string text = "Tom sat. \"Look at 3.5 cats!\" he said. Then they ran home... And so";
+  CHECK(cut_to(text, 2, true) == "Tom sat.");
+  CHECK(cut_to(text, 5, true) == "Tom sat. \"Look at 3.5 cats!\"");  // 3.5 ends nothing
+  CHECK(cut_to(text, 7, true) == "Tom sat. \"Look at 3.5 cats!\" he said.");
+  CHECK(cut_to(text, 11, true) == "Tom sat. \"Look at 3.5 cats!\" he said. Then they ran home...");
+  CHECK(cut_to(text, 30, true) == std::nullopt);
+  CHECK(cut_to("no end in sight at all", 3, true) == std::nullopt);
+  CHECK(cut_to("no end in sight at all", 3, false) == "no end in");
+  CHECK(cut_to("no end", 3, false) == "no end");  // within two words
+  CHECK(cut_to("", 0, false) == "");
+}
+
+TEST_CASE("shortcut: a judge that only prefers is taken at its own pairs") {
   std::vector<Candidates> before, after;
-  for (int i = 0; i < 40; ++i) {
-    before.push_back(one(i, words(20, "word"), false));
+  for (int i = 0; i < 60; ++i) {
+    before.push_back(one(i, words(i < 20 ? 23 : 24, "word"), i < 40));  // 23 of 20 are within 15 %
     after.push_back(one(i, words(20, "good"), true));
   }
-  Verdict v = judged(before, after, goodness);
-  CHECK(find_shortcut(before, after, v, nullptr).matched.responses == 0);  // other endings
-  for (Candidates& c : before) c.finished = {true};
-  CHECK(find_shortcut(before, after, v, nullptr).matched.responses == 40);
-  for (Candidates& c : before) c.responses = {words(23, "word")};  // within 15 %
-  CHECK(find_shortcut(before, after, v, nullptr).matched.responses == 40);
-  for (Candidates& c : before) c.responses = {words(24, "word")};
-  CHECK(find_shortcut(before, after, v, nullptr).matched.responses == 0);
-}
-
-TEST_CASE("shortcut: one lucky counterpart does not pass for many") {
-  // Two hundred responses, but only six before that are comparable: the interval is of six.
-  std::vector<Candidates> before, after;
-  for (int i = 0; i < 200; ++i) {
-    before.push_back(one(i, words(i < 6 ? 20 : 90, i < 2 ? "good" : "word")));
-    after.push_back(one(i, words(20, i % 2 ? "good" : "word")));
-  }
-  const Shortcut s = find_shortcut(before, after, judged(before, after, goodness), nullptr);
-  CHECK(s.matched.responses == 200);
-  CHECK(s.matched.counterparts == 6);
-  CHECK(s.matched.interval.high - s.matched.interval.low > 0.4);
-}
-
-TEST_CASE("shortcut: a judge that only prefers is matched within a prompt") {
-  std::vector<Candidates> before, after;
-  for (int i = 0; i < 40; ++i) {
-    before.push_back(one(i, words(20, "word")));
-    after.push_back(one(i, words(i < 20 ? 20 : 60, "good")));
-  }
-  Verdict v = judged(before, after, goodness);
+  const auto judge = make_judge("rule:warm");
+  Verdict v = judge->compare(before, after);
   v.scored = false;
-  for (std::size_t i = 0; i < 20; ++i) v.items[i].preference = i < 15 ? 1.0 : 0.0;
-  const Shortcut s = find_shortcut(before, after, v, nullptr);
-  CHECK(s.matched.responses == 20);
-  CHECK(s.matched.counterparts == 20);
-  CHECK(s.matched.rate == 0.75);
+  for (std::size_t i = 0; i < 60; ++i) v.items[i].preference = i < 15 ? 1.0 : 0.0;
+  const Shortcut s = find_shortcut(before, after, *judge, v, nullptr);
+  CHECK(!s.cut);
+  CHECK(s.matched.n() == 20);
+  CHECK(s.matched.rate() == 0.75);
+  CHECK(s.win_rate == 0.25);
+  for (Candidates& c : before) c.finished = {false};  // other endings
+  const Shortcut none = find_shortcut(before, after, *judge, v, nullptr);
+  CHECK(none.matched.n() == 0);
+  CHECK(has(none.sentence(), "cannot be told: only 0 of 60 pairs"));
 }

@@ -125,16 +125,10 @@ inline Interval clustered_mean_interval(std::span<const ClusterSum> clusters) {
   return {m.mean - half, m.mean + half};
 }
 
-/// 95 % interval of a share that is worth `size` independent trials, as estimated from `clusters`
-/// clusters: Wilson's, with Student's quantile of clusters − 1. Fewer than two clusters: [0, 1].
-inline Interval share_interval(double share, double size, double clusters) {
-  if (!(clusters >= 2.0)) return {0.0, 1.0};
-  return wilson_interval(std::clamp(share, 0.0, 1.0) * size, size, student_t95(clusters - 1.0));
-}
-
 /// 95 % interval of a share of clustered outcomes between 0 and 1 (ties may count ½). Where every
-/// cluster has one outcome it is Wilson's own. Otherwise the count is divided by the design effect,
-/// the variance above over that of independent outcomes, which is estimated as if half a cluster more
+/// cluster has one outcome it is Wilson's own; fewer than two clusters give [0, 1]. Otherwise it is
+/// Wilson's with Student's quantile of G − 1, and the count divided by the design effect: the variance
+/// above over that of independent outcomes, which is estimated as if half a cluster more
 /// had been seen, one half of it won and one lost. Without that, few clusters with a share near 0 or 1
 /// pass for alike when they only had no time to differ, and the interval misses too often; with it, a
 /// share of 0 or 1 is worth about one outcome a cluster. The design effect counts as 1 at least: luck
@@ -160,7 +154,9 @@ inline Interval clustered_share_interval(std::span<const ClusterSum> clusters) {
   }
   const double variance = seen / (seen - 1.0) * squares / (count * count);
   const double design = std::max(1.0, variance * count / (share * (1.0 - share)));
-  return share_interval(m.mean, m.count / design, m.clusters);
+  const double worth = m.count / design;  // so many independent outcomes
+  return wilson_interval(std::clamp(m.mean, 0.0, 1.0) * worth, worth,
+                         student_t95(m.clusters - 1.0));
 }
 
 }}  // namespace plumb::v0_1
