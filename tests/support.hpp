@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <span>
+#include <string>
 #include <vector>
 
 namespace test {
@@ -19,6 +20,21 @@ using plumb::Index;
 inline bool sanitized() {
   const char* text = std::getenv("PLUMB_TEST_SANITIZED");
   return text != nullptr && text[0] == '1';
+}
+
+/// What f throws as E, as text; empty if it throws nothing. Another exception passes through.
+template <class E = plumb::Error, class F>
+std::string message_of(F&& f) {
+  try {
+    f();
+  } catch (const E& error) {
+    return error.what();
+  }
+  return {};
+}
+
+inline bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
 }
 
 /// n standard normal numbers times `scale`, the same for the same seed.

@@ -1,6 +1,8 @@
 // A directory for one test's files, removed with all that is in it.
 #pragma once
 
+#include "support.hpp"
+
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -8,6 +10,8 @@
 #include <string>
 #include <string_view>
 #include <system_error>
+
+using test::message_of;
 
 class Temporary {
  public:
@@ -36,15 +40,4 @@ class Temporary {
 inline void write_plainly(const std::string& path, std::string_view bytes) {
   std::ofstream(path, std::ios::binary | std::ios::trunc)
       .write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-}
-
-/// What `action` throws as E, or "" if it throws nothing; another exception passes through.
-template <class E, class Action>
-std::string message_of(Action&& action) {
-  try {
-    action();
-  } catch (const E& e) {
-    return e.what();
-  }
-  return {};
 }

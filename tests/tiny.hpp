@@ -104,21 +104,6 @@ inline double gradient_error(const Tensor<Cpu>& x, const std::vector<float>& gra
   return scale > 0 ? worst / scale : worst;
 }
 
-/// What f throws, as text; empty if it does not throw.
-template <class E = plumb::Error, class F>
-std::string message_of(F f) {
-  try {
-    f();
-  } catch (const E& error) {
-    return error.what();
-  }
-  return {};
-}
-
-inline bool contains(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
-
 /// Calls f with the default pool at `threads`, then restores it.
 template <class F>
 void with_threads(int threads, F f) {
