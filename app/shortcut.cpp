@@ -239,10 +239,9 @@ Json overused_json(const std::vector<Overused>& list) {
 std::string matched_sentence(const Shortcut& s) {
   const std::string counted = str(fixed(s.matched.n(), 0), " of ", fixed(s.after.responses, 0));
   if (s.matched.n() < kFewest)
-    return str(
-        "Whether anything else was learned cannot be told: only ", counted,
-        s.cut ? " responses before training can be cut to the length and ending of those after."
-              : " pairs are of equal length and ending.");
+    return str("Whether anything else was learned cannot be told: ", counted,
+               " pairs are of equal length and ending", s.cut ? ", even after cutting" : "",
+               ", and it takes ", fixed(kFewest, 0), '.');
   const Interval i = s.matched.interval();
   const std::string rates =
       str("At equal length and ending (", counted,

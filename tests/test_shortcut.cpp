@@ -179,5 +179,5 @@ TEST_CASE("shortcut: a judge that only prefers is taken at its own pairs") {
   for (Candidates& c : before) c.finished = {false};  // other endings
   const Shortcut none = find_shortcut(before, after, *judge, v, nullptr);
   CHECK(none.matched.n() == 0);
-  CHECK(has(none.sentence(), "cannot be told: only 0 of 60 pairs"));
+  CHECK(has(none.sentence(), "cannot be told: 0 of 60 pairs"));
 }

@@ -54,8 +54,8 @@ void append(std::string& out, T value) {
 }
 inline void append(std::string& out, double value) {
   char buffer[32];
-  const auto end = std::to_chars(buffer, buffer + sizeof buffer, value,
-                                 std::chars_format::general, 7);  // in every locale alike
+  const auto end = std::to_chars(buffer, buffer + sizeof buffer, value, std::chars_format::general,
+                                 7);  // in every locale alike
   out.append(buffer, end.ptr);
 }
 }  // namespace detail
