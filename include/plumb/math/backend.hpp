@@ -61,11 +61,6 @@ constexpr void require_backend() {
                 "Cpu; <plumb/cuda/kernels.cuh> for Cuda");
 }
 
-struct Anything {
-  template <class T>
-  operator T() const;
-};
-
 template <class D>
 concept WithoutBackend = std::is_class_v<D> && !requires {
   typename D::Device;
@@ -75,49 +70,49 @@ concept WithoutBackend = std::is_class_v<D> && !requires {
 }  // namespace detail
 
 // Stand in for kernels that were not included, so that the sentence above is all that is said.
-#define PLUMB_STAND_IN(kernel)                       \
+#define PLUMB_STAND_IN(kernel, Result)               \
   template <detail::WithoutBackend D, class... Rest> \
-  detail::Anything kernel(D, Rest&&...) {            \
+  Result kernel(D, Rest&&...) {                      \
     detail::require_backend<D>();                    \
-    return {};                                       \
+    return Result();                                 \
   }
-PLUMB_STAND_IN(accumulate)
-PLUMB_STAND_IN(accumulate_by)
-PLUMB_STAND_IN(activation_backward)
-PLUMB_STAND_IN(activation_forward)
-PLUMB_STAND_IN(adamw_update)
-PLUMB_STAND_IN(add_forward)
-PLUMB_STAND_IN(attention_backward)
-PLUMB_STAND_IN(attention_cached_forward)
-PLUMB_STAND_IN(attention_forward)
-PLUMB_STAND_IN(embedding_backward)
-PLUMB_STAND_IN(embedding_forward)
-PLUMB_STAND_IN(head_keeps_logits)
-PLUMB_STAND_IN(head_kl_forward)
-PLUMB_STAND_IN(head_logprob_backward)
-PLUMB_STAND_IN(head_logprob_forward)
-PLUMB_STAND_IN(kv_append)
-PLUMB_STAND_IN(kv_copy)
-PLUMB_STAND_IN(layer_norm_backward)
-PLUMB_STAND_IN(layer_norm_forward)
-PLUMB_STAND_IN(matmul)
-PLUMB_STAND_IN(matmul_packed)
-PLUMB_STAND_IN(pack_matrix)
-PLUMB_STAND_IN(packed_size)
-PLUMB_STAND_IN(ppo_policy_loss)
-PLUMB_STAND_IN(ppo_value_loss)
-PLUMB_STAND_IN(ranking_loss)
-PLUMB_STAND_IN(rms_norm_backward)
-PLUMB_STAND_IN(rms_norm_forward)
-PLUMB_STAND_IN(rope_backward)
-PLUMB_STAND_IN(rope_forward)
-PLUMB_STAND_IN(sample_rows)
-PLUMB_STAND_IN(scale_forward)
-PLUMB_STAND_IN(sum_of_squares)
-PLUMB_STAND_IN(sum_rows)
-PLUMB_STAND_IN(swiglu_backward)
-PLUMB_STAND_IN(swiglu_forward)
-PLUMB_STAND_IN(weighted_sum)
+PLUMB_STAND_IN(accumulate, void)
+PLUMB_STAND_IN(accumulate_by, void)
+PLUMB_STAND_IN(activation_backward, void)
+PLUMB_STAND_IN(activation_forward, void)
+PLUMB_STAND_IN(adamw_update, void)
+PLUMB_STAND_IN(add_forward, void)
+PLUMB_STAND_IN(attention_backward, void)
+PLUMB_STAND_IN(attention_cached_forward, void)
+PLUMB_STAND_IN(attention_forward, void)
+PLUMB_STAND_IN(embedding_backward, void)
+PLUMB_STAND_IN(embedding_forward, void)
+PLUMB_STAND_IN(head_keeps_logits, bool)
+PLUMB_STAND_IN(head_kl_forward, void)
+PLUMB_STAND_IN(head_logprob_backward, void)
+PLUMB_STAND_IN(head_logprob_forward, void)
+PLUMB_STAND_IN(kv_append, void)
+PLUMB_STAND_IN(kv_copy, void)
+PLUMB_STAND_IN(layer_norm_backward, void)
+PLUMB_STAND_IN(layer_norm_forward, void)
+PLUMB_STAND_IN(matmul, void)
+PLUMB_STAND_IN(matmul_packed, void)
+PLUMB_STAND_IN(pack_matrix, void)
+PLUMB_STAND_IN(packed_size, Index)
+PLUMB_STAND_IN(ppo_policy_loss, void)
+PLUMB_STAND_IN(ppo_value_loss, void)
+PLUMB_STAND_IN(ranking_loss, void)
+PLUMB_STAND_IN(rms_norm_backward, void)
+PLUMB_STAND_IN(rms_norm_forward, void)
+PLUMB_STAND_IN(rope_backward, void)
+PLUMB_STAND_IN(rope_forward, void)
+PLUMB_STAND_IN(sample_rows, void)
+PLUMB_STAND_IN(scale_forward, void)
+PLUMB_STAND_IN(sum_of_squares, double)
+PLUMB_STAND_IN(sum_rows, void)
+PLUMB_STAND_IN(swiglu_backward, void)
+PLUMB_STAND_IN(swiglu_forward, void)
+PLUMB_STAND_IN(weighted_sum, void)
 #undef PLUMB_STAND_IN
 
 }}  // namespace plumb::v0_1
