@@ -1,12 +1,24 @@
-// The thread pool: every task once, whoever calls.
+// The thread pool: every task once, whoever calls; in a child process too, and in any floating-point
+// environment.
+#include <plumb/core/memory.hpp>
 #include <plumb/core/pool.hpp>
+
+#include "temporary.hpp"
 
 #include <doctest/doctest.h>
 
 #include <atomic>
+#include <cfenv>
+#include <cstdlib>
+#include <fstream>
 #include <set>
+#include <string>
 #include <thread>
 #include <vector>
+
+#include <sched.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 using namespace plumb;
 
@@ -127,3 +139,164 @@ TEST_CASE("the default pool serves a Cpu that names none") {
   Pool pool(1);
   CHECK(&kernels::pool_of(Cpu{&pool}) == &pool);
 }
+
+TEST_CASE("threads: as many as the processors that the process may run on") {
+  cpu_set_t before;
+  REQUIRE(sched_getaffinity(0, sizeof before, &before) == 0);
+  CHECK(available_threads() <= CPU_COUNT(&before));
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  for (int i = 0; i < CPU_SETSIZE && CPU_COUNT(&one) == 0; ++i)
+    if (CPU_ISSET(i, &before)) CPU_SET(i, &one);
+  REQUIRE(sched_setaffinity(0, sizeof one, &one) == 0);
+  CHECK(available_threads() == 1);
+  sched_setaffinity(0, sizeof before, &before);
+}
+
+TEST_CASE("threads: no more than control groups grant, in both versions, from any level") {
+  const Temporary directory;
+  const std::string mount = directory / "groups", list = directory / "list";
+  REQUIRE(std::system(("mkdir -p " + mount + "/a/b " + mount + "/cpu,cpuacct/c").c_str()) == 0);
+  const auto write = [](const std::string& path, const char* text) { std::ofstream(path) << text; };
+  const auto granted = [&](const char* groups) {
+    write(list, groups);
+    return detail::granted_processors(list, mount);
+  };
+  CHECK(granted("0::/a/b\n") == 0);
+  write(mount + "/a/b/cpu.max", "max 100000\n");
+  CHECK(granted("0::/a/b\n") == 0);
+  write(mount + "/a/cpu.max", "250000 100000\n");
+  CHECK(granted("0::/a/b\n") == 3);  // of the parent, rounded up
+  write(mount + "/a/b/cpu.max", "50000 100000\n");
+  CHECK(granted("0::/a/b\n") == 1);
+  CHECK(granted("0::/\n") == 0);
+  write(mount + "/cpu,cpuacct/c/cpu.cfs_quota_us", "-1\n");
+  write(mount + "/cpu,cpuacct/c/cpu.cfs_period_us", "100000\n");
+  CHECK(granted("9:memory:/a\n4:cpu,cpuacct:/c\n") == 0);
+  write(mount + "/cpu,cpuacct/c/cpu.cfs_quota_us", "400000\n");
+  CHECK(granted("9:memory:/a\n4:cpu,cpuacct:/c\n") == 4);
+  CHECK(granted("not a line of this kind\n") == 0);
+  CHECK(detail::granted_processors(directory / "none", mount) == 0);
+}
+
+TEST_CASE("numbers in the environment are whole, or refused by name") {
+  const char* name = "PLUMB_TEST_NUMBER";
+  const auto read = [&] { return environment_integer(name, 1, 1024, 7); };
+  unsetenv(name);
+  CHECK(read() == 7);
+  setenv(name, "12", 1);
+  CHECK(read() == 12);
+  for (const char* text : {"", " ", "2abc", "2.5", "1e3", "0", "-1", "1025", " 2", "2 ", "+2",
+                           "0x2", "99999999999999999999999"}) {
+    setenv(name, text, 1);
+    std::string message;
+    try {
+      read();
+    } catch (const DataError& e) {
+      message = e.what();
+    }
+    CAPTURE(text);
+    CHECK(message.find(name) != std::string::npos);
+  }
+  unsetenv(name);
+  CHECK(environment_choice(name, {"scalar", "avx2"}) == -1);
+  setenv(name, "avx2", 1);
+  CHECK(environment_choice(name, {"scalar", "avx2"}) == 1);
+  for (const char* text : {"", "AVX2", "avx", "avx2 "}) {
+    setenv(name, text, 1);
+    CHECK_THROWS_AS(environment_choice(name, {"scalar", "avx2"}), DataError);
+  }
+  unsetenv(name);
+}
+
+// ThreadSanitizer lets no forked process start threads.
+#if !defined(__SANITIZE_THREAD__)
+namespace {
+
+// What a child that runs `body` exits with; -1 if it had to be ended after some seconds.
+template <class Body>
+int in_child(Body body) {
+  const pid_t child = fork();
+  if (child == 0) {
+    alarm(20);
+    _exit(body() ? 0 : 1);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+}  // namespace
+
+TEST_CASE("a forked process has a pool that works, with as many threads") {
+  Pool pool(3);
+  const auto two_meet = [&] {
+    std::atomic<int> arrived{0};
+    pool.run(2, [&](Index) {
+      ++arrived;
+      while (arrived < 2) std::this_thread::yield();
+    });
+    return pool.threads() == 3 && every_task_once(pool, 100);
+  };
+  for (int round = 0; round < 200; ++round) {
+    every_task_once(pool, 2);  // a worker is about to look for more
+    REQUIRE(in_child([&] { return every_task_once(pool, 4); }) == 0);
+  }
+  CHECK(in_child(two_meet) == 0);
+  CHECK(in_child([&] { return in_child(two_meet) == 0 && two_meet(); }) == 0);
+  CHECK(in_child([&] {
+          pool.set_threads(2);
+          return pool.threads() == 2 && every_task_once(pool, 100);
+        }) == 0);
+  CHECK(in_child([] {  // one that ends in the child: its threads cannot be waited for
+          Pool inner(2);
+          return in_child([&] { return (inner.~Pool(), new (&inner) Pool(1), true); }) == 0;
+        }) == 0);
+  CHECK(two_meet());
+}
+
+TEST_CASE("a process forked while other threads work and allocate goes on alone") {
+  Pool pool(3);
+  std::atomic<bool> stop{false};
+  std::thread busy([&] {
+    while (!stop) pool.run(64, [](Index) { const Scratch<float> memory(1000); });
+  });
+  for (int round = 0; round < 100; ++round)
+    REQUIRE(in_child([&] {
+              const Scratch<float> memory(1000);
+              return every_task_once(pool, 100);
+            }) == 0);
+  stop = true;
+  busy.join();
+  // From inside a task: the child's run returns, whatever the other tasks were.
+  std::atomic<int> children{0};
+  pool.run(4, [&](Index) { children += in_child([&] { return every_task_once(pool, 10); }) == 0; });
+  CHECK(children == 4);
+}
+#endif
+
+#if defined(__x86_64__)
+TEST_CASE("tasks compute in the default floating-point environment, which run restores") {
+  volatile float tiny = 1e-30F;
+  const auto right = [&] {  // nothing flushed to zero, rounded to nearest
+    volatile float product = tiny * 1e-10F, third = 1.0F / 3.0F;
+    return product != 0.0F && product == 1e-40F && third == 0x1.555556p-2F;
+  };
+  REQUIRE(right());
+  const unsigned normal = _mm_getcsr();
+  for (const unsigned mode : {0x8000U, 0x0040U, 0x8040U, 0x2000U, 0x4000U, 0x6000U}) {
+    _mm_setcsr(0x1F80U | mode);
+    Pool pool(3);  // its threads begin with this environment
+    std::atomic<int> wrong{0};
+    for (const Index count : {1, 2, 100}) pool.run(count, [&](Index) { wrong += !right(); });
+    kernels::parallel_for(Cpu{&pool}, 5, 100, [&](Index, Index) { wrong += !right(); });
+    pool.run(3,
+             [&](Index) { _mm_setcsr(0x1F80U | mode); });  // what a task sets is not the next one's
+    pool.run(100, [&](Index) { wrong += !right(); });
+    const unsigned after = _mm_getcsr() & ~0x3FU;
+    _mm_setcsr(normal);
+    CHECK(wrong == 0);
+    CHECK(after == (0x1F80U | mode));
+  }
+}
+#endif

@@ -6,6 +6,7 @@
 // inline functions may be the instrumented copies of a translation unit with kernels.
 #include <emulator/core_internal.hpp>
 #include <emulator/fiber.hpp>
+#include <emulator/setting.hpp>
 #include <emulator/trace.hpp>
 
 #include <csetjmp>
@@ -20,6 +21,7 @@
 
 #include <sys/mman.h>
 #include <unistd.h>
+#include <xmmintrin.h>
 
 // clang-format off
 asm(R"(
@@ -76,11 +78,10 @@ struct Schedule {
   std::uint64_t state = 1;
 
   Schedule() {
-    const char* name = std::getenv("PLUMB_EMULATOR_ORDER");
-    const char* seed = std::getenv("PLUMB_EMULATOR_SEED");
+    const char* name = setting("PLUMB_EMULATOR_ORDER", {"forward", "reverse", "random"});
     if (name != nullptr && std::strcmp(name, "reverse") == 0) order = Order::reverse;
     if (name != nullptr && std::strcmp(name, "random") == 0) order = Order::random;
-    start(seed != nullptr ? std::strtoull(seed, nullptr, 10) : 1);
+    start(setting("PLUMB_EMULATOR_SEED", 1, std::uint64_t{1} << 63));
   }
   void start(std::uint64_t seed) { state = seed * 0x9E3779B97F4A7C15U + 0x2545F4914F6CDD1DU; }
   std::uint64_t draw(std::uint64_t n) {  // xorshift64*, its upper bits
@@ -551,7 +552,11 @@ bool run(const Launch& launch) {
       static_cast<std::uint64_t>(launch.grid.x) * launch.grid.y * launch.grid.z;
   const Permutation order(blocks);
   bool whole = true;
+  // A GPU rounds to nearest and keeps small numbers, whatever the host's thread does.
+  const unsigned floats = _mm_getcsr();
+  _mm_setcsr(0x1F80);
   for (std::uint64_t i = 0; whole && i < blocks; ++i) whole = run_block(launch, order(i));
+  _mm_setcsr(floats);
   if (!whole) stacks_dirty = true;
   if (trace_hooks.launch_end != nullptr) trace_hooks.launch_end();
   unpoison(shared_area, shared_capacity + 512);

@@ -10,6 +10,7 @@
 #include <emulator/core_internal.hpp>
 #include <emulator/fiber.hpp>
 #include <emulator/memory.hpp>
+#include <emulator/setting.hpp>
 
 #include <algorithm>
 #include <cstdio>
@@ -49,8 +50,7 @@ int accesses = 0;
 bool open_to_host = false;  // the range up to high_water
 
 std::size_t read_limit() {
-  const char* text = std::getenv("PLUMB_EMULATOR_MEMORY");
-  return text != nullptr ? std::strtoull(text, nullptr, 10) << 20 : std::size_t{4} << 30;
+  return setting("PLUMB_EMULATOR_MEMORY", 4096, 1 << 20) << 20;  // MiB
 }
 std::size_t memory_limit = read_limit();
 

@@ -8,10 +8,12 @@
 #include <emulator/ptx_module.hpp>
 #include <emulator/ptx_thread.hpp>
 #include <emulator/runtime.hpp>
+#include <emulator/setting.hpp>
 
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <map>
 #include <mutex>
 
@@ -77,6 +79,8 @@ std::string demangled(const char* name) {
 bool preferred(const Module& a, const Module* b) {
   if (b == nullptr) return true;
   const char* wanted = std::getenv("PLUMB_PTX_TARGET");
+  if (wanted != nullptr && std::strncmp(wanted, "sm_", 3) != 0)
+    refuse_setting("PLUMB_PTX_TARGET", wanted, "sm_80, sm_90 or another architecture");
   const std::string target = wanted != nullptr ? wanted : "";
   if ((a.target == target) != (b->target == target)) return a.target == target;
   return std::string(a.target) < b->target;

@@ -5,6 +5,7 @@
 // returned by the next call that waits, and by all calls after it until take_errors(). Not checked:
 // use of memory of cudaMallocAsync in another stream before the allocation's place in its own.
 #include <emulator/core_internal.hpp>
+#include <emulator/setting.hpp>
 #include <emulator/stream.hpp>
 
 #include <algorithm>
@@ -903,7 +904,7 @@ const char* CUDARTAPI cudaGetErrorString(cudaError_t error) {
 namespace {
 // Leaks at exit, if the environment asks.
 const int leak_check = [] {
-  const char* text = std::getenv("PLUMB_EMULATOR_LEAKS");
+  const char* text = setting("PLUMB_EMULATOR_LEAKS", {"0", "1"});
   if (text != nullptr && std::strcmp(text, "1") == 0) std::atexit([] { report_leaks(); });
   return 0;
 }();

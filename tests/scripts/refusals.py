@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Under an older standard, or with -ffast-math, every header gives one error, which says what to do.
+"""Mistakes that the headers answer with one error, which says what to do: an older standard, -ffast-math, a
+backend that was not included.
 
 Usage: refusals.py COMPILER
 """
@@ -11,12 +12,32 @@ from headers import CUDA_FLAGS, INCLUDE, public_headers
 FAST = ["-Ofast", "-ffinite-math-only"]
 FAST_GCC = ["-funsafe-math-optimizations", "-freciprocal-math", "-fno-signed-zeros"]  # clang says nothing of these
 
+# Everything of a model, and no kernels.
+NO_BACKEND = """
+#include <plumb/nn/model.hpp>
+#include <plumb/optim/adamw.hpp>
+int main() {
+  plumb::Model<plumb::Cpu> model(plumb::TransformerConfig{}, 1);
+  plumb::AdamW<plumb::Cpu> adamw(model.parameters(), {});
+  auto x = plumb::Tensor<plumb::Cpu>::from({1, 2}, {1, 2});
+  plumb::Tape tape;
+  auto y = plumb::tanh(plumb::linear(x, x));
+  tape.backward(plumb::weighted_sum(y.reshape({1}), y.reshape({1})));
+  adamw.step();
+}
+"""
+
+
+def errors_of(compiler: str, source: str, *flags: str) -> list[str]:
+    result = subprocess.run([compiler, *flags, "-fsyntax-only", "-I", str(INCLUDE), "-x", "c++", "-"],
+                            input=source, capture_output=True, text=True)
+    return [line for line in result.stderr.splitlines() if "error:" in line]
+
 
 def errors(compiler: str, header: str, *flags: str) -> list[str]:
     more = CUDA_FLAGS if header.endswith(".cuh") else []
-    result = subprocess.run([compiler, *flags, "-fsyntax-only", "-I", str(INCLUDE), *more, "-x", "c++", "-"],
-                            input=f"#include <{header}>\nint main() {{}}\n", capture_output=True, text=True)
-    return [line for line in result.stderr.splitlines() if "error:" in line]
+    return errors_of(compiler, f"#include <{header}>\nint main() {{}}\n", *flags, *more)
+
 
 
 def main() -> int:
@@ -37,6 +58,15 @@ def main() -> int:
             failed += 1
             print(f"{header} with {' '.join(flags)}: {len(found)} errors, one expected that says {says}:")
             print("\n".join(found[:3]))
+    found = errors_of(compiler, NO_BACKEND, "-std=c++20")
+    tried += 1
+    if len(found) != 1 or "<plumb/cpu/kernels.hpp>" not in found[0]:
+        failed += 1
+        print(f"without a backend: {len(found)} errors, one expected that names its header:")
+        print("\n".join(found[:8]))
+    if found := errors_of(compiler, "#include <plumb/cpu/kernels.hpp>\n" + NO_BACKEND, "-std=c++20"):
+        failed += 1
+        print("with the backend:", *found[:8], sep="\n")
     print(f"{tried} compilations by {compiler}, {failed} failed")
     return 1 if failed or not tried else 0
 

@@ -16,6 +16,7 @@
 #include <plumb/cuda/optimizer.cuh>
 #include <plumb/cuda/rows.cuh>
 #include <plumb/cuda/sampling.cuh>
+#include <plumb/math/backend.hpp>
 
 namespace plumb { inline namespace v0_1 {
 
@@ -27,5 +28,7 @@ template <>
 inline constexpr bool backend_included<CudaTensorCore> = true;
 template <>
 inline constexpr bool backend_included<CudaTf32> = true;
+static_assert(Backend<Cuda> && Backend<CudaTensorCore> && Backend<CudaTf32>,
+              "the CUDA backend lacks a kernel");
 
 }}  // namespace plumb::v0_1

@@ -15,6 +15,7 @@
 #include <mutex>
 #include <new>
 
+#include <pthread.h>
 #include <sys/mman.h>
 
 namespace plumb { inline namespace v0_1 {
@@ -114,7 +115,10 @@ class FreeLists {
   };
   static constexpr std::size_t kHugePage = std::size_t{2} << 20;
 
-  FreeLists() = default;
+  FreeLists() {
+    pthread_atfork([] { instance().mutex_.lock(); }, [] { instance().mutex_.unlock(); },
+                   [] { instance().mutex_.unlock(); });
+  }
   ~FreeLists() { trim(); }
 
   std::mutex mutex_;

@@ -7,43 +7,53 @@
 
 #include <plumb/core/check.hpp>
 #include <plumb/core/device.hpp>
+#include <plumb/core/environment.hpp>
+#include <plumb/core/floats.hpp>
+#include <plumb/core/fork.hpp>
+#include <plumb/core/threads.hpp>
 
 #include <algorithm>
 #include <atomic>
-#include <cstdlib>
 #include <memory>
 #include <mutex>
 #include <thread>
+#include <type_traits>
 #include <vector>
 
 namespace plumb { inline namespace v0_1 {
 
-class Pool {
+namespace detail {
+
+// The threads of a pool, and the job that they are at.
+class Team {
  public:
-  /// A pool that runs `threads` tasks at a time, the caller's thread among them.
-  explicit Pool(int threads) { start(threads); }
-  ~Pool() { stop(); }
-  Pool(const Pool&) = delete;
-  Pool& operator=(const Pool&) = delete;
+  explicit Team(int threads) {
+    try {
+      for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { loop(); });
+    } catch (...) {  // the system gives no more threads
+      stop();
+      throw;
+    }
+  }
+  ~Team() { stop(); }
+  Team(const Team&) = delete;
+  Team& operator=(const Team&) = delete;
 
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
+  /// Whether its threads are of this process: after fork() the child has none of them.
+  bool here() const { return process_ == process_count(); }
 
-  /// Ends the workers and starts others. Not while a task runs.
-  void set_threads(int threads) {
-    stop();
-    start(threads);
+  static bool& inside_task() {
+    static thread_local bool inside = false;
+    return inside;
   }
 
-  /// Calls task(i) for every i in [0, count) and returns when all are done. Tasks must not throw.
-  template <class Task>
-  void run(Index count, Task&& task) {
-    std::unique_lock lock(busy_, std::defer_lock);
-    if (count <= 1 || workers_.empty() || inside_task() || !lock.try_lock()) {
-      for (Index i = 0; i < count; ++i) task(i);
-      return;
-    }
-    job_ = [](void* context, Index i) { (*static_cast<std::remove_reference_t<Task>*>(context))(i); };
-    context_ = const_cast<void*>(static_cast<const void*>(&task));
+  /// Whether the job was taken on; all tasks are then done.
+  bool run(Index count, void (*job)(void*, Index), void* context) {
+    const std::unique_lock lock(busy_, std::try_to_lock);
+    if (workers_.empty() || !lock) return false;
+    job_ = job;
+    context_ = context;
     count_ = count;
     next_.store(0, std::memory_order_relaxed);
     open_.store(true);
@@ -52,21 +62,20 @@ class Pool {
     work();
     // All tasks are claimed. Only workers that came are waited for: one that has no core to run on
     // holds nobody up. Closing before looking for them, as they come before looking whether it is
-    // open (in one total order), leaves no way to slip in between.
+    // open (in one total order), leaves no way to slip in between. A task that forked comes here in the
+    // child too, where no worker is.
     open_.store(false);
-    for (int spin = 0; active_.load() != 0; ++spin) {
+    for (int spin = 0; active_.load() != 0 && here(); ++spin) {
       pause();
       if (spin > kSpins) std::this_thread::yield();
     }
+    return true;
   }
+
+  Team* abandoned = nullptr;  ///< the team of the parent process, whose threads are not here
 
  private:
   static constexpr int kSpins = 4000;
-
-  static bool& inside_task() {
-    static thread_local bool inside = false;
-    return inside;
-  }
 
   void work() {
     inside_task() = true;
@@ -75,15 +84,20 @@ class Pool {
   }
 
   void loop() {
+    const DefaultFloats floats;  // a thread begins with the environment of the one that started it
     unsigned seen = 0;
     for (;;) {
-      for (int spin = 0; spin < kSpins && generation_.load(std::memory_order_acquire) == seen; ++spin)
+      for (int spin = 0; spin < kSpins && generation_.load(std::memory_order_acquire) == seen;
+           ++spin)
         pause();
       generation_.wait(seen, std::memory_order_acquire);
       seen = generation_.load(std::memory_order_acquire);
       if (stopping_.load(std::memory_order_acquire)) return;
       active_.fetch_add(1);
-      if (open_.load()) work();
+      if (open_.load()) {
+        const DefaultFloats again;  // whatever a task of before left behind
+        work();
+      }
       active_.fetch_sub(1);
     }
   }
@@ -94,13 +108,6 @@ class Pool {
 #endif
   }
 
-  void start(int threads) {
-    check(threads >= 1 && threads <= 1024, "[pool] threads must be between 1 and 1024");
-    stopping_.store(false);
-    generation_.store(0);
-    for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { loop(); });
-  }
-
   void stop() {
     stopping_.store(true, std::memory_order_release);
     generation_.fetch_add(1, std::memory_order_release);
@@ -109,6 +116,7 @@ class Pool {
     workers_.clear();
   }
 
+  const unsigned process_ = process_count();
   std::vector<std::thread> workers_;
   std::mutex busy_;
   void (*job_)(void*, Index) = nullptr;
@@ -121,17 +129,76 @@ class Pool {
   std::atomic<bool> stopping_{false};
 };
 
-/// The process's pool: PLUMB_NUM_THREADS threads, by default one per core.
-inline Pool& default_pool() {
-  static Pool pool([] {
-    const char* text = std::getenv("PLUMB_NUM_THREADS");
-    if (text == nullptr || *text == '\0')
-      return static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
-    const int threads = std::atoi(text);
-    if (threads < 1 || threads > 1024)
-      fail<DataError>(str("[pool] PLUMB_NUM_THREADS is '", text, "'; expected 1 … 1024"));
+}  // namespace detail
+
+class Pool {
+ public:
+  /// A pool that runs `threads` tasks at a time, the caller's thread among them.
+  explicit Pool(int threads, Where where = Where::here())
+      : team_(new detail::Team(checked(threads, where))), threads_(threads) {}
+  ~Pool() { drop(team_.load()); }
+  Pool(const Pool&) = delete;
+  Pool& operator=(const Pool&) = delete;
+
+  int threads() const { return threads_; }
+
+  /// Ends the workers and starts others. Not while a task runs.
+  void set_threads(int threads, Where where = Where::here()) {
+    checked(threads, where);
+    drop(team_.exchange(nullptr));
+    threads_ = 1;
+    team_.store(new detail::Team(1));
+    if (threads > 1) drop(team_.exchange(new detail::Team(threads)));
+    threads_ = threads;
+  }
+
+  /// Calls task(i) for every i in [0, count), in the default floating-point environment, and returns
+  /// when all are done. Tasks must not throw.
+  template <class Task>
+  void run(Index count, Task&& task) {
+    const DefaultFloats floats;
+    if (count > 1 && threads_ > 1 && !detail::Team::inside_task()) {
+      const auto job = [](void* context, Index i) {
+        (*static_cast<std::remove_reference_t<Task>*>(context))(i);
+      };
+      if (team().run(count, job, const_cast<void*>(static_cast<const void*>(&task)))) return;
+    }
+    for (Index i = 0; i < count; ++i) task(i);
+  }
+
+ private:
+  static int checked(int threads, Where where) {
+    if (threads < 1 || threads > kMaxThreads)
+      fail(str("[pool] threads must be from 1 to ", kMaxThreads, "; got ", threads), where);
     return threads;
-  }());
+  }
+
+  // The team; a new one in a process that was forked since. Several threads may come at once: one wins.
+  detail::Team& team() {
+    detail::Team* team = team_.load(std::memory_order_acquire);
+    if (team->here()) return *team;
+    auto renewed = std::make_unique<detail::Team>(threads_);
+    renewed->abandoned = team;
+    if (team_.compare_exchange_strong(team, renewed.get())) return *renewed.release();
+    return *team;
+  }
+
+  // Ends a team's threads, if they are this process's. Those of a parent cannot be joined; what they
+  // were is left in place.
+  static void drop(detail::Team* team) {
+    if (team != nullptr && team->here()) delete team;
+  }
+
+  static constexpr int kMaxThreads = 1024;
+
+  std::atomic<detail::Team*> team_;
+  int threads_;
+};
+
+/// The process's pool: PLUMB_NUM_THREADS threads, by default as many as it can keep busy.
+inline Pool& default_pool() {
+  static Pool pool(static_cast<int>(
+      environment_integer("PLUMB_NUM_THREADS", 1, 1024, std::min(available_threads(), 1024))));
   return pool;
 }
 
@@ -145,6 +212,7 @@ template <class Body>
 void parallel_for(Cpu device, Index n, Index grain, Body&& body) {
   grain = std::max<Index>(grain, 1);
   if (n <= grain) {
+    const DefaultFloats floats;
     if (n > 0) body(Index{0}, n);
     return;
   }

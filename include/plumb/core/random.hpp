@@ -4,6 +4,7 @@
 #pragma once
 
 #include <plumb/core/check.hpp>
+#include <plumb/core/floats.hpp>
 
 #include <array>
 #include <cmath>
@@ -84,6 +85,7 @@ class Rng {
 
   /// Standard normal (Box and Muller 1958), one of each pair.
   float normal() {
+    const DefaultFloats floats;
     const double u = (static_cast<double>(bits()) + 1.0) * 0x1p-32;  // (0, 1]: log is finite
     const double angle = 6.283185307179586 * (static_cast<double>(bits()) * 0x1p-32);
     return static_cast<float>(std::sqrt(-2.0 * std::log(u)) * std::cos(angle));

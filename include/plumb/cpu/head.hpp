@@ -13,15 +13,14 @@
 
 #include <plumb/core/device.hpp>
 #include <plumb/core/memory.hpp>
+#include <plumb/core/pool.hpp>
 #include <plumb/cpu/gemm.hpp>
 #include <plumb/cpu/isa.hpp>
-#include <plumb/core/pool.hpp>
 
 #include <algorithm>
 #include <cstdint>
 
-namespace plumb { inline namespace v0_1 {
-namespace kernels {
+namespace plumb { inline namespace v0_1 { namespace kernels {
 
 struct HeadTable {
   void (*logprob)(float* logprob, float* entropy, float* lse, const float* logits,
@@ -48,6 +47,7 @@ void for_head_rows(Cpu device, Index rows, Index v, Body&& body) {
 inline void logprob_rows(Cpu device, float* logprob, float* entropy, float* lse,
                          const float* logits, const std::int32_t* targets, Index n, Index v,
                          float inverse_temperature) {
+  const DefaultFloats floats;
   const HeadTable& table = dispatch<HeadTable>();
   for_head_rows(device, n, v, [&](Index i) {
     table.logprob(logprob + i, entropy != nullptr ? entropy + i : nullptr, lse + i, logits + i * v,
@@ -81,6 +81,7 @@ inline void head_logprob_backward(Cpu device, float* dx, float* dw, const float*
                                   const std::int32_t* targets, const float* lse,
                                   const float* entropy, Index n, Index c, Index v,
                                   float inverse_temperature, float* logits = nullptr) {
+  const DefaultFloats floats;
   const HeadTable& table = dispatch<HeadTable>();
   const bool kept = logits != nullptr;
   const Index most = kept ? n : std::min(n, head_rows(v));
@@ -108,6 +109,7 @@ inline void head_logprob_backward(Cpu device, float* dx, float* dw, const float*
 inline void head_kl_forward(Cpu device, float* kl, const float* x_p, const float* w_p, Index c_p,
                             const float* x_q, const float* w_q, Index c_q, Index n, Index v,
                             float inverse_temperature) {
+  const DefaultFloats floats;
   const HeadTable& table = dispatch<HeadTable>();
   const Index most = std::min(n, std::max<Index>(1, kHeadLogits / (2 * std::max<Index>(v, 1))));
   const Scratch<float> p(most * v), q(most * v);

@@ -6,10 +6,9 @@
 #pragma once
 
 #include <plumb/core/check.hpp>
+#include <plumb/core/environment.hpp>
 
 #include <atomic>
-#include <cstdlib>
-#include <string_view>
 
 // Before a loop of few, constantly many steps whose array must live in registers; -O2 does not see to
 // it by itself. _LANES: not where registers are single lanes, 32 copies of a body take long to compile.
@@ -47,17 +46,14 @@ inline bool supported(Isa isa) {
 
 namespace detail {
 inline Isa initial_isa() {
-  const char* text = std::getenv("PLUMB_ISA");
-  if (text != nullptr && *text != '\0') {
-    for (const Isa isa : {Isa::Scalar, Isa::Avx2, Isa::Avx512})
-      if (std::string_view(text) == name(isa)) {
-        if (!supported(isa))
-          fail<DataError>(str("[isa] PLUMB_ISA is '", text, "', which this processor lacks"));
-        return isa;
-      }
-    fail<DataError>(str("[isa] PLUMB_ISA is '", text, "'; expected scalar, avx2 or avx512"));
-  }
-  return supported(Isa::Avx512) ? Isa::Avx512 : supported(Isa::Avx2) ? Isa::Avx2 : Isa::Scalar;
+  const int named = environment_choice("PLUMB_ISA", {"scalar", "avx2", "avx512"});
+  if (named < 0)
+    return supported(Isa::Avx512) ? Isa::Avx512 : supported(Isa::Avx2) ? Isa::Avx2 : Isa::Scalar;
+  const Isa isa{named};
+  if (!supported(isa))
+    fail<DataError>(str("[isa] PLUMB_ISA is '", name(isa),
+                        "', which this processor lacks. HINT: unset it for the best that it has"));
+  return isa;
 }
 inline std::atomic<Isa>& isa_state() {
   static std::atomic<Isa> isa{initial_isa()};
@@ -69,8 +65,8 @@ inline std::atomic<Isa>& isa_state() {
 inline Isa current_isa() { return detail::isa_state().load(std::memory_order_relaxed); }
 
 /// Chooses another. Not while kernels run.
-inline void set_isa(Isa isa) {
-  if (!supported(isa)) fail(str("[isa] this processor lacks ", name(isa)));
+inline void set_isa(Isa isa, Where where = Where::here()) {
+  if (!supported(isa)) fail(str("[isa] this processor lacks ", name(isa)), where);
   detail::isa_state().store(isa, std::memory_order_relaxed);
 }
 

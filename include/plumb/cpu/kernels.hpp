@@ -19,6 +19,7 @@
 #include <plumb/core/pool.hpp>
 #include <plumb/cpu/rows.hpp>
 #include <plumb/cpu/sampling.hpp>
+#include <plumb/math/backend.hpp>
 
 #include <cstdint>
 
@@ -105,6 +106,7 @@ PLUMB_SCALAR_TABLE_FOR(LossTable, loss_table)
 
 template <>
 inline constexpr bool backend_included<Cpu> = true;
+static_assert(Backend<Cpu>, "the CPU backend lacks a kernel");
 
 }}  // namespace plumb::v0_1
 

@@ -10,14 +10,13 @@
 #pragma once
 
 #include <plumb/core/device.hpp>
+#include <plumb/core/floats.hpp>
 #include <plumb/cpu/isa.hpp>
 #include <plumb/math/types.hpp>
 
 #include <cstdint>
 
-namespace plumb { inline namespace v0_1 {
-
-namespace kernels {
+namespace plumb { inline namespace v0_1 { namespace kernels {
 
 struct LossTable {
   void (*ppo_policy)(float* loss, float* dlogprob, PolicyStats* stats, const float* logprob,
@@ -38,6 +37,7 @@ struct LossTable {
 inline void ppo_policy_loss(Cpu, float* loss, float* dlogprob, PolicyStats* stats,
                             const float* logprob, const float* old_logprob, const float* advantage,
                             const float* weight, Index n, const PpoClip& clip) {
+  const DefaultFloats floats;
   dispatch<LossTable>().ppo_policy(loss, dlogprob, stats, logprob, old_logprob, advantage, weight,
                                    n, clip);
 }
@@ -47,11 +47,13 @@ inline void ppo_policy_loss(Cpu, float* loss, float* dlogprob, PolicyStats* stat
 inline void ppo_value_loss(Cpu, float* loss, float* dvalue, ValueStats* stats, const float* value,
                            const float* old_value, const float* returns, const float* weight,
                            Index n, float clip) {
+  const DefaultFloats floats;
   dispatch<LossTable>().ppo_value(loss, dvalue, stats, value, old_value, returns, weight, n, clip);
 }
 
 /// sum[0] = Σ w·x, in the order of the losses. x and weight (N).
 inline void weighted_sum(Cpu, float* sum, const float* x, const float* weight, Index n) {
+  const DefaultFloats floats;
   dispatch<LossTable>().weighted_sum(sum, x, weight, n);
 }
 
@@ -70,6 +72,7 @@ inline void weighted_sum(Cpu, float* sum, const float* x, const float* weight, I
 inline void ranking_loss(Cpu, float* loss, float* dscore, RankingStats* stats, const float* score,
                          const std::int32_t* rank, const std::int32_t* offsets, const float* weight,
                          Index prompts, const RankingLoss& settings) {
+  const DefaultFloats floats;
   dispatch<LossTable>().ranking(loss, dscore, stats, score, rank, offsets, weight, prompts,
                                 settings);
 }

@@ -18,16 +18,14 @@
 
 #include <plumb/core/device.hpp>
 #include <plumb/core/memory.hpp>
-#include <plumb/cpu/isa.hpp>
 #include <plumb/core/pool.hpp>
+#include <plumb/cpu/isa.hpp>
 #include <plumb/math/adamw.hpp>
 
 #include <algorithm>
 #include <cassert>
 
-namespace plumb { inline namespace v0_1 {
-
-namespace kernels {
+namespace plumb { inline namespace v0_1 { namespace kernels {
 
 struct OptimizerTable {
   void (*adamw)(float* parameter, const float* grad, float* m, float* v, Index n,
@@ -39,6 +37,7 @@ struct OptimizerTable {
 inline void adamw_update(Cpu device, float* parameter, const float* grad, float* m, float* v,
                          Index n, const AdamWStep& step) {
   assert(step.step >= 1);
+  const DefaultFloats floats;
   const AdamWScalars scalars = adamw_scalars(step);
   parallel_for(device, n, 8192, [&](Index i, Index end) {
     dispatch<OptimizerTable>().adamw(parameter + i, grad + i, m + i, v + i, end - i, scalars);
@@ -47,6 +46,7 @@ inline void adamw_update(Cpu device, float* parameter, const float* grad, float*
 
 /// Σ x²: blocks of 4096 elements by the 32-lane row reduction in float, their sums in order in double.
 inline double sum_of_squares(Cpu device, const float* x, Index n) {
+  const DefaultFloats floats;
   constexpr Index kBlock = 4096;
   const Index blocks = (n + kBlock - 1) / kBlock;
   const Scratch<float> sums(blocks);

@@ -13,18 +13,16 @@
 
 #include <plumb/core/device.hpp>
 #include <plumb/core/memory.hpp>
+#include <plumb/core/pool.hpp>
 #include <plumb/core/random.hpp>
 #include <plumb/cpu/isa.hpp>
-#include <plumb/core/pool.hpp>
 #include <plumb/math/types.hpp>
 
 #include <algorithm>
 #include <cstdint>
 #include <limits>
 
-namespace plumb { inline namespace v0_1 {
-
-namespace kernels {
+namespace plumb { inline namespace v0_1 { namespace kernels {
 
 struct SamplingTable {
   /// weights = e^(z − max); returns lse.
@@ -97,6 +95,7 @@ inline void filter_weights(float* weights, const float* logits, Index v,
 /// -infinity; its token is then 0 and its logprob NaN.
 inline void sample_rows(Cpu device, std::int32_t* token, float* logprob, const float* logits,
                         Index n, Index v, const SamplingSettings& settings, const SampleKey* keys) {
+  const DefaultFloats floats;
   const SamplingTable& table = dispatch<SamplingTable>();
   const bool greedy = settings.temperature == 0.0F;
   const float scale = greedy ? 1.0F : 1.0F / settings.temperature;

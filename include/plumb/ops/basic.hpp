@@ -3,7 +3,7 @@
 #pragma once
 
 #include <plumb/core/tape.hpp>
-#include <plumb/math/types.hpp>
+#include <plumb/math/backend.hpp>
 
 #include <cmath>
 
@@ -24,12 +24,6 @@ Tensor<D> checked(const char* op, Tensor<D> y) {
                                values[i], ", the first value of the forward pass not finite"));
   }
   return y;
-}
-
-template <class D>
-void require_backend() {
-  static_assert(backend_included<D>,
-                "include the backend of this device, e.g. <plumb/plumb.hpp> for Cpu");
 }
 
 }  // namespace detail

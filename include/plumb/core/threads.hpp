@@ -1,0 +1,81 @@
+// How many threads this process may use: the processors that it is allowed to run on, or fewer where its
+// control groups grant it less time than that (a container's --cpus).
+#pragma once
+
+#include <plumb/core/check.hpp>
+
+#include <algorithm>
+#include <fstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <sched.h>
+
+namespace plumb { inline namespace v0_1 {
+
+namespace detail {
+
+/// Processors in this process's affinity mask, or 0 where the system does not tell.
+inline int allowed_processors() {
+#if defined(__linux__)
+  for (std::size_t sets = 1; sets <= 64; sets *= 2) {  // of 1024 processors
+    std::vector<cpu_set_t> mask(sets);
+    if (sched_getaffinity(0, sets * sizeof(cpu_set_t), mask.data()) == 0)
+      return CPU_COUNT_S(sets * sizeof(cpu_set_t), mask.data());
+  }
+#endif
+  return 0;
+}
+
+/// Processors' worth of time that one control group grants, rounded up, or 0 if it sets no limit.
+/// Version 2 says "max 100000" or "150000 100000" in one file, version 1 has a file for each number.
+inline int group_limit(const std::string& directory) {
+  double quota = 0, period = 0;
+  if (std::ifstream file(directory + "/cpu.max"); !(file >> quota >> period)) {
+    std::ifstream quota_file(directory + "/cpu.cfs_quota_us");
+    std::ifstream period_file(directory + "/cpu.cfs_period_us");
+    quota = period = 0;
+    if (!(quota_file >> quota) || !(period_file >> period)) return 0;
+  }
+  if (!(quota > 0) || !(period > 0)) return 0;
+  return static_cast<int>(std::clamp((quota + period - 1) / period, 1.0, 1e6));
+}
+
+/// The least that the groups of this process grant, from its own up to the root; 0: no limit. `list` is
+/// /proc/self/cgroup, lines "0::/path" and "4:cpu,cpuacct:/path"; `mount` where groups are mounted.
+inline int granted_processors(const std::string& list = "/proc/self/cgroup",
+                              const std::string& mount = "/sys/fs/cgroup") {
+  std::ifstream file(list);
+  int least = 0;
+  for (std::string line; std::getline(file, line);) {
+    const auto first = line.find(':'), second = line.find(':', first + 1);
+    if (first == std::string::npos || second == std::string::npos) continue;
+    const std::string controllers = line.substr(first + 1, second - first - 1);
+    if (!controllers.empty() && (',' + controllers + ',').find(",cpu,") == std::string::npos)
+      continue;
+    std::string path = line.substr(second + 1);
+    for (;;) {
+      const std::string root = controllers.empty() ? mount : mount + '/' + controllers;
+      const int limit = group_limit(root + path);
+      if (limit > 0 && (least == 0 || limit < least)) least = limit;
+      const auto slash = path.rfind('/');
+      if (path.empty() || slash == std::string::npos) break;
+      path.resize(slash);
+    }
+  }
+  return least;
+}
+
+}  // namespace detail
+
+/// Threads that this process can keep busy; at least 1.
+inline int available_threads() {
+  int threads = detail::allowed_processors();
+  if (threads < 1) threads = static_cast<int>(std::thread::hardware_concurrency());
+  if (const int granted = detail::granted_processors(); granted > 0)
+    threads = std::min(threads, granted);
+  return std::max(threads, 1);
+}
+
+}}  // namespace plumb::v0_1
