@@ -4,7 +4,7 @@
 // prompt, reward_train, and accuracy on prompts held out, beside two baselines: "the longer reply
 // wins" and a model fitted to shuffled labels. Not: a good judge. stories260K knows children's
 // stories and reads the first 96 tokens of a reply: it beats shuffled labels and loses to length.
-// Accuracy moves by more than ten points from fold to fold, so one split alone would show whatever one
+// Accuracy moves by over ten points from fold to fold, so one split alone would show whatever one
 // likes. Several pairs share a prompt, so the intervals, which count pairs, are too narrow.
 //
 // Prints:
