@@ -8,6 +8,13 @@
 #pragma once
 
 #include <plumb/core/device.hpp>
+
+// Before the kernels, which call one another: what is looked up there must not find them missing.
+namespace plumb { inline namespace v0_1 {
+template <>
+inline constexpr bool backend_included<Cpu> = true;
+}}  // namespace plumb::v0_1
+
 #include <plumb/cpu/attention.hpp>
 #include <plumb/cpu/elementwise.hpp>
 #include <plumb/cpu/gemm.hpp>
@@ -104,8 +111,6 @@ PLUMB_TABLE_FOR(SamplingTable, sampling_table)
 PLUMB_SCALAR_TABLE_FOR(LossTable, loss_table)
 }  // namespace kernels
 
-template <>
-inline constexpr bool backend_included<Cpu> = true;
 static_assert(Backend<Cpu>, "the CPU backend lacks a kernel");
 
 }}  // namespace plumb::v0_1

@@ -12,9 +12,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
+#include <functional>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 namespace plumb { inline namespace v0_1 {
@@ -147,7 +148,13 @@ class Parameters {
   Tensor<D> flat_;
   Index size_ = 0;
   std::vector<Entry> entries_;
-  std::map<std::string, std::size_t, std::less<>> places_;
+  struct NameHash {  // looks names up without making strings of them
+    using is_transparent = void;
+    std::size_t operator()(std::string_view name) const {
+      return std::hash<std::string_view>{}(name);
+    }
+  };
+  std::unordered_map<std::string, std::size_t, NameHash, std::equal_to<>> places_;
 };
 
 }}  // namespace plumb::v0_1

@@ -72,8 +72,7 @@ void fields(PpoConfig& c, F&& f) {
   f(Field{"ppo-epochs", "passes over an iteration's episodes", at_least(1)}, c.epochs);
   f(Field{"minibatches", "optimizer steps per epoch", at_least(1)}, c.minibatches);
   f(Field{"micro-sequences",
-          "sequences per forward pass of an update; 0: the whole minibatch; "
-          "changes memory, not the loss",
+          "sequences per forward pass; 0: the whole minibatch; changes memory, not the loss",
           at_least(0), "", "Memory"},
     c.micro_sequences);
   fields(c.sampling, [&f](Field field, auto& member) {
