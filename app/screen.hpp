@@ -8,6 +8,8 @@
 // guard against texts that look alike, or against what a terminal makes of letters.
 #pragma once
 
+#include <plumb/io/utf8.hpp>
+
 #include <algorithm>
 #include <cstddef>
 #include <string>
@@ -30,24 +32,12 @@ struct Utf8Character {
 
 inline Utf8Character first_character(std::string_view text) {
   const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-  const unsigned lead = byte(0);
-  if (lead < 0x80) return {1, static_cast<long>(lead), false};
-  const std::size_t bytes = lead >= 0xC2 && lead < 0xE0   ? 2
-                            : lead >= 0xE0 && lead < 0xF0 ? 3
-                            : lead >= 0xF0 && lead < 0xF5 ? 4
-                                                          : 0;
-  if (bytes == 0) return {};
-  // The second byte's range excludes over-long forms, surrogates and what lies beyond U+10FFFF
-  // (The Unicode Standard, table 3-7).
-  const unsigned low = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;
-  const unsigned high = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
-  unsigned code = lead & (0x7FU >> bytes);
-  for (std::size_t i = 1; i < bytes; ++i) {
-    if (i == text.size()) return {i, -1, true};
-    if (byte(i) < (i == 1 ? low : 0x80) || byte(i) > (i == 1 ? high : 0xBF)) return {};
-    code = code << 6U | (byte(i) & 0x3FU);
-  }
-  return {bytes, static_cast<long>(code), false};
+  const Utf8Start start = utf8_start(text);
+  const bool leads = byte(0) >= 0xC2 && byte(0) <= 0xF4;  // a sequence of several bytes
+  if (!start.whole) return {1, -1, leads && start.bytes == text.size()};
+  unsigned code = start.bytes == 1 ? byte(0) : byte(0) & (0x7FU >> start.bytes);
+  for (std::size_t i = 1; i < start.bytes; ++i) code = code << 6U | (byte(i) & 0x3FU);
+  return {start.bytes, static_cast<long>(code), false};
 }
 
 inline bool commands_a_terminal(long code) {
