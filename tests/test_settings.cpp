@@ -154,11 +154,11 @@ TEST_CASE("docs/settings.md is made of the lists") {
   std::string made =
       "# Settings\n\nEach setting is declared once, beside the struct that holds it (`fields` in "
       "the files "
-      "named here).\nFrom that come a flag of this name, a key of `--config` files, the checks of "
+      "named here). From that\ncome a flag of this name, a key of `--config` files, the checks of "
       "the "
-      "library and of the program,\nand this table. In `plumb align` those of a step have its name "
+      "library and of the program, and\nthis table. In `plumb align` those of a step have its name "
       "in "
-      "front: `sft-lr`, `generate-seed`, `reward-epochs`.\n\n";
+      "front: `sft-lr`, `generate-seed`,\n`reward-epochs`.\n\n";
   add_table(made, "Sampling", "`rlhf/sample.hpp`: `SampleOptions`", SampleOptions{});
   add_table(made, "Supervised fine-tuning", "`rlhf/sft.hpp`: `SftConfig`", SftConfig{});
   add_table(made, "Reward model", "`rlhf/reward_model.hpp`: `RewardConfig`", RewardConfig{});
