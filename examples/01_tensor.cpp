@@ -73,7 +73,10 @@ int main() {
     linear(x, Tensor<Cpu>::zeros({4, 2}));
     right = false;
   } catch (const ShapeError& error) {
-    std::printf("a mistake: %s\n", error.what());
+    const std::string what = error.what();  // it ends with the place of the call
+    const std::size_t hint = what.find("HINT"), place = what.rfind(" (");
+    std::printf("a mistake: %s\n  %s\n", what.substr(0, hint - 1).c_str(),
+                what.substr(hint, place - hint).c_str());
   }
   return right ? 0 : 1;
 }

@@ -105,11 +105,11 @@ int main() {
   }
 
   // What it has learned of the plane: one character a point.
-  for (int row = 0; row < 17; ++row) {
+  for (int row = 0; row < 11; ++row) {
     std::vector<float> line;
     for (int column = 0; column < 41; ++column) {
       line.push_back(static_cast<float>(column - 20) / 18.0F);
-      line.push_back(static_cast<float>(8 - row) / 7.2F);
+      line.push_back(static_cast<float>(5 - row) / 4.5F);
     }
     for (const int c : mlp.classify(Tensor<Cpu>::from(line, {41, 2}))) std::putchar(c ? '#' : '.');
     std::putchar('\n');
