@@ -13,7 +13,7 @@
 //   step 400  loss 1.538 nats per byte
 //   step 500  loss 1.608 nats per byte
 //   held-out: 1.498 nats per byte
-//   Once upon a time, there was a little wirl named The liked a bo boun. The bule winted sar he f…
+//   Once upon a time, there was a little wirl named The liked a bo boun. The bule winted sar he fi…
 #include <plumb/data/text.hpp>
 #include <plumb/plumb.hpp>
 #include <plumb/text/bytes.hpp>

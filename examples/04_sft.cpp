@@ -5,7 +5,20 @@
 // copies, and nobody said which of two answers is better.
 //
 // Prints:
-//   TODO
+//   before, on 60 prompts that are not in training:
+//     Once upon a time, there was a little cat named Tom. | Tom liked to walk home with his fri…
+//     Once upon a time, there was a little girl called Lucy. | She was very brilliant because s…
+//     0 % ended by themselves; 80.0 tokens on average
+//   update   1 of 114  loss 1.689 nats per completion token
+//   update  26 of 114  loss 1.132 nats per completion token
+//   update  51 of 114  loss 1.294 nats per completion token
+//   update  76 of 114  loss 1.004 nats per completion token
+//   update 101 of 114  loss 0.826 nats per completion token
+//   update 114 of 114  loss 0.928 nats per completion token
+//   after:
+//     Once upon a time, there was a little cat named Tom. | Tom liked to walk in the park.
+//     Once upon a time, there was a little girl called Lucy. | She was very luirtfed but even w…
+//     100 % ended by themselves; 18.5 tokens on average
 #include "stories.hpp"
 
 #include <cstdio>
@@ -68,8 +81,9 @@ int main() {
               static_cast<int>(prompts.size()));
   const Habits before = habits(stories, prompts);
 
-  // A completion ends with the token that this model has always met between two stories. encode_example
-  // would put the tokenizer's EOS, which it never saw and learns less well (docs/experiment-log.md).
+  // A completion ends with the token that this model has always met between two stories.
+  // encode_example would put the tokenizer's EOS, which it never saw and learns less well
+  // (docs/experiment-log.md).
   std::vector<Example> examples;
   for (const Demonstration& d : train) {
     Encoded pair = encode_pair(stories, d.prompt, d.completion, false);

@@ -1,13 +1,21 @@
 // A reward model learns what people preferred, and its baselines say how little that is here.
 //
-// Shows: rankings read from JSON Lines (PandaLM: three people's votes on pairs of replies), folds by
-// prompt, reward_train, and accuracy on prompts held out, beside two baselines: "the longer reply
-// wins" and a model fitted to shuffled labels. Intervals draw prompts, since pairs of one prompt are
-// right or wrong together. Not: a good judge. stories260K knows children's stories, and sees 128
-// tokens: a reply and what of its prompt fits before it.
+// Shows: rankings read from JSON Lines (PandaLM: three people's votes on pairs of replies), folds
+// by prompt, reward_train, and accuracy on prompts held out, beside two baselines: "the longer
+// reply wins" and a model fitted to shuffled labels. Intervals draw prompts, since pairs of one
+// prompt are right or wrong together. Not: a good judge. stories260K knows children's stories, and
+// sees 128 tokens: a reply and what of its prompt fits before it. It beats shuffled labels, loses
+// to length, and its interval does not leave out one half.
 //
 // Prints:
-//   TODO
+//   1270 of 1668 replies, with their prompts, were cut to 128 tokens
+//   fold 0: 288 rankings held out, accuracy 54.7 %, longer reply 76.9 %
+//   fold 1: 267 rankings held out, accuracy 51.7 %, longer reply 56.6 %
+//   fold 2: 279 rankings held out, accuracy 55.9 %, longer reply 68.8 %
+//   all pairs that the people decided, of 141 prompts:
+//   reward model                54.2 %  (95 % interval 48.3 to 59.9)
+//   longer reply wins           67.8 %  (95 % interval 61.7 to 73.3)
+//   fitted to shuffled labels   44.2 %  (95 % interval 38.5 to 50.1)
 #include "stories.hpp"
 
 #include <plumb/data/folds.hpp>
@@ -61,19 +69,27 @@ int main() {
   stories.context = 128;  // encode_ranking cuts to this; the whole context takes longer
   const auto rankings = read_rankings(kData + "pandalm_votes_train.jsonl").records;
 
+  std::vector<RankedPrompt> ranked;
+  std::vector<std::string> groups;
+  EncodingCount count;
+  for (const Ranking& ranking : rankings) {
+    ranked.push_back(encode_ranking(stories, ranking, count));
+    groups.push_back(ranking.group);
+  }
+  std::printf("%d of %d replies, with their prompts, were cut to %d tokens\n",
+              static_cast<int>(count.cut), static_cast<int>(count.sequences),
+              static_cast<int>(stories.context));
+
   // Each fold is held out once. A fold is a property of the prompt, so no prompt is on both sides.
   const int folds = 3;
-  std::vector<std::string> groups;
-  for (const Ranking& ranking : rankings) groups.push_back(ranking.group);
   const std::vector<int> fold_of = deal_folds(groups, folds, 1);
-  EncodingCount count;
   ByPrompt fitted, longer, shuffled;
   for (int fold = 0; fold < folds; ++fold) {
     std::vector<RankedPrompt> train, test;
     std::vector<std::string> tested;
     for (std::size_t i = 0; i < rankings.size(); ++i) {
-      (fold_of[i] == fold ? test : train).push_back(encode_ranking(stories, rankings[i], count));
-      if (fold_of[i] == fold) tested.push_back(rankings[i].group);
+      (fold_of[i] == fold ? test : train).push_back(ranked[i]);
+      if (fold_of[i] == fold) tested.push_back(groups[i]);
     }
     const RewardEvaluation of_model = fit_and_test(*stories.model, train, test);
     const RewardEvaluation of_length = longer_wins(test);
@@ -84,7 +100,6 @@ int main() {
                 static_cast<int>(test.size()), 100 * of_model.accuracy(),
                 100 * of_length.accuracy());
   }
-  std::printf("%s\n", count.text(stories.context).c_str());
   std::printf("all pairs that the people decided, of %d prompts:\n",
               static_cast<int>(fitted.size()));
   const double accuracy = print("reward model", fitted);

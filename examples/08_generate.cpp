@@ -1,12 +1,26 @@
 // Step 1: several responses to each prompt, written as candidates for someone to rank.
 //
-// Shows: sample() with a temperature, stop tokens and a stop text; candidates as JSON Lines, with the
-// tokens that were sampled, since a text may be cut into tokens in other ways; and that a response
-// depends on its seed and its place alone, not on what else is sampled beside it. Not: ranking
-// (09_rank.cpp). `plumb generate` does the same with flags.
+// Shows: sample() with a temperature, stop tokens and stop texts; candidates as JSON Lines, with
+// the tokens that were sampled, since a text may be cut into tokens in other ways; and that a
+// response depends on its seed and its place alone, not on what else is sampled beside it. Not:
+// ranking (09_rank.cpp). `plumb generate` does the same with flags.
 //
 // Prints:
-//   TODO
+//   Once upon a time, there was a little cat named Tom.
+//     1 ended   Tom had many friends.
+//     2 ended   Tom lived in a big house with his mom.
+//     3 ended   Tom loved to play in the cave.
+//   Once upon a time, there was a little girl named Lily.
+//     1 cut     She loved to play with her dolls and roll many things
+//     2 cut     She liked to play outside and make her mom feel
+//     3 ended   She loved to play outside and play.
+//   Once upon a time, there was a little girl called Lucy.
+//     1 cut     She wanted to explore the fields and put on
+//     2 cut     She was sad because she loved to run around in
+//     3 cut     She had a lovely man with a big hat and a little pret
+//   candidates read back as they were written: yes
+//   the first three sampled alone, one by one, have the same bits: yes
+//   9 of 9 responses are said once, 4 ended by themselves
 #include "stories.hpp"
 
 #include <plumb/data/jsonl.hpp>
@@ -40,8 +54,9 @@ static std::vector<Candidates> as_candidates(const LanguageModel<Cpu>& stories,
 }
 
 static bool same(const std::vector<Candidates>& a, const std::vector<Candidates>& b) {
-  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
-                    [](const Candidates& x, const Candidates& y) { return to_json(x) == to_json(y); });
+  return std::equal(
+      a.begin(), a.end(), b.begin(), b.end(),
+      [](const Candidates& x, const Candidates& y) { return to_json(x) == to_json(y); });
 }
 
 int main() {
@@ -52,7 +67,7 @@ int main() {
   options.responses = 3;
   options.sampling.temperature = 0.8F;
   options.max_new_tokens = 20;
-  options.stops = stories.stops;                         // the model ends its story,
+  options.stops = stories.stops;                                // the model ends its story,
   options.stop_when = stop_at_texts(stories, {".", "!", "?"});  // or its sentence
   options.seed = 1;
   const auto prompts = encoded(stories, texts, options.max_new_tokens);
