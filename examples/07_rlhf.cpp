@@ -5,14 +5,11 @@
 // stated rule does (`judge` below); 09_rank.cpp and `plumb rank` put the person there.
 //
 // Prints:
-//   960 of 960 responses enter as the very tokens that were sampled
 //   reward model: 97.2 % of 36 held-out pairs right (the longer one wins: 31.9 %)
 //   iteration  0  objective/kl_exact  0.000
 //   iteration  0  objective/scores   -0.077
-//   iteration  4  objective/kl_exact 15.028
-//   iteration  4  objective/scores    1.285
-//   iteration  8  objective/kl_exact 21.408
-//   iteration  8  objective/scores    1.898
+//   iteration 11  objective/kl_exact 20.896
+//   iteration 11  objective/scores    2.012
 //   Once upon a time, there was a little cat named Tom.
 //     before | Tom loved to play with his toy cars. In the sun. One day, Tom saw a big, round…
 //     after  | Tom loved to run higg and run and even take down from the way were anxious any…
