@@ -389,6 +389,7 @@ def judges():
     scored = succeeds("score", "score", "t.jsonl", "--judge", "reward.safetensors", "--out", "scored.jsonl",
                       expect=["mean_score", "length_correlation"])
     lines = [json.loads(line) for line in read("scored.jsonl").splitlines()]
+    check(all(line["ranking"] == [[0], [1]] for line in lines), "score keeps what else a line says")
     check(len(lines) == 12 and all(len(line["scores"]) == 2 for line in lines) and scored["responses"] == 24,
           "score adds two scores to each of twelve lines")
     check(all(line["scores"][0] > line["scores"][1] for line in lines), "and they are the model's")
