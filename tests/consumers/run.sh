@@ -51,6 +51,18 @@ case $consumer in
     "$work/prefix/bin/plumb" generate --max-new-tokens 4 --out "$work/candidates.jsonl"
     grep -q 'Zed the zebra' "$work/candidates.jsonl" || { echo "it read other data"; exit 1; }
     ;;
+  readme)
+    # The README's program, by the README's command; not optimised, as nothing here is about speed.
+    # shellcheck disable=SC2016  # the quotes of Markdown
+    sed -n '/^```cpp$/,/^```$/p' "$source_dir/README.md" | sed '/^```/d' >"$work/main.cpp"
+    command=$(sed -n 's/^    \(g++ .*main\.cpp.*\)/\1/p' "$source_dir/README.md")
+    [[ -s $work/main.cpp && $command == g++* ]] || { echo "the README has no program or no command"; exit 1; }
+    ln -s "$source_dir/include" "$work/include"
+    cd "$work"
+    # shellcheck disable=SC2086  # words
+    $cxx ${command#g++} -O0 -Wall -Wextra -Werror -o main
+    ./main
+    ;;
   plain)
     "$cxx" -std=c++20 -I "$source_dir/include" -pthread "$consumers/main.cpp" -o "$work/consumer"
     "$work/consumer"

@@ -1,0 +1,11 @@
+# Runs an example and compares what it prints: cmake -DPROGRAM=… -DEXPECTED=… -P example.cmake
+execute_process(COMMAND "${PROGRAM}" OUTPUT_VARIABLE printed RESULT_VARIABLE result)
+if(NOT result EQUAL 0)
+  message(FATAL_ERROR "it ended with ${result}:\n${printed}")
+endif()
+file(READ "${EXPECTED}" expected)
+if(NOT printed STREQUAL expected)
+  file(WRITE printed.txt "${printed}")
+  execute_process(COMMAND diff -u "${EXPECTED}" printed.txt)
+  message(FATAL_ERROR "it printed something else than ${EXPECTED}")
+endif()
