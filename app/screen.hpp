@@ -1,11 +1,12 @@
 // Text on its way to a terminal: harmless, and wrapped to its width.
 //
-// What a model or a file says can command a terminal: clear it, rename its window, answer in the user's
-// place, or show an order that the bytes do not have. So each of these becomes '?': controls (C0, DEL,
-// C1 as U+0080 … U+009F), line and paragraph separators, the marks, overrides and isolates of
-// bidirectional text (U+061C, U+200E, U+200F, U+202A … U+202E, U+2066 … U+206F), and each byte that is
-// not UTF-8, which covers C1 as raw bytes. Line feed and tab stay where asked. What this is not: a
-// guard against texts that look alike, or against what a terminal makes of letters.
+// What a model or a file says can command a terminal: clear it, rename its window, answer in the
+// user's place, or show an order that the bytes do not have. So each of these becomes '?': controls
+// (C0, DEL, C1 as U+0080 … U+009F), line and paragraph separators, the marks, overrides and
+// isolates of bidirectional text (U+061C, U+200E, U+200F, U+202A … U+202E, U+2066 … U+206F), and
+// each byte that is not UTF-8, which covers C1 as raw bytes. Line feed and tab stay where asked.
+// What this is not: a guard against texts that look alike, or against what a terminal makes of
+// letters.
 #pragma once
 
 #include <plumb/io/utf8.hpp>
@@ -22,8 +23,8 @@ enum class Layout { OneLine, Lines };
 
 namespace detail {
 
-/// The first character of a text that is not empty. Of a byte that begins none, bytes = 1 and code < 0;
-/// `cut` where the text ends inside a sequence that is valid so far.
+/// The first character of a text that is not empty. Of a byte that begins none, bytes = 1 and code
+/// < 0; `cut` where the text ends inside a sequence that is valid so far.
 struct Utf8Character {
   std::size_t bytes = 1;
   long code = -1;
@@ -95,8 +96,8 @@ inline std::string harmless(std::string_view text, Layout layout = Layout::OneLi
   return out + stream.end();
 }
 
-/// Breaks text into lines of at most `width` columns, each after `indent` and ended by a newline; its
-/// own line breaks stay, and it is made harmless. A character counts as one column.
+/// Breaks text into lines of at most `width` columns, each after `indent` and ended by a newline;
+/// its own line breaks stay, and it is made harmless. A character counts as one column.
 inline std::string wrap(std::string_view text, int width, std::string_view indent) {
   const std::size_t room = static_cast<std::size_t>(std::max(width, 20)) - indent.size();
   std::string out, line, word;

@@ -1,5 +1,6 @@
-// Settings as text and as JSON: what is refused and how it is named, that numbers come out as they were
-// given, and that docs/settings.md is the table of these lists (PLUMB_WRITE_DOCS=1 writes it anew).
+// Settings as text and as JSON: what is refused and how it is named, that numbers come out as they
+// were given, and that docs/settings.md is the table of these lists (PLUMB_WRITE_DOCS=1 writes it
+// anew).
 #include "../app/settings.hpp"
 #include "temporary.hpp"
 #include "tiny.hpp"
@@ -130,9 +131,9 @@ TEST_CASE("numbers come out as they were given, and settings go round") {
   sample.share = 0.05F;
   sample.list = {"x"};
   const Json json = settings_json(sample);
-  CHECK(
-      json.dump() ==
-      R"({"whole":4,"seed":1,"share":0.05,"wide":0.1,"flag":false,"kl":"k1","text":"a","list":["x"]})");
+  CHECK(json.dump() ==
+        R"({"whole":4,"seed":1,"share":0.05,"wide":0.1,"flag":false,"kl":"k1","text":"a",)"
+        R"("list":["x"]})");
   Sample back;
   read_settings(back, json, "c", true);
   CHECK(back.share == sample.share);
@@ -153,12 +154,12 @@ TEST_CASE("the nearest word is one that could have been meant") {
 TEST_CASE("docs/settings.md is made of the lists") {
   std::string made =
       "# Settings\n\nEach setting is declared once, beside the struct that holds it (`fields` in "
-      "the files "
-      "named here). From that\ncome a flag of this name, a key of `--config` files, the checks of "
       "the "
-      "library and of the program, and\nthis table. In `plumb align` those of a step have its name "
-      "in "
-      "front: `sft-lr`, `generate-seed`,\n`reward-epochs`.\n\n";
+      "files named here).\nFrom that come a flag of this name, a key of `--config` files, the "
+      "checks of "
+      "the library and of\nthe program, and this table. In `plumb align` those of a step have its "
+      "name in "
+      "front: `sft-lr`,\n`generate-seed`, `reward-epochs`.\n\n";
   add_table(made, "Sampling", "`rlhf/sample.hpp`: `SampleOptions`", SampleOptions{});
   add_table(made, "Supervised fine-tuning", "`rlhf/sft.hpp`: `SftConfig`", SftConfig{});
   add_table(made, "Reward model", "`rlhf/reward_model.hpp`: `RewardConfig`", RewardConfig{});

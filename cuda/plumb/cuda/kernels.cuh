@@ -1,7 +1,8 @@
-// The CUDA backend in one include: every kernel under the CPU's name, for Cuda (exact), CudaTensorCore and
-// CudaTf32. CudaVendor's products, which need cuBLAS, are one include more: plumb/cuda/gemm_vendor.cuh.
-// Compile with nvcc -std=c++20 -fmad=false --expt-relaxed-constexpr (the CMake target plumb::cuda says so),
-// or with a host compiler and the emulator (target plumb::emulated).
+// The CUDA backend in one include: every kernel under the CPU's name, for Cuda (exact),
+// CudaTensorCore and CudaTf32. CudaVendor's products, which need cuBLAS, are one include more:
+// plumb/cuda/gemm_vendor.cuh. Compile with nvcc -std=c++20 -fmad=false --expt-relaxed-constexpr
+// (the CMake target plumb::cuda says so), or with a host compiler and the emulator (target
+// plumb::emulated).
 #pragma once
 
 #include <plumb/cuda/device.cuh>

@@ -1,9 +1,10 @@
-// Parameters: every weight of a model in one contiguous buffer, and so its gradients in another. The
-// optimizer, the gradient norm, a copy or an average of models are each one linear pass.
+// Parameters: every weight of a model in one contiguous buffer, and so its gradients in another.
+// The optimizer, the gradient norm, a copy or an average of models are each one linear pass.
 //
-// Layers add named tensors, views of memory that `allocate` then provides and initialises. A tensor's
-// initial values depend on the seed and its name alone: not on what else the model holds, nor on how
-// many threads draw them. A model that is read from a file or copied draws none (`allocate_unset`).
+// Layers add named tensors, views of memory that `allocate` then provides and initialises. A
+// tensor's initial values depend on the seed and its name alone: not on what else the model holds,
+// nor on how many threads draw them. A model that is read from a file or copied draws none
+// (`allocate_unset`).
 #pragma once
 
 #include <plumb/core/pool.hpp>
@@ -57,7 +58,8 @@ class Parameters {
     for (const Entry& entry : entries_) draw(entry, seed);
   }
 
-  /// Provides the memory alone: the caller sets every tensor. Only the padding between them is zero.
+  /// Provides the memory alone: the caller sets every tensor. Only the padding between them is
+  /// zero.
   void allocate_unset() {
     flat_.allocate_as({size_});
     for (const Entry& entry : entries_) {
@@ -106,7 +108,8 @@ class Parameters {
     return copied;
   }
 
-  /// NumericError naming a tensor that holds a value which is not finite: `what` says whose weights.
+  /// NumericError naming a tensor that holds a value which is not finite: `what` says whose
+  /// weights.
   void require_finite(const char* what) const {
     // A sum over everything tells quickly; only where it is not finite is each value looked at.
     if (std::isfinite(sum_of_squares(D{}, flat_.data(), size_))) return;

@@ -1,5 +1,5 @@
-// Every choice of PPO for language models, with the variants that implementations differ in and where
-// each comes from. Defaults: TRL's, where it has one.
+// Every choice of PPO for language models, with the variants that implementations differ in and
+// where each comes from. Defaults: TRL's, where it has one.
 #pragma once
 
 #include <plumb/core/fields.hpp>
@@ -64,8 +64,8 @@ struct PpoConfig {
   BeforeStep before_step{};     ///< between a minibatch's last gradient and its step; optional
 };
 
-/// PPO's settings, by the names that they have in every command: with "ppo-" where sampling or another
-/// step has a setting of the same name.
+/// PPO's settings, by the names that they have in every command: with "ppo-" where sampling or
+/// another step has a setting of the same name.
 template <class F>
 void fields(PpoConfig& c, F&& f) {
   f(Field{"iterations", "PPO iterations", at_least(0)}, c.iterations);
