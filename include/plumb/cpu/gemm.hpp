@@ -11,16 +11,14 @@
 
 #include <plumb/core/bf16.hpp>
 #include <plumb/core/memory.hpp>
-#include <plumb/cpu/isa.hpp>
 #include <plumb/core/pool.hpp>
+#include <plumb/cpu/isa.hpp>
 #include <plumb/math/types.hpp>
 
 #include <algorithm>
 #include <type_traits>
 
-namespace plumb { inline namespace v0_1 {
-
-namespace kernels {
+namespace plumb { inline namespace v0_1 { namespace kernels {
 
 /// Rows of C, columns of consecutive panels, += or = A·B over one chunk of k. A is read as
 /// a[row · a_row + k · a_k], where a_row or a_k is 1; B's panel j as b[j · b_panel + k · b_k + column].
@@ -30,7 +28,7 @@ struct GemmPanels {
   Index ldc;
   const float* a;
   Index a_row, a_k;
-  const T* b;  ///< float, or bf16: then in the order of to_bf16, and a_k = 1
+  const T* b;  ///< float, or bf16: then in the order of GemmBf16Table::round, and a_k = 1
   Index b_k, b_panel;
   /// What will be read after panel j, to be fetched meanwhile: for each k the two cache lines from
   /// ahead[j · ahead_panel + k / 8 · ahead_8k + k % 8 · ahead_k] on.
@@ -48,10 +46,14 @@ struct GemmTable {
   Index tile_rows, tile_columns;  ///< of the tile of C kept in registers; a panel has its columns
   /// to [k][tile_columns] = k rows of B from b on, zeros beyond `columns`; transposed: B is (N, K).
   void (*pack)(float* to, const float* b, Index ldb, bool transposed, Index k, Index columns);
-  /// k rows of a packed panel, rounded to the nearest bf16.
-  void (*to_bf16)(bf16* to, const float* panel, Index k);
   void (*panels)(const GemmPanels<float>& panels);
-  void (*panels_bf16)(const GemmPanels<bf16>& panels);
+};
+
+/// A table of its own, so that programs without bf16 do not compile it.
+struct GemmBf16Table {
+  /// k rows of a packed panel, rounded to the nearest bf16.
+  void (*round)(bf16* to, const float* panel, Index k);
+  void (*panels)(const GemmPanels<bf16>& panels);
 };
 
 inline constexpr Index kCacheLine = 16;   // floats
@@ -100,7 +102,7 @@ struct Gemm {
     for (; k0 < k_end; k0 += kChunk, to += kChunk * width()) {
       const Index kc = std::min(kChunk, k_end - k0);
       pack(exact.data(), panel, k0, k0 + kc);
-      table.to_bf16(to, exact.data(), kc);
+      dispatch<GemmBf16Table>().round(to, exact.data(), kc);
     }
   }
 
@@ -150,7 +152,7 @@ struct Gemm {
         .activated = last && epilogue.activated != nullptr ? epilogue.activated + at : nullptr,
         .activation = epilogue.activation};
     if constexpr (std::is_same_v<B, bf16>)
-      table.panels_bf16(work);
+      dispatch<GemmBf16Table>().panels(work);
     else
       table.panels(work);
   }

@@ -18,11 +18,9 @@ inline V gemm_load(const float* p, Index n) {
   return Whole ? load(p) : load(p, n);
 }
 
-/// Adds what a chunk's sum x is added to, and stores it. (No lambdas: gcc compiles those inside
-/// templates for the wrong instruction set.)
+/// Adds what a chunk's sums x of one vector of C are added to, and stores them.
 template <bool Whole, class T>
-inline void gemm_finish(const GemmPanels<T>& t, Index place, Index column, V x) {
-  const Index left = t.columns - column;
+inline void gemm_finish(const GemmPanels<T>& t, Index place, Index column, Index left, V x) {
   if (t.add) x = gemm_load<Whole>(t.c + place, left) + x;
   if (t.bias != nullptr) x = x + gemm_load<Whole>(t.bias + column, left);
   if (t.residual != nullptr) x = x + gemm_load<Whole>(t.residual + place, left);
@@ -30,6 +28,22 @@ inline void gemm_finish(const GemmPanels<T>& t, Index place, Index column, V x) 
     store(t.c + place, x);
   else
     store(t.c + place, x, left);
+}
+
+/// The same for a tile of `rows` × `width` sums, of which those within C are stored. One function for
+/// all tiles: written out in each, edges and epilogues were most of the code of the kernels and of the
+/// time to compile them.
+template <class T>
+[[gnu::noinline]] void gemm_finish_tile(const GemmPanels<T>& t, const float* sums, Index row,
+                                        Index rows, Index column, Index width) {
+  const Index columns = t.columns - column < width ? t.columns - column : width;
+  for (Index r = 0; r < rows; ++r, sums += width) {
+    const Index place = (row + r) * t.ldc + column;
+    Index i = 0;
+    for (; i + kWidth <= columns; i += kWidth)
+      gemm_finish<true>(t, place + i, column + i, kWidth, load(sums + i));
+    if (i < columns) gemm_finish<false>(t, place + i, column + i, columns - i, load(sums + i));
+  }
 }
 
 /// One row of a packed panel.
@@ -76,15 +90,20 @@ inline void gemm_tile(const GemmPanels<T>& t, Index row, Index panel) {
     }
     PLUMB_UNROLL for (Index i = 0; i < kPointers; ++i) a[i] += a_k;
   }
-  const bool whole = t.columns >= (panel + P) * kTileColumns;
-  PLUMB_UNROLL for (Index r = 0; r < R; ++r) PLUMB_UNROLL for (Index v = 0; v < kVectors; ++v) {
-    const Index column = panel * kTileColumns + v * kWidth;
-    const Index place = (row + r) * t.ldc + column;
-    if (whole)
-      gemm_finish<true>(t, place, column, acc[r][v]);
-    else
-      gemm_finish<false>(t, place, column, acc[r][v]);
+  if (t.bias == nullptr && t.residual == nullptr && t.columns >= (panel + P) * kTileColumns) {
+    float* c = t.c + row * t.ldc + panel * kTileColumns;
+    PLUMB_UNROLL for (Index r = 0; r < R; ++r, c += t.ldc) {
+      if (t.add)
+        PLUMB_UNROLL for (Index v = 0; v < kVectors; ++v) acc[r][v] =
+            load(c + v * kWidth) + acc[r][v];
+      PLUMB_UNROLL for (Index v = 0; v < kVectors; ++v) store(c + v * kWidth, acc[r][v]);
+    }
+    return;
   }
+  alignas(64) float sums[R * kVectors * kWidth];
+  PLUMB_UNROLL for (Index r = 0; r < R; ++r) PLUMB_UNROLL for (Index v = 0; v < kVectors; ++v)
+      store(sums + (r * kVectors + v) * kWidth, acc[r][v]);
+  gemm_finish_tile(t, sums, row, R, panel * kTileColumns, P * kTileColumns);
 }
 
 /// The activation of rows [row, end) of P panels, while they are in the first cache.
@@ -173,9 +192,11 @@ inline const GemmTable& gemm_table() {
       .tile_rows = kTileRows,
       .tile_columns = kTileColumns,
       .pack = gemm_pack,
-      .to_bf16 = gemm_to_bf16,
       .panels = gemm_panels,
-      .panels_bf16 = gemm_panels_bf16,
   };
+  return table;
+}
+inline const GemmBf16Table& gemm_bf16_table() {
+  static constexpr GemmBf16Table table{.round = gemm_to_bf16, .panels = gemm_panels_bf16};
   return table;
 }

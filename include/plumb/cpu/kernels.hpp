@@ -102,6 +102,7 @@ namespace plumb { inline namespace v0_1 {
 namespace kernels {
 PLUMB_TABLE_FOR(ElementwiseTable, elementwise_table)
 PLUMB_TABLE_FOR(GemmTable, gemm_table)
+PLUMB_TABLE_FOR(GemmBf16Table, gemm_bf16_table)
 PLUMB_TABLE_FOR(AttentionTable, attention_table)
 PLUMB_TABLE_FOR(NormTable, norm_table)
 PLUMB_TABLE_FOR(RowsTable, rows_table)
