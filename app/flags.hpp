@@ -46,7 +46,7 @@ class Flags {
       if (member) option->description(help_of(field) + " (default; --no-" + name + ")");
     } else {
       const auto keep = [this, name, range = field.range, &member](const std::string& text) {
-        said_.push_back([=, this, &member] {
+        said_.push_back([name, range, text, &member] {
           const std::string complaint = parse_setting(Field{name.c_str(), "", range}, member, text);
           if (!complaint.empty()) fail<DataError>(str("[flags] --", name, " ", complaint));
         });
