@@ -5,6 +5,8 @@
 // each maximal subpart of an ill-formed one). What this is not: normalisation, or a count of columns.
 #pragma once
 
+#include <plumb/core/version.hpp>
+
 #include <algorithm>
 #include <cstddef>
 #include <string>
