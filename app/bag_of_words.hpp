@@ -1,6 +1,7 @@
-// A baseline that every reward model must beat: a linear score of which words a response has, fitted to
-// the same rankings. Pairwise logistic regression (Bradley and Terry 1952) on the presence of words that
-// occur at least twice, by AdaGrad (Duchi et al. 2011) with weight decay; no order, no grammar, no prompt.
+// A baseline that every reward model must beat: a linear score of which words a response has,
+// fitted to the same rankings. Pairwise logistic regression (Bradley and Terry 1952) on the
+// presence of words that occur at least twice, by AdaGrad (Duchi et al. 2011) with weight decay; no
+// order, no grammar, no prompt.
 #pragma once
 
 #include "words.hpp"
@@ -35,7 +36,8 @@ class BagOfWords {
     return sum;
   }
 
-  /// Pairs that rankings decide, and how many of them the scores get right; equal scores count one half.
+  /// Pairs that rankings decide, and how many of them the scores get right; equal scores count one
+  /// half.
   void count(const std::vector<Ranking>& rankings, double& pairs, double& correct) const {
     for (const Ranking& r : rankings) {
       std::vector<double> scores;

@@ -16,7 +16,8 @@ namespace {
 
 void print(const std::string& text) { std::fputs(text.c_str(), stdout); }
 
-// One response is shown as it comes, token by token; several, one after another, when all are there.
+// One response is shown as it comes, token by token; several, one after another, when all are
+// there.
 double answer(const Loaded& loaded, const std::string& line, const GenerateSettings& settings,
               std::uint32_t turn) {
   const Tokens prompt = encode_prompt(loaded, line, 1);

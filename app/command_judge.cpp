@@ -42,8 +42,8 @@ std::vector<std::string> words_of_command(const std::string& command) {
   return words;
 }
 
-// The program, and this side's ends of its standard input and output. It is ended and waited for when
-// this goes, unless its end was seen.
+// The program, and this side's ends of its standard input and output. It is ended and waited for
+// when this goes, unless its end was seen.
 class Child {
  public:
   explicit Child(const std::string& command) : words_(words_of_command(command)) {

@@ -1,6 +1,7 @@
-// Asks a program of the user's about pairs of responses: JSON Lines to its standard input, a line an
-// answer from its standard output. No shell starts it, and it is written to and read from together, so
-// neither a program that answers line by line nor one that reads everything first can block.
+// Asks a program of the user's about pairs of responses: JSON Lines to its standard input, a line
+// an answer from its standard output. No shell starts it, and it is written to and read from
+// together, so neither a program that answers line by line nor one that reads everything first can
+// block.
 #pragma once
 
 #include <string>
@@ -15,8 +16,8 @@ struct PairAnswer {
 };
 
 /// One answer for each line of `questions` (which ends with a newline). DataError where the program
-/// cannot be started, fails, or answers otherwise than asked; Interrupted, and the program ended, on
-/// Ctrl-C: nothing else limits its time.
+/// cannot be started, fails, or answers otherwise than asked; Interrupted, and the program ended,
+/// on Ctrl-C: nothing else limits its time.
 std::vector<PairAnswer> ask_command(const std::string& command,
                                     const std::vector<std::string>& questions);
 

@@ -191,26 +191,30 @@ void score_command(const ScoreCommand& c, Json& results) {
                      "[score] --judge names a policy. HINT: rule:NAME, or a reward model's file");
     scores = candidate_scores(std::move(reward))(candidates);
   }
-  std::string text;
-  std::size_t at = 0;
   double lengths = 0, products = 0, squares = 0, length_squares = 0;
   const double n = static_cast<double>(scores.size()), average = mean(scores);
   for (const Candidates& one : candidates)
     for (const std::string& response : one.responses)
       lengths += static_cast<double>(response.size()) / n;
+  // Each line as it came, whatever else it says, with the scores at its end.
+  std::string scored;
+  const std::string text = read_text(c.file);
+  std::size_t at = 0, line = 0;
   for (const Candidates& one : candidates) {
-    Json line = to_json(one), of_line = Json::array();
+    const std::size_t end = std::min(text.find('\n', line), text.size());
+    Json json = parse_json(std::string_view(text).substr(line, end - line), c.file);
+    line = end + 1;
+    json["scores"] = Json::array();
     for (const std::string& response : one.responses) {
       const double x = static_cast<double>(response.size()) - lengths, y = scores[at] - average;
       products += x * y;
       length_squares += x * x;
       squares += y * y;
-      of_line.push_back(scores[at++]);
+      json["scores"].push_back(scores[at++]);
     }
-    line["scores"] = of_line;
-    text += json_text(line) + "\n";
+    scored += json_text(json) + "\n";
   }
-  write_atomically(c.out, text);
+  write_atomically(c.out, scored);
   const double correlation = products / std::sqrt(squares * length_squares);
   std::fprintf(
       c.out == "-" ? stderr : stdout,

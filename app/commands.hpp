@@ -1,5 +1,5 @@
-// The single commands: each runs one step on files and puts its results into `results` as named numbers,
-// as they come, so that they are there also when a later part of it fails.
+// The single commands: each runs one step on files and puts its results into `results` as named
+// numbers, as they come, so that they are there also when a later part of it fails.
 #pragma once
 
 #include "align.hpp"

@@ -1,6 +1,6 @@
-// The device that a program of the command line runs on. One source, a program a device: `plumb` on the
-// CPU, `plumb-cuda` on a GPU, `plumb-emulated` with the CUDA kernels on the host; --device starts
-// the right one.
+// The device that a program of the command line runs on. One source, a program a device: `plumb` on
+// the CPU, `plumb-cuda` on a GPU, `plumb-emulated` with the CUDA kernels on the host; --device
+// starts the right one.
 #pragma once
 
 #include <plumb/plumb.hpp>

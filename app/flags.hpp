@@ -1,6 +1,6 @@
-// Flags out of lists of settings, on CLI11, which parses the words, checks which flags there are and
-// prints the help. What a value may be is the list's own affair (core/fields.hpp), so a flag, a settings
-// file and a caller of the library are held to the same.
+// Flags out of lists of settings, on CLI11, which parses the words, checks which flags there are
+// and prints the help. What a value may be is the list's own affair (core/fields.hpp), so a flag, a
+// settings file and a caller of the library are held to the same.
 //
 // Order of precedence: defaults, then --config FILE wherever it stands, then flags.
 #pragma once

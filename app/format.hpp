@@ -1,5 +1,6 @@
-// Numbers as text, the same in every locale: in a report "0,5" would break a chart, and a reader of logs
-// would take it for two columns. Digits are printf's in the C locale; the source is std::to_chars.
+// Numbers as text, the same in every locale: in a report "0,5" would break a chart, and a reader of
+// logs would take it for two columns. Digits are printf's in the C locale; the source is
+// std::to_chars.
 #pragma once
 
 #include <charconv>

@@ -1,15 +1,18 @@
 // Who says which of two responses is better. A judge is chosen by text:
 //
 //   rule:NAME             a stated rule, which scores each response
-//   person                you, at the terminal, blind to which model wrote what; answers are kept in a
+//   person                you, at the terminal, blind to which model wrote what; answers are kept
+//   in a
 //                         file, and a later sitting goes on
-//   command:PROGRAM ARGS  a program of yours (no shell; words end at spaces). It reads a line of JSON a
-//                         pair, {"prompt":…,"responses":[a,b]}, and writes a line a pair: [score of a,
-//                         score of b], or 1 (a is better), 2 (b is), 0 (a tie)
+//   command:PROGRAM ARGS  a program of yours (no shell; words end at spaces). It reads a line of
+//   JSON a
+//                         pair, {"prompt":…,"responses":[a,b]}, and writes a line a pair: [score of
+//                         a, score of b], or 1 (a is better), 2 (b is), 0 (a tie)
 //   anything else         a reward model's file, which scores each response
 //
-// People and programs get the two in a random order, which is undone, so that a liking for the first
-// favours neither model. What this is not: a metric of quality; it says what this judge prefers.
+// People and programs get the two in a random order, which is undone, so that a liking for the
+// first favours neither model. What this is not: a metric of quality; it says what this judge
+// prefers.
 #pragma once
 
 #include "rank.hpp"

@@ -1,5 +1,5 @@
-// The command line: commands, flags, help and errors. What the commands do is in the files beside this
-// one; what a setting is called and may be, in the lists of settings.
+// The command line: commands, flags, help and errors. What the commands do is in the files beside
+// this one; what a setting is called and may be, in the lists of settings.
 #include "commands.hpp"
 #include "device.hpp"
 #include "flags.hpp"
@@ -26,7 +26,8 @@ using namespace plumb;
 
 namespace {
 
-// The value of --device, which is read before the other flags: another program may have to read them.
+// The value of --device, which is read before the other flags: another program may have to read
+// them.
 std::string early_flag(int argc, char** argv, const std::string& flag) {
   for (int i = 1; i < argc; ++i) {
     const std::string argument = argv[i];
@@ -75,8 +76,8 @@ AlignSettings demo_settings() {
   s.ppo.config.kl_target = 15.0F;
   s.ppo.config.kl_horizon = 500.0F;
   s.ppo.config.optimizer.lr = 2e-4F;
-  // The emulator runs each GPU thread by itself, hundreds of times slower than the CPU's kernels: enough
-  // to see every step, not to learn much.
+  // The emulator runs each GPU thread by itself, hundreds of times slower than the CPU's kernels:
+  // enough to see every step, not to learn much.
   if (std::string_view(kDeviceName) == "emulated") {
     s.rounds = 1;
     s.rank_prompts = 12;

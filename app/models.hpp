@@ -15,8 +15,8 @@ using Loaded = LanguageModel<Device>;
 /// A file of the shipped data: beside the installed program, or in the source tree.
 std::string data_path(const std::string& name);
 
-/// Opens a model; empty: the shipped stories260K. `tokenizer` names its tokenizer's file, or "bytes"; empty:
-/// what the model says.
+/// Opens a model; empty: the shipped stories260K. `tokenizer` names its tokenizer's file, or
+/// "bytes"; empty: what the model says.
 Loaded load_model(const std::string& path, const std::string& tokenizer = {});
 
 /// The same, and a reward model: DataError if the file holds none, or one of another tokenizer than

@@ -78,7 +78,8 @@ inline double done_share(const ProgressState& state) {
   return std::clamp(static_cast<double>(state.done) / static_cast<double>(state.total), 0.0, 1.0);
 }
 
-// A total of 0 is no share of anything: what was done is counted, and nothing is said to be complete.
+// A total of 0 is no share of anything: what was done is counted, and nothing is said to be
+// complete.
 inline std::string progress_numbers(const ProgressState& state, double seconds) {
   std::string numbers;
   if (state.total > 0) {
@@ -102,7 +103,8 @@ inline std::string progress_numbers(const ProgressState& state, double seconds) 
 
 }  // namespace detail
 
-/// One line of at most `width` columns (0: as long as it gets, and no bar); seconds since the start.
+/// One line of at most `width` columns (0: as long as it gets, and no bar); seconds since the
+/// start.
 inline std::string progress_line(const ProgressState& state, double seconds, int width) {
   const std::string numbers = detail::progress_numbers(state, seconds);
   if (width <= 0) return str(state.label, "  ", numbers);

@@ -32,8 +32,8 @@ struct Screen {
 /// The terminal: standard input and output.
 Screen terminal_screen();
 
-/// Runs the command on the terminal. Results: "status" (0, or 128 + the signal that ended it) and what
-/// rank_on returns. DataError or IoError for files that do not fit.
+/// Runs the command on the terminal. Results: "status" (0, or 128 + the signal that ended it) and
+/// what rank_on returns. DataError or IoError for files that do not fit.
 Json rank_command(const RankOptions& options);
 
 /// Ranks on the given streams; the end of the input quits, and a line that no newline ends

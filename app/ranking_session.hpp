@@ -23,7 +23,8 @@ namespace plumb { inline namespace v0_1 {
 /// Candidates to be ranked. DataError if two have one id, or one has fewer than two responses.
 std::vector<Candidates> load_candidates(const std::string& path);
 
-/// Rankings added to a file by one annotator, a person or a rule; the lines of others stay as they are.
+/// Rankings added to a file by one annotator, a person or a rule; the lines of others stay as they
+/// are.
 class RankingsFile {
  public:
   /// Opens or creates the file, locks it, and reads what the annotator has ranked. DataError if it
@@ -66,8 +67,8 @@ class RankingSession {
   /// The question that waits for an answer; none when all are answered or skipped.
   std::optional<Question> question() const;
 
-  /// Answers it: a rank for each response as shown, 0 best, equal is a tie, -1 unranked. Saved when it
-  /// returns. DataError, and nothing saved, if fewer than two are ranked.
+  /// Answers it: a rank for each response as shown, 0 best, equal is a tie, -1 unranked. Saved when
+  /// it returns. DataError, and nothing saved, if fewer than two are ranked.
   void answer(const std::vector<int>& by_place);
   /// The same from text such as "3 1 2=4" (parse_order); returns the ranks as shown.
   std::vector<int> answer(std::string_view typed);

@@ -138,8 +138,8 @@ class Report {
     body_ += "<p>" + detail::escape_html(text) + "</p>\n";
   }
 
-  /// A line chart; consecutive ones stand side by side where the screen is wide enough. Marks beyond
-  /// the values are left out.
+  /// A line chart; consecutive ones stand side by side where the screen is wide enough. Marks
+  /// beyond the values are left out.
   void add_chart(std::string_view title, std::string_view x_label, std::string_view y_label,
                  const std::vector<Series>& series, const std::vector<Mark>& marks = {}) {
     for (const Series& line : series)

@@ -23,7 +23,8 @@ border-bottom:1px solid var(--line)}
 th{color:var(--soft);font-weight:600;font-size:.85rem}
 .summary td:nth-child(2){font-weight:600;white-space:nowrap;font-variant-numeric:tabular-nums}
 .summary td:last-child{color:var(--soft)}
-.samples{table-layout:fixed}.samples td{white-space:pre-wrap;overflow-wrap:anywhere;font-size:.92rem}
+.samples{table-layout:fixed}
+.samples td{white-space:pre-wrap;overflow-wrap:anywhere;font-size:.92rem}
 .charts{display:grid;gap:1rem;grid-template-columns:repeat(auto-fit,minmax(min(22rem,100%),1fr))}
 figure{margin:0;padding:.7rem .8rem .4rem;background:var(--card);border-radius:8px;min-width:0;
 position:relative}
@@ -33,7 +34,8 @@ figcaption{font-weight:600}.legend{font-size:.85rem;color:var(--soft);min-height
 margin-right:.35em}
 svg{display:block;width:100%;height:auto}svg text{font-size:13px;fill:var(--soft)}
 path{fill:none;stroke-width:2;stroke-linejoin:round;stroke-linecap:round}
-.grid{stroke:var(--line);stroke-width:1}.mark{stroke:var(--soft);stroke-width:1}.hair{stroke:var(--soft);stroke-dasharray:3 3}
+.grid{stroke:var(--line);stroke-width:1}.mark{stroke:var(--soft);stroke-width:1}
+.hair{stroke:var(--soft);stroke-dasharray:3 3}
 .tip{position:absolute;pointer-events:none;background:var(--page);border:1px solid var(--line);
 border-radius:4px;padding:.2rem .5rem;font-size:.8rem;white-space:nowrap;display:none;
 font-variant-numeric:tabular-nums}

@@ -3,8 +3,8 @@
 //   total = friendly + simple + ending - shortness - repetition
 //
 // It is a stand-in for people and says so wherever its rankings go. It counts words and knows no
-// meaning: "not happy" is friendly to it. The response alone is scored. The numbers were set so that
-// endings of real stories (TinyStories) come out in the middle: there is room above them, and
+// meaning: "not happy" is friendly to it. The response alone is scored. The numbers were set so
+// that endings of real stories (TinyStories) come out in the middle: there is room above them, and
 // gibberish, loops and empty responses lie below.
 #pragma once
 

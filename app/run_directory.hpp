@@ -1,8 +1,8 @@
-// A run directory: made once, used by one process at a time, and bound to the settings and inputs that it
-// was begun with.
+// A run directory: made once, used by one process at a time, and bound to the settings and inputs
+// that it was begun with.
 //
-// config.json keeps the settings, and under "inputs" a hash of every input's contents: a run that goes on
-// with another prompt file of the same name would end with bits that nothing explains.
+// config.json keeps the settings, and under "inputs" a hash of every input's contents: a run that
+// goes on with another prompt file of the same name would end with bits that nothing explains.
 #pragma once
 
 #include <plumb/io/json.hpp>
@@ -19,9 +19,9 @@ void make_directory(const std::string& path);
 /// Sixteen hexadecimal digits of a file's contents; empty for no path.
 std::string contents_hash(const std::string& path);
 
-/// Makes the directory if need be, takes its lock, and keeps `config` there. DataError if it holds a run
-/// with another; but the number under a key of `may_grow` may be larger than it was. IoError if another
-/// process uses it.
+/// Makes the directory if need be, takes its lock, and keeps `config` there. DataError if it holds
+/// a run with another; but the number under a key of `may_grow` may be larger than it was. IoError
+/// if another process uses it.
 RunLock begin_run(const std::string& directory, const Json& config,
                   const std::vector<std::string>& may_grow = {});
 

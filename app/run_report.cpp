@@ -124,8 +124,8 @@ void add_charts(Report& report, const AlignSettings& s, const std::vector<Metric
   chart("Response length", "tokens", {series("mean", "response/length")});
 }
 
-// Where a curve starts and ends among steps first … last - 1: means of up to three values, since one
-// iteration's mean is noisy.
+// Where a curve starts and ends among steps first … last - 1: means of up to three values, since
+// one iteration's mean is noisy.
 struct Move {
   double from = std::nan(""), to = std::nan("");
   bool known() const { return !std::isnan(from); }

@@ -12,7 +12,8 @@
 
 namespace plumb { inline namespace v0_1 {
 
-/// Held-out responses of the first policy and the last, and what a judge and the models say of them.
+/// Held-out responses of the first policy and the last, and what a judge and the models say of
+/// them.
 struct Outcome {
   std::vector<Candidates> before, after;
   Verdict verdict;
@@ -33,8 +34,8 @@ std::string curves_in_words(const std::vector<MetricRow>& rows, Index rounds, In
 void print_outcome(const AlignSettings& settings, const Outcome& outcome,
                    const RewardReport& reward);
 
-/// Writes report.html into the run's directory, from the outcome, the last round's reward model, those of
-/// all rounds, and the metrics there. Returns its path.
+/// Writes report.html into the run's directory, from the outcome, the last round's reward model,
+/// those of all rounds, and the metrics there. Returns its path.
 std::string write_report(const AlignSettings& settings, const std::string& title,
                          const Outcome& outcome, const std::vector<RewardReport>& rewards,
                          const Json& results, const Json& config);

@@ -1,12 +1,15 @@
 // Text on its way to a terminal: harmless, and wrapped to its width.
 //
-// What a model or a file says can command a terminal: clear it, rename its window, answer in the user's
-// place, or show an order that the bytes do not have. So each of these becomes '?': controls (C0, DEL,
-// C1 as U+0080 … U+009F), line and paragraph separators, the marks, overrides and isolates of
-// bidirectional text (U+061C, U+200E, U+200F, U+202A … U+202E, U+2066 … U+206F), and each byte that is
-// not UTF-8, which covers C1 as raw bytes. Line feed and tab stay where asked. What this is not: a
-// guard against texts that look alike, or against what a terminal makes of letters.
+// What a model or a file says can command a terminal: clear it, rename its window, answer in the
+// user's place, or show an order that the bytes do not have. So each of these becomes '?': controls
+// (C0, DEL, C1 as U+0080 … U+009F), line and paragraph separators, the marks, overrides and
+// isolates of bidirectional text (U+061C, U+200E, U+200F, U+202A … U+202E, U+2066 … U+206F), and
+// each byte that is not UTF-8, which covers C1 as raw bytes. Line feed and tab stay where asked.
+// What this is not: a guard against texts that look alike, or against what a terminal makes of
+// letters.
 #pragma once
+
+#include <plumb/io/utf8.hpp>
 
 #include <algorithm>
 #include <cstddef>
@@ -20,8 +23,8 @@ enum class Layout { OneLine, Lines };
 
 namespace detail {
 
-/// The first character of a text that is not empty. Of a byte that begins none, bytes = 1 and code < 0;
-/// `cut` where the text ends inside a sequence that is valid so far.
+/// The first character of a text that is not empty. Of a byte that begins none, bytes = 1 and code
+/// < 0; `cut` where the text ends inside a sequence that is valid so far.
 struct Utf8Character {
   std::size_t bytes = 1;
   long code = -1;
@@ -30,24 +33,12 @@ struct Utf8Character {
 
 inline Utf8Character first_character(std::string_view text) {
   const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-  const unsigned lead = byte(0);
-  if (lead < 0x80) return {1, static_cast<long>(lead), false};
-  const std::size_t bytes = lead >= 0xC2 && lead < 0xE0   ? 2
-                            : lead >= 0xE0 && lead < 0xF0 ? 3
-                            : lead >= 0xF0 && lead < 0xF5 ? 4
-                                                          : 0;
-  if (bytes == 0) return {};
-  // The second byte's range excludes over-long forms, surrogates and what lies beyond U+10FFFF
-  // (The Unicode Standard, table 3-7).
-  const unsigned low = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;
-  const unsigned high = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
-  unsigned code = lead & (0x7FU >> bytes);
-  for (std::size_t i = 1; i < bytes; ++i) {
-    if (i == text.size()) return {i, -1, true};
-    if (byte(i) < (i == 1 ? low : 0x80) || byte(i) > (i == 1 ? high : 0xBF)) return {};
-    code = code << 6U | (byte(i) & 0x3FU);
-  }
-  return {bytes, static_cast<long>(code), false};
+  const Utf8Start start = utf8_start(text);
+  const bool leads = byte(0) >= 0xC2 && byte(0) <= 0xF4;  // a sequence of several bytes
+  if (!start.whole) return {1, -1, leads && start.bytes == text.size()};
+  unsigned code = start.bytes == 1 ? byte(0) : byte(0) & (0x7FU >> start.bytes);
+  for (std::size_t i = 1; i < start.bytes; ++i) code = code << 6U | (byte(i) & 0x3FU);
+  return {start.bytes, static_cast<long>(code), false};
 }
 
 inline bool commands_a_terminal(long code) {
@@ -105,8 +96,8 @@ inline std::string harmless(std::string_view text, Layout layout = Layout::OneLi
   return out + stream.end();
 }
 
-/// Breaks text into lines of at most `width` columns, each after `indent` and ended by a newline; its
-/// own line breaks stay, and it is made harmless. A character counts as one column.
+/// Breaks text into lines of at most `width` columns, each after `indent` and ended by a newline;
+/// its own line breaks stay, and it is made harmless. A character counts as one column.
 inline std::string wrap(std::string_view text, int width, std::string_view indent) {
   const std::size_t room = static_cast<std::size_t>(std::max(width, 20)) - indent.size();
   std::string out, line, word;

@@ -1,5 +1,5 @@
-// Settings of the commands: those of the library (`fields` beside each config), and what a command adds.
-// From these lists come the flags, --help, the settings files and what a run directory keeps.
+// Settings of the commands: those of the library (`fields` beside each config), and what a command
+// adds. From these lists come the flags, --help, the settings files and what a run directory keeps.
 #pragma once
 
 #include "judge.hpp"
@@ -66,8 +66,8 @@ struct AlignSettings {
   RewardConfig reward;
   PpoSettings ppo;
 
-  /// Who compares the last policy with the first: a person's rankings are compared by the default rule
-  /// unless another judge is named.
+  /// Who compares the last policy with the first: a person's rankings are compared by the default
+  /// rule unless another judge is named.
   std::string judge_spec() const {
     if (!judge.empty()) return judge;
     return labeller.starts_with("rule:") ? labeller : kDefaultRule;

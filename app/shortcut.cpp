@@ -137,7 +137,8 @@ bool as_long(std::size_t words, std::size_t wanted) {
   return std::abs(x - y) <= std::max(kNearWords, kNear * y);
 }
 
-// Where sentences of a text end: after . ! or ? and what closes a quotation, before a space or the end.
+// Where sentences of a text end: after . ! or ? and what closes a quotation, before a space or the
+// end.
 std::vector<std::size_t> sentence_ends(const std::string& text) {
   std::vector<std::size_t> ends;
   for (std::size_t at = 0; (at = text.find_first_of(".!?", at)) != std::string::npos;) {
@@ -147,8 +148,8 @@ std::vector<std::size_t> sentence_ends(const std::string& text) {
   return ends;
 }
 
-// The beginning of `text` that is as long as `wanted` words and ends as asked: with a sentence, or in
-// the middle. Nothing if there is none.
+// The beginning of `text` that is as long as `wanted` words and ends as asked: with a sentence, or
+// in the middle. Nothing if there is none.
 std::optional<std::string> cut_to(const std::string& text, std::size_t wanted, bool finished) {
   std::vector<std::size_t> ends = sentence_ends(text);
   if (!finished) {

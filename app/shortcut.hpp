@@ -1,15 +1,16 @@
-// What changed in a policy's responses, and whether the judge's liking for them is that change alone.
+// What changed in a policy's responses, and whether the judge's liking for them is that change
+// alone.
 //
 // Training finds the cheapest way to a higher score, often a short one: other lengths, an ending, a
-// few words. So a win rate is read beside three things: how the texts changed; which words and openings
-// came up (log-odds of the counts, Monroe, Colaresi and Quinn 2008, "Fightin' words", with a prior of
-// ½ a word and no other); and the win rate at equal length and ending. For that, a judge that scores
-// compares each response after with the one before cut to its length: at the end of the sentence that
-// is nearest to as many words, or in the middle where the response after was cut itself. It asks what
-// stopping earlier alone would have won. A judge that only prefers is not asked again: those of its
-// pairs count that are of equal length and ending by themselves. Equal is within 15 % or two words;
-// where there is no such cut or pair, the response is left out. What this is not: a causal analysis;
-// what else differs at equal length stays hidden.
+// few words. So a win rate is read beside three things: how the texts changed; which words and
+// openings came up (log-odds of the counts, Monroe, Colaresi and Quinn 2008, "Fightin' words", with
+// a prior of ½ a word and no other); and the win rate at equal length and ending. For that, a judge
+// that scores compares each response after with the one before cut to its length: at the end of the
+// sentence that is nearest to as many words, or in the middle where the response after was cut
+// itself. It asks what stopping earlier alone would have won. A judge that only prefers is not
+// asked again: those of its pairs count that are of equal length and ending by themselves. Equal is
+// within 15 % or two words; where there is no such cut or pair, the response is left out. What this
+// is not: a causal analysis; what else differs at equal length stays hidden.
 #pragma once
 
 #include "judge.hpp"

@@ -66,7 +66,8 @@ std::vector<Candidates> generate_candidates(const Loaded& loaded,
     result[i] = {str("r", step, "-", i), prompts[i], {}, {}, model, json_text(sampling)};
   for (const Response& response : responses) {
     const auto i = static_cast<std::size_t>(response.prompt);
-    result[i].responses.push_back(response_text(loaded, tokens[i], response.tokens));
+    // A response may end within a character. What a file would keep of it is what everybody sees.
+    result[i].responses.push_back(repaired_utf8(response_text(loaded, tokens[i], response.tokens)));
     result[i].finished.push_back(response.finished);
     result[i].tokens.push_back(response.tokens);
   }

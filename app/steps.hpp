@@ -32,8 +32,8 @@ std::vector<Candidates> generate_candidates(const Loaded& loaded,
                                             const GenerateSettings& settings, std::uint32_t step,
                                             const std::string& label);
 
-/// How a reward model did on rankings that it was not fitted to, with its baselines beside it. NaN where
-/// something was not asked for.
+/// How a reward model did on rankings that it was not fitted to, with its baselines beside it. NaN
+/// where something was not asked for.
 struct RewardReport {
   double pairs = 0, prompts = 0;   ///< held out
   double accuracy = std::nan("");  ///< of these pairs
@@ -72,7 +72,8 @@ std::shared_ptr<DeviceModel> train_reward(const Loaded& base,
 RewardReport test_reward(const DeviceModel& model, const RankedData& data,
                          const std::vector<Ranking>* words_fitted_to = nullptr);
 
-/// k-fold evaluation by prompt, with the baselines and, if `control`, a model fitted to shuffled labels.
+/// k-fold evaluation by prompt, with the baselines and, if `control`, a model fitted to shuffled
+/// labels.
 RewardReport cross_validate(const Loaded& base, const RankedData& data, int folds,
                             const RewardConfig& config, bool control);
 
@@ -96,9 +97,9 @@ struct PpoTask {
   EpisodeObserver observe = {};
 };
 
-/// Step 4. Trains by PPO from where the checkpoint at `path` stands, if there is one; writes it every few
-/// iterations and at the end, the one before it kept beside it. `metrics_offset` is added to iteration
-/// numbers.
+/// Step 4. Trains by PPO from where the checkpoint at `path` stands, if there is one; writes it
+/// every few iterations and at the end, the one before it kept beside it. `metrics_offset` is added
+/// to iteration numbers.
 void run_ppo(const PpoTask& task, const PpoSettings& settings, const std::string& path,
              MetricsWriter& metrics, Index metrics_offset, const std::string& label);
 
@@ -111,8 +112,8 @@ ScoreCandidates candidate_scores(Loaded reward);
 /// Adds judge/<part>: means of a rule's parts, "total" among them, over the episodes.
 EpisodeObserver rule_observer(const Loaded& loaded, const Rule& rule);
 
-/// Mean exact full-vocabulary KL(policy‖reference) per response of the policy, nats: of the unfiltered
-/// distributions at `kl_temperature`, along responses drawn from them.
+/// Mean exact full-vocabulary KL(policy‖reference) per response of the policy, nats: of the
+/// unfiltered distributions at `kl_temperature`, along responses drawn from them.
 double exact_kl(const Loaded& policy, const DeviceModel& reference,
                 const std::vector<std::string>& prompts, const GenerateSettings& settings);
 /// The temperature at which exact_kl is taken: the sampling one; greedy sampling has none, so 1.

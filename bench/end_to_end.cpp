@@ -1,5 +1,6 @@
-// Whole steps of training, generation, PPO and the reward model at three sizes, with what they allocate
-// and the most memory that they hold. The same work in PyTorch: compare/torch_end_to_end.py.
+// Whole steps of training, generation, PPO and the reward model at three sizes, with what they
+// allocate and the most memory that they hold. The same work in PyTorch:
+// compare/torch_end_to_end.py.
 #include "end_to_end_cases.hpp"
 
 #include <cstdio>

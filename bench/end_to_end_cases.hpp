@@ -1,5 +1,5 @@
-// The four measurements, each written as a user of the library would: a training step, generation, an
-// iteration of PPO, a step of the reward model.
+// The four measurements, each written as a user of the library would: a training step, generation,
+// an iteration of PPO, a step of the reward model.
 #pragma once
 
 #include "end_to_end_support.hpp"
@@ -89,8 +89,8 @@ inline PpoConfig ppo_config(const Size& size, bool geometric) {
   config.sampling.max_new_tokens = kPpoNew;
   config.sampling.slots = kPpoPrompts;
   config.sampling.seed = 1;
-  // An untrained model's distribution is nearly flat: a fortieth of the tokens as stops gives lengths of
-  // mean 32 under the limit of 64.
+  // An untrained model's distribution is nearly flat: a fortieth of the tokens as stops gives
+  // lengths of mean 32 under the limit of 64.
   if (geometric)
     for (Index token = 0; token < size.vocab / 40; ++token)
       config.sampling.stops.push_back(static_cast<std::int32_t>(token));
@@ -105,9 +105,9 @@ inline double ppo_estimate(const Size& size, const PpoCase& form, Index weights)
          2 * model_bytes(weights, false) + head_bytes(size, minibatch);
 }
 
-/// 64 prompts of 32 tokens, up to 64 new ones, 4 epochs of 4 minibatches; a reference, a reward model
-/// and (unless shared) a value model of the policy's size. Beyond what peers do, Plumb computes the
-/// exact KL to the reference, for which the policy reads every response once more.
+/// 64 prompts of 32 tokens, up to 64 new ones, 4 epochs of 4 minibatches; a reference, a reward
+/// model and (unless shared) a value model of the policy's size. Beyond what peers do, Plumb
+/// computes the exact KL to the reference, for which the policy reads every response once more.
 inline Result ppo(const Size& size, const PpoCase& form, int repeat) {
   const Model<Cpu> reference(size.config(), 1);
   const Model<Cpu> reward_model = reference.clone(ScalarHead::Reward, 2);

@@ -1,7 +1,7 @@
 // What the end-to-end measurements share: the sizes, the command line, timing, memory, results.
 //
-// A result says what was done as well as how fast: its `work` (shapes, tokens, steps) is compared with a
-// peer's before any ratio is printed.
+// A result says what was done as well as how fast: its `work` (shapes, tokens, steps) is compared
+// with a peer's before any ratio is printed.
 #pragma once
 
 #include <plumb/plumb.hpp>
@@ -136,7 +136,8 @@ inline double median(std::vector<double> values) {
   return n == 0 ? 0 : (values[(n - 1) / 2] + values[n / 2]) / 2;
 }
 
-/// Starts the process's high-water mark (VmHWM) again at what is resident now. Linux; no-op elsewhere.
+/// Starts the process's high-water mark (VmHWM) again at what is resident now. Linux; no-op
+/// elsewhere.
 inline void reset_resident_peak() {
   if (std::FILE* file = std::fopen("/proc/self/clear_refs", "w")) {
     std::fputs("5", file);
@@ -156,8 +157,8 @@ inline double resident_peak() {
   return kilobytes * 1024;
 }
 
-/// Calls step() `warm_up` times, then `repeat` times under the clock: one sample, seconds, per call.
-/// Memory is watched throughout, allocations only once warm.
+/// Calls step() `warm_up` times, then `repeat` times under the clock: one sample, seconds, per
+/// call. Memory is watched throughout, allocations only once warm.
 template <class Step>
 void measure(Result& result, int warm_up, int repeat, Step step) {
   reset_peak_memory();
@@ -264,9 +265,9 @@ inline double model_bytes(Index weights, bool trained) {
   return 4.0 * static_cast<double>(weights) * (trained ? 4 : 1);
 }
 
-/// Bytes of activations that backward needs, for n tokens: per layer and token, two norms, q, k, v, the
-/// attention's output, two residual sums (8 C), the hidden layer before and after its activation; then
-/// the gradients alive at once, those of one layer's hidden part.
+/// Bytes of activations that backward needs, for n tokens: per layer and token, two norms, q, k, v,
+/// the attention's output, two residual sums (8 C), the hidden layer before and after its
+/// activation; then the gradients alive at once, those of one layer's hidden part.
 inline double training_bytes(const Size& size, double tokens) {
   const auto c = static_cast<double>(size.channels), hidden = 4 * c;
   const auto layer = 8 * c + 2 * hidden + static_cast<double>(size.heads) + 4;

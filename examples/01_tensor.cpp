@@ -1,7 +1,7 @@
 // Tensors, the tape and one gradient, checked by hand.
 //
-// Shows: a tensor's shape and views; a forward pass recorded by a tape; backward; the same op called
-// as a bare kernel; what an error says. Not: a model, an optimizer.
+// Shows: a tensor's shape and views; a forward pass recorded by a tape; backward; the same op
+// called as a bare kernel; what an error says. Not: a model, an optimizer.
 //
 // Prints:
 //   x is (2, 3); its second row is (1, 3) and begins with 4
@@ -10,7 +10,8 @@
 //   df/dw1 = 6.35634 by the tape, 6.35633 by differences
 //   df/dw2 = 8.20424 by the tape, 8.20419 by differences
 //   x·w by the bare kernel: 0.15 0.30
-//   a mistake: [linear] inner sizes differ: x is (2, 3), weight is (4, 2). HINT: weight is (out,…
+//   a mistake: [linear] inner sizes differ: x is (2, 3), weight is (4, 2).
+//     HINT: weight is (out, in), x is (rows, in)
 #include <plumb/plumb.hpp>
 
 #include <cmath>
@@ -63,7 +64,7 @@ int main() {
     right = right && std::abs(gradient - slope) < 1e-3;
   }
 
-  // An op is a check, an allocation and a kernel; the kernel is a plain function of pointers and sizes.
+  // An op is a check, an allocation and a kernel; the kernel is a function of pointers and sizes.
   float y[2];
   kernels::matmul(Cpu{}, y, x.data(), w.data(), 2, 1, 3, Form::NT);
   std::printf("x·w by the bare kernel: %.2f %.2f\n", static_cast<double>(y[0]),
@@ -73,7 +74,10 @@ int main() {
     linear(x, Tensor<Cpu>::zeros({4, 2}));
     right = false;
   } catch (const ShapeError& error) {
-    std::printf("a mistake: %s\n", error.what());
+    const std::string what = error.what();  // it ends with the place of the call
+    const std::size_t hint = what.find("HINT"), place = what.rfind(" (");
+    std::printf("a mistake: %s\n  %s\n", what.substr(0, hint - 1).c_str(),
+                what.substr(hint, place - hint).c_str());
   }
   return right ? 0 : 1;
 }

@@ -1,7 +1,7 @@
 // A two-layer network learns to tell two spirals apart.
 //
 // Shows: Parameters (all weights in one flat buffer), a forward function of ops, the training loop
-// tape -> backward -> AdamW, and a held-out test. Not: batches of a data set; the 400 points are one.
+// tape -> backward -> AdamW, and a held-out test. Not: batches of a data set; 400 points are one.
 //
 // Prints:
 //   4480 weights
@@ -13,14 +13,13 @@
 //   step 250  loss 0.0134  gradient norm 0.002
 //   .........................................
 //   .........................................
-//   .........................................
-//   …
-//   ###########.......###########............
-//   ###########.........#####................
-//   ############.....................########
-//   ##############................###########
-//   ###################.......###############
-//   #########################################
+//   ..............##########.................
+//   .........###################.............
+//   #############.........########...........
+//   ###########......###....#######..........
+//   ###########........########..............
+//   ############....................#########
+//   ##################.........##############
 //   #########################################
 //   #########################################
 //   accuracy: 0.998 on its own points, 0.995 on others
@@ -105,11 +104,11 @@ int main() {
   }
 
   // What it has learned of the plane: one character a point.
-  for (int row = 0; row < 17; ++row) {
+  for (int row = 0; row < 11; ++row) {
     std::vector<float> line;
     for (int column = 0; column < 41; ++column) {
       line.push_back(static_cast<float>(column - 20) / 18.0F);
-      line.push_back(static_cast<float>(8 - row) / 7.2F);
+      line.push_back(static_cast<float>(5 - row) / 4.5F);
     }
     for (const int c : mlp.classify(Tensor<Cpu>::from(line, {41, 2}))) std::putchar(c ? '#' : '.');
     std::putchar('\n');

@@ -13,7 +13,7 @@
 //   step 400  loss 1.538 nats per byte
 //   step 500  loss 1.608 nats per byte
 //   held-out: 1.498 nats per byte
-//   Once upon a time, there was a little wirl named The liked a bo boun. The bule winted sar he f…
+//   Once upon a time, there was a little wirl named The liked a bo boun. The bule winted sar he fi…
 #include <plumb/data/text.hpp>
 #include <plumb/plumb.hpp>
 #include <plumb/text/bytes.hpp>
@@ -45,10 +45,9 @@ static Tensor<Cpu> next_byte_loss(const Model<Cpu>& model, std::span<const Token
     packed.add(std::span(story).first(story.size() - 1));
     targets.insert(targets.end(), story.begin() + 1, story.end());
   }
-  const auto hidden = model.transformer()(Batch<Cpu>::from(packed));  // (N, C)
+  const auto hidden = model.hidden(Batch<Cpu>::from(packed));  // (N, C)
   const auto n = static_cast<Index>(targets.size());
-  return cross_entropy(hidden, model.transformer().head(),
-                       Tensor<Cpu, std::int32_t>::from(targets, {n}));
+  return cross_entropy(hidden, model.head(), Tensor<Cpu, std::int32_t>::from(targets, {n}));
 }
 
 int main() {
@@ -95,7 +94,7 @@ int main() {
   for (const Response& response : sample(model, {prompt}, options)) {
     std::string text = bytes.decode(response.tokens);
     std::erase(text, '\0');
-    std::printf("Once upon a time, there was a %s…\n", text.c_str());
+    std::printf("Once upon a time, there was a %s…\n", text.substr(0, 64).c_str());
   }
   return nll < 1.7 ? 0 : 1;
 }

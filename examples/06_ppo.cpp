@@ -7,18 +7,18 @@
 //
 // Prints:
 //   before:
-//     Once upon a time, there was a little cat named Tom. | Tom loved to play with his toy cars.…
-//     Once upon a time, there was a little girl named Lily. | She loved to work near her house an…
-//   iteration  0  score 0.91  KL  0.00 nats  entropy 1.32  clipped 0.347
-//   iteration  3  score 1.12  KL 11.34 nats  entropy 1.37  clipped 0.195
-//   iteration  6  score 1.94  KL 16.89 nats  entropy 1.24  clipped 0.159
-//   iteration  9  score 2.28  KL 22.22 nats  entropy 1.24  clipped 0.117
-//   iteration 12  score 2.25  KL 22.74 nats  entropy 1.27  clipped 0.075
-//   iteration 15  score 2.78  KL 21.83 nats  entropy 1.19  clipped 0.009
+//     Once upon a time, there was a little cat named Tom. | Tom loved to play with his toy cars…
+//     Once upon a time, there was a little girl called Lucy. | She loved to sing like a pretty …
+//   iteration  0  score 0.84  KL  0.00 nats  entropy 1.33  clipped 0.345
+//   iteration  3  score 1.31  KL 11.56 nats  entropy 1.38  clipped 0.204
+//   iteration  6  score 1.69  KL 19.14 nats  entropy 1.24  clipped 0.150
+//   iteration  9  score 1.88  KL 22.62 nats  entropy 1.14  clipped 0.118
+//   iteration 12  score 2.22  KL 19.86 nats  entropy 1.16  clipped 0.073
+//   iteration 15  score 2.47  KL 20.39 nats  entropy 1.12  clipped 0.010
 //   after:
-//     Once upon a time, there was a little cat named Tom. | Tom loved to play with his bus. Tom l…
-//     Once upon a time, there was a little girl named Lily. | She loved to dance that noises was…
-//   mean score on held-out prompts: 0.72 before, 2.55 after
+//     Once upon a time, there was a little cat named Tom. | He lived new friends. He loved to p…
+//     Once upon a time, there was a little girl called Lucy. | She loved to look for some snow …
+//   mean score on held-out prompts: 0.85 before, 2.35 after
 //   ratio of every first minibatch exactly 1: yes
 #include "stories.hpp"
 
@@ -34,14 +34,15 @@ static float friendly(const std::string& text) {
   return score;
 }
 
-static double mean_score(const Model<Cpu>& model, const Tokenizer& tokenizer,
+static double mean_score(const Language& language, const Model<Cpu>& model,
                          const std::vector<Tokens>& prompts, const SampleOptions& options) {
   double total = 0;
   const auto responses = sample(model, prompts, options);
   for (std::size_t i = 0; i < responses.size(); ++i) {
-    const std::string text = decode(tokenizer, prompts[i], responses[i].tokens);
+    const std::string text = response_text(language, prompts[i], responses[i].tokens);
     total += static_cast<double>(friendly(text));
-    if (i < 2) std::printf("  %s |%s\n", tokenizer.decode(prompts[i]).c_str(), text.c_str());
+    const std::string prompt = language.tokenizer->decode(prompts[i]);
+    if (i < 2) std::printf("  %s\n", one_line(prompt + " |" + text).c_str());
   }
   return total / static_cast<double>(responses.size());
 }
@@ -53,19 +54,21 @@ static double value_of(const Metrics& metrics, std::string_view name) {
 }
 
 int main() {
-  const Model<Cpu> reference = load_model(kData + "stories260K.bin");
-  const SentencePieceTokenizer tokenizer(kData + "tok512.bin", reference.config().vocab);
+  const LanguageModel<Cpu> stories = open_stories();
+  const Model<Cpu>& reference = *stories.model;
   Model<Cpu> policy = reference.clone(ScalarHead::Value);  // the value function shares the trunk
 
-  const auto prompts = openings(tokenizer, "tinystories_train.txt", 512);
-  const auto held_out = openings(tokenizer, "tinystories_heldout.txt", 100);
   SampleOptions options;
   options.max_new_tokens = 48;
-  options.stops = tokenizer.stops();
+  options.stops = stories.stops;
   options.seed = 3;
+  const auto texts = openings("tinystories_train.txt", 512);
+  const auto prompts = encoded(stories, texts, options.max_new_tokens);
+  const auto held_out =
+      encoded(stories, openings("tinystories_heldout.txt", 100, texts), options.max_new_tokens);
 
   std::printf("before:\n");
-  const double before = mean_score(policy, tokenizer, held_out, options);
+  const double before = mean_score(stories, policy, held_out, options);
 
   PpoConfig config;
   config.iterations = 16;
@@ -76,7 +79,7 @@ int main() {
   const ScoreFunction score = [&](const std::vector<Episode>& episodes) {
     std::vector<float> scores;
     for (const Episode& e : episodes)
-      scores.push_back(friendly(decode(tokenizer, e.prompt, e.response)));
+      scores.push_back(friendly(response_text(stories, e.prompt, e.response)));
     return scores;
   };
   PpoTrainer<Cpu> trainer(policy, reference, score, config);
@@ -93,7 +96,7 @@ int main() {
   }
 
   std::printf("after:\n");
-  const double after = mean_score(policy, tokenizer, held_out, options);
+  const double after = mean_score(stories, policy, held_out, options);
   std::printf("mean score on held-out prompts: %.2f before, %.2f after\n", before, after);
   std::printf("ratio of every first minibatch exactly 1: %s\n", on_policy ? "yes" : "no");
   return on_policy && after > 1.5 * before ? 0 : 1;

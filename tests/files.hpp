@@ -1,4 +1,5 @@
-// What tests of files share: messages that must say something, a disk that is full, a child process.
+// What tests of files share: messages that must say something, a disk that is full, a child
+// process.
 #pragma once
 
 #include "temporary.hpp"
@@ -47,7 +48,8 @@ class FullDisk {
   sighandler_t handler_;
 };
 
-/// The exit status of `action()` run in a child, which returns it; 99 if it throws. No test macros in it.
+/// The exit status of `action()` run in a child, which returns it; 99 if it throws. No test macros
+/// in it.
 template <class Action>
 int status_in_child(Action&& action) {
   const pid_t child = ::fork();
@@ -65,7 +67,8 @@ int status_in_child(Action&& action) {
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-/// While alive, this process's locale has a decimal comma; `is_set` unless the system cannot make one.
+/// While alive, this process's locale has a decimal comma; `is_set` unless the system cannot make
+/// one.
 class CommaLocale {
  public:
   CommaLocale() {

@@ -185,8 +185,8 @@ TEST_CASE("appender: records together, after what others added, under the same l
 }
 
 TEST_CASE("appender: whoever takes the lock adds to the file that has the name") {
-  // A child replaces the file, under its lock, over and over. Whoever opened the old file before and
-  // got its lock after must notice; nobody who asked for the lock ever finds the file replaced.
+  // A child replaces the file, under its lock, over and over. Whoever opened the old file before
+  // and got its lock after must notice; nobody who asked for the lock ever finds the file replaced.
   const Temporary directory;
   const std::string path = directory / "a.jsonl";
   const auto record = [](const std::string& id) {

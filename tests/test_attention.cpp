@@ -24,8 +24,8 @@ struct Result {
   Floats out, lse, dq, dk, dv;
 };
 
-/// Sequences of the given lengths; sequence i's numbers depend on its length alone, so that it can be
-/// met again in another batch.
+/// Sequences of the given lengths; sequence i's numbers depend on its length alone, so that it can
+/// be met again in another batch.
 struct Batch {
   AttentionShape shape;
   Ints offsets{0};

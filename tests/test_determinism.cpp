@@ -55,13 +55,14 @@ PpoConfig ppo_config() {
   return config;
 }
 
-/// SFT, a reward model, its normalisation, PPO against it with a separate value model: the hash of all
-/// weights at the end.
+/// SFT, a reward model, its normalisation, PPO against it with a separate value model: the hash of
+/// all weights at the end.
 std::uint64_t whole_run(Family family) {
   Model<Cpu> policy(run_config(family), 1);
   std::vector<Example> examples;
   for (std::uint64_t i = 0; i < 12; ++i)
-    examples.push_back({random_tokens(4, 64, i), random_tokens(9 + static_cast<Index>(i), 64, 50 + i)});
+    examples.push_back(
+        {random_tokens(4, 64, i), random_tokens(9 + static_cast<Index>(i), 64, 50 + i)});
   sft_train(policy, examples, {.batch = 6, .optimizer = {.lr = 3e-3F, .weight_decay = 0.01F}});
 
   Model<Cpu> reward = policy.clone(ScalarHead::Reward, 2);
@@ -147,8 +148,8 @@ TEST_CASE("a run restored after any iteration ends with the weights of one never
           : policy(run_config(Family::Llama), 1, separate ? ScalarHead::None : ScalarHead::Value),
             reference(policy.clone(ScalarHead::None)),
             value(run_config(Family::Gpt2), 2, ScalarHead::Value),
-            trainer(std::make_unique<PpoTrainer<Cpu>>(policy, reference, long_answers,
-                                                      ppo_config(), separate ? &value : nullptr)) {}
+            trainer(std::make_unique<PpoTrainer<Cpu>>(policy, reference, long_answers, ppo_config(),
+                                                      separate ? &value : nullptr)) {}
     };
     const auto prompts = prompts_of(6);
     Run whole(separate);

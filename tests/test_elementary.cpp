@@ -1,5 +1,5 @@
-// exp, log, tanh and erf: the largest error and equal bits on every instruction set, over all floats;
-// special values.
+// exp, log, tanh and erf: the largest error and equal bits on every instruction set, over all
+// floats; special values.
 #include <plumb/cpu/kernels.hpp>
 
 #include <doctest/doctest.h>
@@ -230,7 +230,8 @@ TEST_CASE("special values") {
 }
 
 TEST_CASE("exp, log, tanh and erf never fall where they must rise") {
-  // Neighbouring floats across the joints of the pieces. One ulp back is what the error bound allows.
+  // Neighbouring floats across the joints of the pieces. One ulp back is what the error bound
+  // allows.
   const auto falls = [](Forward f, float from) {
     std::vector<float> x{from};
     for (int i = 0; i < 100000; ++i) x.push_back(std::nextafter(x.back(), kInfinity));

@@ -17,8 +17,8 @@ using test::random_vector;
 
 namespace {
 
-// A kernel y = f(y, a, b, c), what each element of y should be, and the largest error allowed relative
-// to max(1, |exact|), or also to |b| where that multiplies a derivative and its error.
+// A kernel y = f(y, a, b, c), what each element of y should be, and the largest error allowed
+// relative to max(1, |exact|), or also to |b| where that multiplies a derivative and its error.
 struct Case {
   std::string name;
   std::function<void(Cpu, float* y, const float* a, const float* b, const float* c, Index n)> run;

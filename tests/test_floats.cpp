@@ -1,5 +1,5 @@
-// The caller's floating-point environment changes no kernel's result: flushing small numbers to zero,
-// reading them as zero, rounding in another direction.
+// The caller's floating-point environment changes no kernel's result: flushing small numbers to
+// zero, reading them as zero, rounding in another direction.
 #include <plumb/plumb.hpp>
 
 #include "support.hpp"

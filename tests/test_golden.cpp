@@ -1,5 +1,6 @@
-// Kernels against numbers that PyTorch computed in float64 with autograd: golden/losses.json, made by
-// golden/make_losses.py. Inputs are exact in float, so every difference is the kernel's rounding.
+// Kernels against numbers that PyTorch computed in float64 with autograd: golden/losses.json, made
+// by golden/make_losses.py. Inputs are exact in float, so every difference is the kernel's
+// rounding.
 #include "support.hpp"
 
 #include <plumb/cpu/kernels.hpp>

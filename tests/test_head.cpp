@@ -1,5 +1,5 @@
-// Head + log-softmax + gather, its entropy, gradients and the exact KL against double precision, and
-// their bits over instruction sets, threads and batches.
+// Head + log-softmax + gather, its entropy, gradients and the exact KL against double precision,
+// and their bits over instruction sets, threads and batches.
 #include "cases/head.hpp"
 #include "support.hpp"
 
@@ -260,7 +260,8 @@ TEST_CASE("logits as far apart as floats are: entropy, gradient and KL stay numb
       kernels::logprob_rows({}, &logprob, &entropy, &lse, z.data(), &target, 1, v, 1.0F);
       CHECK(logprob == 0.0F);
       CHECK(entropy == 0.0F);
-      // x = (1), so that w is the logits: the certain token's gradient is 0, and so are the others'.
+      // x = (1), so that w is the logits: the certain token's gradient is 0, and so are the
+      // others'.
       std::vector<float> dx(1), dw(n);
       const float dlogprob = 1.0F, dentropy = 100.0F;
       kernels::head_logprob_backward({}, dx.data(), dw.data(), &dlogprob, &dentropy, one.data(),

@@ -34,7 +34,8 @@ std::string safetensors_file(const std::string& header, const std::string& data)
 }  // namespace
 
 TEST_CASE("hash: XXH3's published values; parts and fields") {
-  // xxHash's specification gives XXH3_64bits of the empty input; the others are of its tool, xxhsum -H3.
+  // xxHash's specification gives XXH3_64bits of the empty input; the others are of its tool, xxhsum
+  // -H3.
   CHECK(hash64("") == 0x2d06800538d394c2u);
   CHECK(hash64("a") == 0xe6c632b61e964e1fu);
   CHECK(hash64("abc") == 0x78af5f94892f3950u);

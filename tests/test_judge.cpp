@@ -1,4 +1,5 @@
-// Judges: each kind against the same pairs, what it must not be moved by, and programs that misbehave.
+// Judges: each kind against the same pairs, what it must not be moved by, and programs that
+// misbehave.
 #include "../app/command_judge.cpp"
 #include "../app/judge.cpp"
 #include "../app/rank.cpp"

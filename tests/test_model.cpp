@@ -33,7 +33,9 @@ TEST_CASE("initial values depend on seed and name, not on what else there is") {
   auto deeper = tiny_llama();
   deeper.layers = 3;
   const Model<Cpu> deep(deeper, 5, ScalarHead::Reward);
-  const auto query = [](const Model<Cpu>& m) { return m.parameters()["blocks.1.query"].to_vector(); };
+  const auto query = [](const Model<Cpu>& m) {
+    return m.parameters()["blocks.1.query"].to_vector();
+  };
   CHECK(same_bits(query(small), query(same)));
   CHECK(same_bits(query(small), query(deep)));
   CHECK_FALSE(same_bits(query(small), query(other)));
@@ -69,7 +71,8 @@ TEST_CASE("clone: memory of its own, the weights common to both, a new head from
   Parameters<Cpu> mine;
   mine.add("blocks.0.up", {42, 21}, {});
   mine.allocate(0);
-  CHECK(contains(message_of([&] { mine.copy_common(model.parameters()); }), "'blocks.0.up' is (42, 21)"));
+  CHECK(contains(message_of([&] { mine.copy_common(model.parameters()); }),
+                 "'blocks.0.up' is (42, 21)"));
 }
 
 TEST_CASE("AdamW: decay of matrices alone, clipping by the global norm, gradients cleared") {
@@ -102,7 +105,8 @@ TEST_CASE("AdamW refuses a gradient that is not finite and changes nothing") {
   p.allocate(0);
   AdamW<Cpu> optimizer(p, {});
   w.grad()[2] = std::numeric_limits<float>::quiet_NaN();
-  CHECK(contains(message_of<NumericError>([&] { optimizer.step(); }), "[adamw] the gradient norm is nan at step 1"));
+  CHECK(contains(message_of<NumericError>([&] { optimizer.step(); }),
+                 "[adamw] the gradient norm is nan at step 1"));
   for (const float x : w.to_vector()) CHECK(x == 1.0F);
   CHECK(optimizer.steps() == 0);
 }

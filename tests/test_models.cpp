@@ -1,5 +1,5 @@
-// models/: files become models and models files, by their bytes; sizes are compared before anything is
-// allocated; and text becomes tokens once, with a border that does not move.
+// models/: files become models and models files, by their bytes; sizes are compared before anything
+// is allocated; and text becomes tokens once, with a border that does not move.
 #include "temporary.hpp"
 #include "tiny.hpp"
 

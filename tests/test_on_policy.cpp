@@ -1,5 +1,5 @@
-// Sampling: log-probs of sampled tokens are those of the training forward bit for bit, and responses
-// depend on nothing but model, prompt, settings and key.
+// Sampling: log-probs of sampled tokens are those of the training forward bit for bit, and
+// responses depend on nothing but model, prompt, settings and key.
 #include "tiny.hpp"
 
 #include <doctest/doctest.h>
@@ -13,8 +13,7 @@ namespace {
 std::vector<Tokens> long_prompts(Index n, Index vocab) {
   std::vector<Tokens> prompts;
   for (Index i = 0; i < n; ++i)
-    prompts.push_back(
-        random_tokens(1 + i * 13 % 40, vocab, static_cast<std::uint64_t>(100 + i)));
+    prompts.push_back(random_tokens(1 + i * 13 % 40, vocab, static_cast<std::uint64_t>(100 + i)));
   return prompts;
 }
 
@@ -45,8 +44,7 @@ std::vector<float> trained_logprobs(const Model<Cpu>& model, const std::vector<T
   const auto batch = EpisodeBatch<Cpu>::from(members);
   Tape tape;
   const auto rows = embedding(model.transformer()(batch.batch), batch.rows);
-  const auto out =
-      head_logprob(rows, model.transformer().head(), batch.targets, temperature, true);
+  const auto out = head_logprob(rows, model.transformer().head(), batch.targets, temperature, true);
   REQUIRE(out.logprob.requires_grad());
   return out.logprob.to_vector();
 }
@@ -256,8 +254,11 @@ TEST_CASE("prompts that cannot be continued are refused by number and reason") {
   CHECK(contains(setting([](auto& o) { o.max_new_tokens = 0; }), "at least 1"));
   CHECK(contains(setting([](auto& o) { o.slots = 0; }), "at least 1"));
   CHECK(contains(setting([](auto& o) { o.sampling.temperature = -1; }), "temperature"));
-  CHECK(contains(setting([](auto& o) { o.sampling.top_p = 0; }), "top-p must be above 0, at most 1"));
+  CHECK(
+      contains(setting([](auto& o) { o.sampling.top_p = 0; }), "top-p must be above 0, at most 1"));
   CHECK(contains(setting([](auto& o) { o.sampling.top_p = 1.5F; }), "top-p"));
-  CHECK(contains(setting([](auto& o) { o.sampling.temperature = NAN; }), "temperature must be a finite"));
-  CHECK(contains(setting([](auto& o) { o.sampling.temperature = 1e-40F; }), "inverse is not finite"));
+  CHECK(contains(setting([](auto& o) { o.sampling.temperature = NAN; }),
+                 "temperature must be a finite"));
+  CHECK(
+      contains(setting([](auto& o) { o.sampling.temperature = 1e-40F; }), "inverse is not finite"));
 }

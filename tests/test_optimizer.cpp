@@ -100,8 +100,8 @@ TEST_CASE("the first step moves by lr against the gradient's sign") {
 }
 
 TEST_CASE("the two eps conventions differ where eps matters") {
-  // g = eps: PyTorch's step is lr · g / (g + eps) = lr / 2; TensorFlow's eps is 1 / √(1 - β2) ≈ 31.6
-  // times larger in these units.
+  // g = eps: PyTorch's step is lr · g / (g + eps) = lr / 2; TensorFlow's eps is 1 / √(1 - β2) ≈
+  // 31.6 times larger in these units.
   for (const bool eps_inside : {false, true}) {
     AdamWStep step = settings(1, eps_inside);
     step.weight_decay = 0;

@@ -1,6 +1,6 @@
-// The policy is a concept: a network that is no transformer is sampled, fine-tuned, made a reward model
-// and trained by PPO through the same code, and keeps the same promises. And what the concept rests on:
-// fresh weights, copies, features of the transformer set apart.
+// The policy is a concept: a network that is no transformer is sampled, fine-tuned, made a reward
+// model and trained by PPO through the same code, and keeps the same promises. And what the concept
+// rests on: fresh weights, copies, features of the transformer set apart.
 #include "tiny.hpp"
 
 #include <doctest/doctest.h>
@@ -292,7 +292,8 @@ TEST_CASE(
   config.family.projection_bias = config.family.feed_forward_bias = true;
   CHECK(has(names_of(config), "blocks.1.gate_bias"));
 
-  // Settings that no named family has: each of them sampled on-policy, and its gradients by differences.
+  // Settings that no named family has: each of them sampled on-policy, and its gradients by
+  // differences.
   for (const Norm norm : {Norm::Rms, Norm::Layer})
     for (const Positions positions : {Positions::Rotary, Positions::Learned})
       for (const bool gated : {true, false})

@@ -1,5 +1,5 @@
-// The thread pool: every task once, whoever calls; in a child process too, and in any floating-point
-// environment.
+// The thread pool: every task once, whoever calls; in a child process too, and in any
+// floating-point environment.
 #include <plumb/core/memory.hpp>
 #include <plumb/core/pool.hpp>
 

@@ -1,5 +1,6 @@
 // PPO: the trainer's own gradients against differences of the objective written anew in double
-// precision, the invariants that an exact on-policy trainer has, and a case whose solution is known.
+// precision, the invariants that an exact on-policy trainer has, and a case whose solution is
+// known.
 #include "tiny.hpp"
 
 #include <plumb/cpu/reference_loss.hpp>
@@ -107,7 +108,8 @@ std::map<std::string, double> check_objective(const TransformerConfig& transform
   PpoTrainer<Cpu> one(policy, reference, even_share, config, critic ? &*critic : nullptr);
   one.step(prompts);
   config.epochs = 2;
-  PpoTrainer<Cpu> two(ahead, reference, even_share, config, critic_ahead ? &*critic_ahead : nullptr);
+  PpoTrainer<Cpu> two(ahead, reference, even_share, config,
+                      critic_ahead ? &*critic_ahead : nullptr);
   const auto metrics = as_map(two.step(prompts));
 
   // `policy` now is where the second epoch's gradient was taken.
@@ -155,7 +157,8 @@ TEST_CASE("the trainer's gradients are those of the objective, for every clip") 
   }
 }
 
-TEST_CASE("the same with GPT-2, a separate value model of another shape, and the score after the end") {
+TEST_CASE(
+    "the same with GPT-2, a separate value model of another shape, and the score after the end") {
   PpoConfig config = small_config();
   config.optimizer.lr = 0.01F;
   config.value_lr = 0.01F;
@@ -228,7 +231,8 @@ TEST_CASE("accumulation changes nothing: 1 x 16 = 4 x 4 = 16 x 1") {
         worst = std::max(worst, std::abs(whole[i] - gradient[i]));
       }
       CHECK(worst <= 1e-6F * most);
-      for (const char* key : {"loss/policy_avg", "loss/value_avg", "policy/entropy_avg", "grad_norm"})
+      for (const char* key :
+           {"loss/policy_avg", "loss/value_avg", "policy/entropy_avg", "grad_norm"})
         CHECK(m.at(key) == doctest::Approx(metrics.at(key)).epsilon(1e-6));
     }
   }
@@ -244,13 +248,30 @@ TEST_CASE("metrics bear TRL's names, and say what they mean") {
   PpoTrainer<Cpu> trainer(policy, reference, even_share, config);
   const auto prompts = some_prompts(6, 19);
   const auto m = as_map(trainer.step(prompts));
-  for (const char* key :
-       {"objective/kl", "objective/kl_k3", "objective/kl_exact", "objective/entropy",
-        "objective/non_score_reward", "objective/scores", "objective/rlhf_reward",
-        "objective/kl_coef", "policy/approxkl_avg", "policy/clipfrac_avg", "policy/entropy_avg",
-        "loss/policy_avg", "loss/value_avg", "val/clipfrac_avg", "val/ratio", "val/ratio_var",
-        "val/num_eos_tokens", "val/explained_variance", "lr", "episode", "epochs", "time/sample",
-        "time/evaluate", "time/update"}) {
+  for (const char* key : {"objective/kl",
+                          "objective/kl_k3",
+                          "objective/kl_exact",
+                          "objective/entropy",
+                          "objective/non_score_reward",
+                          "objective/scores",
+                          "objective/rlhf_reward",
+                          "objective/kl_coef",
+                          "policy/approxkl_avg",
+                          "policy/clipfrac_avg",
+                          "policy/entropy_avg",
+                          "loss/policy_avg",
+                          "loss/value_avg",
+                          "val/clipfrac_avg",
+                          "val/ratio",
+                          "val/ratio_var",
+                          "val/num_eos_tokens",
+                          "val/explained_variance",
+                          "lr",
+                          "episode",
+                          "epochs",
+                          "time/sample",
+                          "time/evaluate",
+                          "time/update"}) {
     CAPTURE(key);
     REQUIRE(m.count(key) == 1);
     CHECK(std::isfinite(m.at(key)));
@@ -437,8 +458,7 @@ TEST_CASE("the KL coefficient adapts after each iteration") {
   config.kl_target = 0.01F;  // far below what these two are apart
   config.kl_horizon = 100;
   PpoTrainer<Cpu> trainer(policy, reference, even_share, config);
-  CHECK(as_map(trainer.step(some_prompts(6, 19))).at("objective/kl_coef") ==
-        doctest::Approx(0.1));
+  CHECK(as_map(trainer.step(some_prompts(6, 19))).at("objective/kl_coef") == doctest::Approx(0.1));
   CHECK(as_map(trainer.step(some_prompts(6, 19))).at("objective/kl_coef") ==
         doctest::Approx(0.1 * (1 + 0.2 * 12 / 100)));
 }
@@ -481,7 +501,8 @@ TEST_CASE("rollouts from another distribution are refused, unless asked for by n
     return message_of<DataError>([&] { PpoTrainer<Cpu>(policy, reference, even_share, config); });
   };
   for (const SamplingSettings settings :
-       {SamplingSettings{.top_k = 5}, SamplingSettings{.top_p = 0.9F}, SamplingSettings{.temperature = 0}}) {
+       {SamplingSettings{.top_k = 5}, SamplingSettings{.top_p = 0.9F},
+        SamplingSettings{.temperature = 0}}) {
     PpoConfig config = small_config();
     config.sampling.sampling = settings;
     CHECK(contains(error(config), "[ppo] top-k, top-p and greedy"));
@@ -581,8 +602,8 @@ TEST_CASE("the tabular bandit: PPO reaches the known solution") {
     for (std::int32_t a = 0; a < 8; ++a) packed.add(Tokens{0});
     const auto h = model.transformer()(Batch<Cpu>::from(packed));
     std::vector<double> p;
-    for (const float x :
-         head_logprob(h, model.transformer().head(), ids({0, 1, 2, 3, 4, 5, 6, 7})).logprob.to_vector())
+    for (const float x : head_logprob(h, model.transformer().head(), ids({0, 1, 2, 3, 4, 5, 6, 7}))
+                             .logprob.to_vector())
       p.push_back(std::exp(double{x}));
     return p;
   };

@@ -106,7 +106,8 @@ TEST_CASE("sum_rows keeps the chunked order on every instruction set and thread 
       });
       auto exact = reference::sum_rows(x.data(), n, c);
       for (std::size_t i = 0; i < exact.size(); ++i) exact[i] += double{before[i]};
-      CHECK(test::max_error(expected, exact, 1.0 + static_cast<double>(n)) < kTolerance / 2);  // Σ|x|
+      CHECK(test::max_error(expected, exact, 1.0 + static_cast<double>(n)) <
+            kTolerance / 2);  // Σ|x|
     }
 }
 

@@ -1,4 +1,5 @@
-// The rule `warm`: what it prefers, what it cannot be fooled by, and that its text tells its numbers.
+// The rule `warm`: what it prefers, what it cannot be fooled by, and that its text tells its
+// numbers.
 #include "../app/rule.hpp"
 
 #include <plumb/data/text.hpp>

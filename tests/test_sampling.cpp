@@ -1,4 +1,5 @@
-// The sampler against exact probabilities (chi-square), its filters against a full sort, and its bits.
+// The sampler against exact probabilities (chi-square), its filters against a full sort, and its
+// bits.
 #include "cases/sampling.hpp"
 #include "support.hpp"
 

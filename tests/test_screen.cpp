@@ -1,5 +1,5 @@
-// What may reach a terminal: every class of what could command it, whole and in pieces, and the text
-// around it untouched.
+// What may reach a terminal: every class of what could command it, whole and in pieces, and the
+// text around it untouched.
 #include "../app/screen.hpp"
 
 #include <doctest/doctest.h>

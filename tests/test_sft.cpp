@@ -13,8 +13,9 @@ std::vector<Example> some_examples(Index vocab) {
   std::vector<Example> examples;
   for (const auto& [prompt, completion] :
        {std::pair<Index, Index>{1, 1}, {5, 20}, {40, 3}, {2, 34}, {9, 2}, {3, 1}})
-    examples.push_back({random_tokens(prompt, vocab, static_cast<std::uint64_t>(prompt)),
-                        random_tokens(completion, vocab, static_cast<std::uint64_t>(50 + completion))});
+    examples.push_back(
+        {random_tokens(prompt, vocab, static_cast<std::uint64_t>(prompt)),
+         random_tokens(completion, vocab, static_cast<std::uint64_t>(50 + completion))});
   return examples;
 }
 
@@ -85,8 +86,8 @@ TEST_CASE("a prompt's own tokens are not imitated") {
   double worst = 0, most = 0;
   for (std::size_t v = 1; v < 19; ++v)
     for (std::size_t i = 1; i < c; ++i) {
-      const double minor = double{head[v * c + i]} * double{head[0]} -
-                           double{head[v * c]} * double{head[i]};
+      const double minor =
+          double{head[v * c + i]} * double{head[0]} - double{head[v * c]} * double{head[i]};
       worst = std::max(worst, std::abs(minor));
       most = std::max(most, std::abs(double{head[v * c + i]} * double{head[0]}));
     }
@@ -104,9 +105,9 @@ TEST_CASE("splitting a minibatch changes neither loss nor gradient") {
       const auto model = tiny_model(config);
       float loss = 0;
       for (std::size_t i = 0; i < members.size(); i += micro)
-        loss += sft_gradient(
-            model, std::span(members).subspan(i, std::min(micro, members.size() - i)),
-            share_of(examples));
+        loss +=
+            sft_gradient(model, std::span(members).subspan(i, std::min(micro, members.size() - i)),
+                         share_of(examples));
       const auto gradient = grad_of(model.parameters().flat());
       if (whole.empty()) {
         whole = gradient;
@@ -160,8 +161,8 @@ TEST_CASE("one epoch sees every example once; learning rate 0 leaves the weights
   std::vector<float> losses, expected;
   sft_train(model, examples, settings, [&](Index, Index, float loss) { losses.push_back(loss); });
   for (const Example& e : examples)
-    expected.push_back(static_cast<float>(completion_nll(model, {e}) /
-                                          static_cast<double>(e.completion.size())));
+    expected.push_back(
+        static_cast<float>(completion_nll(model, {e}) / static_cast<double>(e.completion.size())));
   std::sort(losses.begin(), losses.end());
   std::sort(expected.begin(), expected.end());
   REQUIRE(losses.size() == expected.size());
@@ -182,6 +183,8 @@ TEST_CASE("examples that cannot be learned are refused by number and reason") {
                  "example 1 has 81 tokens; the context holds 80"));
   CHECK(contains(error({{1}, {19}}), "example 1 has token 19, outside the vocabulary of 19"));
   model.parameters()["blocks.0.up"].data()[0] = NAN;
-  CHECK(contains(message_of<NumericError>([&] { sft_train(model, {{{1}, {2}}}, {}); }),
+  CHECK(contains(message_of<NumericError>([&] {
+                   sft_train(model, {{{1}, {2}}}, {});
+                 }),
                  "[sft] update 0: [linear] element"));
 }

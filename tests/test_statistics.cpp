@@ -32,8 +32,8 @@ TEST_CASE("statistics: a clustered mean by hand") {
   const Interval i = clustered_mean_interval(clusters);
   CHECK(i.high - 0.5 == doctest::Approx(4.30265 * std::sqrt(3.0 / 64)).epsilon(1e-5));
   CHECK(0.5 - i.low == doctest::Approx(i.high - 0.5));
-  // The share: with half a cluster more (8/3 outcomes each on average, a quarter of them won, a quarter
-  // lost), 4 2/3 of 9 1/3; that is ½ again, and so are the residuals 1, 0, -1 and ± 4/3.
+  // The share: with half a cluster more (8/3 outcomes each on average, a quarter of them won, a
+  // quarter lost), 4 2/3 of 9 1/3; that is ½ again, and so are the residuals 1, 0, -1 and ± 4/3.
   const double variance = 3.5 / 2.5 * (2 + 0.5 * 16.0 / 9) / (28.0 / 3 * 28 / 3);
   const double design = variance / (0.25 / (28.0 / 3));
   const Interval share = clustered_share_interval(clusters);
@@ -86,8 +86,8 @@ TEST_CASE("statistics: a share's edges") {
 }
 
 TEST_CASE("statistics: the clustered interval covers where the naive one does not") {
-  // Each pair of a prompt copies the prompt's own outcome with probability `copies`, otherwise it is
-  // drawn by itself: an intra-cluster correlation of copies².
+  // Each pair of a prompt copies the prompt's own outcome with probability `copies`, otherwise it
+  // is drawn by itself: an intra-cluster correlation of copies².
   const double copies = 0.6;
   for (const double truth : {0.5, 0.7, 0.9})
     for (const int prompts : {30, 80, 200}) {

@@ -1,5 +1,5 @@
-// The transformer, both families: gradients of the whole model, one arithmetic for packed and cached
-// forwards, and stories260K against an independent computation in double precision.
+// The transformer, both families: gradients of the whole model, one arithmetic for packed and
+// cached forwards, and stories260K against an independent computation in double precision.
 #include "tiny.hpp"
 
 #include <plumb/io/llama.hpp>
@@ -34,8 +34,8 @@ std::vector<float> hidden_of(const Model<Cpu>& model, const std::vector<Tokens>&
   return model.transformer()(Batch<Cpu>::from(packed_of(sequences))).to_vector();
 }
 
-/// Hidden states of sequences that enter the cache `chunk` tokens at a time, in turn, each in the slot
-/// named for it.
+/// Hidden states of sequences that enter the cache `chunk` tokens at a time, in turn, each in the
+/// slot named for it.
 std::vector<std::vector<float>> cached_hidden(const Model<Cpu>& model,
                                               const std::vector<Tokens>& sequences,
                                               const Tokens& slot_of, std::size_t chunk) {
@@ -181,7 +181,8 @@ TEST_CASE("causal: a token changes nothing before it") {
   const std::size_t c = 24;
   CHECK(same_bits(std::span(before).first(20 * c), std::span(after).first(20 * c)));
   for (std::size_t row = 20; row < 40; ++row)
-    CHECK_FALSE(same_bits(std::span(before).subspan(row * c, c), std::span(after).subspan(row * c, c)));
+    CHECK_FALSE(
+        same_bits(std::span(before).subspan(row * c, c), std::span(after).subspan(row * c, c)));
 }
 
 TEST_CASE("stories260K: logits and log-probabilities as computed independently") {
@@ -226,7 +227,8 @@ TEST_CASE("stories260K: negative log-likelihood of stories held out") {
     Tokens tokens = tokenizer.encode(heldout["texts"][i].get<std::string>());
     tokens.insert(tokens.begin(), tokenizer.bos());
     REQUIRE(tokens.size() - 1 == heldout["tokens"][i].get<std::size_t>());
-    CHECK(mean_nll(model, {tokens}) == doctest::Approx(heldout["nll"][i].get<double>()).epsilon(1e-5));
+    CHECK(mean_nll(model, {tokens}) ==
+          doctest::Approx(heldout["nll"][i].get<double>()).epsilon(1e-5));
     stories.push_back(std::move(tokens));
   }
   CHECK(mean_nll(model, stories) ==
@@ -235,7 +237,9 @@ TEST_CASE("stories260K: negative log-likelihood of stories held out") {
 
 TEST_CASE("mean_nll refuses what the model cannot read, by number") {
   const auto model = tiny_model(tiny_llama());
-  CHECK(contains(message_of<DataError>([&] { mean_nll(model, {{1, 2}, {3, 19}}); }),
+  CHECK(contains(message_of<DataError>([&] {
+                   mean_nll(model, {{1, 2}, {3, 19}});
+                 }),
                  "sequence 1 has token 19, outside the vocabulary of 19"));
   CHECK(contains(message_of<DataError>([&] { mean_nll(model, {{1, -1}}); }), "token -1"));
   CHECK(contains(message_of<DataError>([&] { mean_nll(model, {random_tokens(81, 19, 1)}); }),

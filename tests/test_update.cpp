@@ -1,5 +1,5 @@
-// The update loop: what it leaves behind when something is refused, what its errors name, the hook, and
-// that settings are held to their ranges by the library itself.
+// The update loop: what it leaves behind when something is refused, what its errors name, the hook,
+// and that settings are held to their ranges by the library itself.
 #include "tiny.hpp"
 
 #include <doctest/doctest.h>

@@ -1,6 +1,7 @@
-// Kernels of Plumb and of the peers that were found. Matrix products run in turn in one process: ours,
-// peer, ours, peer, …, so that a disturbance meets all of them. The other ops (kernels_ops.hpp) are timed
-// alone; their peer is another program, run in turn with this one by run.py.
+// Kernels of Plumb and of the peers that were found. Matrix products run in turn in one process:
+// ours, peer, ours, peer, …, so that a disturbance meets all of them. The other ops
+// (kernels_ops.hpp) are timed alone; their peer is another program, run in turn with this one by
+// run.py.
 //
 //   kernels [--what gemm|ops|all] [--threads N] [--rounds N] [--only TEXT] [--json PREFIX]
 //
@@ -51,8 +52,8 @@ Options parse(int argc, char** argv) {
   return options;
 }
 
-/// The peers pick their instruction set when they are loaded: this process begins again with theirs set,
-/// whatever the environment said of it before.
+/// The peers pick their instruction set when they are loaded: this process begins again with theirs
+/// set, whatever the environment said of it before.
 void choose_peers_isa(char** argv) {
   constexpr const char* kMark = "PLUMB_COMPARE_ISA";
   const bool avx512 = current_isa() == Isa::Avx512;
@@ -66,8 +67,8 @@ void choose_peers_isa(char** argv) {
     unsetenv("ONEDNN_MAX_CPU_ISA");
   else
     setenv("ONEDNN_MAX_CPU_ISA", "AVX2", 1);
-  // Idle workers of one library would spin into the next one's turn: milliseconds at the most, where
-  // the defaults are tens. A library's own calls follow each other within microseconds.
+  // Idle workers of one library would spin into the next one's turn: milliseconds at the most,
+  // where the defaults are tens. A library's own calls follow each other within microseconds.
   setenv("OPENBLAS_THREAD_TIMEOUT", "22", 1);
   setenv("GOMP_SPINCOUNT", "30000", 1);
   execv("/proc/self/exe", argv);
@@ -136,8 +137,8 @@ std::vector<GemmCase> gemm_cases() {
   return all;
 }
 
-/// The operands of a case. Activations stay; the weights, or their gradients, rotate: when a layer's
-/// weights are needed, other layers have been through the caches.
+/// The operands of a case. Activations stay; the weights, or their gradients, rotate: when a
+/// layer's weights are needed, other layers have been through the caches.
 struct Operands {
   explicit Operands(const GemmCase& c)
       : form(c),
@@ -184,8 +185,8 @@ class Runner {
     return {product.c, product.c + product.m * product.n};
   }
 
-  /// Seconds per call. First it works unseen for a while: threads that were just woken may share a core
-  /// until the system has spread them.
+  /// Seconds per call. First it works unseen for a while: threads that were just woken may share a
+  /// core until the system has spread them.
   double time(Index calls) {
     const auto woken = Clock::now();
     do (*this)(next_++);

@@ -1,5 +1,5 @@
-// What the peers' files and kernels.cpp share: a matrix product, and an engine that computes it. No header
-// of Plumb here: each peer's file is compiled on its own, with flags of its own.
+// What the peers' files and kernels.cpp share: a matrix product, and an engine that computes it. No
+// header of Plumb here: each peer's file is compiled on its own, with flags of its own.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,8 @@ using Index = std::int64_t;
 
 enum class Form { NN, NT, TN };  // the values of plumb::Form
 
-/// C (m, n) = A·B, or += if accumulate; row-major. NN: A (m, k), B (k, n); NT: B (n, k); TN: A (k, m).
+/// C (m, n) = A·B, or += if accumulate; row-major. NN: A (m, k), B (k, n); NT: B (n, k); TN: A (k,
+/// m).
 struct Product {
   float* c;
   const float* a;

@@ -1,5 +1,5 @@
-// oneDNN: its plain product, and its matmul primitive on weights in the order that it asks for. On weights
-// as they lie the primitive was measured, too (2.6): slower for few rows, equal for many.
+// oneDNN: its plain product, and its matmul primitive on weights in the order that it asks for. On
+// weights as they lie the primitive was measured, too (2.6): slower for few rows, equal for many.
 #include <omp.h>
 
 #include <dnnl.hpp>

@@ -1,5 +1,6 @@
-// OpenBLAS. It chooses its kernels by a list of processors that it knew when it was made, and on one that
-// is newer it takes those of 2004, four times slower: kernels.cpp sets OPENBLAS_CORETYPE before it loads.
+// OpenBLAS. It chooses its kernels by a list of processors that it knew when it was made, and on
+// one that is newer it takes those of 2004, four times slower: kernels.cpp sets OPENBLAS_CORETYPE
+// before it loads.
 #include <cblas.h>
 
 #include "kernels.hpp"

@@ -1,6 +1,6 @@
-// Plumb's differentiable ops, timed as a training step uses them: the forward pass under a tape, then the
-// backward pass, from inputs that have no gradient yet to weights that gather theirs. The same cases in
-// PyTorch: torch_kernels.py.
+// Plumb's differentiable ops, timed as a training step uses them: the forward pass under a tape,
+// then the backward pass, from inputs that have no gradient yet to weights that gather theirs. The
+// same cases in PyTorch: torch_kernels.py.
 #pragma once
 
 #include <functional>
@@ -42,8 +42,8 @@ inline Tensor<Cpu> trained(Tensor<Cpu> tensor) {
   return tensor;
 }
 
-/// One call of `op` on copies of the inputs. The gradient of its result comes from `dy`, by a copy outside
-/// the clock: PyTorch is handed it without one.
+/// One call of `op` on copies of the inputs. The gradient of its result comes from `dy`, by a copy
+/// outside the clock: PyTorch is handed it without one.
 template <class Op>
 void time_op(const std::vector<Tensor<Cpu>>& inputs, const Tensor<Cpu>& dy, Op op, double& forward,
              double& backward) {
@@ -208,7 +208,8 @@ inline std::vector<std::function<OpCase()>> op_cases() {
           [] { return optimizer_case(end_to_end::kSizes[2], true); }};
 }
 
-/// Seconds per call, a sample for each round of at least 50 ms: of the forward pass, and of both passes.
+/// Seconds per call, a sample for each round of at least 50 ms: of the forward pass, and of both
+/// passes.
 inline std::vector<Result> time_case(const OpCase& op, int rounds) {
   Result forward{.name = op.name + "/forward", .unit = "s"};
   Result both{.name = op.name + "/forward+backward", .unit = "s"};

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Gets what the comparison needs: OpenBLAS, oneDNN and Eigen from the distribution, PyTorch in a virtual
-# environment of its own.
+# Gets what the comparison needs: OpenBLAS, oneDNN and Eigen from the distribution, PyTorch in a
+# virtual environment of its own.
 #   bench/compare/setup.sh [--llama] [DIRECTORY]     DIRECTORY: build/compare-venv
-# PyTorch's Linux wheel is the CUDA build, and does not load without CUDA's libraries even where there is no
-# GPU: 4.4 GB. --llama also builds llama-cpp-python, which takes a while (its log: DIRECTORY/llama.log).
+# PyTorch's Linux wheel is the CUDA build, and does not load without CUDA's libraries even where
+# there is no GPU: 4.4 GB. --llama also builds llama-cpp-python, which takes a while (its log:
+# DIRECTORY/llama.log).
 set -euo pipefail
 
 here=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)

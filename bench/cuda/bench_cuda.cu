@@ -1,6 +1,7 @@
-// The CUDA kernels on a GPU: time by events, GB/s and TFLOP/s against the part's datasheet (or, for a part
-// not listed, against its clocks), and matrix products against cuBLAS in the same run. Each result is compared
-// with the CPU's kernel first; one that differs is not timed. Without a GPU it says so and measures nothing.
+// The CUDA kernels on a GPU: time by events, GB/s and TFLOP/s against the part's datasheet (or, for
+// a part not listed, against its clocks), and matrix products against cuBLAS in the same run. Each
+// result is compared with the CPU's kernel first; one that differs is not timed. Without a GPU it
+// says so and measures nothing.
 #include <plumb/cpu/kernels.hpp>
 #include <plumb/cuda/gemm_vendor.cuh>
 #include <plumb/cuda/kernels.cuh>

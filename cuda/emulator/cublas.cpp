@@ -1,6 +1,6 @@
-// cuBLAS, stood in for: handles and the products in float and bf16. The prototypes come from cublas_v2.h,
-// the toolkit's own where there is one: compiled with -Wmissing-declarations, a function that changed or
-// went is an error. See cublas.hpp for what is promised.
+// cuBLAS, stood in for: handles and the products in float and bf16. The prototypes come from
+// cublas_v2.h, the toolkit's own where there is one: compiled with -Wmissing-declarations, a
+// function that changed or went is an error. See cublas.hpp for what is promised.
 #include <emulator/toolkit/cublas_names.h>
 #include <emulator/cublas_internal.hpp>
 #include <emulator/runtime.hpp>

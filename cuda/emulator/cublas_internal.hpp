@@ -1,5 +1,5 @@
-// What the stand-ins for cuBLAS and cublasLt share: one description of a product, its checks, and the
-// queueing of its work. Column-major throughout, as in BLAS.
+// What the stand-ins for cuBLAS and cublasLt share: one description of a product, its checks, and
+// the queueing of its work. Column-major throughout, as in BLAS.
 #pragma once
 
 #include <emulator/cublas.hpp>
@@ -36,7 +36,8 @@ struct Operand {
   std::int64_t stride = 0;  ///< elements between the matrices of a batch
 };
 
-/// d (m, n) = activation(alpha · op(a) (m, k) · op(b) (k, n) + beta · c (m, n) + bias (m) in every column).
+/// d (m, n) = activation(alpha · op(a) (m, k) · op(b) (k, n) + beta · c (m, n) + bias (m) in every
+/// column).
 struct Product {
   std::int64_t m = 0, n = 0, k = 0;
   std::int64_t batch = 1;

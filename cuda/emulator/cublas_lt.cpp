@@ -1,9 +1,9 @@
-// cublasLt, stood in for: descriptors, the heuristic and cublasLtMatmul with the epilogues that Plumb
-// fuses (bias, GELU). See cublas.hpp for what is promised.
+// cublasLt, stood in for: descriptors, the heuristic and cublasLtMatmul with the epilogues that
+// Plumb fuses (bias, GELU). See cublas.hpp for what is promised.
 //
-// The opaque structures hold what the library would hide in them. The heuristic knows one algorithm; it
-// notes in it what it was chosen for (types, alignments), and cublasLtMatmul refuses an algorithm that was
-// chosen for something else, as the library may.
+// The opaque structures hold what the library would hide in them. The heuristic knows one
+// algorithm; it notes in it what it was chosen for (types, alignments), and cublasLtMatmul refuses
+// an algorithm that was chosen for something else, as the library may.
 #include <emulator/cublas_internal.hpp>
 #include <emulator/runtime.hpp>
 
@@ -134,7 +134,8 @@ bool is_consistent(const Layout& layout) {
          layout.ld >= static_cast<std::int64_t>(layout.rows);
 }
 
-/// The shapes of a product from its descriptors; no memory yet. C may have ld 0: its first column for all.
+/// The shapes of a product from its descriptors; no memory yet. C may have ld 0: its first column
+/// for all.
 cublasStatus_t describe(const Description& d, const Layout& a, const Layout& b, const Layout& c,
                         const Layout& result, Product& p) {
   p.m = static_cast<std::int64_t>(result.rows);
@@ -158,7 +159,8 @@ cublasStatus_t describe(const Description& d, const Layout& a, const Layout& b, 
   return check_types(d, a, b, c, result, p.precision);
 }
 
-/// Bytes that a product may ask for: room for its result once more in float, as a split of k would need.
+/// Bytes that a product may ask for: room for its result once more in float, as a split of k would
+/// need.
 std::uint64_t workspace_of(const Product& p) {
   const auto bytes = static_cast<std::uint64_t>(p.m * p.n * p.batch) * sizeof(float);
   return (bytes + kWorkspaceAlignment - 1) / kWorkspaceAlignment * kWorkspaceAlignment;
@@ -177,7 +179,8 @@ bool is_aligned(const void* p, std::uint32_t bytes) {
   return bytes == 0 || reinterpret_cast<std::uintptr_t>(p) % bytes == 0;
 }
 
-/// Was this algorithm chosen for such a product, and do the pointers keep what was promised of them?
+/// Was this algorithm chosen for such a product, and do the pointers keep what was promised of
+/// them?
 bool serves(const Algorithm& algorithm, const Description& d, const Layout& a, const Layout& result,
             const Product& p) {
   const Algorithm wanted = algorithm_for(d, a, result);

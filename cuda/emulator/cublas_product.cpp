@@ -1,6 +1,7 @@
-// The matrix product behind the stand-ins for cuBLAS and cublasLt: the checks of its memory, the queueing
-// on a stream, and the arithmetic. Cost: 2·m·n·k FLOPs on one host thread, about 1 ns each.
-// Order of reduction: pairwise over k from groups of kGroup products, fused; see cublas.hpp for why.
+// The matrix product behind the stand-ins for cuBLAS and cublasLt: the checks of its memory, the
+// queueing on a stream, and the arithmetic. Cost: 2·m·n·k FLOPs on one host thread, about 1 ns
+// each. Order of reduction: pairwise over k from groups of kGroup products, fused; see cublas.hpp
+// for why.
 #include <emulator/cublas_internal.hpp>
 #include <emulator/runtime.hpp>
 
@@ -55,8 +56,8 @@ float dot(const float* a, const float* b, std::int64_t n) {
   return dot(a, b, half) + dot(a + half, b + half, n - half);
 }
 
-/// The tanh form (Hendrycks and Gimpel 2016). cuBLAS's documentation does not say which; PyTorch found
-/// its epilogue to be this one (pytorch/pytorch#104061).
+/// The tanh form (Hendrycks and Gimpel 2016). cuBLAS's documentation does not say which; PyTorch
+/// found its epilogue to be this one (pytorch/pytorch#104061).
 float gelu(float x) {
   return 0.5F * x * (1.0F + std::tanh(0.7978845608F * (x + 0.044715F * x * x * x)));
 }

@@ -11,8 +11,8 @@
 namespace plumb::emulator::ptx {
 
 // ---- Registers ---------------------------------------------------------------------------------
-// A register is an unsigned integer, a float or a double of its width; an instruction's type is a view
-// of it. f16 and bf16 values live in uint16_t; Half and Brain only name the arithmetic.
+// A register is an unsigned integer, a float or a double of its width; an instruction's type is a
+// view of it. f16 and bf16 values live in uint16_t; Half and Brain only name the arithmetic.
 
 struct Half {
   std::uint16_t bits;

@@ -1,5 +1,5 @@
-// The emulator's settings from the environment: whole, or the program ends with a sentence that names the
-// variable. (They are read before main, where nobody could catch an exception.)
+// The emulator's settings from the environment: whole, or the program ends with a sentence that
+// names the variable. (They are read before main, where nobody could catch an exception.)
 #pragma once
 
 #include <charconv>

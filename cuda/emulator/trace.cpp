@@ -27,7 +27,8 @@ namespace {
 constexpr std::size_t cell_bytes = 2;
 
 /// Who made an access, packed so that a cell is compared and copied at once: from the top, 32 bits
-/// of the clock's epoch (0: nobody, 1: the host), 16 of the warp's segment, 10 of the thread, flags.
+/// of the clock's epoch (0: nobody, 1: the host), 16 of the warp's segment, 10 of the thread,
+/// flags.
 struct Record {
   std::uint64_t bits = 0;
   static constexpr std::uint64_t many_threads = 1, many_warps = 2, many_blocks = 4, atomic = 8,

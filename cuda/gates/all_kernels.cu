@@ -1,6 +1,6 @@
-// Every kernel of the CUDA backend, for the gate to compile: each host function is called once for each
-// device tag and type that it takes. Never run; the arguments mean nothing. gate.py looks in the headers
-// for kernels that this file forgets.
+// Every kernel of the CUDA backend, for the gate to compile: each host function is called once for
+// each device tag and type that it takes. Never run; the arguments mean nothing. gate.py looks in
+// the headers for kernels that this file forgets.
 #include <plumb/cuda/gemm_vendor.cuh>
 #include <plumb/cuda/kernels.cuh>
 
@@ -92,7 +92,8 @@ void all_kernels(Cuda d, void* x, Index n, KvShape shape) {
   products(CudaVendor{d}, Any{x}, n);
 }
 
-// Dynamic shared memory, in bytes, of the kernels that have any: no report of the compiler's has it.
+// Dynamic shared memory, in bytes, of the kernels that have any: no report of the compiler's has
+// it.
 #define PLUMB_LAUNCHED(kernel, bytes, value) static_assert((bytes) == (value))
 namespace gpu = plumb::kernels::gpu;
 PLUMB_LAUNCHED("attention_forward_kernel<32>", gpu::ForwardTile<32>::kBytes, 28672);

@@ -28,7 +28,8 @@ using namespace kernels;
 
 inline constexpr int kWarps = 4, kThreads = kWarps * 32, kKeys = 32;
 
-/// Brings rows first … first + kRows - 1 of x (t, kSize) to a tile whose rows are kStride apart; zeros beyond t.
+/// Brings rows first … first + kRows - 1 of x (t, kSize) to a tile whose rows are kStride apart;
+/// zeros beyond t.
 template <int kRows, int kSize, int kStride>
 __device__ inline void fetch(float* tile, const float* x, Index first, Index t) {
 #pragma unroll 4
@@ -39,7 +40,8 @@ __device__ inline void fetch(float* tile, const float* x, Index first, Index t) 
   }
 }
 
-/// A warp's queries: what the online softmax keeps of each, the same in all lanes, and each lane's channels.
+/// A warp's queries: what the online softmax keeps of each, the same in all lanes, and each lane's
+/// channels.
 template <int kRows, int kChannels>
 struct Queries {
   float largest[kRows], sum[kRows], total[kRows][kChannels];

@@ -33,7 +33,8 @@ using namespace kernels;
 
 inline constexpr int kWarps = 4, kThreads = kWarps * 32, kQueries = kWarps * 16, kKeys = 32;
 
-/// Begins to bring kRows rows of x (t, kSize), from row first on, to rows of kSize + 8; zeros beyond t.
+/// Begins to bring kRows rows of x (t, kSize), from row first on, to rows of kSize + 8; zeros
+/// beyond t.
 template <int kRows, int kSize>
 __device__ inline void fetch(std::uint16_t* tile, const bf16* x, Index first, Index t) {
 #pragma unroll
@@ -186,8 +187,8 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-/// Causal attention of one head: q, k, v (t, kSize), each at a 16-byte boundary, and out (t, kSize), scale
-/// 1 / sqrt(kSize).
+/// Causal attention of one head: q, k, v (t, kSize), each at a 16-byte boundary, and out (t,
+/// kSize), scale 1 / sqrt(kSize).
 template <int kSize>
 void attention(Cuda device, float* out, const bf16* q, const bf16* k, const bf16* v, Index t) {
   const auto places = reinterpret_cast<std::uintptr_t>(q) | reinterpret_cast<std::uintptr_t>(k) |

@@ -31,7 +31,8 @@ namespace plumb { inline namespace v0_1 { namespace ladder::gemm_10 {
 
 using namespace kernels;
 
-/// Begins to bring elements column … column + 7 of a row of `columns`, zeros beyond it and for no row.
+/// Begins to bring elements column … column + 7 of a row of `columns`, zeros beyond it and for no
+/// row.
 template <bool kAligned>
 __device__ inline void fetch(std::uint16_t* to, const bf16* base, Index row, Index column,
                              Index rows, Index columns) {

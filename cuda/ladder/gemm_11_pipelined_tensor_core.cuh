@@ -27,7 +27,8 @@ using namespace kernels;
 
 inline constexpr int kTile = 128, kDepth = 32, kStages = 3, kThreads = 256;
 
-/// Where the 8 elements from a column on lie in the tile of A, (kTile, kDepth), and of B, (kDepth, kTile).
+/// Where the 8 elements from a column on lie in the tile of A, (kTile, kDepth), and of B, (kDepth,
+/// kTile).
 __device__ inline int a_place(int row, int column) {
   return row * kDepth + ((column / 8) ^ (row / 2 % 4)) * 8;
 }
@@ -35,7 +36,8 @@ __device__ inline int b_place(int row, int column) {
   return row * kTile + ((column / 8) ^ (row % 8)) * 8;
 }
 
-/// Begins to bring elements column … column + 7 of a row of `columns`, zeros beyond it and for no row.
+/// Begins to bring elements column … column + 7 of a row of `columns`, zeros beyond it and for no
+/// row.
 template <bool kAligned>
 __device__ inline void fetch(std::uint16_t* to, const bf16* base, Index row, Index column,
                              Index rows, Index columns) {
@@ -74,7 +76,8 @@ __device__ inline void multiply(float (&sum)[4][4][4], const std::uint16_t* a_ti
   }
 }
 
-/// A block's tile is (kTile, kTile), a step kDepth deep; a warp's part is (64, 32), 4 × 4 of mma's tiles.
+/// A block's tile is (kTile, kTile), a step kDepth deep; a warp's part is (64, 32), 4 × 4 of mma's
+/// tiles.
 template <bool kAligned>
 __global__ void __launch_bounds__(kThreads)
     matmul_kernel(float* c, const bf16* a, const bf16* b, Index m, Index n, Index k) {

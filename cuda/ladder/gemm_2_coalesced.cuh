@@ -1,5 +1,5 @@
-// Rung 2: coalesced loads. Neighbouring threads take neighbouring columns instead of rows: two lines
-// of the kernel change.
+// Rung 2: coalesced loads. Neighbouring threads take neighbouring columns instead of rows: two
+// lines of the kernel change.
 //
 // Why it helps: the 32 lanes of a warp now read 32 floats of B side by side, which is 4 sectors of
 // 32 bytes and every byte of use, and the same float of A, one sector. 5 sectors per 32

@@ -25,7 +25,8 @@ namespace plumb { inline namespace v0_1 { namespace ladder::gemm_6 {
 
 using namespace kernels;
 
-/// Elements column … column + 3 of a row of `columns`, zeros beyond it; nothing of a row that is not inside.
+/// Elements column … column + 3 of a row of `columns`, zeros beyond it; nothing of a row that is
+/// not inside.
 template <bool kAligned>
 __device__ inline float4 load_row(const float* row, Index column, Index columns, bool inside) {
   if (!inside || column >= columns) return make_float4(0.0F, 0.0F, 0.0F, 0.0F);

@@ -28,7 +28,8 @@ namespace plumb { inline namespace v0_1 { namespace ladder::gemm_8 {
 
 using namespace kernels;
 
-/// Begins to bring elements column … column + 3 of a row of `columns`, zeros beyond it and for no row.
+/// Begins to bring elements column … column + 3 of a row of `columns`, zeros beyond it and for no
+/// row.
 template <bool kAligned>
 __device__ inline void fetch(float* to, const float* base, Index row, Index column, Index rows,
                              Index columns) {
@@ -80,7 +81,7 @@ __global__ void __launch_bounds__(kTile* kTile / 64)
   int buffer = 0;
   for (Index first = 0; first < k; first += 8, buffer ^= 1) {
     cp_async_wait<0>();
-    __syncthreads();  // this step's tiles are there for all, and nobody reads the other pair any more
+    __syncthreads();  // this step's tiles are there for all; nobody reads the other pair now
     if (first + 8 < k) fetch_step(buffer ^ 1, first + 8);
 #pragma unroll
     for (int p = 0; p < 8; p += 4) {

@@ -25,7 +25,8 @@ namespace plumb { inline namespace v0_1 { namespace ladder::gemm_9 {
 
 using namespace kernels;
 
-/// Begins to bring elements column … column + 3 of a row of `columns`, zeros beyond it and for no row.
+/// Begins to bring elements column … column + 3 of a row of `columns`, zeros beyond it and for no
+/// row.
 template <bool kAligned>
 __device__ inline void fetch(float* to, const float* base, Index row, Index column, Index rows,
                              Index columns) {
@@ -52,8 +53,8 @@ __device__ inline void store_row(float* row, Index column, Index columns, float4
   }
 }
 
-/// A block's tile is (kTile, kTile), a step 8 deep, a warp's part (64, 32), a thread's 8 rows of twice 4
-/// columns.
+/// A block's tile is (kTile, kTile), a step 8 deep, a warp's part (64, 32), a thread's 8 rows of
+/// twice 4 columns.
 template <int kTile, bool kAligned>
 __global__ void __launch_bounds__(kTile* kTile / 64)
     matmul_kernel(float* c, const float* a, const float* b, Index m, Index n, Index k) {
@@ -79,7 +80,7 @@ __global__ void __launch_bounds__(kTile* kTile / 64)
   int buffer = 0;
   for (Index first = 0; first < k; first += 8, buffer ^= 1) {
     cp_async_wait<0>();
-    __syncthreads();  // this step's tiles are there for all, and nobody reads the other pair any more
+    __syncthreads();  // this step's tiles are there for all; nobody reads the other pair now
     if (first + 8 < k) fetch_step(buffer ^ 1, first + 8);
 #pragma unroll
     for (int p = 0; p < 8; p += 4) {

@@ -1,5 +1,5 @@
-// How many instructions the threads have executed: nvcc's PTX can say (instructions_ptx.cpp), kernels that the
-// host's compiler compiled cannot (instructions_source.cpp).
+// How many instructions the threads have executed: nvcc's PTX can say (instructions_ptx.cpp),
+// kernels that the host's compiler compiled cannot (instructions_source.cpp).
 #pragma once
 
 #include <cstdint>

@@ -1,9 +1,11 @@
-// ladder: runs the rungs of cuda/ladder one after the other and prints what each of them did. Linked with the
-// emulator it prints counts of their accesses, with the CUDA runtime their times on the GPU; it says which.
+// ladder: runs the rungs of cuda/ladder one after the other and prints what each of them did.
+// Linked with the emulator it prints counts of their accesses, with the CUDA runtime their times on
+// the GPU; it says which.
 //
 //     ladder                    tables for a terminal
 //     ladder --markdown         tables for a document
-//     ladder --into FILE        the latter, put between FILE's lines <!-- cuda ladder: begin --> and … end -->
+//     ladder --into FILE        the latter, put between FILE's lines <!-- cuda ladder: begin -->
+//     and … end -->
 #include <ladder/measure.hpp>
 #include <ladder/rungs.cuh>
 

@@ -1,5 +1,6 @@
 // What can be said of one run of a rung, by whoever runs it: the emulator counts its accesses
-// (measure_emulated.cpp), a GPU takes its time (measure_device.cpp). The program is linked with one of the two.
+// (measure_emulated.cpp), a GPU takes its time (measure_device.cpp). The program is linked with one
+// of the two.
 #pragma once
 
 #include <plumb/core/check.hpp>
@@ -26,7 +27,8 @@ struct Work {
   bool tensor_core = false;
 };
 
-/// Says on what the rungs run, and what the numbers are and are not. Empty if there is nothing to run on.
+/// Says on what the rungs run, and what the numbers are and are not. Empty if there is nothing to
+/// run on.
 std::string how();
 /// The headings of what measure() returns.
 std::vector<std::string> headings();

@@ -1,5 +1,5 @@
-// Times on a GPU: the best of several runs between two events, after one that warms up. What binds is left to
-// the reader: rates stand beside the part's name, whose data sheet has its limits.
+// Times on a GPU: the best of several runs between two events, after one that warms up. What binds
+// is left to the reader: rates stand beside the part's name, whose data sheet has its limits.
 #include <ladder/measure.hpp>
 
 #include <plumb/cuda/device.cuh>

@@ -1,5 +1,5 @@
-// Counts from the emulator's tracer: every access of every thread, put together to the requests of warps. What
-// these are not: times, or what a cache makes of the accesses.
+// Counts from the emulator's tracer: every access of every thread, put together to the requests of
+// warps. What these are not: times, or what a cache makes of the accesses.
 #include <ladder/instructions.hpp>
 #include <ladder/measure.hpp>
 

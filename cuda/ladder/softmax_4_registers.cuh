@@ -55,7 +55,8 @@ __device__ inline void store_row(float* row, Index i, Index n, const float (&x)[
   }
 }
 
-/// kGroups groups of 4 a thread are held: group g of thread t is number g · kThreads + t of the row.
+/// kGroups groups of 4 a thread are held: group g of thread t is number g · kThreads + t of the
+/// row.
 template <int kThreads, int kGroups, bool kAligned>
 __global__ void __launch_bounds__(kThreads) softmax_kernel(float* y, const float* x, Index n) {
   __shared__ float largest_of[kThreads / 32], sum_of[kThreads / 32];

@@ -1,5 +1,5 @@
-// The smallest program that uses Plumb, and each consumer builds it in its own way: one layer, one loss,
-// one gradient. Prints a hash of the result's bits.
+// The smallest program that uses Plumb, and each consumer builds it in its own way: one layer, one
+// loss, one gradient. Prints a hash of the result's bits.
 #include <plumb/plumb.hpp>
 
 #include <bit>

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds and runs a program that uses Plumb as another project would.
-# Usage: run.sh CONSUMER BUILD_DIRECTORY, with CMAKE and CXX in the environment. CONSUMER is a case below.
+# Usage: run.sh CONSUMER BUILD_DIRECTORY, with CMAKE and CXX in the environment. CONSUMER is a case
+# below.
 set -euo pipefail
 consumers=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source_dir=$(cd "$consumers/../.." && pwd)
@@ -40,7 +41,8 @@ case $consumer in
     fi
     ;;
   program)
-    # The program, installed and moved, finds its data by its own place: it reads what is written there.
+    # The program, installed and moved, finds its data by its own place: it reads what is written
+    # there.
     [[ -x $build/plumb ]] || { echo "skipped: the program was not built"; exit 77; }
     "$cmake" --install "$build" --prefix "$work/first"
     mv "$work/first" "$work/prefix"

@@ -1,4 +1,5 @@
-// A matrix product with its epilogue, run by the CPU and by a device: for the tests of the CUDA backend's.
+// A matrix product with its epilogue, run by the CPU and by a device: for the tests of the CUDA
+// backend's.
 #pragma once
 
 #include <plumb/cpu/kernels.hpp>
@@ -134,7 +135,8 @@ Results packed_on(Device device, const Problem& p, After after, Index offset = 0
       });
 }
 
-/// |C - exact| / (`unit` · Σ|a·b| + 1e-6 · (the rest)), at worst; accumulates, with bias and residual if asked.
+/// |C - exact| / (`unit` · Σ|a·b| + 1e-6 · (the rest)), at worst; accumulates, with bias and
+/// residual if asked.
 inline double worst_error(const Problem& p, const std::vector<float>& c, bool accumulate,
                           bool epilogue, double unit) {
   const auto [m, n, k] = p.size;

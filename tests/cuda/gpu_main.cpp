@@ -1,5 +1,5 @@
-// The main() of a test program that needs a GPU: without one it says so and exits with 77, which CTest
-// counts as skipped.
+// The main() of a test program that needs a GPU: without one it says so and exits with 77, which
+// CTest counts as skipped.
 #define DOCTEST_CONFIG_IMPLEMENT
 #include <doctest/doctest.h>
 

@@ -1,4 +1,5 @@
-// What the tests of CUDA kernels share: one call run on the CPU and on the device, and their bits compared.
+// What the tests of CUDA kernels share: one call run on the CPU and on the device, and their bits
+// compared.
 #pragma once
 
 #include <plumb/core/tensor.hpp>

@@ -1,5 +1,5 @@
-// The emulator's cuBLAS and cublasLt against a double loop, and everything that they are to refuse. For
-// the emulator only: it steers the stand-ins and reads what they report.
+// The emulator's cuBLAS and cublasLt against a double loop, and everything that they are to refuse.
+// For the emulator only: it steers the stand-ins and reads what they report.
 #include <emulator/cublas.hpp>
 #include <emulator/runtime.hpp>
 #include <plumb/core/random.hpp>
@@ -20,7 +20,7 @@ namespace {
 
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
-// --- Data ----------------------------------------------------------------------------------------
+// --- Data ------------------------------------------------------------------------------------
 
 /// A copy of host values in device memory.
 template <class T>
@@ -180,7 +180,7 @@ std::int64_t elements_c(const Shape& s) { return s.sc * (s.batch - 1) + s.ldc * 
 
 cublasOperation_t operation(bool transposed) { return transposed ? CUBLAS_OP_T : CUBLAS_OP_N; }
 
-// --- Handles ---------------------------------------------------------------------------------------
+// --- Handles ------------------------------------------------------------------------------------
 
 struct Stream {
   cudaStream_t stream = nullptr;
@@ -232,7 +232,7 @@ struct Call : Blas {
 
 }  // namespace
 
-// --- cuBLAS ----------------------------------------------------------------------------------------
+// --- cuBLAS ------------------------------------------------------------------------------------
 
 TEST_CASE("cublasSgemm is the product, for random shapes, leading dimensions and transposes") {
   plumb::Rng rng(1);
@@ -522,7 +522,7 @@ TEST_CASE("every status has a name and a text") {
   CHECK(version >= 0);
 }
 
-// --- cublasLt --------------------------------------------------------------------------------------
+// --- cublasLt ------------------------------------------------------------------------------------
 
 namespace {
 
@@ -862,7 +862,8 @@ TEST_CASE(
   }
 }
 
-// --- Faults on purpose, graphs, leaks --------------------------------------------------------------
+// --- Faults on purpose, graphs, leaks
+// --------------------------------------------------------------
 
 TEST_CASE("any call can be made to fail, once, without doing anything") {
   Call call;

@@ -49,7 +49,8 @@ void check_training(const AttentionShape& shape, const Ints& offsets, Index shif
   });
 }
 
-/// One step with a cache: these rows are appended at their places, then those from `first` on attend.
+/// One step with a cache: these rows are appended at their places, then those from `first` on
+/// attend.
 struct Step {
   Ints slots, positions;
   Index first = 0;

@@ -1,5 +1,5 @@
-// The engine on the device: the same ops, models and trainers with one type changed. In the exact mode
-// whole trainings end with the CPU's weights, bit for bit; the fast modes stay near them.
+// The engine on the device: the same ops, models and trainers with one type changed. In the exact
+// mode whole trainings end with the CPU's weights, bit for bit; the fast modes stay near them.
 #include <plumb/cuda/kernels.cuh>
 #include <plumb/plumb.hpp>
 

@@ -1,4 +1,5 @@
-// The CUDA backend's matrix products: the exact mode bit for bit the CPU's, the others near the oracle.
+// The CUDA backend's matrix products: the exact mode bit for bit the CPU's, the others near the
+// oracle.
 #include <doctest/doctest.h>
 #include <plumb/cuda/gemm_tensor_core.cuh>
 
@@ -176,8 +177,9 @@ TEST_CASE("cuda gemm: nothing is written beyond C and infinities stay in their r
     }
 }
 
-// Tensor cores. Rounding to nearest changes an operand by 2^-8 of itself at most (bf16: 8 bits) or 2^-11 (tf32: 11
-// bits), so a product by twice that and a little: 2^-7 or 2^-10 of each element's sum of |a·b|.
+// Tensor cores. Rounding to nearest changes an operand by 2^-8 of itself at most (bf16: 8 bits) or
+// 2^-11 (tf32: 11 bits), so a product by twice that and a little: 2^-7 or 2^-10 of each element's
+// sum of |a·b|.
 
 namespace {
 
@@ -203,8 +205,8 @@ void check_near_oracle(const Problem& p, Offsets offsets = {}) {
   CHECK(worst_error(p, added, true, true, kRounding<Device>) < 1);
 }
 
-/// Operands that are exact in the mode, so that only sums round: in float, in the hardware's own way within an
-/// instruction.
+/// Operands that are exact in the mode, so that only sums round: in float, in the hardware's own
+/// way within an instruction.
 template <class Device>
 void check_sums(Problem p) {
   CAPTURE_SIZE(p.size);

@@ -16,7 +16,8 @@ namespace {
 
 constexpr double kUnit = 1e-6;  // of Σ|a·b|: float sums in whatever order
 
-/// What the epilogue makes of the product in double precision, and the error in units of the tolerance.
+/// What the epilogue makes of the product in double precision, and the error in units of the
+/// tolerance.
 double worst_with_activation(const Problem& p, const Results& r, After after, Activation f) {
   std::vector<float> before = r.c;  // with the activation in place, the product is computed anew
   if (after == After::ActivationInPlace) {

@@ -93,8 +93,8 @@ struct Expected {
   std::vector<double> exact, bound;
 };
 
-/// |error| <= (k + 2)·u·sum of |a·b| in any order of the sum. Twice that for tensor cores, whose sums
-/// are not specified.
+/// |error| <= (k + 2)·u·sum of |a·b| in any order of the sum. Twice that for tensor cores, whose
+/// sums are not specified.
 Expected product(const std::vector<float>& a, const std::vector<float>& b, Index m, Index n,
                  Index k, double factor) {
   Expected expected;
@@ -132,8 +132,8 @@ Expected softmax_of(const std::vector<float>& x, Index rows, Index n) {
   return expected;
 }
 
-/// |error| <= (2·(size + 2)·u·largest of |scale·q|·|k| + (t + 32)·u + weight)·sum of p·|v|, `weight` being the
-/// rounding of the weights themselves.
+/// |error| <= (2·(size + 2)·u·largest of |scale·q|·|k| + (t + 32)·u + weight)·sum of p·|v|,
+/// `weight` being the rounding of the weights themselves.
 Expected attention_of(const std::vector<float>& q, const std::vector<float>& k,
                       const std::vector<float>& v, Index t, Index size, double weight) {
   Expected expected;
@@ -173,8 +173,8 @@ Expected attention_of(const std::vector<float>& q, const std::vector<float>& k,
 struct Size {
   Index m, n, k;
 };
-// Around the tiles of 32, 64 and 128 and the depths of 8 and 32; rows that lie at 16-byte boundaries as
-// floats (multiples of 4), as bf16 too (of 8), or not; nothing to sum; nothing to do.
+// Around the tiles of 32, 64 and 128 and the depths of 8 and 32; rows that lie at 16-byte
+// boundaries as floats (multiples of 4), as bf16 too (of 8), or not; nothing to sum; nothing to do.
 constexpr Size kSizes[] = {{1, 1, 1},      {3, 5, 7},      {33, 65, 17},    {129, 131, 33},
                            {128, 128, 64}, {100, 132, 36}, {130, 264, 104}, {65, 8, 200},
                            {40, 24, 0},    {0, 5, 3},      {5, 0, 3}};

@@ -1,6 +1,6 @@
-// How attention uses memory, counted by the emulator's tracer: sectors of global memory per sector that was
-// needed, passes over the banks of shared memory per pass without conflicts, and bytes of keys and values per
-// query. For traced programs only.
+// How attention uses memory, counted by the emulator's tracer: sectors of global memory per sector
+// that was needed, passes over the banks of shared memory per pass without conflicts, and bytes of
+// keys and values per query. For traced programs only.
 #include <plumb/core/tensor.hpp>
 #include <plumb/cuda/attention.cuh>
 
@@ -48,10 +48,12 @@ TEST_CASE("attention's sectors and banks stay as they are") {
     attention_forward(device, out.data(), lse.data(), q.data(), k.data(), v.data(), offsets.data(),
                       1, n, shape);
   });
-  // Results leave an element at a time, since a view may lie at any address: four requests for each sector.
+  // Results leave an element at a time, since a view may lie at any address: four requests for each
+  // sector.
   CHECK(forward.sectors <= 1.6);
   CHECK(forward.passes == 1.0);
-  // Each tile of 64 queries reads the keys and values before its end, 32 at a time, and its queries.
+  // Each tile of 64 queries reads the keys and values before its end, 32 at a time, and its
+  // queries.
   const double queries = 4.0 * static_cast<double>(n * width);
   const double keys = 2 * 4.0 * static_cast<double>(width) * (64 + 128);
   CHECK(forward.loaded >= queries + keys);

@@ -1,6 +1,6 @@
-// Every call of the CUDA runtime may fail. Each in turn is made to, in a run that generates and trains: the
-// error must come out as CudaError that names the call, and the same run must then succeed, with the same
-// bits. (On the emulator only: a real runtime does not fail on request.)
+// Every call of the CUDA runtime may fail. Each in turn is made to, in a run that generates and
+// trains: the error must come out as CudaError that names the call, and the same run must then
+// succeed, with the same bits. (On the emulator only: a real runtime does not fail on request.)
 #include <plumb/cuda/kernels.cuh>
 #include <plumb/plumb.hpp>
 
@@ -45,8 +45,8 @@ TEST_CASE("whichever call fails, the error names it and the next run is right") 
   std::set<std::string> messages;
   int failures = 0, survived = 0;
   for (int after = 0;; ++after) {
-    // The first run made the pool; a trimmed one asks for memory again. (Not always: the emulator is slow
-    // to reuse what was freed, so that its use is seen.)
+    // The first run made the pool; a trimmed one asks for memory again. (Not always: the emulator
+    // is slow to reuse what was freed, so that its use is seen.)
     if (after % 8 == 0) kernels::detail::DevicePool::instance().trim();
     emulator::inject("*", after, cudaErrorUnknown);
     try {

@@ -1,5 +1,5 @@
-// What the matrix products move, counted by the emulator's tracer: bytes of global memory as their headers'
-// formulas say, and shared memory without bank conflicts. For traced programs only.
+// What the matrix products move, counted by the emulator's tracer: bytes of global memory as their
+// headers' formulas say, and shared memory without bank conflicts. For traced programs only.
 #include <doctest/doctest.h>
 #include <plumb/cuda/gemm_tensor_core.cuh>
 
@@ -20,7 +20,8 @@ struct Traffic {
   double loads, stores;  ///< bytes
 };
 
-/// Launches m × n × k without an epilogue and compares; whole tiles, so that the formulas are exact.
+/// Launches m × n × k without an epilogue and compares; whole tiles, so that the formulas are
+/// exact.
 template <class T = float, class Launch>
 void check_traffic(Size size, Form form, Traffic expected, Launch launch) {
   REQUIRE(emulator::traced());

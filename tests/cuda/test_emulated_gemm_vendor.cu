@@ -1,5 +1,5 @@
-// cuBLAS refuses or fails, which the emulator's stand-in does on request: what the CUDA backend's products then
-// do. (On the emulator only.)
+// cuBLAS refuses or fails, which the emulator's stand-in does on request: what the CUDA backend's
+// products then do. (On the emulator only.)
 #include <doctest/doctest.h>
 #include <emulator/cublas.hpp>
 #include <plumb/cuda/gemm_vendor.cuh>

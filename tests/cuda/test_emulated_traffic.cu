@@ -1,8 +1,9 @@
-// What the kernels that are bound by memory move, counted by the emulator's tracer: bytes of global memory as
-// stated here per element, in whole sectors. Products: test_emulated_gemm_traffic.cu. For traced programs only.
+// What the kernels that are bound by memory move, counted by the emulator's tracer: bytes of global
+// memory as stated here per element, in whole sectors. Products: test_emulated_gemm_traffic.cu. For
+// traced programs only.
 //
-// Bytes are counted as requested by threads: what 32 lanes read from one place counts 32 times, and a row that
-// is read again counts again, although a GPU finds it in a cache.
+// Bytes are counted as requested by threads: what 32 lanes read from one place counts 32 times, and
+// a row that is read again counts again, although a GPU finds it in a cache.
 #include <plumb/core/tensor.hpp>
 #include <plumb/cuda/elementwise.cuh>
 #include <plumb/cuda/gemm.cuh>

@@ -133,8 +133,8 @@ static __global__ void atomics(int* out) {
   atomicInc(reinterpret_cast<unsigned*>(&out[5]), 1000000U);
 }
 
-// One warp: c (16, 8) = a (16, 32) · b (32, 8), bf16, through shared memory and ldmatrix. b comes as
-// it is, and is read with .trans, or transposed, and is read without.
+// One warp: c (16, 8) = a (16, 32) · b (32, 8), bf16, through shared memory and ldmatrix. b comes
+// as it is, and is read with .trans, or transposed, and is read without.
 template <bool Transposed>
 static __global__ void bf16_product(float* c, const std::uint16_t* a, const std::uint16_t* b) {
   __shared__ __align__(16) std::uint16_t as[16 * 32], bs[32 * 8];

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Line coverage of include/ by the unit tests; builds in build/coverage. Not a gate: a number to read.
+# Line coverage of include/ by the unit tests; builds in build/coverage. Not a gate: a number to
+# read.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 build=${PLUMB_BUILD:-build}/coverage
-# Counters are atomic because the kernels run on several threads; at -O1 lines that ran count as missed.
+# Counters are atomic because the kernels run on several threads; at -O1 lines that ran count as
+# missed.
 flags="--coverage -fprofile-update=atomic"
 cmake -S . -B "$build" -G Ninja -DCMAKE_CXX_COMPILER=g++ -DCMAKE_CXX_COMPILER_LAUNCHER= \
   -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG="-O0 -g1 $flags" -DPLUMB_EXAMPLES=OFF >/dev/null

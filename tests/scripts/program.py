@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Runs the built program as a user would: every command, wrong input, and a run that is killed.
 
-usage: program.py PLUMB WORK_DIRECTORY [commands|errors|resume|device]
+usage: program.py PLUMB WORK_DIRECTORY [commands|errors|settings|files|judges|resume|device]
 """
 import json
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -14,9 +15,10 @@ import sys
 import time
 
 PLUMB, WORK, PART = os.path.abspath(sys.argv[1]), sys.argv[2], sys.argv[3]
+MODEL = os.path.abspath(os.path.join(os.path.dirname(__file__), "../../examples/data/stories260K.bin"))
 SMALL = ["--rank-prompts", "20", "--generate-max-new-tokens", "24", "--ppo-max-new-tokens", "24",
          "--iterations", "3", "--ppo-prompts", "8", "--minibatches", "2", "--ppo-epochs", "2",
-         "--checkpoint-every", "1", "--eval-prompts", "8"]
+         "--checkpoint-every", "1", "--eval-prompts", "8", "--eval-stories", "5"]
 failures = []
 
 
@@ -91,7 +93,7 @@ def commands():
     succeeds("ppo", "ppo", "--reward", "reward.safetensors", "--run", "ppo", "--iterations", "2",
              "--ppo-prompts", "4", "--ppo-max-new-tokens", "16", "--separate-value",
              expect=["objective/kl_exact", "val/ratio_first_minibatch"])
-    succeeds("eval", "eval", "--after", "ppo/policy.safetensors", "--prompts", "6", "--max-new-tokens", "16",
+    succeeds("eval", "eval", "--after", "ppo/policy.safetensors", "--limit", "6", "--max-new-tokens", "16",
              expect=["win_rate", "kl", "perplexity_before", "perplexity_after"])
     with open(os.path.join(WORK, "sft.jsonl"), "w") as file:
         for i in range(8):
@@ -158,6 +160,247 @@ def errors():
     run("align", "--run", "other", *SMALL)
     fails("another run's directory", "align", "--run", "other", *SMALL, "--beta", "0.3", says=["'beta'", "HINT"])
 
+SMALL_PPO = ["--ppo-prompts", "2", "--ppo-responses", "1", "--ppo-max-new-tokens", "8", "--minibatches", "1",
+             "--ppo-epochs", "1"]
+
+
+def write(name, *records):
+    """A JSON Lines file in the work directory."""
+    with open(os.path.join(WORK, name), "w") as file:
+        for record in records:
+            file.write(json.dumps(record) + "\n")
+    return name
+
+
+def read(name):
+    with open(os.path.join(WORK, name)) as file:
+        return file.read()
+
+
+def some_inputs():
+    write("p.jsonl", {"id": "one", "prompt": "One day"}, {"id": "two", "prompt": "Lily"})
+    write("s.jsonl", {"prompt": "Once upon a time", "completion": " there was a cat."})
+    write("r.jsonl", *({"id": str(i), "prompt": f"Once {i}", "responses": [" a cat", " a big dog ran"],
+                        "ranking": [[0], [1]]} for i in range(20)))
+
+
+def settings():
+    """What a flag or a settings file may say, in every command."""
+    some_inputs()
+    generate = ["generate", "--prompts", "p.jsonl", "--max-new-tokens", "4", "--out", "g.jsonl", "--force"]
+    ppo = ["ppo", "--prompts", "p.jsonl", "--run", "none", *SMALL_PPO]
+    for command, name, bad, says in (
+            (["sft", "s.jsonl", "--out", "m"], "lr", ("nan", "inf", "-1", "x", "1e999", ""), "lr"),
+            (["sft", "s.jsonl", "--out", "m"], "epochs", ("-3", "1.5", "1e3", "+1", " 1", "99999999999999999999"), "epochs"),
+            (["sft", "s.jsonl", "--out", "m"], "batch", ("0", "-1"), "at least 1"),
+            (generate, "seed", ("-1", "0.5", "18446744073709551616"), "seed"),
+            (generate, "temperature", ("-1", "nan", "1e-40"), "temperature"),
+            (generate, "top-p", ("0", "1.5", "nan"), "top-p"),
+            (generate, "limit", ("-1",), "limit"),
+            (generate, "responses", ("0",), "at least 1"),
+            (generate, "stop", ("",), "stop"),
+            (["reward", "r.jsonl"], "folds", ("1", "-2", "101"), "folds"),
+            (["reward", "r.jsonl"], "loss", ("BT",), "bt, pl"),
+            (ppo, "clip", ("-1",), "clip"),
+            (ppo, "ppo-lr", ("nan", "-1"), "ppo-lr"),
+            (ppo, "gamma", ("1.01",), "from 0 to 1"),
+            (ppo, "micro-sequences", ("-1",), "micro-sequences"),
+            (ppo, "iterations", ("-1",), "iterations"),
+            (["align", "--run", "none"], "rounds", ("0",), "rounds"),
+            (["align", "--run", "none"], "reward-epochs", ("-1",), "reward-epochs"),
+            (["eval"], "limit", ("0", "-1"), "limit"),
+            (["chat", "--prompt", "a"], "slots", ("0",), "slots")):
+        for value in bad:
+            fails(f"{command[0]} --{name} {value!r}", *command, f"--{name}={value}", says=[says])
+    check(not os.path.exists(os.path.join(WORK, "none")), "nothing was begun")
+    # The same by a settings file, which is read wherever it stands; its errors name it.
+    for content, says in (
+            ('{"max-new-tokens": 3.5}', "whole number"), ('{"max-new-tokens": -3}', "at least 1"),
+            ('{"seed": -1}', "without sign"), ('{"seed": 1e3}', "whole number"), ('{"temperature": "hot"}', "number"),
+            ('{"temperature": 1e999}', "c.json"), ('{"temperatur": 1}', "did you mean 'temperature'"),
+            ('{"top-k": 1, "top-k": 2}', "twice"), ('{"stop": "x"}', "list of texts"), ("[1]", "object"),
+            ("{", "c.json"), ("[" * 100000, "c.json"), ('{"bf16": 1}', "true or false"), ("", "c.json")):
+        with open(os.path.join(WORK, "c.json"), "w") as file:
+            file.write(content)
+        fails(f"a settings file {content[:30]!r}", *generate, "--config", "c.json", says=[says, "c.json"])
+    with open(os.path.join(WORK, "c.json"), "w") as file:
+        json.dump({"max-new-tokens": 3, "responses": 1, "temperature": 0.05}, file)
+    for before, after in ((["--device", "cpu"], ["--config", "c.json"]), (["--device=cpu"], ["--config=c.json"]),
+                          ([], ["--config", "c.json"])):
+        run(*before, "generate", *after, "--prompts", "p.jsonl", "--limit", "1", "--out", "g.jsonl", "--force")
+        first = json.loads(read("g.jsonl").splitlines()[0])
+        check(first["sampling"]["max_new_tokens"] == 3 and len(first["responses"]) == 1,
+              f"--config counts after {before}")
+    check('"temperature":0.05,' in read("g.jsonl"), "numbers come out as they were given")
+    check(first["id"] == "one" and len(first["tokens"]) == 1, "candidates keep their prompts' ids, and their tokens")
+    for words, says in ((["generate", "--outt", "x"], ["unknown flag --outt", "--out"]),
+                        (["generat"], ["unknown command generat", "generate"]),
+                        (["ppo", "--run", "x", "--betta", "1"], ["unknown flag --betta", "--beta"]),
+                        (["reward", "r.jsonl", "--epoch", "1"], ["unknown flag --epoch", "--epochs"])):
+        fails(" ".join(words), *words, says=says)
+    # --help: what matters most comes first, the rest under headings; ranges and defaults are said.
+    code, out, _ = run("ppo", "--help")
+    options = out[out.index("Options:"):].split("\n\n")[0]
+    check(code == 0 and 8 <= options.count("\n  --") <= 20, "ppo --help: few flags stand first")
+    for heading in ("Losses:", "Optimizer:", "Rewards and advantages:", "Divergence from the reference:"):
+        check(heading in out, f"ppo --help has the heading {heading}")
+    check("(from 0 to 1)" in out and "k1, k2, k3" in out and "0.0005" in out, "ppo --help says ranges, choices, defaults")
+    for command in ("demo", "generate", "rank", "sft", "reward", "score", "ppo", "align", "eval", "chat", "info"):
+        code, out, _ = run(command, "--help")
+        check(code == 0 and "--json" in out, f"{command} --help")
+
+
+def files():
+    """Outputs and inputs are looked at before work begins, and nothing that is there is lost."""
+    some_inputs()
+    generate = ["generate", "--prompts", "p.jsonl", "--limit", "1", "--max-new-tokens", "3", "--responses", "2"]
+    check(run(*generate, "--out", "g.jsonl")[0] == 0, "generate writes a new file")
+    before = read("g.jsonl")
+    fails("generate over a file", *generate, "--seed", "7", "--out", "g.jsonl", says=["g.jsonl exists", "--force"])
+    check(read("g.jsonl") == before, "it is as it was")
+    check(run(*generate, "--seed", "7", "--out", "g.jsonl", "--force")[0] == 0 and read("g.jsonl") != before,
+          "--force replaces it")
+    code, out, _ = run(*generate, "--out", "-")
+    check(code == 0 and json.loads(out)["id"] == "one", "--out - is standard output, and nothing else is on it")
+    code, out, _ = run("info", "--json", "-")
+    check(code == 0 and json.loads(out[out.index("{"):])["vocab"] == 512, "--json - too")
+    for name, *words in (("generate", "generate", "--responses", "64", "--out", "nowhere/x.jsonl"),
+                         ("sft", "sft", "s.jsonl", "--epochs", "100000", "--out", "nowhere/x"),
+                         ("reward", "reward", "r.jsonl", "--epochs", "100000", "--out", "nowhere/x"),
+                         ("score", "score", "g.jsonl", "--out", "nowhere/x"),
+                         ("reward --json", "reward", "r.jsonl", "--epochs", "100000", "--json", "nowhere/x")):
+        start = time.monotonic()
+        fails(f"{name} to a folder that is not there", *words, says=["nowhere"])
+        check(time.monotonic() - start < 3, "at once")
+    for name, *words in (("generate", "generate", "--prompts", "p.jsonl", "--out", "p.jsonl", "--force"),
+                         ("sft", "sft", "s.jsonl", "--out", "s.jsonl"), ("reward", "reward", "r.jsonl", "--out", "r.jsonl"),
+                         ("score", "score", "g.jsonl", "--out", "./g.jsonl"),
+                         ("sft --json", "sft", "s.jsonl", "--out", "m.safetensors", "--json", "s.jsonl")):
+        fails(f"{name}: an output that is an input", *words, says=["also the input"])
+    # A result that is known is written also when a later part fails.
+    code, _, _ = run("sft", "s.jsonl", "--out", "m.safetensors", "--lr", "1e38", "--json", "late.json")
+    check(code != 0 and not os.path.exists(os.path.join(WORK, "m.safetensors")), "a diverged model is not saved")
+    def little_room():  # a file may have 100,000 bytes: less than a reward model
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100000, 100000))
+    done = subprocess.run([PLUMB, "reward", "r.jsonl", "--folds", "2", "--out", "w.safetensors", "--json", "late.json"],
+                          cwd=WORK, capture_output=True, text=True, preexec_fn=little_room)
+    check(done.returncode == 1 and "w.safetensors" in done.stderr, "a reward model that finds no room fails")
+    check(not os.path.exists(os.path.join(WORK, "w.safetensors")), "and leaves no half of itself")
+    late = json.loads(read("late.json"))
+    check("reward_accuracy" in late and "error" in late, "and what was known by then is in --json, with the error")
+    # Two processes, one run; other contents under the same name; more iterations.
+    ppo = ["ppo", "--prompts", "p.jsonl", "--run", "run", "--ppo-prompts", "8", "--iterations", "4000"]
+    first = subprocess.Popen([PLUMB, *ppo], cwd=WORK,
+                             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 30
+    while not os.path.exists(os.path.join(WORK, "run/metrics.csv")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    fails("a second process in one run", *ppo, says=["another process uses this run"])
+    first.send_signal(signal.SIGINT)
+    first.wait()
+    ppo = ["ppo", "--prompts", "p.jsonl", "--run", "grow", *SMALL_PPO]
+    check(run(*ppo, "--iterations", "2", "--checkpoint-every", "1")[0] == 0, "ppo: two iterations")
+    check(os.path.exists(os.path.join(WORK, "grow/policy.safetensors.previous")), "two checkpoints are kept")
+    check(run(*ppo, "--iterations", "3", "--checkpoint-every", "1")[0] == 0 and
+          len(read("grow/metrics.csv").splitlines()) == 4, "the same run goes on to a third")
+    fails("the run with fewer iterations", *ppo, "--iterations", "2", "--checkpoint-every", "1", says=["'iterations'"])
+    write("p.jsonl", {"id": "one", "prompt": "One night"}, {"id": "two", "prompt": "Lily"})
+    fails("the run with other prompts in the same file", *ppo, "--iterations", "3", "--checkpoint-every", "1",
+          says=["inputs 'prompts'"])
+    os.remove(os.path.join(WORK, "grow/metrics.csv"))
+    some_inputs()
+    code, _, err = run(*ppo, "--iterations", "4", "--checkpoint-every", "1")
+    check(code == 0, f"a run whose metrics are gone goes on {err[-200:]}")
+    with open(os.path.join(WORK, "grow/policy.safetensors"), "r+b") as file:
+        file.truncate(1000)
+    fails("a checkpoint cut short", *ppo, "--iterations", "5", "--checkpoint-every", "1",
+          says=["grow/policy.safetensors.previous"])
+    # Another reference than the model that PPO begins with.
+    check(run("ppo", "--model", "grow/policy.safetensors.previous", "--reference", MODEL, "--prompts", "p.jsonl",
+              "--run", "more", *SMALL_PPO, "--iterations", "1", "--json", "more.json")[0] == 0, "ppo from a policy, near a reference")
+    check(json.loads(read("more.json"))["objective/kl_exact"] > 0, "its KL begins above 0")
+    # Names and texts that are not UTF-8: they work, or are refused before work.
+    raw = os.path.join(os.fsencode(WORK), b"caf\xe9.jsonl")
+    done = subprocess.run([os.fsencode(PLUMB), *map(os.fsencode, generate), b"--out", raw], cwd=WORK, capture_output=True)
+    check(done.returncode == 0 and os.path.exists(raw), "a path that is not UTF-8 is written")
+    done.stdout.decode(), done.stderr.decode()
+    for flag, value in ((b"--stop", b"\xe9"), (b"--annotator", b"\xe9")):
+        command = [b"generate", b"--prompts", b"p.jsonl", b"--out", b"y.jsonl"] if flag == b"--stop" else \
+                  [b"rank", b"g.jsonl", b"--out", b"y.jsonl"]
+        done = subprocess.run([os.fsencode(PLUMB), *command, flag, value], cwd=WORK, capture_output=True, stdin=subprocess.DEVNULL)
+        check(done.returncode == 1 and b"UTF-8" in done.stderr, f"{flag.decode()} that is not UTF-8 is refused")
+    # Standard output that is full; two responses when two are asked for.
+    for words in (["info"], ["chat", "--prompt", "Once", "--max-new-tokens", "2"], ["info", "--help"]):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run([PLUMB, *words], cwd=WORK, stdout=full, stderr=subprocess.PIPE, text=True)
+        check(done.returncode != 0 and "standard output" in done.stderr, f"{words[0]} to a full standard output fails")
+    code, out, _ = run("chat", "--prompt", "Once", "--responses", "2", "--max-new-tokens", "3")
+    check(code == 0 and "[1] Once" in out and "[2] Once" in out, "chat --responses 2 prints two")
+    code, out, _ = run("rank", "g.jsonl", "--out", "mine.jsonl", "--annotator", "ann", stdin="1 2\n")
+    run("rank", "g.jsonl", "--out", "rule.jsonl", "--labeller", "rule:warm")
+    run("rank", "g.jsonl", "--out", "mine.jsonl", "--agreement", "--others", "rule.jsonl", "--json", "agree.json")
+    check(json.loads(read("agree.json"))["annotators"] == 2, "rank --agreement --json writes the agreement")
+
+
+def judges():
+    """eval by each judge, reward --test, score: and one model's perplexity."""
+    some_inputs()
+    run("sft", "s.jsonl", "--epochs", "20", "--lr", "1e-3", "--out", "after.safetensors")
+    small = ["--after", "after.safetensors", "--limit", "4", "--max-new-tokens", "8"]
+    by_rule = succeeds("eval by a rule", "eval", *small, expect=["win_rate", "win_rate_low", "kl", "judge"])
+    check(by_rule.get("judge") == "rule:warm", "eval says who judged")
+    program = os.path.join(WORK, "longer.py")
+    with open(program, "w") as file:
+        file.write("import json, sys\nfor line in sys.stdin:\n"
+                   "    print([len(r) for r in json.loads(line)['responses']], flush=True)\n")
+    by_command = succeeds("eval by a program", "eval", *small, "--judge", f"command:{sys.executable} {program}")
+    check(by_command.get("judged") == 4 and "score_difference" in by_command, "it scored four pairs")
+    fails("a judge that fails", "eval", *small, "--judge", "command:false", says=["false"])
+    fails("a judge that is none", "eval", *small, "--judge", "rule:cold", says=["rule:warm"])
+    succeeds("reward", "reward", "r.jsonl", "--folds", "0", "--out", "reward.safetensors")
+    by_model = succeeds("eval by a reward model", "eval", *small, "--judge", "reward.safetensors")
+    check(by_model.get("judge") == "reward.safetensors", "a reward model judged")
+    answers = succeeds("eval by a person", "eval", *small, "--judge", "person", "--annotator", "ann", stdin="1 2\n" * 4)
+    check(answers.get("judged", 0) >= 1 and os.path.exists(os.path.join(WORK, "eval-judgements.jsonl")),
+          "a person judged, and the answers are kept")
+    again = succeeds("eval by the same person", "eval", *small, "--judge", "person", "--annotator", "ann")
+    check(again.get("win_rate") == answers.get("win_rate"), "who is not asked again")
+    greedy = succeeds("eval at temperature 0", "eval", *small, "--temperature", "0")
+    check(greedy.get("kl_temperature") == 1 and greedy.get("kl", -1) > 0, "reports the KL at temperature 1")
+    _, out, _ = run("eval", *small, "--top-k", "5")
+    check("at temperature 1 without the filter" in out, "beside filtered samples the KL says of what it is")
+    alone = succeeds("eval of one model", "eval")
+    check(abs(alone.get("perplexity", 0) - by_rule["perplexity_before"]) < 1e-9, "one model's perplexity")
+    # A reward model on rankings that it has not seen, and by itself.
+    write("t.jsonl", *({"id": str(i), "prompt": f"Then {i}", "responses": [" a cat", " a big dog ran"],
+                        "ranking": [[0], [1]]} for i in range(12)))
+    keys = ("reward_accuracy", "reward_nll", "reward_brier", "reward_ece", "reward_accuracy_length_baseline",
+            "reward_accuracy_words_baseline", "reward_accuracy_training", "sequences_cut")
+    both = succeeds("reward --test", "reward", "r.jsonl", "--folds", "0", "--test", "t.jsonl")["test"]
+    check(all(key in both for key in keys), "reward --test reports " + ", ".join(keys))
+    check(both["reward_accuracy"] > 0.9 and both["reward_accuracy_words_baseline"] > 0.9 and both["held_out_pairs"] == 12,
+          "an easy lesson is learned")
+    saved = succeeds("reward --test of a saved model", "reward", "--model", "reward.safetensors", "--test", "t.jsonl")["test"]
+    check(abs(saved["reward_accuracy"] - both["reward_accuracy"]) < 1e-9, "a saved reward model gives the same")
+    fails("reward --test of a policy", "reward", "--test", "t.jsonl", says=["holds a policy"])
+    crossed = succeeds("reward --no-control", "reward", "r.jsonl", "--folds", "2", "--no-control")
+    check(crossed["reward_accuracy_shuffled_labels"] is None, "the control can be left out")
+    scored = succeeds("score", "score", "t.jsonl", "--judge", "reward.safetensors", "--out", "scored.jsonl",
+                      expect=["mean_score", "length_correlation"])
+    lines = [json.loads(line) for line in read("scored.jsonl").splitlines()]
+    check(all(line["ranking"] == [[0], [1]] for line in lines), "score keeps what else a line says")
+    check(len(lines) == 12 and all(len(line["scores"]) == 2 for line in lines) and scored["responses"] == 24,
+          "score adds two scores to each of twelve lines")
+    check(all(line["scores"][0] > line["scores"][1] for line in lines), "and they are the model's")
+    # A chat form is saved with the model, and stands around its prompts from then on.
+    succeeds("sft with a chat form", "sft", "s.jsonl", "--before-prompt", "Q: ", "--after-prompt", " A:", "--epochs", "0",
+             "--out", "chat.safetensors")
+    _, plain, _ = run("generate", "--prompts", "p.jsonl", "--limit", "1", "--max-new-tokens", "12", "--out", "-")
+    _, framed, _ = run("generate", "--model", "chat.safetensors", "--prompts", "p.jsonl", "--limit", "1",
+                       "--max-new-tokens", "12", "--out", "-")
+    check(json.loads(plain)["responses"] != json.loads(framed)["responses"], "the chat form reaches generation")
+
 
 def device():
     """A whole round on the emulated GPU ends with the very model file that the CPU writes."""
@@ -222,6 +465,7 @@ def resume():
 shutil.rmtree(WORK, ignore_errors=True)
 os.makedirs(WORK)
 start = time.time()
-{"commands": commands, "errors": errors, "resume": resume, "device": device}[PART]()
+{"commands": commands, "errors": errors, "settings": settings, "files": files, "judges": judges,
+ "resume": resume, "device": device}[PART]()
 print(f"{PART}: {len(failures)} failures in {time.time() - start:.0f} s")
 sys.exit(1 if failures else 0)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# ./plumb where things are set up in other ways: a path that is not ASCII, no g++, another CXX, a place to
-# build that is not in the tree. Usage: setup.sh SCRATCH_DIRECTORY
+# ./plumb where things are set up in other ways: a path that is not ASCII, no g++, another CXX, a
+# place to build that is not in the tree. Usage: setup.sh SCRATCH_DIRECTORY
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 scratch=$1
@@ -23,7 +23,8 @@ before=$(cd "$tree" && find . | sort | sha256sum)
 (cd "$tree" && cmake --preset dev -B "$scratch/by cmake" && cmake --build "$scratch/by cmake" \
   --target plumb_test_main) >"$scratch/log" 2>&1 || { cat "$scratch/log"; fail "a path that is not ASCII"; }
 
-# Every program of this machine, but CMake, which says how it was called, and apt, which must not be.
+# Every program of this machine, but CMake, which says how it was called, and apt, which must not
+# be.
 tools="$scratch/tools"
 mkdir "$tools"
 ln -s /usr/bin/* /usr/local/bin/* "$tools" 2>/dev/null || true

@@ -1,6 +1,7 @@
-// Compared by the compiler, where there is a CUDA toolkit: what cuda/emulator/toolkit says of cuBLAS and
-// cublasLt against the toolkit's own headers: every enumerator's value, every structure's size, every
-// function's type. Compile with the toolkit's include path, not with toolkit/ on it.
+// Compared by the compiler, where there is a CUDA toolkit: what cuda/emulator/toolkit says of
+// cuBLAS and cublasLt against the toolkit's own headers: every enumerator's value, every
+// structure's size, every function's type. Compile with the toolkit's include path, not with
+// toolkit/ on it.
 #include <cublasLt.h>
 #include <cublas_v2.h>
 

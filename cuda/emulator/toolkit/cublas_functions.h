@@ -1,5 +1,6 @@
-// The functions of cuBLAS that Plumb calls, as the toolkit declares them. No include guard and no types:
-// cublas_check.cpp declares them a second time behind the toolkit's header, which fails to compile if they differ.
+// The functions of cuBLAS that Plumb calls, as the toolkit declares them. No include guard and no
+// types: cublas_check.cpp declares them a second time behind the toolkit's header, which fails to
+// compile if they differ.
 extern "C" {
 cublasStatus_t cublasCreate_v2(cublasHandle_t* handle);
 cublasStatus_t cublasDestroy_v2(cublasHandle_t handle);

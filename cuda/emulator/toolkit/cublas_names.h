@@ -1,6 +1,6 @@
-// The enumerators of cuBLAS and cublasLt that Plumb names, each with its value. cublas_v2.h and cublasLt.h
-// beside this file make types of them where there is no CUDA toolkit; cublas_check.cpp compares them with
-// the toolkit's own headers where there is one. What this is not: complete.
+// The enumerators of cuBLAS and cublasLt that Plumb names, each with its value. cublas_v2.h and
+// cublasLt.h beside this file make types of them where there is no CUDA toolkit; cublas_check.cpp
+// compares them with the toolkit's own headers where there is one. What this is not: complete.
 #pragma once
 
 #define PLUMB_CUBLAS_STATUS(X)          \

@@ -1,6 +1,6 @@
-// cuBLAS's declarations for a machine without a CUDA toolkit: what Plumb names, and no more, under the
-// toolkit's name of the file. Where there is a toolkit its own header is used, and cublas_check.cpp
-// compares the two.
+// cuBLAS's declarations for a machine without a CUDA toolkit: what Plumb names, and no more, under
+// the toolkit's name of the file. Where there is a toolkit its own header is used, and
+// cublas_check.cpp compares the two.
 #pragma once
 
 #include "cublas_names.h"

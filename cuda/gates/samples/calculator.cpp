@@ -1,5 +1,6 @@
 // NVIDIA's occupancy calculator, for the comparison in test_gate.py. Lines of
-// `arch threads registers shared threads-of-a-multiprocessor shared-of-a-multiprocessor` in, blocks out.
+// `arch threads registers shared threads-of-a-multiprocessor shared-of-a-multiprocessor` in, blocks
+// out.
 #include <cuda_occupancy.h>
 
 #include <cstdio>

@@ -1,10 +1,10 @@
-// Causal self-attention over packed sequences, bitwise as on the CPU: formula and order are those of
-// cpu/attention.hpp. FlashAttention's loop (Dao et al. 2022), a block of threads for each 64 queries
-// of a head (as in Dao 2023), over 32 keys at a time; memory is linear in the length. The sequences'
-// lengths lie on the device and the host does not read them: grids cover what there could be, and
-// blocks with nothing to do end at once. No atomics, no memory but the pool's. Here: the forward
-// pass; attention_backward.cuh and attention_cache.cuh, which this includes, are the rest. What this
-// is not: a product on tensor cores, whose sums have other orders.
+// Causal self-attention over packed sequences, bitwise as on the CPU: formula and order are those
+// of cpu/attention.hpp. FlashAttention's loop (Dao et al. 2022), a block of threads for each 64
+// queries of a head (as in Dao 2023), over 32 keys at a time; memory is linear in the length. The
+// sequences' lengths lie on the device and the host does not read them: grids cover what there
+// could be, and blocks with nothing to do end at once. No atomics, no memory but the pool's. Here:
+// the forward pass; attention_backward.cuh and attention_cache.cuh, which this includes, are the
+// rest. What this is not: a product on tensor cores, whose sums have other orders.
 #pragma once
 
 #include <plumb/cuda/attention_backward.cuh>
@@ -38,8 +38,8 @@ struct ForwardTile {
       sizeof(float) * (kQueries * (kStride + kWeightStride) + SliceStream<kSize, 2>::kFloats);
 };
 
-/// Merges a chunk's state into that of all chunks before it, of which acc is in memory: (m, l) become
-/// the merged state's, and the chunk's acc too.
+/// Merges a chunk's state into that of all chunks before it, of which acc is in memory: (m, l)
+/// become the merged state's, and the chunk's acc too.
 template <int kParts>
 __device__ void merge_chunk(float& m, float& l, const float* before_acc, float chunk_m,
                             float chunk_l, float4 (&acc)[kParts], int left) {
@@ -123,8 +123,8 @@ struct RowState {
 /// A block: kQueries queries of one head, which is blockIdx.y, and the keys up to each. FLOPs 4 · D
 /// for each pair of a query and a key up to it; bytes from memory: q and out once; k and v once for
 /// kQueries queries, mostly from the L2 cache: 64 queries make 2 · 64 · D · 2 FLOPs of 8 · D bytes,
-/// 32 FLOP/B. Bound by FMA units and the issue of shared loads: in both products 4 rows × 4 keys (or
-/// elements) per 8 loads of 16 bytes.
+/// 32 FLOP/B. Bound by FMA units and the issue of shared loads: in both products 4 rows × 4 keys
+/// (or elements) per 8 loads of 16 bytes.
 template <int kSize>
 __global__ void __launch_bounds__(kAttentionThreads, kSize <= 64 ? 3 : 2)
     attention_forward_kernel(AttentionForward t) {
@@ -183,8 +183,8 @@ __global__ void __launch_bounds__(kAttentionThreads, kSize <= 64 ? 3 : 2)
 
 }  // namespace gpu
 
-/// out (N, H·D), lse (N, H) from q (N, H·D), k, v (N, Hkv·D); sequence b holds the rows offsets[b] to
-/// offsets[b + 1], `rows` = N in all. offsets lie on the device.
+/// out (N, H·D), lse (N, H) from q (N, H·D), k, v (N, Hkv·D); sequence b holds the rows offsets[b]
+/// to offsets[b + 1], `rows` = N in all. offsets lie on the device.
 inline void attention_forward(Cuda device, float* out, float* lse, const float* q, const float* k,
                               const float* v, const std::int32_t* offsets, Index sequences,
                               Index rows, AttentionShape shape) {

@@ -1,9 +1,9 @@
 // The backward pass of attention.cuh, bitwise as on the CPU (cpu/attention.hpp). Three kernels:
 // delta, a row reduction; dq, a block of threads for each tile of queries of a head, over the keys;
-// dk and dv, a block for each 32 keys of a key/value head, over its group's heads and, within a head,
-// the queries from the keys on. Each sum has one owner and one order, so there are no atomics; the
-// price is that scores and dp are computed twice, 7 · T² · D FLOPs a head where 5 are needed. What
-// this is not: deterministic by luck.
+// dk and dv, a block for each 32 keys of a key/value head, over its group's heads and, within a
+// head, the queries from the keys on. Each sum has one owner and one order, so there are no
+// atomics; the price is that scores and dp are computed twice, 7 · T² · D FLOPs a head where 5 are
+// needed. What this is not: deterministic by luck.
 #pragma once
 
 #include <plumb/cuda/attention_tile.cuh>
@@ -147,9 +147,9 @@ __global__ void __launch_bounds__(kAttentionThreads, kSize <= 64 ? 3 : 2)
                    [&](int d, float x) { dq[4 * i * t.width() + d] += x; });
 }
 
-/// Shared memory of attention_dkv_kernel: 32 keys and values; some queries and their gradients; their
-/// weights and slopes. In the scores a thread has kRows queries and kKeys keys; in the sums 32 /
-/// kGroups keys (a group) and every kColumns-th 4 elements.
+/// Shared memory of attention_dkv_kernel: 32 keys and values; some queries and their gradients;
+/// their weights and slopes. In the scores a thread has kRows queries and kKeys keys; in the sums
+/// 32 / kGroups keys (a group) and every kColumns-th 4 elements.
 template <int kSize>
 struct KeyGradientTile {
   static constexpr int kThreads = kSize <= 128 ? 128 : 256;
@@ -222,8 +222,9 @@ struct KeyGradients {
     }
   }
 
-  /// Where the CPU's tile of queries ends that holds query i of the first 32: tiles of eight, then of
-  /// four, then of one. Masked queries of a tile are added as zeros, those before the tile are not.
+  /// Where the CPU's tile of queries ends that holds query i of the first 32: tiles of eight, then
+  /// of four, then of one. Masked queries of a tile are added as zeros, those before the tile are
+  /// not.
   __device__ int query_tile_end(int i) const {
     const int n = keys_here();
     if (i < n / 8 * 8) return i / 8 * 8 + 8;
@@ -261,9 +262,9 @@ struct KeyGradients {
 /// dk and dv of 32 keys of the key/value head blockIdx.y.
 /// FLOPs 8 · D for each pair of a query and a key up to it; k, v, dk and dv pass once, q and dout
 /// once for 32 keys, mostly from the L2 cache: 32 · 8 · D FLOPs of 8 · D bytes, 32 FLOP/B. Bound by
-/// FMA units and the issue of shared loads. Blocks: one for each 32 rows and key/value head, each as
-/// long as its group and the sequence's rest: a small batch of few key/value heads leaves a large GPU
-/// idle, which the order of the sums demands.
+/// FMA units and the issue of shared loads. Blocks: one for each 32 rows and key/value head, each
+/// as long as its group and the sequence's rest: a small batch of few key/value heads leaves a
+/// large GPU idle, which the order of the sums demands.
 template <int kSize>
 __global__ void __launch_bounds__(KeyGradientTile<kSize>::kThreads, kSize <= 64 ? 3 : 2)
     attention_dkv_kernel(AttentionBackward t) {
@@ -312,8 +313,8 @@ __global__ void __launch_bounds__(KeyGradientTile<kSize>::kThreads, kSize <= 64 
 
 }  // namespace gpu
 
-/// dq (N, H·D), dk, dv (N, Hkv·D) += the gradients, from dout (N, H·D) and what the forward pass took
-/// and gave. offsets lie on the device.
+/// dq (N, H·D), dk, dv (N, Hkv·D) += the gradients, from dout (N, H·D) and what the forward pass
+/// took and gave. offsets lie on the device.
 inline void attention_backward(Cuda device, float* dq, float* dk, float* dv, const float* dout,
                                const float* out, const float* lse, const float* q, const float* k,
                                const float* v, const std::int32_t* offsets, Index sequences,

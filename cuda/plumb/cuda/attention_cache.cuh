@@ -1,10 +1,10 @@
 // Attention to a key/value cache, and what fills it, bitwise as on the CPU: formula and order are
-// those of cpu/attention.hpp. As in "flash-decoding" (Dao et al. 2023) a row's keys are divided among
-// blocks of threads, here in the chunks of 512 positions that are part of the order; a second kernel
-// merges them. Slots and positions lie on the device and the host reads neither: the grid is that of
-// a full cache, and blocks with nothing to do end at once. So one captured graph serves every step of
-// decoding. What this is not: a fast way to prefill long prompts; four neighbouring rows of a prompt
-// share what is read, not a tile of 64.
+// those of cpu/attention.hpp. As in "flash-decoding" (Dao et al. 2023) a row's keys are divided
+// among blocks of threads, here in the chunks of 512 positions that are part of the order; a second
+// kernel merges them. Slots and positions lie on the device and the host reads neither: the grid is
+// that of a full cache, and blocks with nothing to do end at once. So one captured graph serves
+// every step of decoding. What this is not: a fast way to prefill long prompts; four neighbouring
+// rows of a prompt share what is read, not a tile of 64.
 #pragma once
 
 #include <plumb/cuda/attention_tile.cuh>
@@ -27,8 +27,8 @@ struct KvAppend {
 };
 
 /// A block a token. No FLOPs; 16 · D bytes a head: bound by memory, and by the launch when rows are
-/// few. A key's elements go 32 floats apart, each a write of its own, so that attention may read keys
-/// side by side.
+/// few. A key's elements go 32 floats apart, each a write of its own, so that attention may read
+/// keys side by side.
 template <int kThreads>
 __global__ void __launch_bounds__(kThreads) kv_append_kernel(KvAppend t) {
   const Index row = blockIdx.x;
@@ -174,8 +174,8 @@ __device__ float most_until(const DecodeShared<kSize, kQueries>& shared, int u, 
   return m;
 }
 
-/// Scores become weights. All blocks' largest scores are known, so no block waits for the one before
-/// it.
+/// Scores become weights. All blocks' largest scores are known, so no block waits for the one
+/// before it.
 template <int kSize, int kQueries>
 __device__ void decode_weights(DecodeShared<kSize, kQueries>& shared, int blocks) {
   for (int block = static_cast<int>(threadIdx.x) / kWarp; block < blocks; block += kDecodeWarps) {
@@ -263,14 +263,14 @@ struct DecodeSums {
   }
 };
 
-/// A block: the queries of the key/value head blockIdx.y's group, for some rows of one slot, against
-/// the chunk blockIdx.z of the cache. All scores first, a key a thread; then the weights, block by
-/// block of keys; then the sums of values, an element a thread, one chain over all keys: 512 steps of
-/// 4 cycles, less than a chunk takes to arrive.
-/// FLOPs 4 · D a query and key; bytes 8 · D a key, once for all queries of the block: 1/2 FLOP/B for
-/// one query (heads without a group), 1/2 · group with one. Bound by memory. Loads in flight hide its
-/// latency: of keys, 8 times 128 bytes a warp; of values, a tile of 8 KiB, the first already during
-/// the scores.
+/// A block: the queries of the key/value head blockIdx.y's group, for some rows of one slot,
+/// against the chunk blockIdx.z of the cache. All scores first, a key a thread; then the weights,
+/// block by block of keys; then the sums of values, an element a thread, one chain over all keys:
+/// 512 steps of 4 cycles, less than a chunk takes to arrive.
+/// FLOPs 4 · D a query and key; bytes 8 · D a key, once for all queries of the block: 1/2 FLOP/B
+/// for one query (heads without a group), 1/2 · group with one. Bound by memory. Loads in flight
+/// hide its latency: of keys, 8 times 128 bytes a warp; of values, a tile of 8 KiB, the first
+/// already during the scores.
 template <int kSize, int kQueries>
 __global__ void __launch_bounds__(kDecodeThreads, 4) attention_decode_kernel(AttentionDecode t) {
   __shared__ DecodeShared<kSize, kQueries> shared;
@@ -326,7 +326,8 @@ struct MergeChunks {
 
 }  // namespace gpu
 
-/// Writes the keys and values of `rows` new tokens, k, v (rows, Hkv·D), at positions[r] of slots[r].
+/// Writes the keys and values of `rows` new tokens, k, v (rows, Hkv·D), at positions[r] of
+/// slots[r].
 inline void kv_append(Cuda device, float* keys, float* values, const float* k, const float* v,
                       const std::int32_t* slots, const std::int32_t* positions, Index rows,
                       KvShape shape) {
@@ -345,8 +346,8 @@ inline void kv_append(Cuda device, float* keys, float* values, const float* k, c
                device.stream, call);
 }
 
-/// Copies the first `length` positions of one slot to another: one prompt, prefilled once, for several
-/// responses. Bound by memory.
+/// Copies the first `length` positions of one slot to another: one prompt, prefilled once, for
+/// several responses. Bound by memory.
 inline void kv_copy(Cuda device, float* keys, float* values, Index from_slot, Index to_slot,
                     Index length, KvShape shape) {
   if (length == 0) return;
@@ -362,7 +363,8 @@ inline void kv_copy(Cuda device, float* keys, float* values, Index from_slot, In
   gpu::map(device, call, shape.attention.kv_heads * call.key_count);
 }
 
-/// The chunks of some rows, and the merge. kQueries: queries that share keys, worked on side by side.
+/// The chunks of some rows, and the merge. kQueries: queries that share keys, worked on side by
+/// side.
 template <int kQueries>
 void attention_decode(Cuda device, const gpu::AttentionDecode& call) {
   const dim3 grid(static_cast<unsigned>(call.rows), static_cast<unsigned>(call.kv_heads),
@@ -382,8 +384,8 @@ void attention_decode(Cuda device, const gpu::AttentionDecode& call) {
 inline constexpr Index kPartialFloats = Index{1} << 20;
 
 /// out (rows, H·D): row r attends to positions 0 … positions[r] of slots[r], its own key and value
-/// already appended. Bitwise equal to attention_forward's row. slots and positions lie on the device:
-/// the grid is that of a full cache.
+/// already appended. Bitwise equal to attention_forward's row. slots and positions lie on the
+/// device: the grid is that of a full cache.
 inline void attention_cached_forward(Cuda device, float* out, const float* q, const float* keys,
                                      const float* values, const std::int32_t* slots,
                                      const std::int32_t* positions, Index rows, KvShape shape) {

@@ -3,11 +3,11 @@
 // elements) and gatherings (weights · rows, one chain over the keys), on register tiles. Used by
 // attention.cuh and attention_backward.cuh. What this is not: a general product (gemm.cuh).
 //
-// A warp is 4 × 8 threads. A thread has kRows rows, 4 apart, and of a block of 32 keys those 8 apart,
-// from its place t on: t, t + 8, t + 16, t + 24. So the butterfly over 32 lanes is two additions in a
-// thread and three shuffles. Rows in shared memory are 4 floats longer than they need be, so that 8
-// rows read 16 bytes each from 32 different banks. Copies are cp.async where head size and addresses
-// allow 16 bytes at a time; otherwise, slower, element by element.
+// A warp is 4 × 8 threads. A thread has kRows rows, 4 apart, and of a block of 32 keys those 8
+// apart, from its place t on: t, t + 8, t + 16, t + 24. So the butterfly over 32 lanes is two
+// additions in a thread and three shuffles. Rows in shared memory are 4 floats longer than they
+// need be, so that 8 rows read 16 bytes each from 32 different banks. Copies are cp.async where
+// head size and addresses allow 16 bytes at a time; otherwise, slower, element by element.
 #pragma once
 
 #include <plumb/cuda/device.cuh>
@@ -29,14 +29,15 @@ inline constexpr int kChunkBlocks = kChunkKeys / kBlockKeys;
 inline constexpr int kWeightStride = kBlockKeys + 8;
 /// Floats by which a row in shared memory is longer than what it holds.
 inline constexpr int kRowPad = 4;
-/// Tiles of kTile rows cover sequence b's rows from this one on, in an order of tiles that has room for
-/// rows / kTile + sequences of them, some of which are empty.
+/// Tiles of kTile rows cover sequence b's rows from this one on, in an order of tiles that has room
+/// for rows / kTile + sequences of them, some of which are empty.
 template <int kTile>
 __device__ Index first_tile(const std::int32_t* offsets, Index b) {
   return (offsets[b] - offsets[0]) / kTile + b;
 }
 
-/// The rows of a tile: positions from `first` on, of a sequence of `length` that begins at row `begin`.
+/// The rows of a tile: positions from `first` on, of a sequence of `length` that begins at row
+/// `begin`.
 struct SequenceTile {
   Index begin;
   int length, first;
@@ -111,9 +112,9 @@ __device__ inline float4 fma4(float a, float4 b, float4 c) {
 }
 __device__ inline float4 scale4(float4 a, float b) { return {a.x * b, a.y * b, a.z * b, a.w * b}; }
 
-/// acc[i][to + c] continues Σ_j w_i[j] · y_j over the block's keys ascending, c < kCount; those below
-/// counts[i] only if kMasked. w_i are 4 · kWeightStride apart, y_j kKeyStep, a row's parts 32. `to`
-/// must be known once loops are unrolled: registers have no index.
+/// acc[i][to + c] continues Σ_j w_i[j] · y_j over the block's keys ascending, c < kCount; those
+/// below counts[i] only if kMasked. w_i are 4 · kWeightStride apart, y_j kKeyStep, a row's parts
+/// 32. `to` must be known once loops are unrolled: registers have no index.
 template <bool kMasked, int kCount, int kKeyStep, int kRows, int kParts>
 __device__ __forceinline__ void tile_gather(float4 (&acc)[kRows][kParts], int to, const float* w,
                                             const float* y, const int (&counts)[kRows]) {
@@ -140,9 +141,9 @@ __device__ __forceinline__ void tile_gather(float4 (&acc)[kRows][kParts], int to
 }
 
 /// Keys and values of one head of a sequence on their way through shared memory: for block after
-/// block of 32 keys up to 64 elements of the keys at a time, then of the values, then (kPasses 3) of
-/// the keys again, each slice being copied while the one before it is worked on. All threads call
-/// stage and take together.
+/// block of 32 keys up to 64 elements of the keys at a time, then of the values, then (kPasses 3)
+/// of the keys again, each slice being copied while the one before it is worked on. All threads
+/// call stage and take together.
 template <int kSize, int kPasses>
 struct SliceStream {
   static constexpr int kSlice = kSize < 64 ? kSize : 64;
@@ -206,7 +207,8 @@ struct QueryPlace {
 #pragma unroll
     for (int i = 0; i < kRows; ++i) counts[i] = tile.first + row + 4 * i + 1 - block * kBlockKeys;
   }
-  /// Whether some, and whether all of the block's keys are seen by some, and by all of the warp's rows.
+  /// Whether some, and whether all of the block's keys are seen by some, and by all of the warp's
+  /// rows.
   __device__ bool any(int block) const {
     return tile.first + warp_first() + 4 * kRows > block * kBlockKeys;
   }

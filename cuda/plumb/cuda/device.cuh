@@ -1,10 +1,11 @@
 // Devices, streams and memory of the CUDA backend.
 //
 // Every kernel function takes a device tag, which carries the stream that it runs on, and returns
-// without waiting. What returns a value to the host waits for that stream: copy_to_host, sum_of_squares,
-// sample_rows, and losses that are asked for statistics. Memory comes from free lists by size class, as on
-// the host, one set of lists per stream: a freed block is reused by the same stream without waiting. What
-// this is not: a scheduler; a tensor is to die on the stream that used it last.
+// without waiting. What returns a value to the host waits for that stream: copy_to_host,
+// sum_of_squares, sample_rows, and losses that are asked for statistics. Memory comes from free
+// lists by size class, as on the host, one set of lists per stream: a freed block is reused by the
+// same stream without waiting. What this is not: a scheduler; a tensor is to die on the stream that
+// used it last.
 #pragma once
 
 #include <plumb/core/device.hpp>
@@ -33,8 +34,8 @@ inline cudaStream_t current_stream() {
 }
 }  // namespace detail
 
-/// The exact mode: float, in the canonical orders, bitwise the CPU's results. The other modes differ in
-/// their matrix products.
+/// The exact mode: float, in the canonical orders, bitwise the CPU's results. The other modes
+/// differ in their matrix products.
 struct Cuda {
   cudaStream_t stream = detail::current_stream();
 };
@@ -118,8 +119,8 @@ class DevicePool {
     (own.captured != nullptr ? *own.captured : own.lists).free[size_class].push_back(block);
   }
 
-  /// While a graph is captured on the stream, the blocks freed there stay the graph's: it will write to
-  /// them whenever it runs. null ends that.
+  /// While a graph is captured on the stream, the blocks freed there stay the graph's: it will
+  /// write to them whenever it runs. null ends that.
   void capture_into(cudaStream_t stream, BlockLists* lists) {
     const std::lock_guard lock(mutex_);
     lists_of(stream).captured = lists;

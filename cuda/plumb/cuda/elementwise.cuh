@@ -1,7 +1,9 @@
-// Element-by-element kernels: y[i] = f(x[i], …), the CPU's formulas and so its bits. Cost: a few FLOPs
-// (an activation: 30 to 60) per 4-byte element read and written: bound by memory everywhere, 0.1 to 0.2
-// FLOP/B against the 10 of an A100 or H100. A warp reads 128 consecutive bytes at a time, a thread kPerThread
-// elements a block's width apart. What this is not: vectorised by float4, which would need aligned views.
+// Element-by-element kernels: y[i] = f(x[i], …), the CPU's formulas and so its bits. Cost: a few
+// FLOPs
+// (an activation: 30 to 60) per 4-byte element read and written: bound by memory everywhere, 0.1 to
+// 0.2 FLOP/B against the 10 of an A100 or H100. A warp reads 128 consecutive bytes at a time, a
+// thread kPerThread elements a block's width apart. What this is not: vectorised by float4, which
+// would need aligned views.
 #pragma once
 
 #include <plumb/cuda/device.cuh>

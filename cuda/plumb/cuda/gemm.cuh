@@ -1,20 +1,20 @@
-// Matrix products C (M, N) = A·B in float, bitwise the CPU's (cpu/gemm.hpp): either operand may be stored
-// transposed, C is stored or added to, and a bias, a residual and an activation come on the way out.
-// Register tiling over shared memory as in Volkov and Demmel 2008, "Benchmarking GPUs to tune dense linear
-// algebra". Not here: tensor cores (gemm_tensor_core.cuh), cuBLAS (gemm_vendor.cuh), batches.
-// Order of reduction: k in chunks of 256 from 0; within a chunk one thread's chain acc = fma(a, b, acc)
-// from +0, k ascending; chunk results added in order, to C's old value first if accumulating. No tile
-// shape splits a chunk, so all shapes have the same bits.
-// Cost: 2·M·N·K FLOPs. Few rows: gemm_few_rows.cuh. Otherwise tiles of T × T, T = 128 or 64, each by 256
-// threads of (T/16)² elements:
-//   Global memory: 4·M·N·K·(1/T + 1/T) bytes of operands + 8·M·N for every chunk after the first (the
-//   total waits in C) + 4·M·N: about T/4 FLOP/B before any cache, 32 at T = 128. Tiles that run side by
-//   side share rows and columns through the L2 cache: 8 × 8 tiles of 128 read from DRAM what one of
-//   1024 would, 256 FLOP/B.
-//   Shared memory: for each k a thread reads 2·T/16 floats for (T/16)² FMAs, 1 byte per FMA at T = 128 and
-//   2 at 64; of a warp's 4 × 8 threads many ask for the same 16 bytes, which are read once.
-//   Bound: an A100 (19.5 TFLOP/s, 1.55 to 2.0 TB/s) needs 10 to 13 FLOP/B, an H100 (67, 3.35) needs 20: with
-//   T = 128 both are bound by FMAs.
+// Matrix products C (M, N) = A·B in float, bitwise the CPU's (cpu/gemm.hpp): either operand may be
+// stored transposed, C is stored or added to, and a bias, a residual and an activation come on the
+// way out. Register tiling over shared memory as in Volkov and Demmel 2008, "Benchmarking GPUs to
+// tune dense linear algebra". Not here: tensor cores (gemm_tensor_core.cuh), cuBLAS
+// (gemm_vendor.cuh), batches. Order of reduction: k in chunks of 256 from 0; within a chunk one
+// thread's chain acc = fma(a, b, acc) from +0, k ascending; chunk results added in order, to C's
+// old value first if accumulating. No tile shape splits a chunk, so all shapes have the same bits.
+// Cost: 2·M·N·K FLOPs. Few rows: gemm_few_rows.cuh. Otherwise tiles of T × T, T = 128 or 64, each
+// by 256 threads of (T/16)² elements:
+//   Global memory: 4·M·N·K·(1/T + 1/T) bytes of operands + 8·M·N for every chunk after the first
+//   (the total waits in C) + 4·M·N: about T/4 FLOP/B before any cache, 32 at T = 128. Tiles that
+//   run side by side share rows and columns through the L2 cache: 8 × 8 tiles of 128 read from DRAM
+//   what one of 1024 would, 256 FLOP/B.
+//   Shared memory: for each k a thread reads 2·T/16 floats for (T/16)² FMAs, 1 byte per FMA at T =
+//   128 and 2 at 64; of a warp's 4 × 8 threads many ask for the same 16 bytes, which are read once.
+//   Bound: an A100 (19.5 TFLOP/s, 1.55 to 2.0 TB/s) needs 10 to 13 FLOP/B, an H100 (67, 3.35) needs
+//   20: with T = 128 both are bound by FMAs.
 #pragma once
 
 #include <plumb/core/bf16.hpp>
@@ -41,8 +41,8 @@ class OperandQuad {
       : wide_(wide), k_(k) {
     const int thread = static_cast<int>(threadIdx.x);
     if constexpr (kAlongK) {
-      // 16 rows × 8 k a warp: whole sectors of 32 bytes, and stores to 32 different banks, rows of k
-      // being 16 banks apart four by four.
+      // 16 rows × 8 k a warp: whole sectors of 32 bytes, and stores to 32 different banks, rows of
+      // k being 16 banks apart four by four.
       row_ = thread / 2 % kTile;
       first_k_ = thread / (2 * kTile) * 8 + thread % 2 * 4;
       count_ = first_row + row_ < rows ? 4 : 0;
@@ -90,7 +90,8 @@ struct TileSums {
   static constexpr int kTile = 64 * kQuads;
   int row, column;  ///< of the first, in the tile
 
-  /// A warp is 4 × 8 threads: its quads of A and B are read once for all of them, without bank conflicts.
+  /// A warp is 4 × 8 threads: its quads of A and B are read once for all of them, without bank
+  /// conflicts.
   __device__ TileSums() {
     const int warp = static_cast<int>(threadIdx.x) / kWarp;
     row = (warp / 2 * 4 + lane() / 8) * 4;
@@ -120,8 +121,8 @@ struct TileSums {
 #pragma unroll
       for (int j = 0; j < 4 * kQuads; ++j) sum[i][j] = fmaf(x[i], y[j], sum[i][j]);
   }
-  /// Hands over all sums and clears them. A loop in which rows move up by one: unrolled, the addresses
-  /// of 64 elements would be kept in registers all along, and spill.
+  /// Hands over all sums and clears them. A loop in which rows move up by one: unrolled, the
+  /// addresses of 64 elements would be kept in registers all along, and spill.
   __device__ void put(const ProductOutput& out, TilePlace tile, bool add, bool last) {
 #pragma unroll 1
     for (int i = 0; i < 4 * kQuads; ++i) {
@@ -145,8 +146,9 @@ struct TileSums {
   }
 };
 
-/// A tile of kTile × kTile. Two buffers in shared memory: while one is multiplied, registers take what
-/// the next will hold. k is never padded: fma(0, 0, -0) is +0, and a sum that underflowed may be -0.
+/// A tile of kTile × kTile. Two buffers in shared memory: while one is multiplied, registers take
+/// what the next will hold. k is never padded: fma(0, 0, -0) is +0, and a sum that underflowed may
+/// be -0.
 template <Form form, int kTile, class T>
 __global__ void __launch_bounds__(kTileThreads, kTile == 128 ? 2 : 3)
     tile_kernel(Product<T> p, int group_bits) {
@@ -218,7 +220,8 @@ void launch_tiles(Cuda device, const Product<T>& p) {
     launch_tile<form, 64>(device, p);
 }
 
-/// The form NT, of which few rows have a kernel of their own (with 32-bit offsets into 32 rows of B).
+/// The form NT, of which few rows have a kernel of their own (with 32-bit offsets into 32 rows of
+/// B).
 template <class T>
 void launch_nt(Cuda device, const Product<T>& p) {
   if (p.out.m <= kFewRows && p.k < 1 << 25)
@@ -231,8 +234,8 @@ void launch_nt(Cuda device, const Product<T>& p) {
 
 /// C (M, N) = A·B (+= if accumulate), then + bias (N), then + residual (M, N); activated = f(C).
 /// NN: A (M, K), B (K, N); NT: A (M, K), B (N, K); TN: A (K, M), B (K, N). Row-major, contiguous; C
-/// overlaps no other operand. K = 0 is a sum of nothing. Any alignment; fastest at 16 bytes and with
-/// sizes that are multiples of 4.
+/// overlaps no other operand. K = 0 is a sum of nothing. Any alignment; fastest at 16 bytes and
+/// with sizes that are multiples of 4.
 inline void matmul(Cuda device, float* c, const float* a, const float* b, Index m, Index n, Index k,
                    Form form, bool accumulate = false, Epilogue epilogue = {}) {
   if (m == 0 || n == 0) return;
@@ -247,8 +250,9 @@ inline void matmul(Cuda device, float* c, const float* a, const float* b, Index 
 /// Values that pack_matrix writes for a matrix of n columns and k rows.
 inline Index packed_size(Cuda, Index n, Index k) { return n * k; }
 
-/// B, given as (N, K) (a weight), as T: float, a copy, or bf16, rounded to nearest even, which halves what
-/// products of few rows read. In the same order: a GPU's threads can read rows side by side.
+/// B, given as (N, K) (a weight), as T: float, a copy, or bf16, rounded to nearest even, which
+/// halves what products of few rows read. In the same order: a GPU's threads can read rows side by
+/// side.
 template <class T>
 void pack_matrix(Cuda device, T* packed, const float* b, Index n, Index k) {
   static_assert(std::is_same_v<T, float> || std::is_same_v<T, bf16>);
@@ -268,8 +272,8 @@ void matmul_packed(Cuda device, float* c, const float* a, const T* packed, Index
                  gpu::product(c, a, gpu::stored(packed), m, n, k, Form::NT, false, epilogue));
 }
 
-// The other modes' products: gemm_vendor.cuh and gemm_tensor_core.cuh. Declared here, so that without
-// those files a program does not link, where it would else be given the exact mode.
+// The other modes' products: gemm_vendor.cuh and gemm_tensor_core.cuh. Declared here, so that
+// without those files a program does not link, where it would else be given the exact mode.
 void matmul(CudaVendor device, float* c, const float* a, const float* b, Index m, Index n, Index k,
             Form form, bool accumulate = false, Epilogue epilogue = {});
 void matmul(CudaTensorCore device, float* c, const float* a, const float* b, Index m, Index n,

@@ -1,6 +1,7 @@
-// The exact product of up to 16 rows, form NT: a decoding step. Order of reduction: that of gemm.cuh.
-// Cost: 2·M·N·K FLOPs, for which B is read once: 4·N·K bytes, or 2·N·K as bf16. That is M/2 FLOP/B (M as
-// bf16): below what an A100 (10 to 13) or an H100 (20) needs to be bound by FMAs: bound by reading B.
+// The exact product of up to 16 rows, form NT: a decoding step. Order of reduction: that of
+// gemm.cuh. Cost: 2·M·N·K FLOPs, for which B is read once: 4·N·K bytes, or 2·N·K as bf16. That is
+// M/2 FLOP/B (M as bf16): below what an A100 (10 to 13) or an H100 (20) needs to be bound by FMAs:
+// bound by reading B.
 #pragma once
 
 #include <plumb/cuda/gemm_output.cuh>
@@ -11,14 +12,16 @@ namespace gpu {
 
 inline constexpr Index kFewRows = 16;
 
-/// Up to kRows rows of A times B (N, K). A block is one warp, a lane one chunk of one column: chunks are
-/// chains of their own, so `slots` of them (a power of two) go side by side, and a column's are added
-/// in order by shuffles. That makes enough lanes of a few thousand columns to keep the memory busy.
+/// Up to kRows rows of A times B (N, K). A block is one warp, a lane one chunk of one column:
+/// chunks are chains of their own, so `slots` of them (a power of two) go side by side, and a
+/// column's are added in order by shuffles. That makes enough lanes of a few thousand columns to
+/// keep the memory busy.
 ///
-/// Per 32 k a warp copies 32 rows of B, 128 consecutive bytes each, and slots · kRows ≤ 32 rows of A, which
-/// come from the L2 cache: its reads are slots · kRows / 32 of B's. kStages - 1 such pieces of 4 KiB of B
-/// are under way in each of up to 5 (A100) or 8 (H100) blocks of an SM; to cover 700 ns at 3.35 TB/s
-/// takes 18 KB per SM. Shared memory: 16 · (1 + kRows) bytes read for 4 · kRows FMAs, without bank conflicts.
+/// Per 32 k a warp copies 32 rows of B, 128 consecutive bytes each, and slots · kRows ≤ 32 rows of
+/// A, which come from the L2 cache: its reads are slots · kRows / 32 of B's. kStages - 1 such
+/// pieces of 4 KiB of B are under way in each of up to 5 (A100) or 8 (H100) blocks of an SM; to
+/// cover 700 ns at 3.35 TB/s takes 18 KB per SM. Shared memory: 16 · (1 + kRows) bytes read for 4 ·
+/// kRows FMAs, without bank conflicts.
 template <int kRows, class T>
 class FewRows {
  public:
@@ -110,8 +113,8 @@ class FewRows {
 
   static __device__ int min(int a, int b) { return a < b ? a : b; }
 
-  /// Where a row's 16 bytes lie: lines of 64 bytes would meet the same banks every other row, so their
-  /// quarters are swapped by an exclusive or with the row's number; longer ones are padded.
+  /// Where a row's 16 bytes lie: lines of 64 bytes would meet the same banks every other row, so
+  /// their quarters are swapped by an exclusive or with the row's number; longer ones are padded.
   static __device__ int place_of(int row, int unit) {
     return (kSwapped ? unit ^ (row / 2 % 4) : unit) * kVector;
   }

@@ -1,7 +1,7 @@
-// What the kernels of matrix products share: their operands, which tile a block works on, and the way of a
-// sum to C: added to what is there, then + bias, then + residual, then the activation.
-// Cost of the way out: 4 bytes written per element of C, 4 read of each operand given; with an activation
-// 4 more written and 4 read back, of what the same thread has just written.
+// What the kernels of matrix products share: their operands, which tile a block works on, and the
+// way of a sum to C: added to what is there, then + bias, then + residual, then the activation.
+// Cost of the way out: 4 bytes written per element of C, 4 read of each operand given; with an
+// activation 4 more written and 4 read back, of what the same thread has just written.
 #pragma once
 
 #include <plumb/core/bf16.hpp>
@@ -35,7 +35,8 @@ __device__ inline float4 add4(float4 a, float4 b) {
   return {a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w};
 }
 
-/// `count` floats (at most four) as a quad, the rest zeros. `wide`: at a 16-byte boundary, none or four.
+/// `count` floats (at most four) as a quad, the rest zeros. `wide`: at a 16-byte boundary, none or
+/// four.
 __device__ inline float4 load_quad(const float* p, int count, bool wide) {
   float4 x{0.0F, 0.0F, 0.0F, 0.0F};
   if (wide) {
@@ -68,8 +69,8 @@ __device__ inline float4 load_quad(const Bf16Bits* p, int count, bool) {
   return x;
 }
 
-/// Begins to copy 16 bytes to shared memory, elements from `left` on as zeros. `wide`: by cp_async_16, none
-/// or all. What is not aligned is loaded and stored at once.
+/// Begins to copy 16 bytes to shared memory, elements from `left` on as zeros. `wide`: by
+/// cp_async_16, none or all. What is not aligned is loaded and stored at once.
 template <class T>
 __device__ inline void copy16(T* to, const T* from, int left, bool wide) {
   if (wide) {
@@ -94,7 +95,8 @@ struct ProductOutput {
   __device__ int count(Index row, Index column) const {
     return row < m ? quad_count(n - column) : 0;
   }
-  /// Adds a sum to what C holds (`add`) and stores it; if it is the last one, with bias and residual.
+  /// Adds a sum to what C holds (`add`) and stores it; if it is the last one, with bias and
+  /// residual.
   __device__ void put(Index row, Index column, float4 x, bool add, bool last) const {
     const int left = count(row, column);
     if (left == 0) return;
@@ -128,9 +130,9 @@ struct Product {
       b_wide;  ///< quads along the contiguous direction are whole and at 16-byte boundaries
 };
 
-/// Which tile of C a block works on. Blocks go down 2^kGroupBits rows of tiles, then to the next column, so
-/// that those that run side by side share both operands in the L2 cache; the last rows of a group may not
-/// exist. Without a division, all of it stays in uniform registers.
+/// Which tile of C a block works on. Blocks go down 2^kGroupBits rows of tiles, then to the next
+/// column, so that those that run side by side share both operands in the L2 cache; the last rows
+/// of a group may not exist. Without a division, all of it stays in uniform registers.
 struct TilePlace {
   unsigned row, column;  ///< in tiles
 };

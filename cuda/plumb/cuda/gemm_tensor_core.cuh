@@ -1,22 +1,26 @@
-// Matrix products on tensor cores (PTX's mma.sync): operands rounded on their way into shared memory, to bf16
-// (8 bits: CudaTensorCore) or tf32 (11 bits: CudaTf32); sums, bias, residual and activation in float. Few rows:
-// gemm_tensor_few_rows.cuh. Not here: Hopper's wgmma and TMA.
-// Order of reduction: one chain over k of mma instructions, 16 (bf16) or 8 (tf32) k each, ascending, k padded
-// with zeros to a multiple of 32 or 16; then to C's old value. The order within an instruction is the
-// hardware's. No tile shape changes the chain, so a row's result does not depend on how many others
-// there are, provided that the hardware treats the rows of an instruction alike.
+// Matrix products on tensor cores (PTX's mma.sync): operands rounded on their way into shared
+// memory, to bf16
+// (8 bits: CudaTensorCore) or tf32 (11 bits: CudaTf32); sums, bias, residual and activation in
+// float. Few rows: gemm_tensor_few_rows.cuh. Not here: Hopper's wgmma and TMA.
+// Order of reduction: one chain over k of mma instructions, 16 (bf16) or 8 (tf32) k each,
+// ascending, k padded with zeros to a multiple of 32 or 16; then to C's old value. The order within
+// an instruction is the hardware's. No tile shape changes the chain, so a row's result does not
+// depend on how many others there are, provided that the hardware treats the rows of an instruction
+// alike.
 //
 // Cost: 2·M·N·K FLOPs by tiles of T × T, T = 128 or 64, four warps with a quarter each.
-//   Global memory: 4·M·N·K·(1/T + 1/T) + 4·M·N bytes: T/4 FLOP/B before any cache, 32 at T = 128; with B packed
-//   as bf16 43. From DRAM, 8 × 8 tiles side by side: 256.
-//   Instructions per warp, T = 128 and 32 k of bf16: 16 loads of 16 bytes a lane, 32 roundings of a pair, 16
-//   stores of 8 bytes; 16 ldmatrix; 64 mma of 4096 FLOPs. Rounding when fragments are loaded instead would
-//   round each value twice and read twice the bytes.
-//   Shared memory per 32 k: 16 KiB written and 32 read for 1 MFLOP: 384 cycles of 128 bytes. The tensor cores of
-//   an A100 (2048 FLOPs per SM and cycle) take 512, an H100's (4096) 256.
-//   Bound: an A100 (312 TFLOP/s) would need 9.8 TB/s from its L2 cache, which gives 7.2 (5120 bytes a cycle at
-//   1.41 GHz): at most 74 % of the peak, with packed B 99 %. An H100 (990 TFLOP/s, which takes wgmma) is
-//   bound by shared memory and the L2 cache. tf32: half the FLOPs for the same bytes of shared memory.
+//   Global memory: 4·M·N·K·(1/T + 1/T) + 4·M·N bytes: T/4 FLOP/B before any cache, 32 at T = 128;
+//   with B packed as bf16 43. From DRAM, 8 × 8 tiles side by side: 256.
+//   Instructions per warp, T = 128 and 32 k of bf16: 16 loads of 16 bytes a lane, 32 roundings of a
+//   pair, 16 stores of 8 bytes; 16 ldmatrix; 64 mma of 4096 FLOPs. Rounding when fragments are
+//   loaded instead would round each value twice and read twice the bytes.
+//   Shared memory per 32 k: 16 KiB written and 32 read for 1 MFLOP: 384 cycles of 128 bytes. The
+//   tensor cores of an A100 (2048 FLOPs per SM and cycle) take 512, an H100's (4096) 256.
+//   Bound: an A100 (312 TFLOP/s) would need 9.8 TB/s from its L2 cache, which gives 7.2 (5120 bytes
+//   a cycle at
+//   1.41 GHz): at most 74 % of the peak, with packed B 99 %. An H100 (990 TFLOP/s, which takes
+//   wgmma) is bound by shared memory and the L2 cache. tf32: half the FLOPs for the same bytes of
+//   shared memory.
 #pragma once
 
 #include <plumb/cuda/gemm.cuh>
@@ -27,10 +31,11 @@ namespace kernels {
 
 namespace gpu {
 
-/// A tile of an operand in shared memory, rows being those of A or columns of B. Stored along k: lines of 64
-/// bytes, a row each, whose four chunks of 16 bytes are swapped by an exclusive or with the line's number.
-/// Across k: lines of kRows elements, a k each, 4 banks (tf32: 8) more than a multiple of 32 apart. Both put
-/// the 8 chunks of an ldmatrix, or of a phase of stores, into different banks.
+/// A tile of an operand in shared memory, rows being those of A or columns of B. Stored along k:
+/// lines of 64 bytes, a row each, whose four chunks of 16 bytes are swapped by an exclusive or with
+/// the line's number. Across k: lines of kRows elements, a k each, 4 banks (tf32: 8) more than a
+/// multiple of 32 apart. Both put the 8 chunks of an ldmatrix, or of a phase of stores, into
+/// different banks.
 template <class E, int kRows, bool kAlongK>
 struct SharedOperand {
   static constexpr int kLineWords = kAlongK ? 16 : E::kPerChunk == 8 ? kRows / 2 + 4 : kRows + 8;
@@ -51,8 +56,9 @@ struct SharedOperand {
              {__uint_as_float(to_tf32(x.x)), __uint_as_float(to_tf32(x.y)),
               __uint_as_float(to_tf32(x.z)), __uint_as_float(to_tf32(x.w))});
   }
-  /// 16 rows from `row`, a multiple of 16, × one instruction's k. As A's fragment: rows 0 to 7 and 8 to 15 of
-  /// the lower half of k, then of the upper; as B's two: both halves of k of columns 0 to 7, then 8 to 15.
+  /// 16 rows from `row`, a multiple of 16, × one instruction's k. As A's fragment: rows 0 to 7 and
+  /// 8 to 15 of the lower half of k, then of the upper; as B's two: both halves of k of columns 0
+  /// to 7, then 8 to 15.
   template <bool kOfB>
   __device__ void fragment(std::uint32_t (&r)[4], int row, int step) const {
     const int l = lane();
@@ -222,9 +228,9 @@ struct TensorTile {
   }
 };
 
-/// A tile of kTile × kTile. While one tile of operands is multiplied, A's next is read to registers during the
-/// first half of the instructions, B's during the second, so that half the registers do; packed B comes by
-/// asynchronous copies, two tiles ahead.
+/// A tile of kTile × kTile. While one tile of operands is multiplied, A's next is read to registers
+/// during the first half of the instructions, B's during the second, so that half the registers do;
+/// packed B comes by asynchronous copies, two tiles ahead.
 template <class E, Form form, int kTile, class T>
 __global__ void __launch_bounds__(kTensorThreads, 2)
     tensor_tile_kernel(Product<T> p, int group_bits) {
@@ -326,7 +332,8 @@ inline void matmul(CudaTf32 device, float* c, const float* a, const float* b, In
                    Index k, Form form, bool accumulate, Epilogue epilogue) {
   gpu::tensor_matmul<gpu::Tf32Operand>(device, c, a, b, m, n, k, form, accumulate, epilogue);
 }
-/// The bits of matmul in the form NT, B packed as float or bf16: in the mode CudaTensorCore the same.
+/// The bits of matmul in the form NT, B packed as float or bf16: in the mode CudaTensorCore the
+/// same.
 template <class T>
 void matmul_packed(CudaTensorCore device, float* c, const float* a, const T* packed, Index m,
                    Index n, Index k, Epilogue epilogue) {

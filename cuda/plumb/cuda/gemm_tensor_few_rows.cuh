@@ -1,8 +1,8 @@
 // The tensor-core product of up to 16 rows, form NT: a decoding step. Order of reduction: that of
 // gemm_tensor_core.cuh, so a token has the same logits here as in a batch.
-// Cost: 2·M·N·K FLOPs, for which B is read once: 4·N·K bytes, or 2·N·K packed as bf16: M/2 or M FLOP/B, far
-// below an A100's 156 to 200 or an H100's 295: bound by reading B, and by waiting for it where N is small, as
-// k is not split: N/32 blocks.
+// Cost: 2·M·N·K FLOPs, for which B is read once: 4·N·K bytes, or 2·N·K packed as bf16: M/2 or M
+// FLOP/B, far below an A100's 156 to 200 or an H100's 295: bound by reading B, and by waiting for
+// it where N is small, as k is not split: N/32 blocks.
 #pragma once
 
 #include <plumb/cuda/gemm_output.cuh>
@@ -12,8 +12,9 @@ namespace kernels {
 
 namespace gpu {
 
-/// What operands are rounded to: elements per 16 bytes, k per mma instruction, k per tile, and how the
-/// registers of a fragment are made of two consecutive k (bf16) or two that are four apart (tf32).
+/// What operands are rounded to: elements per 16 bytes, k per mma instruction, k per tile, and how
+/// the registers of a fragment are made of two consecutive k (bf16) or two that are four apart
+/// (tf32).
 struct Bf16Operand {
   static constexpr int kPerChunk = 8, kStep = 16, kDepth = 32;
   static __device__ void multiply(float (&d)[4], const std::uint32_t (&a)[4],
@@ -48,8 +49,9 @@ struct Tf32Operand {
   }
 };
 
-/// The place in C of a lane's quad of a 16 × 8 fragment, after neighbours have swapped halves: rows of 32
-/// bytes are stored by two lanes with 16 bytes each, where the fragment's own layout has four with 8.
+/// The place in C of a lane's quad of a 16 × 8 fragment, after neighbours have swapped halves: rows
+/// of 32 bytes are stored by two lanes with 16 bytes each, where the fragment's own layout has four
+/// with 8.
 struct FragmentPlace {
   int row = lane() / 4 + lane() % 2 * 8, column = lane() % 4 / 2 * 4;
 };
@@ -70,10 +72,11 @@ __device__ inline void activate_fragment(const ProductOutput& out, Index row, In
 
 inline constexpr Index kTensorFewRows = 16;
 
-/// 16 rows × 32 columns: four warps of 8 columns. Pieces of 64 k come as they are by asynchronous copies, two
-/// (three of bf16) under way while one is multiplied, 16 KiB (12) of B; they are rounded as fragments are
-/// loaded: a value of B once, of A by each warp. Lines are padded so that the 8 rows of a fragment meet
-/// different banks.
+/// 16 rows × 32 columns: four warps of 8 columns. Pieces of 64 k come as they are by asynchronous
+/// copies, two
+/// (three of bf16) under way while one is multiplied, 16 KiB (12) of B; they are rounded as
+/// fragments are loaded: a value of B once, of A by each warp. Lines are padded so that the 8 rows
+/// of a fragment meet different banks.
 template <class E, class T>
 class TensorFewRows {
  public:

@@ -1,13 +1,15 @@
-// Matrix products by cuBLAS: the mode CudaVendor. A file of its own, for who includes it links cublas and
-// cublasLt. Float without tf32; the order of sums is the library's, and may change with the number of rows.
+// Matrix products by cuBLAS: the mode CudaVendor. A file of its own, for who includes it links
+// cublas and cublasLt. Float without tf32; the order of sums is the library's, and may change with
+// the number of rows.
 //
 // Row-major C = A·B is column-major Cᵀ = Bᵀ·Aᵀ of the same memory: B goes first, and an operand is
-// transposed where the form says so. A plain product is cublasSgemm. A bias, a residual and a GELU (the
-// library's is the tanh form) in place come with the product by cublasLt, which leaves 4·M·N bytes to write
-// and no more; what it has no algorithm for, the other activations and an activation beside the product
-// are done by an element-by-element kernel afterwards, 8 to 16 bytes per element more.
-// Handles live as long as their thread works; the workspace is the pool's, so that a captured graph keeps
-// it. What this is not: bit for bit any other mode; the way of bf16 weights, which take the exact one.
+// transposed where the form says so. A plain product is cublasSgemm. A bias, a residual and a GELU
+// (the library's is the tanh form) in place come with the product by cublasLt, which leaves 4·M·N
+// bytes to write and no more; what it has no algorithm for, the other activations and an activation
+// beside the product are done by an element-by-element kernel afterwards, 8 to 16 bytes per element
+// more. Handles live as long as their thread works; the workspace is the pool's, so that a captured
+// graph keeps it. What this is not: bit for bit any other mode; the way of bf16 weights, which take
+// the exact one.
 #pragma once
 
 #include <plumb/cuda/gemm.cuh>
@@ -186,8 +188,8 @@ class Context {
         "cublasSgemm", s);
   }
 
-  /// C = f(A·B + addend + bias), where `addend` may be null or C, `bias` null, f none or GELU. False, and
-  /// nothing done, if the library has no algorithm for it.
+  /// C = f(A·B + addend + bias), where `addend` may be null or C, `bias` null, f none or GELU.
+  /// False, and nothing done, if the library has no algorithm for it.
   bool fused(Cuda device, float* c, const float* a, const float* b, const Shape& s,
              const float* addend, const float* bias, bool gelu) {
     if (lt_ == nullptr) check_cublas(cublasLtCreate(&lt_), "cublasLtCreate", s);
@@ -284,8 +286,8 @@ inline void matmul(CudaVendor device, float* c, const float* a, const float* b, 
     activation_forward(device, epilogue.activated, c, epilogue.activation, m * n);
 }
 
-/// B packed as float is B: the product in the form NT. As bf16: the exact mode's, since cuBLAS multiplies
-/// no floats by bf16.
+/// B packed as float is B: the product in the form NT. As bf16: the exact mode's, since cuBLAS
+/// multiplies no floats by bf16.
 template <class T>
 void matmul_packed(CudaVendor device, float* c, const float* a, const T* packed, Index m, Index n,
                    Index k, Epilogue epilogue) {

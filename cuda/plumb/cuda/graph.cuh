@@ -1,7 +1,7 @@
-// Replay on a GPU: the kernels of one decoding step, captured once per number of rows as a CUDA graph and
-// then launched as one. A step of a small model is hundreds of kernels of a few microseconds each; launching
-// them one by one would cost as much as running them. What this is not: for computations whose launches
-// depend on values on the host.
+// Replay on a GPU: the kernels of one decoding step, captured once per number of rows as a CUDA
+// graph and then launched as one. A step of a small model is hundreds of kernels of a few
+// microseconds each; launching them one by one would cost as much as running them. What this is
+// not: for computations whose launches depend on values on the host.
 #pragma once
 
 #include <plumb/core/replay.hpp>
@@ -59,8 +59,8 @@ class Capture {
 
 }  // namespace kernels::detail
 
-/// Captures at the first run with a key, launches the graph at every run. The graphs keep the memory that
-/// their kernels use; their stream is the thread's when Replay was made.
+/// Captures at the first run with a key, launches the graph at every run. The graphs keep the
+/// memory that their kernels use; their stream is the thread's when Replay was made.
 template <std::derived_from<Cuda> D>
 class Replay<D> {
  public:

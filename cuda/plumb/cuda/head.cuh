@@ -1,7 +1,8 @@
-// Language-model head, log-softmax and gather in one: functions, chunks, orders and bits of cpu/head.hpp. The
-// products are `matmul` of the device's mode; a warp then reads a row of logits twice. Cost of the row
-// part: 8 bytes a logit forward, 8 backward, 20 and 25 FLOPs: bound by memory, and small beside the products'
-// 2·C FLOPs a logit. What this is not: fused into the product's tiles: a row's sum has an order.
+// Language-model head, log-softmax and gather in one: functions, chunks, orders and bits of
+// cpu/head.hpp. The products are `matmul` of the device's mode; a warp then reads a row of logits
+// twice. Cost of the row part: 8 bytes a logit forward, 8 backward, 20 and 25 FLOPs: bound by
+// memory, and small beside the products' 2·C FLOPs a logit. What this is not: fused into the
+// product's tiles: a row's sum has an order.
 #pragma once
 
 #include <plumb/cuda/gemm.cuh>
@@ -102,8 +103,9 @@ __global__ void __launch_bounds__(kThreads)
 /// Whether the backward pass is to be given the logits of n rows.
 inline bool head_keeps_logits(Cuda, Index n, Index v) { return n * v <= kHeadLogits; }
 
-/// The row part alone: logits (N, V), before the temperature, give the bits of head_logprob_forward.
-/// targets (N); logprob, lse (N) and entropy (N, or null) in nats, overwritten.
+/// The row part alone: logits (N, V), before the temperature, give the bits of
+/// head_logprob_forward. targets (N); logprob, lse (N) and entropy (N, or null) in nats,
+/// overwritten.
 inline void logprob_rows(Cuda device, float* logprob, float* entropy, float* lse,
                          const float* logits, const std::int32_t* targets, Index n, Index v,
                          float inverse_temperature) {
@@ -117,8 +119,8 @@ inline void logprob_rows(Cuda device, float* logprob, float* entropy, float* lse
                  device.stream, logprob, entropy, lse, logits, targets, n, v, inverse_temperature);
 }
 
-/// Log-probability of targets (N) under the head w (V, C) at hidden states x (N, C). logprob, lse (N)
-/// and entropy (N, or null) in nats, overwritten; and logits (N, V), unless null.
+/// Log-probability of targets (N) under the head w (V, C) at hidden states x (N, C). logprob, lse
+/// (N) and entropy (N, or null) in nats, overwritten; and logits (N, V), unless null.
 template <std::derived_from<Cuda> D>
 void head_logprob_forward(D device, float* logprob, float* entropy, float* lse, const float* x,
                           const float* w, const std::int32_t* targets, Index n, Index c, Index v,
@@ -134,7 +136,8 @@ void head_logprob_forward(D device, float* logprob, float* entropy, float* lse, 
   }
 }
 
-/// dx (N, C) += dlogits·w and dw (V, C) += dlogitsᵀ·x; arguments as the CPU's. logits are overwritten.
+/// dx (N, C) += dlogits·w and dw (V, C) += dlogitsᵀ·x; arguments as the CPU's. logits are
+/// overwritten.
 template <std::derived_from<Cuda> D>
 void head_logprob_backward(D device, float* dx, float* dw, const float* dlogprob,
                            const float* dentropy, const float* x, const float* w,

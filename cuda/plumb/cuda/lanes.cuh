@@ -1,8 +1,8 @@
-// A warp as the 32 lanes of the canonical row reduction, and the per-element formulas of math/ for one
-// GPU thread: the same expressions, with V = float, that the scalar CPU kernels are made of.
+// A warp as the 32 lanes of the canonical row reduction, and the per-element formulas of math/ for
+// one GPU thread: the same expressions, with V = float, that the scalar CPU kernels are made of.
 //
-// Order of a row reduction: lane l takes elements l, l + 32, …; then lanes 16 apart are combined, then
-// 8, 4, 2, 1 (cpu/vec.inl.hpp). What this is not: cooperative over more than a warp.
+// Order of a row reduction: lane l takes elements l, l + 32, …; then lanes 16 apart are combined,
+// then 8, 4, 2, 1 (cpu/vec.inl.hpp). What this is not: cooperative over more than a warp.
 #pragma once
 
 #include <plumb/core/bf16.hpp>
@@ -59,7 +59,8 @@ __device__ inline float warp_sum(float x) {
   return x + 0.0F;  // a sum of -0 alone is +0, as on the CPU
 }
 
-/// The largest of the warp's lanes, in all of them; what is not comparable wins or loses as on the CPU.
+/// The largest of the warp's lanes, in all of them; what is not comparable wins or loses as on the
+/// CPU.
 __device__ inline float warp_max(float x) {
 #pragma unroll
   for (int apart = kWarp / 2; apart > 0; apart /= 2)

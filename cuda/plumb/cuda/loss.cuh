@@ -1,7 +1,7 @@
-// The losses of RLHF, with the CPU's terms, orders and bits (cpu/loss.hpp): a block a chunk of 256 terms,
-// whose threads compute a term each; one thread then runs the loss's fma chain, others beside it one
-// statistic each. Bound by latency: the arrays are a few thousand numbers, and a chain of 256 takes some
-// microseconds however many chunks run side by side.
+// The losses of RLHF, with the CPU's terms, orders and bits (cpu/loss.hpp): a block a chunk of 256
+// terms, whose threads compute a term each; one thread then runs the loss's fma chain, others
+// beside it one statistic each. Bound by latency: the arrays are a few thousand numbers, and a
+// chain of 256 takes some microseconds however many chunks run side by side.
 #pragma once
 
 #include <plumb/cuda/device.cuh>
@@ -47,8 +47,8 @@ __device__ double sum_statistic(const Stats* stats, Index count, int which) {
   return sum;
 }
 
-/// Blocks that must fit on a multiprocessor; 0: as the compiler likes. For the ranking term, which loops
-/// over a prompt's pairs, it likes too many on newer architectures, and spills registers.
+/// Blocks that must fit on a multiprocessor; 0: as the compiler likes. For the ranking term, which
+/// loops over a prompt's pairs, it likes too many on newer architectures, and spills registers.
 template <class Stats>
 inline constexpr int kLossBlocks = std::is_same_v<Stats, RankingStats> ? 4 : 0;
 
@@ -156,8 +156,8 @@ struct RankingTerm {
 
 }  // namespace gpu
 
-/// PPO's clipped policy loss; see the CPU's. All arrays (N) on the device; loss (1) and dlogprob are
-/// overwritten, and *stats on the host.
+/// PPO's clipped policy loss; see the CPU's. All arrays (N) on the device; loss (1) and dlogprob
+/// are overwritten, and *stats on the host.
 inline void ppo_policy_loss(Cuda device, float* loss, float* dlogprob, PolicyStats* stats,
                             const float* logprob, const float* old_logprob, const float* advantage,
                             const float* weight, Index n, const PpoClip& clip) {
@@ -165,7 +165,8 @@ inline void ppo_policy_loss(Cuda device, float* loss, float* dlogprob, PolicySta
                 gpu::PolicyTerm{dlogprob, logprob, old_logprob, advantage, weight, clip}, n);
 }
 
-/// Value loss; see the CPU's. All arrays (N) on the device; loss (1) and dvalue are overwritten, and
+/// Value loss; see the CPU's. All arrays (N) on the device; loss (1) and dvalue are overwritten,
+/// and
 /// *stats on the host.
 inline void ppo_value_loss(Cuda device, float* loss, float* dvalue, ValueStats* stats,
                            const float* value, const float* old_value, const float* returns,
@@ -179,8 +180,8 @@ inline void weighted_sum(Cuda device, float* sum, const float* x, const float* w
   gpu::sum_loss<gpu::NoStats>(device, sum, nullptr, gpu::WeightedTerm{x, weight}, n);
 }
 
-/// Ranking loss; see the CPU's. score, rank (n), weight (prompts), offsets (prompts + 1) on the device;
-/// loss (1) and dscore (n) are overwritten, and *stats on the host.
+/// Ranking loss; see the CPU's. score, rank (n), weight (prompts), offsets (prompts + 1) on the
+/// device; loss (1) and dscore (n) are overwritten, and *stats on the host.
 inline void ranking_loss(Cuda device, float* loss, float* dscore, RankingStats* stats,
                          const float* score, const std::int32_t* rank, const std::int32_t* offsets,
                          const float* weight, Index prompts, const RankingLoss& settings) {

@@ -1,6 +1,7 @@
-// RMSNorm and LayerNorm over the last dimension, a warp a row: the CPU's formulas, orders and bits (see
-// cpu/norm.hpp). Cost: the row is read two or three times, from the L1 cache after the first: 8 bytes and 5
-// to 8 FLOPs an element forward, 16 and 12 backward. Bound by memory (0.6 FLOP/B at most).
+// RMSNorm and LayerNorm over the last dimension, a warp a row: the CPU's formulas, orders and bits
+// (see cpu/norm.hpp). Cost: the row is read two or three times, from the L1 cache after the first:
+// 8 bytes and 5 to 8 FLOPs an element forward, 16 and 12 backward. Bound by memory (0.6 FLOP/B at
+// most).
 #pragma once
 
 #include <plumb/cuda/rows.cuh>
@@ -109,8 +110,8 @@ inline void layer_norm_forward(Cuda device, float* y, float* mean, float* rstd, 
                  mean, rstd, x, weight, bias, n, c, eps);
 }
 
-/// dx += rstd · (g - x̂ · mean(g · x̂)) with g = weight · dy; dweight += Σ_tokens dy · x̂. A gradient
-/// that is null is not computed.
+/// dx += rstd · (g - x̂ · mean(g · x̂)) with g = weight · dy; dweight += Σ_tokens dy · x̂. A
+/// gradient that is null is not computed.
 inline void rms_norm_backward(Cuda device, float* dx, float* dweight, const float* dy,
                               const float* x, const float* weight, const float* rstd, Index n,
                               Index c) {
@@ -122,8 +123,8 @@ inline void rms_norm_backward(Cuda device, float* dx, float* dweight, const floa
     gpu::sum_over_tokens(device, dweight, gpu::NormWeightTerm{dy, x, nullptr, rstd, c}, n, c);
 }
 
-/// dx += rstd · (g - mean(g) - x̂ · mean(g · x̂)) with g = weight · dy; dweight += Σ_tokens dy · x̂;
-/// dbias += Σ_tokens dy. A gradient that is null is not computed.
+/// dx += rstd · (g - mean(g) - x̂ · mean(g · x̂)) with g = weight · dy; dweight += Σ_tokens dy ·
+/// x̂; dbias += Σ_tokens dy. A gradient that is null is not computed.
 inline void layer_norm_backward(Cuda device, float* dx, float* dweight, float* dbias,
                                 const float* dy, const float* x, const float* weight,
                                 const float* mean, const float* rstd, Index n, Index c) {

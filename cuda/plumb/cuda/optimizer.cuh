@@ -1,6 +1,7 @@
-// AdamW on one flat buffer and the sum of squares that gradient clipping needs; formulas, orders and bits
-// of cpu/optimizer.hpp. Cost: 16 bytes read and 12 written per parameter, 12 FLOPs: 0.4 FLOP/B, bound by
-// memory. What this is not: a launch per tensor; a model's parameters are one array.
+// AdamW on one flat buffer and the sum of squares that gradient clipping needs; formulas, orders
+// and bits of cpu/optimizer.hpp. Cost: 16 bytes read and 12 written per parameter, 12 FLOPs: 0.4
+// FLOP/B, bound by memory. What this is not: a launch per tensor; a model's parameters are one
+// array.
 #pragma once
 
 #include <plumb/cuda/elementwise.cuh>
@@ -49,8 +50,8 @@ inline void adamw_update(Cuda device, float* parameter, const float* grad, float
   gpu::map(device, gpu::AdamWUpdate{parameter, grad, m, v, adamw_scalars(step)}, n);
 }
 
-/// Σ x²: blocks of 4096 elements by the 32-lane row reduction in float, their sums in order in double, on
-/// the host: this waits.
+/// Σ x²: blocks of 4096 elements by the 32-lane row reduction in float, their sums in order in
+/// double, on the host: this waits.
 inline double sum_of_squares(Cuda device, const float* x, Index n) {
   if (n == 0) return 0.0;
   const Index blocks = (n + gpu::kSquaresBlock - 1) / gpu::kSquaresBlock;

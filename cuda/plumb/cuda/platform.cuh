@@ -45,7 +45,8 @@ inline void check_cuda(cudaError_t status, const char* what, Where where = Where
   fail<CudaError>(str("[cuda] ", what, ": ", cudaGetErrorString(status), hint), where);
 }
 
-/// Launches kernel(args…) on a stream; a template with commas goes in parentheses. CudaError if refused.
+/// Launches kernel(args…) on a stream; a template with commas goes in parentheses. CudaError if
+/// refused.
 #if defined(__CUDACC__)
 #define PLUMB_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)        \
   do {                                                                      \
@@ -74,8 +75,8 @@ __device__ __forceinline__ T* dynamic_shared() {
 __device__ __forceinline__ float4 load4(const float* p) {
   return *reinterpret_cast<const float4*>(p);
 }
-/// nvcc may take a plain store of a float4 to global memory apart; where the place is known to be global, as of
-/// a kernel's parameter, this test is gone from the PTX.
+/// nvcc may take a plain store of a float4 to global memory apart; where the place is known to be
+/// global, as of a kernel's parameter, this test is gone from the PTX.
 __device__ __forceinline__ void store4(float* p, float4 x) {
   if (__isGlobal(p))
     asm volatile("st.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(p)),
@@ -89,8 +90,8 @@ __device__ __forceinline__ std::uint32_t shared_address(const void* p) {
   return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
 }
 
-/// Begins to copy `bytes` (0 to 16) to 16 bytes of shared memory, the rest becoming zeros; both places at
-/// 16-byte boundaries. The data is there after cp_async_wait and a barrier.
+/// Begins to copy `bytes` (0 to 16) to 16 bytes of shared memory, the rest becoming zeros; both
+/// places at 16-byte boundaries. The data is there after cp_async_wait and a barrier.
 __device__ __forceinline__ void cp_async_16(void* shared, const void* global, int bytes) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)),
                "l"(__cvta_generic_to_global(global)), "r"(bytes)
@@ -105,8 +106,8 @@ __device__ __forceinline__ void cp_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
 }
 
-/// Four 8 × 8 matrices of 16-bit elements, a row's address from each lane: lane i holds elements 2i mod 8
-/// and the next of row i / 4 of each; transposed: of column i / 4.
+/// Four 8 × 8 matrices of 16-bit elements, a row's address from each lane: lane i holds elements 2i
+/// mod 8 and the next of row i / 4 of each; transposed: of column i / 4.
 __device__ __forceinline__ void ldmatrix_x4(std::uint32_t (&r)[4], const void* row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
@@ -120,7 +121,8 @@ __device__ __forceinline__ void ldmatrix_x4_transposed(std::uint32_t (&r)[4], co
                : "memory");
 }
 
-/// d (16, 8) += a (16, 16) · b (16, 8), bf16 with float sums, in the fragments of PTX's mma.m16n8k16.
+/// d (16, 8) += a (16, 16) · b (16, 8), bf16 with float sums, in the fragments of PTX's
+/// mma.m16n8k16.
 __device__ __forceinline__ void mma_bf16(float (&d)[4], const std::uint32_t (&a)[4],
                                          const std::uint32_t (&b)[2]) {
   asm volatile(

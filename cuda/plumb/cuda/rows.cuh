@@ -1,10 +1,11 @@
-// Rows: gathering and scattering rows of a table, sums over tokens, rotary positions. The CPU's bits.
-// Bound by memory: one or two FLOPs per 4-byte element, 0.1 to 0.2 FLOP/B.
+// Rows: gathering and scattering rows of a table, sums over tokens, rotary positions. The CPU's
+// bits. Bound by memory: one or two FLOPs per 4-byte element, 0.1 to 0.2 FLOP/B.
 //
-// Orders. sum_rows: chunks of 256 tokens, one chain from +0 a chunk (a thread a column), then the chunks in
-// order. embedding_backward: token order within each row of the table, without atomics: (id, token) pairs
-// are sorted, which makes each row's tokens neighbours in order; then one warp sums each run. The sort is
-// bitonic (Batcher 1968), n log² n comparisons: keys differ, so that any sort gives the one order.
+// Orders. sum_rows: chunks of 256 tokens, one chain from +0 a chunk (a thread a column), then the
+// chunks in order. embedding_backward: token order within each row of the table, without atomics:
+// (id, token) pairs are sorted, which makes each row's tokens neighbours in order; then one warp
+// sums each run. The sort is bitonic (Batcher 1968), n log² n comparisons: keys differ, so that any
+// sort gives the one order.
 #pragma once
 
 #include <plumb/cuda/device.cuh>
@@ -96,8 +97,8 @@ __device__ inline void order_pair(SortKey& a, SortKey& b, Index i, Index run) {
   }
 }
 
-/// Merge steps of one tile: `apart` = first_apart, …, 1 for each run from first_run to last_run, the later
-/// runs from half of themselves.
+/// Merge steps of one tile: `apart` = first_apart, …, 1 for each run from first_run to last_run,
+/// the later runs from half of themselves.
 template <int kTile>
 __global__ void __launch_bounds__(kTile / 2)
     sort_tile_kernel(SortKey* keys, Index first_run, Index last_run, Index first_apart) {
@@ -200,7 +201,8 @@ void rope(Cuda device, float* out, const float* in, const float* cosine, const f
 
 }  // namespace gpu
 
-/// y = rows of a table: y (N, C), table (V, C), ids (N) in [0, V). Also gathers rows of activations.
+/// y = rows of a table: y (N, C), table (V, C), ids (N) in [0, V). Also gathers rows of
+/// activations.
 inline void embedding_forward(Cuda device, float* y, const float* table, const std::int32_t* ids,
                               Index n, Index c) {
   if (n > 0 && c > 0)

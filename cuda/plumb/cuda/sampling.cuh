@@ -1,11 +1,13 @@
 // Drawing the next token on the device: distribution, filters, orders and bits of cpu/sampling.hpp.
 //
-// A block draws for a row. Exponentials by all threads; the sum over 32 lanes by one warp, in the canonical
-// order. The tokens that top-k keeps are found without sorting the vocabulary: by a radix selection of the
-// k-th largest 64-bit key (logit, then the lower token), eight bits a pass. top-p gathers the 64 likeliest
+// A block draws for a row. Exponentials by all threads; the sum over 32 lanes by one warp, in the
+// canonical order. The tokens that top-k keeps are found without sorting the vocabulary: by a radix
+// selection of the k-th largest 64-bit key (logit, then the lower token), eight bits a pass. top-p
+// gathers the 64 likeliest
 // (then 512, …), sorts those (bitonic), and adds their mass in order until it is enough.
-// Cost: about five passes over a row of logits or weights (20 bytes a token), a filter eight more; bound by
-// latency for few rows. Counting uses integer atomics in shared memory: sums of ones have no order.
+// Cost: about five passes over a row of logits or weights (20 bytes a token), a filter eight more;
+// bound by latency for few rows. Counting uses integer atomics in shared memory: sums of ones have
+// no order.
 #pragma once
 
 #include <plumb/core/random.hpp>
@@ -30,7 +32,8 @@ __device__ inline TokenKey token_key(float logit, Index token) {
          static_cast<TokenKey>(~static_cast<std::uint32_t>(token));
 }
 
-/// The count-th largest key of a row, count ≥ 1. All threads call it, and get it. `histogram`: 256 counts.
+/// The count-th largest key of a row, count ≥ 1. All threads call it, and get it. `histogram`: 256
+/// counts.
 __device__ inline TokenKey select_key(const float* logits, Index v, Index count,
                                       unsigned* histogram) {
   __shared__ TokenKey chosen;
@@ -162,7 +165,8 @@ __device__ inline std::int32_t draw_token(const float* weights, const float* sum
   return static_cast<std::int32_t>(drawn);
 }
 
-/// Scratch of a row: v weights, the blocks' sums, and for a filter v rounded up to a power of two keys.
+/// Scratch of a row: v weights, the blocks' sums, and for a filter v rounded up to a power of two
+/// keys.
 struct SampleRoom {
   float *weights, *sums;
   TokenKey* keys;
@@ -226,8 +230,8 @@ __global__ void __launch_bounds__(kThreads)
 
 }  // namespace gpu
 
-/// token[i] and logprob[i] as the CPU's, drawn with keys[i]: these three (N) on the host, which waits;
-/// logits (N, V) on the device.
+/// token[i] and logprob[i] as the CPU's, drawn with keys[i]: these three (N) on the host, which
+/// waits; logits (N, V) on the device.
 inline void sample_rows(Cuda device, std::int32_t* token, float* logprob, const float* logits,
                         Index n, Index v, const SamplingSettings& settings, const SampleKey* keys) {
   if (n == 0) return;

@@ -1,8 +1,8 @@
 // Errors: what was expected, what came, where, and what to do.
 //
 // Every error that Plumb throws reads `[op] rule; what came. HINT: what to do (file:line)`, where
-// file:line is the caller's. Kernels only assert; the layers above them check. Loaders trust no size
-// that they read. What this file is not: a logging or formatting library.
+// file:line is the caller's. Kernels only assert; the layers above them check. Loaders trust no
+// size that they read. What this file is not: a logging or formatting library.
 #pragma once
 
 #include <plumb/core/version.hpp>

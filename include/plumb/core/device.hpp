@@ -1,7 +1,8 @@
 // Devices are types, so that overload resolution picks a kernel at compile time: an op calls
-// `gelu_forward(Device{}, …)` unqualified and argument-dependent lookup finds the backend's function
-// in plumb::kernels. No op includes a backend; no virtual call; no run-time device tag (which, inside
-// inline functions shared by .cpp and .cu files, is a silent violation of the one-definition rule).
+// `gelu_forward(Device{}, …)` unqualified and argument-dependent lookup finds the backend's
+// function in plumb::kernels. No op includes a backend; no virtual call; no run-time device tag
+// (which, inside inline functions shared by .cpp and .cu files, is a silent violation of the
+// one-definition rule).
 #pragma once
 
 #include <plumb/core/version.hpp>

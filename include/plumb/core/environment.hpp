@@ -1,5 +1,6 @@
-// Settings from the environment: whole, or refused. A number with anything behind it, an empty text or a
-// value out of range is a mistake that would otherwise be a run with other settings than its owner thinks.
+// Settings from the environment: whole, or refused. A number with anything behind it, an empty text
+// or a value out of range is a mistake that would otherwise be a run with other settings than its
+// owner thinks.
 #pragma once
 
 #include <plumb/core/check.hpp>

@@ -1,11 +1,12 @@
 // A setting is declared once. Beside each settings struct C stands
 //
-//   template <class F> void fields(C& c, F&& f) { f(Field{"lr", "learning rate", at_least(0)}, c.lr); … }
+//   template <class F> void fields(C& c, F&& f) { f(Field{"lr", "learning rate", at_least(0)},
+//   c.lr); … }
 //
-// From that list come the flags, the JSON settings, --help and the table in the documentation, and the
-// checks of the library itself (check_fields), so that a program and a caller of the headers are held
-// to the same ranges and start from the same defaults. What this is not: a parser; text and JSON are
-// the affair of io/settings.hpp.
+// From that list come the flags, the JSON settings, --help and the table in the documentation, and
+// the checks of the library itself (check_fields), so that a program and a caller of the headers
+// are held to the same ranges and start from the same defaults. What this is not: a parser; text
+// and JSON are the affair of io/settings.hpp.
 #pragma once
 
 #include <plumb/core/check.hpp>
@@ -52,8 +53,8 @@ struct Field {
       "";  ///< heading under which --help lists it; empty: among those that matter most
 };
 
-/// A choice of an enumeration has the names that `choices(E{})`, found by argument-dependent lookup,
-/// lists as pairs of name and value.
+/// A choice of an enumeration has the names that `choices(E{})`, found by argument-dependent
+/// lookup, lists as pairs of name and value.
 template <class E>
 concept Choice = std::is_enum_v<E> && requires(E e) {
   choices(e).begin();
@@ -76,7 +77,8 @@ std::string choice_names() {
   return names;
 }
 
-/// What is wrong with the value of a setting, such as "must be at least 0; it is -1"; empty if nothing.
+/// What is wrong with the value of a setting, such as "must be at least 0; it is -1"; empty if
+/// nothing.
 template <class T>
 std::string field_complaint(const Field& field, const T& value) {
   if constexpr (std::is_floating_point_v<T>) {
@@ -95,7 +97,8 @@ std::string field_complaint(const Field& field, const T& value) {
   return {};
 }
 
-/// DataError naming the first setting whose value is outside its range: `op` is whose settings they are.
+/// DataError naming the first setting whose value is outside its range: `op` is whose settings they
+/// are.
 template <class Config>
 void check_fields(const Config& config, const char* op, Where where = Where::here()) {
   Config copy =

@@ -1,6 +1,6 @@
-// The floating-point environment: rounding to nearest, small numbers kept (neither flushed to zero nor
-// read as zero), nothing trapped. A thread may have been given another one, by its caller, by a library
-// or by the thread that started it, and results would then depend on who computed them.
+// The floating-point environment: rounding to nearest, small numbers kept (neither flushed to zero
+// nor read as zero), nothing trapped. A thread may have been given another one, by its caller, by a
+// library or by the thread that started it, and results would then depend on who computed them.
 #pragma once
 
 #include <plumb/core/version.hpp>

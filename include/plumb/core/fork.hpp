@@ -1,5 +1,5 @@
-// What fork() leaves of a process: one thread, and every lock as it was. Threads are started anew by
-// whoever sees that the process is another one (pool.hpp); a lock is held by the one that forks
+// What fork() leaves of a process: one thread, and every lock as it was. Threads are started anew
+// by whoever sees that the process is another one (pool.hpp); a lock is held by the one that forks
 // meanwhile, so that nobody else holds it in the child for ever (memory.hpp).
 #pragma once
 

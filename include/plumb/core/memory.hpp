@@ -1,8 +1,8 @@
 // Host memory from free lists by size class: after its first step a training loop asks the system
-// for nothing. Blocks are 64-byte aligned (a cache line, one AVX-512 register); those of 2 MiB or more
-// ask for huge pages, without which a pass over weights waits for address translations. Not a general
-// allocator: no realloc, no statistics beyond two counters; freed blocks are kept for reuse until
-// release_cached_memory().
+// for nothing. Blocks are 64-byte aligned (a cache line, one AVX-512 register); those of 2 MiB or
+// more ask for huge pages, without which a pass over weights waits for address translations. Not a
+// general allocator: no realloc, no statistics beyond two counters; freed blocks are kept for reuse
+// until release_cached_memory().
 #pragma once
 
 #include <plumb/core/check.hpp>
@@ -30,8 +30,8 @@ struct MemoryCounters {
 
 namespace detail {
 
-// Four size classes per power of two from 256 bytes up: at most a quarter of a block is unused. Class
-// 4(e - 8) + q holds (4 + q)·2^(e-2) bytes: 256, 320, 384, 448, 512, 640, …
+// Four size classes per power of two from 256 bytes up: at most a quarter of a block is unused.
+// Class 4(e - 8) + q holds (4 + q)·2^(e-2) bytes: 256, 320, 384, 448, 512, 640, …
 struct SizeClasses {
   static constexpr int kCount = 4 * 48;
 

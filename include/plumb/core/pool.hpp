@@ -62,8 +62,8 @@ class Team {
     work();
     // All tasks are claimed. Only workers that came are waited for: one that has no core to run on
     // holds nobody up. Closing before looking for them, as they come before looking whether it is
-    // open (in one total order), leaves no way to slip in between. A task that forked comes here in the
-    // child too, where no worker is.
+    // open (in one total order), leaves no way to slip in between. A task that forked comes here in
+    // the child too, where no worker is.
     open_.store(false);
     for (int spin = 0; active_.load() != 0 && here(); ++spin) {
       pause();
@@ -152,8 +152,8 @@ class Pool {
     threads_ = threads;
   }
 
-  /// Calls task(i) for every i in [0, count), in the default floating-point environment, and returns
-  /// when all are done. Tasks must not throw.
+  /// Calls task(i) for every i in [0, count), in the default floating-point environment, and
+  /// returns when all are done. Tasks must not throw.
   template <class Task>
   void run(Index count, Task&& task) {
     const DefaultFloats floats;
@@ -173,7 +173,8 @@ class Pool {
     return threads;
   }
 
-  // The team; a new one in a process that was forked since. Several threads may come at once: one wins.
+  // The team; a new one in a process that was forked since. Several threads may come at once: one
+  // wins.
   detail::Team& team() {
     detail::Team* team = team_.load(std::memory_order_acquire);
     if (team->here()) return *team;
@@ -183,8 +184,8 @@ class Pool {
     return *team;
   }
 
-  // Ends a team's threads, if they are this process's. Those of a parent cannot be joined; what they
-  // were is left in place.
+  // Ends a team's threads, if they are this process's. Those of a parent cannot be joined; what
+  // they were is left in place.
   static void drop(detail::Team* team) {
     if (team != nullptr && team->here()) delete team;
   }
@@ -206,8 +207,8 @@ namespace kernels {
 
 inline Pool& pool_of(Cpu device) { return device.pool != nullptr ? *device.pool : default_pool(); }
 
-/// Calls body(first, last) on consecutive parts of [0, n), each of at least half of `grain` items (but
-/// the last): what a part costs should dwarf a microsecond. Small work runs inline.
+/// Calls body(first, last) on consecutive parts of [0, n), each of at least half of `grain` items
+/// (but the last): what a part costs should dwarf a microsecond. Small work runs inline.
 template <class Body>
 void parallel_for(Cpu device, Index n, Index grain, Body&& body) {
   grain = std::max<Index>(grain, 1);
@@ -222,8 +223,8 @@ void parallel_for(Cpu device, Index n, Index grain, Body&& body) {
   pool.run((n + part - 1) / part, [&](Index i) { body(i * part, std::min(n, (i + 1) * part)); });
 }
 
-/// Calls body(task, lane) for every task in [0, tasks), where lane < lanes: tasks of one lane run one
-/// after another, so that each lane can own scratch memory.
+/// Calls body(task, lane) for every task in [0, tasks), where lane < lanes: tasks of one lane run
+/// one after another, so that each lane can own scratch memory.
 template <class Body>
 void run_lanes(Cpu device, Index tasks, Index lanes, Body&& body) {
   std::atomic<Index> next{0};

@@ -1,6 +1,6 @@
-// Counter-based random numbers: Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy
-// as 1, 2, 3"). A draw is a pure function of (seed, stage, step, sequence, token), so results depend on
-// neither threads, nor how a batch is split, nor where a run was resumed, nor the device.
+// Counter-based random numbers: Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as
+// easy as 1, 2, 3"). A draw is a pure function of (seed, stage, step, sequence, token), so results
+// depend on neither threads, nor how a batch is split, nor where a run was resumed, nor the device.
 #pragma once
 
 #include <plumb/core/check.hpp>
@@ -47,8 +47,8 @@ constexpr std::array<std::uint32_t, 4> philox(std::uint64_t seed, Stage stage, s
                 {static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)});
 }
 
-/// The step number of the draws that belong to a name (FNV-1a). Fresh weights hang on it, so it stays
-/// as it is; files are hashed by io/hash.hpp, from a library that the engine does not need.
+/// The step number of the draws that belong to a name (FNV-1a). Fresh weights hang on it, so it
+/// stays as it is; files are hashed by io/hash.hpp, from a library that the engine does not need.
 constexpr std::uint32_t stream_of(std::string_view name) {
   std::uint32_t hash = 2166136261U;
   for (const char c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 16777619U;

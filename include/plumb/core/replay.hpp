@@ -1,6 +1,6 @@
-// Replay: a computation that is run again and again, the same but for what its inputs' memory holds, such
-// as one step of decoding. The primary template just runs it; a backend may record it once and then
-// replay the recording (cuda/graph.cuh).
+// Replay: a computation that is run again and again, the same but for what its inputs' memory
+// holds, such as one step of decoding. The primary template just runs it; a backend may record it
+// once and then replay the recording (cuda/graph.cuh).
 #pragma once
 
 #include <plumb/core/tensor.hpp>

@@ -1,7 +1,7 @@
 // Tensor: a shape, a place in reference-counted storage, and a gradient of the same size.
 //
-// Always contiguous and row-major; `reshape` and `rows` are views of the same storage, and so of the
-// same gradient. Copying a Tensor copies the handle. What this is not: there are no strides, no
+// Always contiguous and row-major; `reshape` and `rows` are views of the same storage, and so of
+// the same gradient. Copying a Tensor copies the handle. What this is not: there are no strides, no
 // broadcasting, no lazy evaluation, no run-time device tag.
 #pragma once
 
@@ -21,8 +21,8 @@ namespace plumb { inline namespace v0_1 {
 
 namespace detail {
 
-// One block of device memory and, once somebody asks for it, its gradient. A model's parameters share
-// a single Storage, so its gradients lie in a single block too.
+// One block of device memory and, once somebody asks for it, its gradient. A model's parameters
+// share a single Storage, so its gradients lie in a single block too.
 template <class D>
 struct Storage {
   std::atomic<int> references{1};

@@ -1,5 +1,5 @@
-// How many threads this process may use: the processors that it is allowed to run on, or fewer where its
-// control groups grant it less time than that (a container's --cpus).
+// How many threads this process may use: the processors that it is allowed to run on, or fewer
+// where its control groups grant it less time than that (a container's --cpus).
 #pragma once
 
 #include <plumb/core/check.hpp>
@@ -29,7 +29,8 @@ inline int allowed_processors() {
 }
 
 /// Processors' worth of time that one control group grants, rounded up, or 0 if it sets no limit.
-/// Version 2 says "max 100000" or "150000 100000" in one file, version 1 has a file for each number.
+/// Version 2 says "max 100000" or "150000 100000" in one file, version 1 has a file for each
+/// number.
 inline int group_limit(const std::string& directory) {
   double quota = 0, period = 0;
   const auto read = [&](const char* name, const char* format, double* first, double* second) {
@@ -47,8 +48,9 @@ inline int group_limit(const std::string& directory) {
   return static_cast<int>(std::clamp((quota + period - 1) / period, 1.0, 1e6));
 }
 
-/// The least that the groups of this process grant, from its own up to the root; 0: no limit. `list` is
-/// /proc/self/cgroup, lines "0::/path" and "4:cpu,cpuacct:/path"; `mount` where groups are mounted.
+/// The least that the groups of this process grant, from its own up to the root; 0: no limit.
+/// `list` is /proc/self/cgroup, lines "0::/path" and "4:cpu,cpuacct:/path"; `mount` where groups
+/// are mounted.
 inline int granted_processors(const std::string& list = "/proc/self/cgroup",
                               const std::string& mount = "/sys/fs/cgroup") {
   std::FILE* file = std::fopen(list.c_str(), "r");

@@ -1,9 +1,9 @@
-// Plumb's version, and what it refuses to be compiled with. CMake reads the three numbers; every name
-// lives in the inline namespace v0_1, so that translation units built against two versions link without
-// one silently using the other.
+// Plumb's version, and what it refuses to be compiled with. CMake reads the three numbers; every
+// name lives in the inline namespace v0_1, so that translation units built against two versions
+// link without one silently using the other.
 //
-// Every header includes this one first. What stops a compilation is a header that does not exist: after
-// an #error compilers go on, and a hundred errors follow that say nothing of the cause.
+// Every header includes this one first. What stops a compilation is a header that does not exist:
+// after an #error compilers go on, and a hundred errors follow that say nothing of the cause.
 #pragma once
 
 #if __cplusplus < 202002L

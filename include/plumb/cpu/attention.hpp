@@ -4,19 +4,20 @@
 // live 32 keys at a time, so memory is linear in the length. Bodies: attention.inl.hpp. Not here:
 // positions' encoding, dropout, windows, masks other than the causal one.
 //
-// Order, for one row: keys in blocks of 32 from position 0. Score s = (chain fma(q_d, k_d, ·) from +0,
-// d ascending) · scale. Per block: m' = max(m, largest s); p = e^(s - m'), masked keys +0;
+// Order, for one row: keys in blocks of 32 from position 0. Score s = (chain fma(q_d, k_d, ·) from
+// +0, d ascending) · scale. Per block: m' = max(m, largest s); p = e^(s - m'), masked keys +0;
 // l = l · e^(m - m') + (sum of p by the butterfly); each output d: acc · e^(m - m'), then a chain
-// fma(p_j, v_jd, ·), j ascending over the row's own keys only. The state (m, l, acc) begins anew, as
-// (-infinity, 0, 0), at each chunk of 512 positions. The first chunk's is the total; each next one's is
-// merged into it: M' = max(M, m); L = fma(l, e^(m - M'), L · e^(M - M')), and each ACC from acc likewise.
-// Out = ACC / L; lse = M + log L. The chunks are there for GPUs, on which a token's decoding would
-// otherwise be as slow as one block that walks all positions. The training and the cached forward run
-// this one body, so their bits agree.
-// Backward: p = e^(s - lse); delta = the row reduction of dout · out; dp as s, from dout and v, unscaled;
-// ds = p · (dp - delta) · scale. dq: chain over j ascending, from 0. dk, dv: chain from 0 over the
-// group's heads ascending and, within a head, queries ascending, masked queries of a tile as +0. Each is
-// then added once to the gradient.
+// fma(p_j, v_jd, ·), j ascending over the row's own keys only. The state (m, l, acc) begins anew,
+// as
+// (-infinity, 0, 0), at each chunk of 512 positions. The first chunk's is the total; each next
+// one's is merged into it: M' = max(M, m); L = fma(l, e^(m - M'), L · e^(M - M')), and each ACC
+// from acc likewise. Out = ACC / L; lse = M + log L. The chunks are there for GPUs, on which a
+// token's decoding would otherwise be as slow as one block that walks all positions. The training
+// and the cached forward run this one body, so their bits agree.
+// Backward: p = e^(s - lse); delta = the row reduction of dout · out; dp as s, from dout and v,
+// unscaled; ds = p · (dp - delta) · scale. dq: chain over j ascending, from 0. dk, dv: chain from 0
+// over the group's heads ascending and, within a head, queries ascending, masked queries of a tile
+// as +0. Each is then added once to the gradient.
 // Cost for a sequence of T: 2·T²·D FLOPs a head forward, 5·T²·D backward.
 #pragma once
 
@@ -39,8 +40,9 @@ inline constexpr Index padded_head_size(Index head_size) { return (head_size + 1
 inline constexpr Index kAttentionParallel =
     50000;  // FMAs below which threads cost more than they give
 
-/// Query rows: row r stands at position + r · step and reads the keys from 0 to itself. All rows end in
-/// one block of keys. They read the same keys and values, or (step 0) each those of its own head.
+/// Query rows: row r stands at position + r · step and reads the keys from 0 to itself. All rows
+/// end in one block of keys. They read the same keys and values, or (step 0) each those of its own
+/// head.
 struct AttentionRows {
   float* out;
   float* lse;  ///< or null
@@ -78,7 +80,8 @@ struct AttentionTable {
   void (*backward)(const AttentionUnit& unit);
 };
 
-/// Where sequence b's blocks of keys start in an array that has room for offsets[B] / 32 + B blocks.
+/// Where sequence b's blocks of keys start in an array that has room for offsets[B] / 32 + B
+/// blocks.
 inline Index first_block(const std::int32_t* offsets, Index b) {
   return (offsets[b] - offsets[0]) / kKeyBlock + b;
 }
@@ -109,9 +112,9 @@ inline void attention_query_block(float* out, float* lse, const float* q, const 
   }
 }
 
-/// out (N, H·D), lse (N, H) from q (N, H·D), k, v (N, Hkv·D); sequence b holds the rows offsets[b] to
-/// offsets[b + 1], and `rows` = N is their total, which a GPU's host knows only if it is told. lse is the
-/// log of the softmax's denominator, which the backward pass needs.
+/// out (N, H·D), lse (N, H) from q (N, H·D), k, v (N, Hkv·D); sequence b holds the rows offsets[b]
+/// to offsets[b + 1], and `rows` = N is their total, which a GPU's host knows only if it is told.
+/// lse is the log of the softmax's denominator, which the backward pass needs.
 inline void attention_forward(Cpu device, float* out, float* lse, const float* q, const float* k,
                               const float* v, const std::int32_t* offsets, Index sequences,
                               [[maybe_unused]] Index rows, AttentionShape shape) {
@@ -162,8 +165,8 @@ inline void attention_forward(Cpu device, float* out, float* lse, const float* q
   });
 }
 
-/// dq (N, H·D), dk, dv (N, Hkv·D) += the gradients, from dout (N, H·D) and what the forward pass took
-/// and gave.
+/// dq (N, H·D), dk, dv (N, Hkv·D) += the gradients, from dout (N, H·D) and what the forward pass
+/// took and gave.
 inline void attention_backward(Cpu device, float* dq, float* dk, float* dv, const float* dout,
                                const float* out, const float* lse, const float* q, const float* k,
                                const float* v, const std::int32_t* offsets, Index sequences,
@@ -210,7 +213,8 @@ inline void attention_backward(Cpu device, float* dq, float* dk, float* dv, cons
   });
 }
 
-/// Writes the keys and values of `rows` new tokens, k, v (rows, Hkv·D), at positions[r] of slots[r].
+/// Writes the keys and values of `rows` new tokens, k, v (rows, Hkv·D), at positions[r] of
+/// slots[r].
 inline void kv_append(Cpu device, float* keys, float* values, const float* k, const float* v,
                       const std::int32_t* slots, const std::int32_t* positions, Index rows,
                       KvShape shape) {
@@ -231,8 +235,8 @@ inline void kv_append(Cpu device, float* keys, float* values, const float* k, co
   });
 }
 
-/// Copies the first `length` positions of one slot to another: one prompt, prefilled once, for several
-/// responses.
+/// Copies the first `length` positions of one slot to another: one prompt, prefilled once, for
+/// several responses.
 inline void kv_copy(Cpu, float* keys, float* values, Index from_slot, Index to_slot, Index length,
                     KvShape shape) {
   const Index size = shape.attention.head_size;

@@ -1,10 +1,10 @@
 // Bodies of attention.hpp. Included once per instruction set.
 //
-// Rows are taken R at a time, so that each key and value loaded serves R of them. Templates of R, without
-// lambdas, which gcc would compile for the wrong instruction set inside a template.
+// Rows are taken R at a time, so that each key and value loaded serves R of them. Templates of R,
+// without lambdas, which gcc would compile for the wrong instruction set inside a template.
 
-/// dots[r][j] = Σ_d x_r[d] · y[d][j] for one block of 32 columns j of y; kOwn: each row has a y of its
-/// own, y_step apart.
+/// dots[r][j] = Σ_d x_r[d] · y[d][j] for one block of 32 columns j of y; kOwn: each row has a y of
+/// its own, y_step apart.
 template <Index R, bool kOwn = false>
 inline void attention_dots(float* dots, const float* x, Index x_stride, const float* y,
                            Index head_size, Index y_step = 0) {
@@ -59,9 +59,9 @@ inline void attention_gather_at(float* acc, const float* factor, const float* w,
 }
 
 /// acc_r · factor_r, then + Σ_j w[r][j] · rows_j for j < count + r · step (and j < 32). Rows have
-/// head_size elements, those of acc `padded_head_size`: whole vectors, since a masked store followed by a
-/// load of the same place stalls. Two vectors at a time, so that eight chains of fma run side by side.
-/// kOwn: each r has rows of its own, rows_step apart; step is then 0.
+/// head_size elements, those of acc `padded_head_size`: whole vectors, since a masked store
+/// followed by a load of the same place stalls. Two vectors at a time, so that eight chains of fma
+/// run side by side. kOwn: each r has rows of its own, rows_step apart; step is then 0.
 template <Index R, bool kOwn = false>
 inline void attention_gather(float* acc, const float* factor, const float* w, const float* rows,
                              Index stride, Index count, Index step, Index head_size,
@@ -131,7 +131,8 @@ inline void attention_finish(float* out, const float* acc, float l, Index head_s
       [&](Index d, Index n) { store(out + d, load(acc + d) / set(l), n); });
 }
 
-/// R rows' softmax over the keys seen so far: largest score, sum of weights, weighted sum of values.
+/// R rows' softmax over the keys seen so far: largest score, sum of weights, weighted sum of
+/// values.
 template <Index R>
 struct AttentionState {
   alignas(64) float acc[R * kMaxHeadSize];
@@ -171,7 +172,8 @@ template <Index R>
   }
 }
 
-/// One block of 32 keys, from `first` on, into the state of R rows, the first of which is t's row `row`.
+/// One block of 32 keys, from `first` on, into the state of R rows, the first of which is t's row
+/// `row`.
 template <Index R, bool kOwn>
 [[gnu::always_inline]] inline void attention_block(AttentionState<R>& state, const AttentionRows& t,
                                                    Index row, Index first) {

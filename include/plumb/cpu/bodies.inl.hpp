@@ -1,4 +1,5 @@
-// Every kernel body, in order of dependence. Included once per instruction set, inside its namespace.
+// Every kernel body, in order of dependence. Included once per instruction set, inside its
+// namespace.
 #include <plumb/cpu/vec.inl.hpp>
 #include <plumb/math/elementary.inl.hpp>
 #include <plumb/math/activation.inl.hpp>

@@ -101,8 +101,8 @@ inline void swiglu_backward(Cpu device, float* dgate, float* dup, const float* d
   });
 }
 
-/// y = e^x, y = log x and y = erf x, n elements, by the polynomials of math/elementary.inl.hpp; y may
-/// be x.
+/// y = e^x, y = log x and y = erf x, n elements, by the polynomials of math/elementary.inl.hpp; y
+/// may be x.
 inline void exp_forward(Cpu device, float* y, const float* x, Index n) {
   parallel_for(device, n, kElementGrain / 4, [&](Index i, Index end) {
     dispatch<ElementwiseTable>().exp(y + i, x + i, end - i);

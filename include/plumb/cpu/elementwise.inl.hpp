@@ -1,7 +1,7 @@
 // Bodies of elementwise.hpp. Included once per instruction set.
 
-/// y[i] = f(i-th vector): `f(load)` is given a loader so that one expression serves whole vectors and
-/// the tail.
+/// y[i] = f(i-th vector): `f(load)` is given a loader so that one expression serves whole vectors
+/// and the tail.
 template <class F>
 inline void map(float* y, Index n, F f) {
   for_vectors(

@@ -1,12 +1,12 @@
 // Matrix product C (M, N) = A·B, with either operand stored transposed, added to C or stored, and a
-// bias, a residual and an activation on the way out. Blocked and packed as in Goto and van de Geijn 2008,
-// "Anatomy of high-performance matrix multiplication". Bodies: gemm.inl.hpp. Not here: batched or
-// strided products, a k split over threads.
+// bias, a residual and an activation on the way out. Blocked and packed as in Goto and van de Geijn
+// 2008, "Anatomy of high-performance matrix multiplication". Bodies: gemm.inl.hpp. Not here:
+// batched or strided products, a k split over threads.
 // Order of reduction: k in chunks of 256 from 0; within a chunk one chain acc = fma(a, b, acc) from
 // +0, k ascending; chunk results added in order, to C's old value first if accumulating. A row of C
 // depends on no other row.
-// Cost: 2·M·N·K FLOPs; B is copied once if more than one block of rows reads it. Few rows are bound by
-// reading B, fastest when it was packed before (pack_matrix).
+// Cost: 2·M·N·K FLOPs; B is copied once if more than one block of rows reads it. Few rows are bound
+// by reading B, fastest when it was packed before (pack_matrix).
 #pragma once
 
 #include <plumb/core/bf16.hpp>
@@ -21,7 +21,8 @@
 namespace plumb { inline namespace v0_1 { namespace kernels {
 
 /// Rows of C, columns of consecutive panels, += or = A·B over one chunk of k. A is read as
-/// a[row · a_row + k · a_k], where a_row or a_k is 1; B's panel j as b[j · b_panel + k · b_k + column].
+/// a[row · a_row + k · a_k], where a_row or a_k is 1; B's panel j as b[j · b_panel + k · b_k +
+/// column].
 template <class T>
 struct GemmPanels {
   float* c;
@@ -119,8 +120,8 @@ struct Gemm {
   /// Whether blocks of A are copied: columns far apart in memory, and read again for each panel.
   bool copies_a() const { return form == Form::TN && m >= 256 && n > 2 * width(); }
 
-  /// C's rows [row, row_end), panels [panel, panel_end), one chunk of k, from B's panels at b_from. What
-  /// B's own matrix holds at `next`, if any, will be packed after this.
+  /// C's rows [row, row_end), panels [panel, panel_end), one chunk of k, from B's panels at b_from.
+  /// What B's own matrix holds at `next`, if any, will be packed after this.
   template <class B>
   void multiply(Index row, Index row_end, Index panel, Index panel_end, Index k0, Index kc,
                 const float* a_from, Index a_k, const B* b_from, Index b_k, Index b_panel,
@@ -157,9 +158,9 @@ struct Gemm {
       table.panels(work);
   }
 
-  /// One block of rows times some panels of a piece. `from` holds the piece's panels, from its first
-  /// one on; without it B is packed or read here, `room` taking one panel's chunk. a_copy is room
-  /// for a block's chunk if copies_a().
+  /// One block of rows times some panels of a piece. `from` holds the piece's panels, from its
+  /// first one on; without it B is packed or read here, `room` taking one panel's chunk. a_copy is
+  /// room for a block's chunk if copies_a().
   void block(Index row, Index row_end, const Piece& piece, Index panel, Index panel_end,
              PackedB from, float* room, float* a_copy) const {
     const Index rows = row_end - row;
@@ -195,7 +196,8 @@ struct Gemm {
     }
   }
 
-  /// Tasks are blocks of rows × groups of panels. Rows are split evenly into tiles, tiles into blocks.
+  /// Tasks are blocks of rows × groups of panels. Rows are split evenly into tiles, tiles into
+  /// blocks.
   void multiply_piece(Cpu device, const Piece& piece, Index threads, PackedB from) const {
     const Index blocks = from.data == nullptr ? 1 : (m + kGemmRows - 1) / kGemmRows;
     const Index tiles = (m + table.tile_rows - 1) / table.tile_rows;
@@ -252,9 +254,9 @@ inline void matmul(Cpu device, float* c, const float* a, const float* b, Index m
 /// Values that pack_matrix writes for a matrix of n columns and k rows.
 inline Index packed_size(Cpu, Index n, Index k) { return (n + 31) / 32 * 32 * k; }
 
-/// B, given as (N, K) (a weight), in the order that matmul_packed reads it: once for many products of
-/// few rows, which are bound by reading it. T = bf16 halves what they read. Valid for the instruction
-/// set in use.
+/// B, given as (N, K) (a weight), in the order that matmul_packed reads it: once for many products
+/// of few rows, which are bound by reading it. T = bf16 halves what they read. Valid for the
+/// instruction set in use.
 template <class T>
 void pack_matrix(Cpu device, T* packed, const float* b, Index n, Index k) {
   const Gemm<T> gemm{

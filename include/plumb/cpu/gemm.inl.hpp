@@ -1,13 +1,13 @@
 // Bodies of gemm.hpp. Included once per instruction set.
 //
-// Registers: AVX-512 holds 12 × 32 values of C in 24 of its 32 registers, AVX2 6 × 16 in 12 of its 16:
-// the rest take a row of B and one broadcast of A. One to three rows take several panels of B at
-// once: a chain of fma waits for itself, and eight must run side by side to hide that.
+// Registers: AVX-512 holds 12 × 32 values of C in 24 of its 32 registers, AVX2 6 × 16 in 12 of its
+// 16: the rest take a row of B and one broadcast of A. One to three rows take several panels of B
+// at once: a chain of fma waits for itself, and eight must run side by side to hide that.
 //
-// Fetching ahead: a panel's first tile asks, one step of k at a time, for what the next panel will read,
-// to the second cache; each tile, before it begins, for the values of C that it will end with. One or two
-// rows leave it to the processor, which follows four panels best by itself; of bf16, whose instructions
-// cover half as many bytes, it needs to be told 32 steps ahead.
+// Fetching ahead: a panel's first tile asks, one step of k at a time, for what the next panel will
+// read, to the second cache; each tile, before it begins, for the values of C that it will end
+// with. One or two rows leave it to the processor, which follows four panels best by itself; of
+// bf16, whose instructions cover half as many bytes, it needs to be told 32 steps ahead.
 
 inline constexpr Index kTileVectors = kWidth == 1 ? 4 : 2;
 inline constexpr Index kTileColumns = kTileVectors * kWidth;
@@ -30,9 +30,9 @@ inline void gemm_finish(const GemmPanels<T>& t, Index place, Index column, Index
     store(t.c + place, x, left);
 }
 
-/// The same for a tile of `rows` × `width` sums, of which those within C are stored. One function for
-/// all tiles: written out in each, edges and epilogues were most of the code of the kernels and of the
-/// time to compile them.
+/// The same for a tile of `rows` × `width` sums, of which those within C are stored. One function
+/// for all tiles: written out in each, edges and epilogues were most of the code of the kernels and
+/// of the time to compile them.
 template <class T>
 [[gnu::noinline]] void gemm_finish_tile(const GemmPanels<T>& t, const float* sums, Index row,
                                         Index rows, Index column, Index width) {

@@ -1,11 +1,13 @@
-// Language-model head, log-softmax and gather in one: the log-probability of one target token per row.
+// Language-model head, log-softmax and gather in one: the log-probability of one target token per
+// row.
 //
 //   z = inverse_temperature · x·wᵀ     lse = max + log Σ exp(z − max)
 //   logprob = z[target] − lse          entropy = −Σ p log p, p = exp(z − lse)
 //
-// Logits are held in chunks of at most kHeadLogits, or 256 rows if those have more: GPT-2's are 52 MB. If
-// one chunk holds all rows, the backward pass may be given the forward's; otherwise it computes each
-// chunk's anew. Targets lie in [0, V); logits must be finite. What this is not: cross-entropy
+// Logits are held in chunks of at most kHeadLogits, or 256 rows if those have more: GPT-2's are 52
+// MB. If one chunk holds all rows, the backward pass may be given the forward's; otherwise it
+// computes each chunk's anew. Targets lie in [0, V); logits must be finite. What this is not:
+// cross-entropy
 // (that is −logprob, weighted by the caller), label smoothing, a filter of the distribution.
 // Order: products as in gemm.hpp; rows in 32 lanes, then the butterfly; dw over chunks of 256 rows.
 // Cost: 2·N·V·C FLOPs forward, 4·N·V·C backward, 6 if it computes the logits anew.
@@ -42,8 +44,9 @@ void for_head_rows(Cpu device, Index rows, Index v, Body&& body) {
   });
 }
 
-/// The row part alone: logits (N, V), before the temperature, give the bits of head_logprob_forward.
-/// targets (N); logprob, lse (N) and entropy (N, or null) in nats, overwritten.
+/// The row part alone: logits (N, V), before the temperature, give the bits of
+/// head_logprob_forward. targets (N); logprob, lse (N) and entropy (N, or null) in nats,
+/// overwritten.
 inline void logprob_rows(Cpu device, float* logprob, float* entropy, float* lse,
                          const float* logits, const std::int32_t* targets, Index n, Index v,
                          float inverse_temperature) {
@@ -55,8 +58,8 @@ inline void logprob_rows(Cpu device, float* logprob, float* entropy, float* lse,
   });
 }
 
-/// Log-probability of targets (N) under the head w (V, C) at hidden states x (N, C). logprob, lse (N)
-/// and entropy (N, or null) in nats, overwritten; and logits (N, V), unless null.
+/// Log-probability of targets (N) under the head w (V, C) at hidden states x (N, C). logprob, lse
+/// (N) and entropy (N, or null) in nats, overwritten; and logits (N, V), unless null.
 inline void head_logprob_forward(Cpu device, float* logprob, float* entropy, float* lse,
                                  const float* x, const float* w, const std::int32_t* targets,
                                  Index n, Index c, Index v, float inverse_temperature,
@@ -73,8 +76,8 @@ inline void head_logprob_forward(Cpu device, float* logprob, float* entropy, flo
 }
 
 /// dx (N, C) += dlogits·w and dw (V, C) += dlogitsᵀ·x, where dlogits = inverse_temperature ·
-/// (dlogprob·(onehot − p) − dentropy·p·(log p + entropy)). dlogprob (N); dentropy and entropy (N) may
-/// be null together; dx or dw may be null. lse, entropy and, unless null, logits (N, V) are the
+/// (dlogprob·(onehot − p) − dentropy·p·(log p + entropy)). dlogprob (N); dentropy and entropy (N)
+/// may be null together; dx or dw may be null. lse, entropy and, unless null, logits (N, V) are the
 /// forward's; the logits are overwritten.
 inline void head_logprob_backward(Cpu device, float* dx, float* dw, const float* dlogprob,
                                   const float* dentropy, const float* x, const float* w,
@@ -104,8 +107,8 @@ inline void head_logprob_backward(Cpu device, float* dx, float* dw, const float*
 
 /// Exact KL(p‖q) over the whole vocabulary, nats, of two models' heads at their hidden states: x_p
 /// (N, C_p), w_p (V, C_p), x_q (N, C_q), w_q (V, C_q); kl (N), overwritten. Summed as Σ p·(log p −
-/// log q) − p + q: the same number, but rounding of the two normalisers cancels, which matters while
-/// a policy is near its reference.
+/// log q) − p + q: the same number, but rounding of the two normalisers cancels, which matters
+/// while a policy is near its reference.
 inline void head_kl_forward(Cpu device, float* kl, const float* x_p, const float* w_p, Index c_p,
                             const float* x_q, const float* w_q, Index c_q, Index n, Index v,
                             float inverse_temperature) {

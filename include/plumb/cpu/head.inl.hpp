@@ -1,5 +1,5 @@
-// Row bodies of head.hpp. Included once per instruction set. z is always scale · logit, one rounding,
-// so that every pass over a row sees the same z.
+// Row bodies of head.hpp. Included once per instruction set. z is always scale · logit, one
+// rounding, so that every pass over a row sees the same z.
 
 inline float head_maximum(const float* logits, Index v, float scale) {
   const V factor = set(scale);

@@ -1,5 +1,5 @@
-// Which instruction set the kernels use: chosen once by cpuid, or by PLUMB_ISA=scalar|avx2|avx512, or
-// by set_isa (tests run every path in one process). All give the same bits.
+// Which instruction set the kernels use: chosen once by cpuid, or by PLUMB_ISA=scalar|avx2|avx512,
+// or by set_isa (tests run every path in one process). All give the same bits.
 //
 // Each family of kernels has a table of function pointers, filled once per instruction set from the
 // same source: see kernels.hpp.
@@ -10,8 +10,9 @@
 
 #include <atomic>
 
-// Before a loop of few, constantly many steps whose array must live in registers; -O2 does not see to
-// it by itself. _LANES: not where registers are single lanes, 32 copies of a body take long to compile.
+// Before a loop of few, constantly many steps whose array must live in registers; -O2 does not see
+// to it by itself. _LANES: not where registers are single lanes, 32 copies of a body take long to
+// compile.
 #if defined(__clang__)
 #define PLUMB_UNROLL _Pragma("unroll")
 #define PLUMB_UNROLL_LANES _Pragma("unroll(kRegisters <= 4 ? kRegisters : 1)")

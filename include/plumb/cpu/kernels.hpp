@@ -1,13 +1,21 @@
 // The CPU backend in one include: every kernel, for scalar, AVX2 and AVX-512.
 //
-// Each family's bodies (`*.inl.hpp`) are compiled three times, each time inside a region that turns an
-// instruction set on and in a namespace of its own; a table per family holds the three. No compiler
-// flag is needed, one binary serves every processor, and no function exists in two versions under one
-// name. A program of many files can link plumb::kernels instead, a library that holds the tables: it
-// defines PLUMB_KERNELS_SEPARATE, and the bodies are then compiled once for all.
+// Each family's bodies (`*.inl.hpp`) are compiled three times, each time inside a region that turns
+// an instruction set on and in a namespace of its own; a table per family holds the three. No
+// compiler flag is needed, one binary serves every processor, and no function exists in two
+// versions under one name. A program of many files can link plumb::kernels instead, a library that
+// holds the tables: it defines PLUMB_KERNELS_SEPARATE, and the bodies are then compiled once for
+// all.
 #pragma once
 
 #include <plumb/core/device.hpp>
+
+// Before the kernels, which call one another: what is looked up there must not find them missing.
+namespace plumb { inline namespace v0_1 {
+template <>
+inline constexpr bool backend_included<Cpu> = true;
+}}  // namespace plumb::v0_1
+
 #include <plumb/cpu/attention.hpp>
 #include <plumb/cpu/elementwise.hpp>
 #include <plumb/cpu/gemm.hpp>
@@ -105,8 +113,6 @@ PLUMB_TABLE_FOR(SamplingTable, sampling_table)
 PLUMB_SCALAR_TABLE_FOR(LossTable, loss_table)
 }  // namespace kernels
 
-template <>
-inline constexpr bool backend_included<Cpu> = true;
 static_assert(Backend<Cpu>, "the CPU backend lacks a kernel");
 
 }}  // namespace plumb::v0_1

@@ -1,12 +1,13 @@
-// The losses of RLHF over one number per token, value or score: PPO policy and value loss, pairwise and
-// K-wise ranking loss. Each computes the loss and its derivative in one pass. Bodies: loss.inl.hpp,
-// math/loss.inl.hpp.
+// The losses of RLHF over one number per token, value or score: PPO policy and value loss, pairwise
+// and K-wise ranking loss. Each computes the loss and its derivative in one pass. Bodies:
+// loss.inl.hpp, math/loss.inl.hpp.
 //
-// Every loss is Σ weight · term. The weights carry the denominator of the *whole* batch (1 / tokens,
-// or what reduction a configuration names), so that splitting a batch into parts never changes it.
-// Order: terms in chunks of 256 from 0, one fma chain per chunk, chunks added in order. Statistics are
-// sums in double precision in the same order; Σ weight · x over `weight` is a mean. One thread: these
-// arrays are small. What this is not: a place for masks (what takes no part is not in the array) or for means.
+// Every loss is Σ weight · term. The weights carry the denominator of the *whole* batch (1 /
+// tokens, or what reduction a configuration names), so that splitting a batch into parts never
+// changes it. Order: terms in chunks of 256 from 0, one fma chain per chunk, chunks added in order.
+// Statistics are sums in double precision in the same order; Σ weight · x over `weight` is a mean.
+// One thread: these arrays are small. What this is not: a place for masks (what takes no part is
+// not in the array) or for means.
 #pragma once
 
 #include <plumb/core/device.hpp>
@@ -57,15 +58,15 @@ inline void weighted_sum(Cpu, float* sum, const float* x, const float* weight, I
   dispatch<LossTable>().weighted_sum(sum, x, weight, n);
 }
 
-/// Ranking loss Σ over prompts of weight · term. Prompt p has responses offsets[p] … offsets[p+1]−1;
-/// rank (n): 0 is best, equal ranks tie, −1 was not judged and takes no part.
+/// Ranking loss Σ over prompts of weight · term. Prompt p has responses offsets[p] …
+/// offsets[p+1]−1; rank (n): 0 is best, equal ranks tie, −1 was not judged and takes no part.
 ///
-/// BradleyTerry: the mean over all judged pairs of −log σ(better − worse − margin), a tied pair giving
-/// −½ log σ(d) − ½ log σ(−d); plus center · the mean over the pairs of (s_i + s_j)², as in TRL.
-/// PlackettLuce: over groups of equal rank from the best, each member gives log Σ e^(s of this and
-/// later groups) − its s (ties by Breslow's approximation); the last group gives nothing; the mean
-/// over the members that gave; plus center · the mean of s² over the judged. With one best and all
-/// others tied it is the softmax cross-entropy of best-of-K in lm-human-preferences.
+/// BradleyTerry: the mean over all judged pairs of −log σ(better − worse − margin), a tied pair
+/// giving −½ log σ(d) − ½ log σ(−d); plus center · the mean over the pairs of (s_i + s_j)², as in
+/// TRL. PlackettLuce: over groups of equal rank from the best, each member gives log Σ e^(s of this
+/// and later groups) − its s (ties by Breslow's approximation); the last group gives nothing; the
+/// mean over the members that gave; plus center · the mean of s² over the judged. With one best and
+/// all others tied it is the softmax cross-entropy of best-of-K in lm-human-preferences.
 ///
 /// Prompts with fewer than two judged responses, for PlackettLuce also those all tied, give 0.
 /// score (n), weight (prompts), offsets (prompts + 1); loss (1), dscore (n) and *stats overwritten.

@@ -1,8 +1,8 @@
 // Bodies of loss.hpp. Included once, in the scalar namespace, after math/loss.inl.hpp: every
 // instruction set uses these.
 
-/// Σ term(i) over [0, n) where term(i, sum) adds its part to the chunk's chain; end_chunk() follows each
-/// chunk.
+/// Σ term(i) over [0, n) where term(i, sum) adds its part to the chunk's chain; end_chunk() follows
+/// each chunk.
 template <class Term, class EndChunk>
 inline float loss_sum(Index n, Term term, EndChunk end_chunk) {
   float total = 0.0F;

@@ -3,12 +3,14 @@
 //   RMSNorm    y = weight · x̂,         x̂ = x · rstd,          rstd = 1 / √(mean(x²) + eps)
 //   LayerNorm  y = weight · x̂ + bias,  x̂ = (x - mean) · rstd,  rstd = 1 / √(var(x) + eps)
 //
-// with the variance over C (not C - 1) from a second pass over the row, so that a large mean cancels
-// nothing. Sources: Zhang and Sennrich 2019; Ba, Kiros and Hinton 2016. Cost: two or three passes over
-// a row in the first cache, bound by memory. What this is not: the residual is added elsewhere.
+// with the variance over C (not C - 1) from a second pass over the row, so that a large mean
+// cancels nothing. Sources: Zhang and Sennrich 2019; Ba, Kiros and Hinton 2016. Cost: two or three
+// passes over a row in the first cache, bound by memory. What this is not: the residual is added
+// elsewhere.
 //
-// Orders. Over channels: the 32-lane row reduction of vec.inl.hpp, divided by C. Over tokens (dweight,
-// dbias): sum_over_tokens of rows.hpp. Division and square root are the correctly rounded ones.
+// Orders. Over channels: the 32-lane row reduction of vec.inl.hpp, divided by C. Over tokens
+// (dweight, dbias): sum_over_tokens of rows.hpp. Division and square root are the correctly rounded
+// ones.
 #pragma once
 
 #include <plumb/cpu/rows.hpp>
@@ -60,8 +62,8 @@ inline void norm_weight_backward(Cpu device, float* dweight, const float* dy, co
                   });
 }
 
-/// dx += rstd · (g - x̂ · mean(g · x̂)) with g = weight · dy; dweight += Σ_tokens dy · x̂. Sizes as in
-/// the forward pass; a gradient that is null is not computed.
+/// dx += rstd · (g - x̂ · mean(g · x̂)) with g = weight · dy; dweight += Σ_tokens dy · x̂. Sizes as
+/// in the forward pass; a gradient that is null is not computed.
 inline void rms_norm_backward(Cpu device, float* dx, float* dweight, const float* dy,
                               const float* x, const float* weight, const float* rstd, Index n,
                               Index c) {
@@ -73,8 +75,8 @@ inline void rms_norm_backward(Cpu device, float* dx, float* dweight, const float
   if (dweight != nullptr) norm_weight_backward(device, dweight, dy, x, nullptr, rstd, n, c);
 }
 
-/// dx += rstd · (g - mean(g) - x̂ · mean(g · x̂)) with g = weight · dy; dweight += Σ_tokens dy · x̂;
-/// dbias += Σ_tokens dy. Sizes as in the forward pass; a gradient that is null is not computed.
+/// dx += rstd · (g - mean(g) - x̂ · mean(g · x̂)) with g = weight · dy; dweight += Σ_tokens dy ·
+/// x̂; dbias += Σ_tokens dy. Sizes as in the forward pass; a gradient that is null is not computed.
 inline void layer_norm_backward(Cpu device, float* dx, float* dweight, float* dbias,
                                 const float* dy, const float* x, const float* weight,
                                 const float* mean, const float* rstd, Index n, Index c) {

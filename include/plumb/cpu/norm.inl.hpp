@@ -1,7 +1,7 @@
 // Bodies of norm.hpp. Included once per instruction set.
 
-/// Row reduction where `grow(at, total)` adds the terms of one vector; at(p) loads its elements of p,
-/// zeros beyond the row's end, which must add nothing.
+/// Row reduction where `grow(at, total)` adds the terms of one vector; at(p) loads its elements of
+/// p, zeros beyond the row's end, which must add nothing.
 template <class Grow>
 inline float norm_row_sum(Index c, Grow grow) {
   Lanes total = all_lanes(0.0F);

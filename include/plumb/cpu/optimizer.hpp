@@ -1,6 +1,7 @@
-// AdamW (Loshchilov and Hutter 2019) on one flat buffer, and the sum of squares that gradient clipping
-// needs. Cost: 16 bytes read and 12 written per parameter, 10 FLOPs with a division and a square root:
-// bound by memory. What this is not: no schedule, no clipping decision, no Adam with L2 in the gradient.
+// AdamW (Loshchilov and Hutter 2019) on one flat buffer, and the sum of squares that gradient
+// clipping needs. Cost: 16 bytes read and 12 written per parameter, 10 FLOPs with a division and a
+// square root: bound by memory. What this is not: no schedule, no clipping decision, no Adam with
+// L2 in the gradient.
 //
 // Per element, in this order, every fma fused and every division and square root correctly rounded:
 //
@@ -44,7 +45,8 @@ inline void adamw_update(Cpu device, float* parameter, const float* grad, float*
   });
 }
 
-/// Σ x²: blocks of 4096 elements by the 32-lane row reduction in float, their sums in order in double.
+/// Σ x²: blocks of 4096 elements by the 32-lane row reduction in float, their sums in order in
+/// double.
 inline double sum_of_squares(Cpu device, const float* x, Index n) {
   const DefaultFloats floats;
   constexpr Index kBlock = 4096;

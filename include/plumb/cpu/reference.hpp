@@ -1,5 +1,5 @@
-// The oracle of the kernel tests: what each kernel computes, as naive loops in double precision. Not
-// included by the engine, not fast, in no particular order of reduction.
+// The oracle of the kernel tests: what each kernel computes, as naive loops in double precision.
+// Not included by the engine, not fast, in no particular order of reduction.
 #pragma once
 
 #include <plumb/cpu/reference_attention.hpp>

@@ -1,5 +1,5 @@
-// Oracles of head.hpp and sampling.hpp: plain loops in double precision, the formulas as written. For
-// tests; no order of reduction, no claim to speed.
+// Oracles of head.hpp and sampling.hpp: plain loops in double precision, the formulas as written.
+// For tests; no order of reduction, no claim to speed.
 #pragma once
 
 #include <plumb/math/types.hpp>

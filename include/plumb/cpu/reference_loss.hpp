@@ -1,5 +1,5 @@
-// Oracles of loss.hpp: the values of the losses as plain loops in double precision. For tests; their
-// gradients are had by differences, and from PyTorch in tests/golden/losses.json.
+// Oracles of loss.hpp: the values of the losses as plain loops in double precision. For tests;
+// their gradients are had by differences, and from PyTorch in tests/golden/losses.json.
 #pragma once
 
 #include <plumb/math/types.hpp>

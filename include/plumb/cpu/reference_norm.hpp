@@ -1,5 +1,6 @@
-// RMSNorm and LayerNorm in plain loops and double precision: the oracle of norm.hpp's tests, and the
-// shortest way to read what they compute. Not for use in a program: slow, and in no canonical order.
+// RMSNorm and LayerNorm in plain loops and double precision: the oracle of norm.hpp's tests, and
+// the shortest way to read what they compute. Not for use in a program: slow, and in no canonical
+// order.
 #pragma once
 
 #include <plumb/core/check.hpp>

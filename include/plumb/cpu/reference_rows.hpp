@@ -28,8 +28,8 @@ inline std::vector<double> embedding_backward(const float* dy, const std::int32_
   return dtable;
 }
 
-/// x (N, heads · head_size) with its pairs turned by direction · the angle of each token's position:
-/// direction 1 is the forward pass, -1 the backward one.
+/// x (N, heads · head_size) with its pairs turned by direction · the angle of each token's
+/// position: direction 1 is the forward pass, -1 the backward one.
 inline std::vector<double> rope(const float* x, const float* cosine, const float* sine,
                                 const std::int32_t* positions, Index n, Index heads,
                                 Index head_size, double direction) {

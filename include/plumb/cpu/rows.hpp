@@ -1,9 +1,11 @@
-// Rows: gathering and scattering rows of a table, sums over tokens, rotary positions. Bound by memory:
-// one or two FLOPs per element. What this is not: nothing here looks at which sequence a token is of.
+// Rows: gathering and scattering rows of a table, sums over tokens, rotary positions. Bound by
+// memory: one or two FLOPs per element. What this is not: nothing here looks at which sequence a
+// token is of.
 //
-// Orders. sum_rows: chunks of 256 tokens from token 0, one chain from +0 inside a chunk, the chunks'
-// sums added in order onto the total. embedding_backward: token order within each row of the table.
-// Source of the rotation: Su et al. 2021, "RoFormer", in the pairing of llama2.c: (2i, 2i + 1).
+// Orders. sum_rows: chunks of 256 tokens from token 0, one chain from +0 inside a chunk, the
+// chunks' sums added in order onto the total. embedding_backward: token order within each row of
+// the table. Source of the rotation: Su et al. 2021, "RoFormer", in the pairing of llama2.c: (2i,
+// 2i + 1).
 #pragma once
 
 #include <plumb/core/device.hpp>
@@ -58,7 +60,8 @@ void sum_over_tokens(Cpu device, float* total, Index n, Index c, ChunkSums&& chu
   });
 }
 
-/// y = rows of a table: y (N, C), table (V, C), ids (N) in [0, V). Also gathers rows of activations.
+/// y = rows of a table: y (N, C), table (V, C), ids (N) in [0, V). Also gathers rows of
+/// activations.
 inline void embedding_forward(Cpu device, float* y, const float* table, const std::int32_t* ids,
                               Index n, Index c) {
   parallel_for(device, n, row_grain(c), [&](Index i, Index end) {
@@ -70,7 +73,8 @@ inline void embedding_forward(Cpu device, float* y, const float* table, const st
 }
 
 /// dtable += dy at the rows ids, in token order: dtable (V, C), dy (N, C), ids (N) in [0, V). Also
-/// scatters and adds rows of activations. A task owns the rows of some ids, so there are no atomics.
+/// scatters and adds rows of activations. A task owns the rows of some ids, so there are no
+/// atomics.
 inline void embedding_backward(Cpu device, float* dtable, const float* dy, const std::int32_t* ids,
                                Index n, Index c, [[maybe_unused]] Index v) {
   const bool small = n * c <= 16384;

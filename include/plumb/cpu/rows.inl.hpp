@@ -1,7 +1,8 @@
 // Bodies of rows.hpp. Included once per instruction set.
 
-/// sums[j] = the chain of terms of column j over the rows: `term(at, a, row)` adds one vector's terms to
-/// a, at(p) loading its columns of p. Rows are read in groups, so that memory is walked forwards.
+/// sums[j] = the chain of terms of column j over the rows: `term(at, a, row)` adds one vector's
+/// terms to a, at(p) loading its columns of p. Rows are read in groups, so that memory is walked
+/// forwards.
 template <class Term>
 inline void column_chains(float* sums, Index rows, Index columns, Term term) {
   constexpr Index kGroup = 4;

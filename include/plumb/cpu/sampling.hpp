@@ -1,13 +1,14 @@
-// Drawing the next token: softmax of tempered logits, the filters top-k and top-p, one uniform number.
+// Drawing the next token: softmax of tempered logits, the filters top-k and top-p, one uniform
+// number.
 //
 // A draw is a function of its row, its settings and its key (seed, step, sequence, token), and of
 // nothing else in the batch. Weights e^(z − max) are summed in blocks of 256 tokens (32 lanes, then
 // the butterfly), the block sums in order; the drawn token is the first at which the running sum
 // exceeds u · total, first over blocks, then inside one. u has 24 bits:
 // a token of probability below 6e-8 may be unreachable, or drawn a little too often.
-// What this is not: a change of the distribution that training sees. The log-probability given is that
-// of the unfiltered distribution, the bits of head_logprob_forward; with a filter on, samples no
-// longer follow it. Sources: Fan et al. 2018 (top-k); Holtzman et al. 2020 (top-p, nucleus).
+// What this is not: a change of the distribution that training sees. The log-probability given is
+// that of the unfiltered distribution, the bits of head_logprob_forward; with a filter on, samples
+// no longer follow it. Sources: Fan et al. 2018 (top-k); Holtzman et al. 2020 (top-p, nucleus).
 // Cost: one exp per logit; filters select without sorting the vocabulary.
 #pragma once
 
@@ -89,8 +90,8 @@ inline void filter_weights(float* weights, const float* logits, Index v,
 
 /// token[i], drawn with keys[i] from softmax(logits[i] / temperature) after the filters, and
 /// logprob[i], nats: its log-probability in the unfiltered distribution, bitwise that of
-/// head_logprob_forward at inverse_temperature 1 / temperature (greedy: 1). logits (N, V); token, logprob,
-/// keys (N).
+/// head_logprob_forward at inverse_temperature 1 / temperature (greedy: 1). logits (N, V); token,
+/// logprob, keys (N).
 /// NumericError naming the first row with a logit that is NaN or +infinity, or with none above
 /// -infinity; its token is then 0 and its logprob NaN.
 inline void sample_rows(Cpu device, std::int32_t* token, float* logprob, const float* logits,

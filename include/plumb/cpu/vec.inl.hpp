@@ -1,5 +1,5 @@
-// What all widths share: walking a row in 32 strided lanes, and the butterfly that ends a reduction.
-// Included inside each instruction set's namespace, after its vec_*.inl.hpp.
+// What all widths share: walking a row in 32 strided lanes, and the butterfly that ends a
+// reduction. Included inside each instruction set's namespace, after its vec_*.inl.hpp.
 //
 // Canonical row reduction: lane l takes elements l, l + 32, l + 64, … in order; then lanes 16 apart
 // are combined, then 8, 4, 2, 1. That is one warp of a GPU, two AVX-512 registers, four AVX2 ones.
@@ -56,8 +56,8 @@ inline float largest(const Lanes& lanes) {
   return fold_max(x.v[0]);
 }
 
-/// to[c · to_stride + r] = from[r · from_stride + c] for kWidth values of r, those from `rows` on being
-/// zeros, and all c < columns.
+/// to[c · to_stride + r] = from[r · from_stride + c] for kWidth values of r, those from `rows` on
+/// being zeros, and all c < columns.
 inline void transpose(float* to, Index to_stride, const float* from, Index from_stride, Index rows,
                       Index columns) {
   for (Index c = 0; c < columns; c += kWidth) {

@@ -1,13 +1,14 @@
 // Vectors of eight floats in AVX2 registers. Included inside namespace …::kernels::avx2.
 //
 // The contract, the same for every width: + - * / are the compiler's (never contracted); `fma` is
-// fused; `max(a, b)` and `min(a, b)` give b when either is NaN, as the x86 instructions do; `round` is
-// to nearest-even for |x| < 2^22; `scale(x, n)` is x · 2^n, rounded once, for integral n in [-252, 254]
-// and x in [½, 2]; `exponent` and `mantissa` split a positive normal x = mantissa · 2^exponent, mantissa in [½, 1).
-// load/store/keep with a count touch the first n lanes only (n may exceed the width, or be ≤ 0); lanes
-// not loaded or kept are zero. `even` and `odd` take every second lane of a followed by b; `interleave_low`
-// and `interleave_high` put them back: the halves of a0 b0 a1 b1 …. `store_two` rounds two vectors to bf16,
-// in an order that only `load_two` need know.
+// fused; `max(a, b)` and `min(a, b)` give b when either is NaN, as the x86 instructions do; `round`
+// is to nearest-even for |x| < 2^22; `scale(x, n)` is x · 2^n, rounded once, for integral n in
+// [-252, 254] and x in [½, 2]; `exponent` and `mantissa` split a positive normal x = mantissa ·
+// 2^exponent, mantissa in [½, 1). load/store/keep with a count touch the first n lanes only (n may
+// exceed the width, or be ≤ 0); lanes not loaded or kept are zero. `even` and `odd` take every
+// second lane of a followed by b; `interleave_low` and `interleave_high` put them back: the halves
+// of a0 b0 a1 b1 …. `store_two` rounds two vectors to bf16, in an order that only `load_two` need
+// know.
 
 using V = __m256;
 using Mask = __m256;

@@ -1,9 +1,9 @@
-// JsonlAppender: adds lines to a JSON Lines file that people's work is in. What append() returned from is
-// on disk, under the name that was given, and stays.
+// JsonlAppender: adds lines to a JSON Lines file that people's work is in. What append() returned
+// from is on disk, under the name that was given, and stays.
 //
-// One program adds to a file at a time (flock). A line that a crash cut short is removed, a line that
-// was acknowledged never: if the file is deleted, replaced or edited meanwhile, the next append fails,
-// and acknowledged lines that are no longer in it are saved beside it.
+// One program adds to a file at a time (flock). A line that a crash cut short is removed, a line
+// that was acknowledged never: if the file is deleted, replaced or edited meanwhile, the next
+// append fails, and acknowledged lines that are no longer in it are saved beside it.
 #pragma once
 
 #include <plumb/data/jsonl.hpp>
@@ -19,8 +19,8 @@ namespace plumb { inline namespace v0_1 {
 class JsonlAppender {
  public:
   /// Opens or creates the file. A last line that a crash cut short is removed (see discarded()); a
-  /// whole one that only lacks its newline gets it. DataError if the file is not JSON Lines, IoError
-  /// if another program adds to it or if it is no regular file.
+  /// whole one that only lacks its newline gets it. DataError if the file is not JSON Lines,
+  /// IoError if another program adds to it or if it is no regular file.
   explicit JsonlAppender(std::string path, Where where = Where::here()) : path_(std::move(path)) {
     open(where);
     const std::string text = detail::read_all(fd_.get(), path_, where);
@@ -38,7 +38,8 @@ class JsonlAppender {
   /// Bytes of an incomplete last line that opening the file removed.
   Index discarded() const { return discarded_; }
 
-  /// Adds one line and waits until it is on disk. IoError if that fails; then the file is as before.
+  /// Adds one line and waits until it is on disk. IoError if that fails; then the file is as
+  /// before.
   void append(const Json& json, Where where = Where::here()) {
     const std::string line = detail::json_line(json);
     expect_unchanged(where);
@@ -59,8 +60,8 @@ class JsonlAppender {
     if (!lines.empty()) added_.push_back(std::move(lines));
   }
 
-  /// Removes what the last call appended, for good; false if there is nothing left. IoError if someone
-  /// else has changed the file meanwhile.
+  /// Removes what the last call appended, for good; false if there is nothing left. IoError if
+  /// someone else has changed the file meanwhile.
   bool undo(Where where = Where::here()) {
     if (added_.empty()) return false;
     expect_unchanged(where);

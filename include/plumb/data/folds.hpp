@@ -1,8 +1,8 @@
 // Folds of a cross-validation: groups, such as all rankings of one prompt, dealt out like cards.
 //
-// The order of dealing is that of a hash of the group's text and the seed, so it does not depend on the
-// order of the file. What this is not: independent of what else is in the file; a group more may move
-// others, which is the price of folds of equal size.
+// The order of dealing is that of a hash of the group's text and the seed, so it does not depend on
+// the order of the file. What this is not: independent of what else is in the file; a group more
+// may move others, which is the price of folds of equal size.
 #pragma once
 
 #include <plumb/core/check.hpp>
@@ -18,8 +18,8 @@
 
 namespace plumb { inline namespace v0_1 {
 
-/// The fold, 0 … folds - 1, of each of `groups`: equal texts share one, and the numbers of distinct texts
-/// in two folds differ by at most 1. DataError if there are fewer distinct texts than folds.
+/// The fold, 0 … folds - 1, of each of `groups`: equal texts share one, and the numbers of distinct
+/// texts in two folds differ by at most 1. DataError if there are fewer distinct texts than folds.
 inline std::vector<int> deal_folds(std::span<const std::string> groups, int folds,
                                    std::uint64_t seed, Where where = Where::here()) {
   check(folds >= 1, "[deal_folds] folds must be at least 1", where);

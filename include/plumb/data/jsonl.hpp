@@ -177,9 +177,10 @@ inline std::string first_human_turn(const std::string& prompt) {
   return std::string(trimmed(rest.substr(0, rest.find("\n\nAssistant:"))));
 }
 
-/// A pair of hh-rlhf. In its own files both texts are transcripts of a dialogue: what they share, up to
-/// the assistant's last turn in it, is the prompt. (Where they part earlier than in the last turn, what
-/// comes after belongs to the responses.) Equal texts, which it has, are a tie: nothing is decided.
+/// A pair of hh-rlhf. In its own files both texts are transcripts of a dialogue: what they share,
+/// up to the assistant's last turn in it, is the prompt. (Where they part earlier than in the last
+/// turn, what comes after belongs to the responses.) Equal texts, which it has, are a tie: nothing
+/// is decided.
 inline void read_pair(const JsonRecord& r, Ranking& out) {
   constexpr std::string_view kAssistant = "\n\nAssistant:";
   out.responses = {r.text("chosen"), r.text("rejected")};
@@ -335,8 +336,8 @@ inline Json to_json(const Ranking& r) {
   return out;
 }
 
-/// Replaces PATH by one line per record, atomically. IoError if another program adds to the file that
-/// is there: its next line would go to a file without a name.
+/// Replaces PATH by one line per record, atomically. IoError if another program adds to the file
+/// that is there: its next line would go to a file without a name.
 template <class Record>
 void write_jsonl(const std::string& path, const std::vector<Record>& records,
                  Where where = Where::here()) {

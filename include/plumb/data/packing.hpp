@@ -15,8 +15,8 @@ namespace plumb { inline namespace v0_1 {
 /// Token ids of a text.
 using Tokens = std::vector<std::int32_t>;
 
-/// Calls body(first, last) on runs of consecutive items of at most `budget` tokens together; an item
-/// longer than that is a run of its own.
+/// Calls body(first, last) on runs of consecutive items of at most `budget` tokens together; an
+/// item longer than that is a run of its own.
 template <class Length, class Body>
 void for_token_runs(std::size_t count, Index budget, Length length, Body body) {
   for (std::size_t first = 0; first < count;) {

@@ -1,5 +1,5 @@
-// Prompts of a file, each with an id: lines of JSON ({"prompt"} in a .jsonl), openings of stories (with
-// <|endoftext|> marks), or the lines of a text. A prompt that comes again is left out.
+// Prompts of a file, each with an id: lines of JSON ({"prompt"} in a .jsonl), openings of stories
+// (with <|endoftext|> marks), or the lines of a text. A prompt that comes again is left out.
 //
 // Ids are the source's own where it has them, otherwise the number of the line or story; candidates
 // keep them, so that what was made of a prompt can be led back to it.
@@ -52,8 +52,8 @@ inline std::vector<Prompt> prompts_of_text(const std::string& text, const std::s
 
 }  // namespace detail
 
-/// The distinct prompts of a file, in its order; the first id of each. DataError naming file and line for
-/// what cannot be read, and for two prompts of one id.
+/// The distinct prompts of a file, in its order; the first id of each. DataError naming file and
+/// line for what cannot be read, and for two prompts of one id.
 inline std::vector<Prompt> load_prompts(const std::string& path, Where where = Where::here()) {
   std::vector<Prompt> all = path.ends_with(".jsonl")
                                 ? read_prompts(path, BadLine::Refuse, where).records

@@ -25,8 +25,9 @@ struct Prompt {
   std::string id, text;
 };
 
-/// The tokens of each of K responses as they were sampled, the stop token included; empty if unknown.
-/// A text may be cut into tokens in several ways, so what was sampled cannot be had from the text.
+/// The tokens of each of K responses as they were sampled, the stop token included; empty if
+/// unknown. A text may be cut into tokens in several ways, so what was sampled cannot be had from
+/// the text.
 using ResponseTokens = std::vector<std::vector<std::int32_t>>;
 
 /// K responses to one prompt, as generated.

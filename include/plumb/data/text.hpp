@@ -38,8 +38,8 @@ inline std::string not_plain_text(std::string_view bytes) {
   return {};
 }
 
-/// The contents of a file as text: without a byte-order mark, lines ended by \n alone. Refused if they
-/// are not plain text.
+/// The contents of a file as text: without a byte-order mark, lines ended by \n alone. Refused if
+/// they are not plain text.
 inline std::string plain_text(std::string text, const std::string& path, Where where) {
   const std::string kind = not_plain_text(text);
   const std::string name = shown(path);
@@ -59,8 +59,9 @@ inline std::string plain_text(std::string text, const std::string& path, Where w
 
 }  // namespace detail
 
-/// A plain text file, without a byte-order mark and with \n for the line ends of Windows. IoError if it
-/// cannot be read, DataError if it is gzip-compressed, UTF-16 or has the line ends of an old Mac.
+/// A plain text file, without a byte-order mark and with \n for the line ends of Windows. IoError
+/// if it cannot be read, DataError if it is gzip-compressed, UTF-16 or has the line ends of an old
+/// Mac.
 inline std::string read_text(const std::string& path, Where where = Where::here()) {
   return detail::plain_text(read_file(path, where), path, where);
 }

@@ -42,8 +42,8 @@ inline const char* name(Dtype dtype) {
   return dtype == Dtype::F32 ? "F32" : dtype == Dtype::F16 ? "F16" : "BF16";
 }
 
-/// One array of a file, where it lies: bytes.size() == shape.size() * bytes_of(dtype). The bytes live
-/// as long as the file's view, and need not be aligned.
+/// One array of a file, where it lies: bytes.size() == shape.size() * bytes_of(dtype). The bytes
+/// live as long as the file's view, and need not be aligned.
 struct ArrayView {
   std::string name;
   Dtype dtype = Dtype::F32;
@@ -66,7 +66,8 @@ inline float float_from_half(std::uint16_t half) {
 
 }  // namespace detail
 
-/// Writes the numbers of `array` to out[0 … shape.size() - 1]; all three types become float exactly.
+/// Writes the numbers of `array` to out[0 … shape.size() - 1]; all three types become float
+/// exactly.
 inline void to_floats(const ArrayView& array, float* out) {
   const char* bytes = array.bytes.data();
   const std::size_t n = array.bytes.size() / bytes_of(array.dtype);

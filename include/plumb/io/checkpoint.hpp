@@ -1,12 +1,13 @@
 // Checkpoints: a safetensors file that is replaced as a whole and knows when it is damaged.
 //
-// Its metadata holds `format` (plumb-checkpoint-2), `checksum` (16 hexadecimal digits over all other
-// metadata, then every array's name, shape and digest, in file order) and the caller's own strings,
-// such as the trainer's state as JSON. Any safetensors reader opens it.
+// Its metadata holds `format` (plumb-checkpoint-2), `checksum` (16 hexadecimal digits over all
+// other metadata, then every array's name, shape and digest, in file order) and the caller's own
+// strings, such as the trainer's state as JSON. Any safetensors reader opens it.
 //
-// An array's digest is a hash of the hashes of its bytes in blocks of 256 KiB. So a block can be hashed
-// while it lies in the processor's cache because it is being copied, and blocks by several threads.
-// The checkpoint before may be kept beside it, as PATH.previous. What this is not: a longer history.
+// An array's digest is a hash of the hashes of its bytes in blocks of 256 KiB. So a block can be
+// hashed while it lies in the processor's cache because it is being copied, and blocks by several
+// threads. The checkpoint before may be kept beside it, as PATH.previous. What this is not: a
+// longer history.
 #pragma once
 
 #include <plumb/core/check.hpp>
@@ -55,8 +56,8 @@ inline std::size_t digest_blocks(std::size_t bytes) {
   return (bytes + kDigestBlock - 1) / kDigestBlock;
 }
 
-/// Calls body(array, block, bytes) for every block of every array, on all threads. `bytes` is in place;
-/// body returns the block's hash. The result is each array's digest.
+/// Calls body(array, block, bytes) for every block of every array, on all threads. `bytes` is in
+/// place; body returns the block's hash. The result is each array's digest.
 template <class Body>
 std::vector<std::uint64_t> digests_by_block(std::size_t arrays, auto&& bytes_of_array,
                                             Body&& body) {

@@ -1,5 +1,5 @@
-// Reading files whole, and what every file operation here shares: a descriptor that closes itself, and
-// errors that say what the system said. Writing is in io/output.hpp, mapping in io/mapped.hpp.
+// Reading files whole, and what every file operation here shares: a descriptor that closes itself,
+// and errors that say what the system said. Writing is in io/output.hpp, mapping in io/mapped.hpp.
 #pragma once
 
 #include <plumb/core/check.hpp>

@@ -1,5 +1,6 @@
-// One 64-bit hash for everything: names, fingerprints, folds, checksums. XXH3 of the library xxHash,
-// whose only user this header is. Not protection against an adversary; it catches accidents.
+// One 64-bit hash for everything: names, fingerprints, folds, checksums. XXH3 of the library
+// xxHash, whose only user this header is. Not protection against an adversary; it catches
+// accidents.
 //
 // The values are the same on every machine and in every version of the library (its specification,
 // github.com/Cyan4973/xxHash, doc/xxhash_spec.md), so files and folds may depend on them.

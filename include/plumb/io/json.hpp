@@ -1,8 +1,8 @@
 // JSON: one parser and one printer for every file here, around nlohmann/json.
 //
-// Stricter than the parser alone: nesting is bounded before it is followed, a key that comes twice is
-// refused rather than one of its values dropped, and a zero byte is not the end. Numbers beyond what
-// a double holds, NaN and text that is not UTF-8 are refused by the parser itself.
+// Stricter than the parser alone: nesting is bounded before it is followed, a key that comes twice
+// is refused rather than one of its values dropped, and a zero byte is not the end. Numbers beyond
+// what a double holds, NaN and text that is not UTF-8 are refused by the parser itself.
 #pragma once
 
 #include <plumb/core/check.hpp>
@@ -27,8 +27,8 @@ namespace detail {
 
 inline constexpr std::size_t kDeepestJson = 64;
 
-/// Receives the parser's events and builds the value. With a `taker`, the members of the outermost object
-/// are handed to that one by one, and not kept.
+/// Receives the parser's events and builds the value. With a `taker`, the members of the outermost
+/// object are handed to that one by one, and not kept.
 class JsonBuilder : public nlohmann::json_sax<Json> {
  public:
   using Taker = std::function<void(const std::string& key, const Json& value)>;
@@ -140,15 +140,15 @@ inline Json parse_with(JsonBuilder builder, std::string_view text, std::string_v
 
 }  // namespace detail
 
-/// The value that `text` is. DataError, beginning "[json] SOURCE", if it is none; without a source the
-/// message is the bare reason, for callers who know the place.
+/// The value that `text` is. DataError, beginning "[json] SOURCE", if it is none; without a source
+/// the message is the bare reason, for callers who know the place.
 inline Json parse_json(std::string_view text, std::string_view source = {},
                        Where where = Where::here()) {
   return detail::parse_with(detail::JsonBuilder(), text, source, where);
 }
 
-/// Calls take(key, value) for every member of the object that `text` is, in its order, and keeps none
-/// of them. DataError if it is no object; an exception of `take` passes through.
+/// Calls take(key, value) for every member of the object that `text` is, in its order, and keeps
+/// none of them. DataError if it is no object; an exception of `take` passes through.
 template <class Take>
 void parse_json_members(std::string_view text, Take&& take, std::string_view source = {},
                         Where where = Where::here()) {
@@ -158,8 +158,8 @@ void parse_json_members(std::string_view text, Take&& take, std::string_view sou
   fail<DataError>(str("[json] ", repaired_utf8(source), " is not a JSON object"), where);
 }
 
-/// JSON as text, on one line or with `indent` spaces a level. What is not UTF-8, which a byte model may
-/// sample and a path may hold, becomes U+FFFD.
+/// JSON as text, on one line or with `indent` spaces a level. What is not UTF-8, which a byte model
+/// may sample and a path may hold, becomes U+FFFD.
 inline std::string json_text(const Json& json, int indent = -1) {
   return json.dump(indent, ' ', false, Json::error_handler_t::replace);
 }

@@ -125,7 +125,8 @@ inline std::vector<float> llama_rope_tables(const LlamaSizes& m) {
 
 }  // namespace detail
 
-/// Opens a llama2.c version 0 model. DataError unless the sizes make sense and give the file's size.
+/// Opens a llama2.c version 0 model. DataError unless the sizes make sense and give the file's
+/// size.
 inline LlamaView view_llama(const std::string& path, Where where = Where::here()) {
   LlamaView m;
   m.file = MappedFile(path, where);

@@ -31,8 +31,8 @@ inline bool still_names(const std::string& path, int fd) {
 
 }  // namespace detail
 
-/// Holds a run directory, so that two processes never write one run: a lock on its file `lock`, which
-/// stays there.
+/// Holds a run directory, so that two processes never write one run: a lock on its file `lock`,
+/// which stays there.
 class RunLock {
  public:
   /// IoError if another process uses the run, or if the directory cannot be written.

@@ -1,7 +1,8 @@
-// MappedFile: a file's bytes without a copy. A pipe, or anything else that cannot be mapped, is read.
+// MappedFile: a file's bytes without a copy. A pipe, or anything else that cannot be mapped, is
+// read.
 //
-// What this is not: safe against a file that another program shortens meanwhile (the system then ends
-// the reader by SIGBUS). Plumb's own writers never shorten a model file; they replace it.
+// What this is not: safe against a file that another program shortens meanwhile (the system then
+// ends the reader by SIGBUS). Plumb's own writers never shorten a model file; they replace it.
 #pragma once
 
 #include <plumb/io/file.hpp>

@@ -1,15 +1,17 @@
-// Output: the one way in which files are written, so that a reader, a crash or a full disk never meets
-// half of one, and so that a path that cannot be written is refused before the work for it begins.
+// Output: the one way in which files are written, so that a reader, a crash or a full disk never
+// meets half of one, and so that a path that cannot be written is refused before the work for it
+// begins.
 //
-// A regular file is written under no name at all where the system can do that (O_TMPFILE), else under
-// one of its own; fsync, rename over PATH, fsync the directory. Until the rename the previous file is
-// whole, after the last fsync the new one survives a power cut, and a failure leaves nothing behind.
-// Links are followed: what they point at is replaced, they stay. The replaced file's mode is kept and,
-// where the system permits, its owner; further hard links keep the old contents.
+// A regular file is written under no name at all where the system can do that (O_TMPFILE), else
+// under one of its own; fsync, rename over PATH, fsync the directory. Until the rename the previous
+// file is whole, after the last fsync the new one survives a power cut, and a failure leaves
+// nothing behind. Links are followed: what they point at is replaced, they stay. The replaced
+// file's mode is kept and, where the system permits, its owner; further hard links keep the old
+// contents.
 //
-// A device, a pipe, an open descriptor (/dev/stdout, /proc/self/fd/1) or "-", standard output, is never
-// renamed over: it is written through, as the bytes come. What this is not: a lock. Of two writers of
-// one PATH the later commit stays, whole; see io/lock.hpp.
+// A device, a pipe, an open descriptor (/dev/stdout, /proc/self/fd/1) or "-", standard output, is
+// never renamed over: it is written through, as the bytes come. What this is not: a lock. Of two
+// writers of one PATH the later commit stays, whole; see io/lock.hpp.
 #pragma once
 
 #include <plumb/io/file.hpp>
@@ -40,7 +42,8 @@ struct OutputTarget {
   std::optional<struct stat> before;  ///< the file that is there
 };
 
-/// N if `link`, a symbolic link, is this process's own descriptor N (/proc/self/fd/N); -1 otherwise.
+/// N if `link`, a symbolic link, is this process's own descriptor N (/proc/self/fd/N); -1
+/// otherwise.
 inline int own_descriptor(const std::string& link) {
   struct stat here {
   }, mine{};
@@ -50,8 +53,8 @@ inline int own_descriptor(const std::string& link) {
   return std::atoi(link.c_str() + link.rfind('/') + 1);
 }
 
-/// Follows links by their text, since rename() does not. What /proc shows as links are doors to open
-/// files rather than names of them, and are not followed.
+/// Follows links by their text, since rename() does not. What /proc shows as links are doors to
+/// open files rather than names of them, and are not followed.
 inline OutputTarget output_target(const std::string& path, Where where) {
   OutputTarget out;
   if (path == "-") {
@@ -255,9 +258,9 @@ class Output {
   std::string temporary_;  ///< its name; empty if it has none
 };
 
-/// Replaces PATH by what `content(put)` puts, where `put(std::string_view)` appends bytes. IoError if
-/// anything fails; then PATH is as it was. An exception thrown by `content` passes through and does
-/// the same.
+/// Replaces PATH by what `content(put)` puts, where `put(std::string_view)` appends bytes. IoError
+/// if anything fails; then PATH is as it was. An exception thrown by `content` passes through and
+/// does the same.
 template <class Content>
   requires std::is_invocable_v<Content, void (&)(std::string_view)>
 void write_atomically(const std::string& path, Content&& content, Where where = Where::here()) {
@@ -279,7 +282,8 @@ inline std::string followed_links(const std::string& path, Where where = Where::
   return target.regular ? target.path : path;
 }
 
-/// Refuses, before any work, an output that cannot be written (IoError) or that is one of the inputs
+/// Refuses, before any work, an output that cannot be written (IoError) or that is one of the
+/// inputs
 /// (DataError). Leaves nothing behind and changes nothing; an empty path is no output.
 inline void check_output(const std::string& path, std::span<const std::string> inputs = {},
                          Where where = Where::here()) {
@@ -296,8 +300,8 @@ inline void check_output(const std::string& path, std::span<const std::string> i
     detail::check_writable(target.descriptor, path, where);
 }
 
-/// Hands what was printed to the system. IoError if it, or anything printed before, was not taken: a
-/// full disk, or a standard output that is closed.
+/// Hands what was printed to the system. IoError if it, or anything printed before, was not taken:
+/// a full disk, or a standard output that is closed.
 inline void flush_standard_output(Where where = Where::here()) {
   errno = 0;
   if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)

@@ -1,8 +1,8 @@
 // safetensors: an 8-byte header length, a JSON header, then the arrays' bytes without holes.
 //
-// Writes F32; reads F32, F16 and BF16. Every size and offset of the header is checked against the file
-// before use, and then the arrays are views of the mapped file. What this is not: a reader of integer
-// arrays. Source of the format: huggingface/safetensors, README "Format".
+// Writes F32; reads F32, F16 and BF16. Every size and offset of the header is checked against the
+// file before use, and then the arrays are views of the mapped file. What this is not: a reader of
+// integer arrays. Source of the format: huggingface/safetensors, README "Format".
 #pragma once
 
 #include <plumb/core/check.hpp>

@@ -1,9 +1,10 @@
-// Settings as JSON and as text, by the list that core/fields.hpp describes: what a settings file, a run
-// directory, a model file's configuration and a flag have in common.
+// Settings as JSON and as text, by the list that core/fields.hpp describes: what a settings file, a
+// run directory, a model file's configuration and a flag have in common.
 //
-// Strict: a whole number is refused if it has a fraction, a sign that its type lacks, or too many digits;
-// NaN, infinity and numbers out of range are refused; unknown keys are named with the nearest known one.
-// Numbers are printed as they were given: 0.05 held as a float comes out as 0.05.
+// Strict: a whole number is refused if it has a fraction, a sign that its type lacks, or too many
+// digits; NaN, infinity and numbers out of range are refused; unknown keys are named with the
+// nearest known one. Numbers are printed as they were given: 0.05 held as a float comes out as
+// 0.05.
 #pragma once
 
 #include <plumb/core/fields.hpp>
@@ -26,7 +27,8 @@ std::string number_text(T value) {
   return {buffer, std::to_chars(buffer, buffer + sizeof buffer, value).ptr};
 }
 
-/// The word among `known` that is least many letters away, if it is near enough to be meant; else empty.
+/// The word among `known` that is least many letters away, if it is near enough to be meant; else
+/// empty.
 inline std::string nearest_word(std::string_view word, const std::vector<std::string>& known) {
   std::string best;
   std::size_t least = std::max<std::size_t>(2, word.size() / 3) + 1;
@@ -57,8 +59,8 @@ inline std::string nearest_hint(std::string_view word, const std::vector<std::st
   return near.empty() ? std::string() : str(". HINT: did you mean '", near, "'?");
 }
 
-/// Sets `member` from text; returns what is wrong with it, such as "must be a whole number; it is '2.5'",
-/// or nothing. A list of texts grows by one.
+/// Sets `member` from text; returns what is wrong with it, such as "must be a whole number; it is
+/// '2.5'", or nothing. A list of texts grows by one.
 template <class T>
 std::string parse_setting(const Field& field, T& member, std::string_view text) {
   const auto not_a = [&](const std::string& what) {
@@ -147,8 +149,9 @@ Json settings_json(const Config& config) {
   return json;
 }
 
-/// Sets those settings that a JSON object names. DataError naming `source` and the key where a value
-/// does not fit or a key is unknown; `all`: also where one is missing. Then `config` is as before.
+/// Sets those settings that a JSON object names. DataError naming `source` and the key where a
+/// value does not fit or a key is unknown; `all`: also where one is missing. Then `config` is as
+/// before.
 template <class Config>
 void read_settings(Config& config, const Json& json, const std::string& source, bool all = false,
                    Where where = Where::here()) {

@@ -1,8 +1,9 @@
-// UTF-8: whether bytes are well-formed, and the nearest text that is. One definition for all that is
-// written as JSON, shown in a message, or taken as a name.
+// UTF-8: whether bytes are well-formed, and the nearest text that is. One definition for all that
+// is written as JSON, shown in a message, or taken as a name.
 //
-// Source: The Unicode Standard 15.0, table 3-7 (well-formed sequences) and section 3.9 (one U+FFFD for
-// each maximal subpart of an ill-formed one). What this is not: normalisation, or a count of columns.
+// Source: The Unicode Standard 15.0, table 3-7 (well-formed sequences) and section 3.9 (one U+FFFD
+// for each maximal subpart of an ill-formed one). What this is not: normalisation, or a count of
+// columns.
 #pragma once
 
 #include <plumb/core/version.hpp>

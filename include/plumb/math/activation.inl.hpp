@@ -1,7 +1,7 @@
 // Activations and their derivatives, per element. Included like elementary.inl.hpp, after it.
 
-/// GELU in the tanh form of GPT-2: x/2 · (1 + tanh(√(2/π) (x + 0.044715 x³))), which is x · sigmoid of
-/// twice that argument: shorter, and no sum cancels where x < 0.
+/// GELU in the tanh form of GPT-2: x/2 · (1 + tanh(√(2/π) (x + 0.044715 x³))), which is x · sigmoid
+/// of twice that argument: shorter, and no sum cancels where x < 0.
 PLUMB_FORMULA V gelu(V x) {
   return x * sigmoid(set(1.5957691216F) * fma(set(0.044715F) * x * x, x, x));
 }
@@ -17,8 +17,8 @@ PLUMB_FORMULA V gelu_derivative(V x) {
   return s * fma(x * rest, slope, set(1.0F));
 }
 
-/// GELU itself, x · Φ(x) = x/2 · (1 + erf(x/√2)), to 1.5e-7 of itself for x > 0. Where x < 0 the sum
-/// cancels, and the error is up to 9e-8 whatever the result, which is -0 below -5.5.
+/// GELU itself, x · Φ(x) = x/2 · (1 + erf(x/√2)), to 1.5e-7 of itself for x > 0. Where x < 0 the
+/// sum cancels, and the error is up to 9e-8 whatever the result, which is -0 below -5.5.
 PLUMB_FORMULA V gelu_erf(V x) {
   return set(0.5F) * x * (set(1.0F) + erf(set(0.70710678118654752F) * x));
 }

@@ -1,5 +1,6 @@
-// The contract of a backend: the kernels that ops, models and trainers call with a device's tag, found by
-// argument-dependent lookup. cpu/kernels.hpp and cuda/kernels.cuh check that theirs keep it.
+// The contract of a backend: the kernels that ops, models and trainers call with a device's tag,
+// found by argument-dependent lookup. cpu/kernels.hpp and cuda/kernels.cuh check that theirs keep
+// it.
 #pragma once
 
 #include <plumb/core/device.hpp>

@@ -1,10 +1,11 @@
-// exp, log, tanh and what the losses build from them: one polynomial each, with explicit fma, so that
-// every instruction set and device computes the same bits. Included inside the namespace of each
-// backend, after its vector type V and the functions fma, max, min, abs, round, select, less,
-// scale, exponent and mantissa; with V = float it is the scalar version. PLUMB_FORMULA is `inline` there,
-// and on a GPU `__device__ inline`. Coefficients: Cephes
-// (Moshier, netlib.org/cephes, expf logf tanhf); erf's are fitted here. Not here: anything correctly
-// rounded; the largest errors stated are those over all floats (tests/test_elementary.cpp).
+// exp, log, tanh and what the losses build from them: one polynomial each, with explicit fma, so
+// that every instruction set and device computes the same bits. Included inside the namespace of
+// each backend, after its vector type V and the functions fma, max, min, abs, round, select, less,
+// scale, exponent and mantissa; with V = float it is the scalar version. PLUMB_FORMULA is `inline`
+// there, and on a GPU `__device__ inline`. Coefficients: Cephes
+// (Moshier, netlib.org/cephes, expf logf tanhf); erf's are fitted here. Not here: anything
+// correctly rounded; the largest errors stated are those over all floats
+// (tests/test_elementary.cpp).
 
 /// e^x, to 1.02 ulp. Overflows to infinity above 88.73, underflows gradually to zero below -87.34.
 [[gnu::always_inline]] PLUMB_FORMULA V exp(V x) {
@@ -69,8 +70,8 @@ PLUMB_FORMULA V tanh(V x) {
   return select(less(a, set(0.625F)), small, large);
 }
 
-/// Error function 2/√π ∫₀ˣ e^(-t²) dt, to 1.06 ulp. Two minimax fits of our own: of erf(x)/x - 1 in x²
-/// over [0, 0.875], and of -log(1 - erf(x))/x - 1 in x over [0.875, 4], where erf rounds to 1.
+/// Error function 2/√π ∫₀ˣ e^(-t²) dt, to 1.06 ulp. Two minimax fits of our own: of erf(x)/x - 1 in
+/// x² over [0, 0.875], and of -log(1 - erf(x))/x - 1 in x over [0.875, 4], where erf rounds to 1.
 PLUMB_FORMULA V erf(V x) {
   const V z = x * x;
   V p = set(-6.203323137e-4F);

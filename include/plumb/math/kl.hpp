@@ -6,8 +6,8 @@
 
 namespace plumb { inline namespace v0_1 {
 
-/// e^delta − 1 − delta, never negative; `ratio` is e^delta. Near 0, where the difference would cancel, by
-/// its Taylor series (eight corrections: relative error below 1e-9 for |delta| < ½).
+/// e^delta − 1 − delta, never negative; `ratio` is e^delta. Near 0, where the difference would
+/// cancel, by its Taylor series (eight corrections: relative error below 1e-9 for |delta| < ½).
 constexpr double kl_k3(double delta, double ratio) {
   if (delta > 0.5 || delta < -0.5) return ratio - 1.0 - delta;
   double series = 1.0;

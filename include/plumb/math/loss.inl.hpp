@@ -1,6 +1,6 @@
 // Terms of the PPO, value and ranking losses, each with its derivative and what it adds to the
-// statistics. Included like elementary.inl.hpp, after it, with V = float only: loss arrays hold one number
-// per token.
+// statistics. Included like elementary.inl.hpp, after it, with V = float only: loss arrays hold one
+// number per token.
 //
 // Sources: Schulman et al. 2017 (PPO); Ye et al. 2020 (dual clip); OpenAI lm-human-preferences and
 // Hugging Face TRL (value clip, ½ (v − R)²); Schulman, "Approximating KL divergence" (k3).
@@ -120,8 +120,8 @@ PLUMB_FORMULA float bradley_terry(float* d, const float* s, const std::int32_t* 
   return sum * share;
 }
 
-/// Mean over the members of all groups but the last; adds `weight` · its gradient to d. Quadratic in
-/// the K of a prompt, which is small.
+/// Mean over the members of all groups but the last; adds `weight` · its gradient to d. Quadratic
+/// in the K of a prompt, which is small.
 PLUMB_FORMULA float plackett_luce(float* d, const float* s, const std::int32_t* rank, Index count,
                                   float weight, const RankingLoss& settings) {
   std::int32_t last = -1;

@@ -32,7 +32,8 @@ inline constexpr Index kTokenChunk = 256;
 /// Logits that a head holds at once: 48 MiB.
 inline constexpr Index kHeadLogits = 12 << 20;
 
-/// Rows in a chunk of a head over V tokens: a multiple of 256, so that chunks change no sum's order.
+/// Rows in a chunk of a head over V tokens: a multiple of 256, so that chunks change no sum's
+/// order.
 constexpr Index head_rows(Index v) {
   const Index most = kHeadLogits / (kChunk * (v > 1 ? v : 1));
   return kChunk * (most > 1 ? most : 1);
@@ -46,8 +47,8 @@ inline constexpr float kRareLogit = -0x1p100F;
 /// Keys per block of the online softmax; blocks are aligned to absolute position 0.
 inline constexpr Index kKeyBlock = 32;
 
-/// Keys whose softmax is computed from a fresh state; the chunks' states are then merged in order. So a
-/// GPU may take the chunks of one row side by side.
+/// Keys whose softmax is computed from a fresh state; the chunks' states are then merged in order.
+/// So a GPU may take the chunks of one row side by side.
 inline constexpr Index kAttentionChunk = 512;
 
 /// Largest head size that attention kernels take.
@@ -60,8 +61,8 @@ struct AttentionShape {
 };
 
 /// Key/value cache of one layer: `slots` sequences of up to `capacity` positions (rounded up to
-/// kKeyBlock). Keys lie transposed in blocks, [slot][kv_head][block][head_size][kKeyBlock]; values as
-/// [slot][kv_head][position][head_size].
+/// kKeyBlock). Keys lie transposed in blocks, [slot][kv_head][block][head_size][kKeyBlock]; values
+/// as [slot][kv_head][position][head_size].
 struct KvShape {
   Index slots, capacity;
   AttentionShape attention;
@@ -80,7 +81,8 @@ struct AdamWStep {
   bool eps_inside;   ///< false: PyTorch, eps added to √v̂; true: TensorFlow, eps added to √v
 };
 
-/// How the next token is drawn. temperature 0 is greedy: the largest logit, the lowest index on ties.
+/// How the next token is drawn. temperature 0 is greedy: the largest logit, the lowest index on
+/// ties.
 struct SamplingSettings {
   float temperature = 1.0F;
   Index top_k = 0;     ///< keep the k most probable; 0: all
@@ -94,9 +96,10 @@ struct SamplingSettings {
 inline void require_drawn(const float* logprob, Index n) {
   for (Index i = 0; i < n; ++i)
     if (logprob[i] != logprob[i])
-      fail<NumericError>(str("[sample_rows] row ", i,
-                             ": a logit is NaN or +infinity, so nothing can be drawn. HINT: are the "
-                             "model's weights finite, and the temperature not too small?"));
+      fail<NumericError>(
+          str("[sample_rows] row ", i,
+              ": a logit is NaN or +infinity, so nothing can be drawn. HINT: are the "
+              "model's weights finite, and the temperature not too small?"));
 }
 
 /// Where a draw stands: its random number is a function of this alone.
@@ -105,7 +108,8 @@ struct SampleKey {
   std::uint32_t step, sequence, token;
 };
 
-/// Terms per chunk of a loss: its sum is one chain a chunk, the chunks in order; statistics likewise.
+/// Terms per chunk of a loss: its sum is one chain a chunk, the chunks in order; statistics
+/// likewise.
 inline constexpr Index kLossChunk = 256;
 
 /// Clipping of the PPO policy loss.

@@ -1,5 +1,5 @@
-// What model formats share: an opened model, its tokenizer, and reading arrays into a model whose sizes
-// were compared with them first.
+// What model formats share: an opened model, its tokenizer, and reading arrays into a model whose
+// sizes were compared with them first.
 #pragma once
 
 #include <plumb/io/arrays.hpp>
@@ -127,9 +127,9 @@ inline void set_tokenizer(Language& language, std::shared_ptr<const Tokenizer> t
   language.tokenizer_file = file == "bytes" ? std::string() : file;
 }
 
-/// Finds and opens the tokenizer of the model at `path`. Looked for, in this order: where the options
-/// say; where `said` leads from the model's folder; its last name beside the model; the options' folders.
-/// With a fingerprint, DataError if what is found first is another tokenizer.
+/// Finds and opens the tokenizer of the model at `path`. Looked for, in this order: where the
+/// options say; where `said` leads from the model's folder; its last name beside the model; the
+/// options' folders. With a fingerprint, DataError if what is found first is another tokenizer.
 inline void find_tokenizer(Language& language, const std::string& path, const std::string& said,
                            const std::string& made_with, Index vocab, const OpenOptions& options,
                            Where where) {

@@ -1,10 +1,11 @@
-// Text on its way to tokens, once for everybody: what a model calls a token, how a prompt is framed, and
-// where, in a prompt with its response, the border lies.
+// Text on its way to tokens, once for everybody: what a model calls a token, how a prompt is
+// framed, and where, in a prompt with its response, the border lies.
 //
-// Prompt and response are encoded apart, split at the character where the prompt ends, as they are when a
-// response is sampled: so the border never moves, whatever the two would have merged into. What exceeds
-// the context is cut from the front of the prompt, then from the end of the response; a response that was
-// cut has no end token, because it did not end. Not here: files (models/open.hpp).
+// Prompt and response are encoded apart, split at the character where the prompt ends, as they are
+// when a response is sampled: so the border never moves, whatever the two would have merged into.
+// What exceeds the context is cut from the front of the prompt, then from the end of the response;
+// a response that was cut has no end token, because it did not end. Not here: files
+// (models/open.hpp).
 #pragma once
 
 #include <plumb/data/packing.hpp>
@@ -106,7 +107,8 @@ inline void cut_to_context(const Language& language, Encoded& e) {
 
 }  // namespace detail
 
-/// The tokens of a prompt, framed as the model expects. DataError unless `room` more fit the context.
+/// The tokens of a prompt, framed as the model expects. DataError unless `room` more fit the
+/// context.
 inline Tokens encode_prompt(const Language& language, std::string_view prompt, Index room,
                             Where where = Where::here()) {
   Tokens tokens = detail::prompt_tokens(language, prompt);
@@ -131,8 +133,8 @@ inline std::string response_text(const Language& language, const Tokens& prompt,
   return language.tokenizer->decode(all).substr(language.tokenizer->decode(prompt).size());
 }
 
-/// Prompt and response. `sampled`, if given, are the tokens that the response was sampled as: they are
-/// taken if they do say `response`, which those of another tokenizer would not.
+/// Prompt and response. `sampled`, if given, are the tokens that the response was sampled as: they
+/// are taken if they do say `response`, which those of another tokenizer would not.
 inline Encoded encode_pair(const Language& language, std::string_view prompt,
                            std::string_view response, bool finished,
                            std::span<const std::int32_t> sampled = {}) {
@@ -209,15 +211,16 @@ inline std::vector<Tokens> encode_texts(const Language& language,
   return sequences;
 }
 
-/// For SampleOptions::stop_when: whether the text of a response holds one of these texts, of any length.
+/// For SampleOptions::stop_when: whether the text of a response holds one of these texts, of any
+/// length.
 inline std::function<bool(std::span<const std::int32_t>)> stop_at_texts(
     const Language& language, std::vector<std::string> texts) {
   std::size_t longest = 0;
   for (const std::string& text : texts) longest = std::max(longest, text.size());
   return [tokenizer = language.tokenizer, texts = std::move(texts),
           longest](std::span<const std::int32_t> response) {
-    // It is asked after each token, so a text that is found ends in the last one: decode from the end
-    // until there is as much text before that token as a stop text may need.
+    // It is asked after each token, so a text that is found ends in the last one: decode from the
+    // end until there is as much text before that token as a stop text may need.
     std::size_t tokens = 0;
     std::string tail;
     const std::size_t last = tokenizer->decode(response.last(1)).size();

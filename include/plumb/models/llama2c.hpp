@@ -1,5 +1,5 @@
-// llama2.c's model files (io/llama.hpp) as models. The file names no tokenizer: it is tok<vocab>.bin, or
-// tokenizer.bin, beside it.
+// llama2.c's model files (io/llama.hpp) as models. The file names no tokenizer: it is
+// tok<vocab>.bin, or tokenizer.bin, beside it.
 #pragma once
 
 #include <plumb/io/llama.hpp>

@@ -1,9 +1,10 @@
-// A model file, opened by its bytes: {policy, tokenizer, stop tokens, chat form}. The one place in which
-// a file becomes a model, and a model a file.
+// A model file, opened by its bytes: {policy, tokenizer, stop tokens, chat form}. The one place in
+// which a file becomes a model, and a model a file.
 //
-// A format is a header of this folder with a ModelFormat, and a line in model_formats(). Whatever the
-// format, sizes are compared with the file's arrays before anything is allocated, no weight is drawn
-// only to be overwritten, and the weights are checked finite. A folder stands for the one model in it.
+// A format is a header of this folder with a ModelFormat, and a line in model_formats(). Whatever
+// the format, sizes are compared with the file's arrays before anything is allocated, no weight is
+// drawn only to be overwritten, and the weights are checked finite. A folder stands for the one
+// model in it.
 #pragma once
 
 #include <plumb/models/llama2c.hpp>
@@ -73,9 +74,9 @@ std::string model_in_folder(const std::string& folder, Where where) {
 
 }  // namespace detail
 
-/// Opens a model file, or a folder that holds one. IoError if it cannot be read; DataError if it is of no
-/// known format, its sizes do not fit its arrays, a weight is not finite, or its tokenizer is not found
-/// or is another.
+/// Opens a model file, or a folder that holds one. IoError if it cannot be read; DataError if it is
+/// of no known format, its sizes do not fit its arrays, a weight is not finite, or its tokenizer is
+/// not found or is another.
 template <class D>
 LanguageModel<D> open_model(const std::string& path, const OpenOptions& options = {},
                             Where where = Where::here()) {
@@ -110,9 +111,9 @@ LanguageModel<D> new_model(const TransformerConfig& config, const std::string& t
   return made;
 }
 
-/// Writes a model: as llama2.c's, if the path ends in .bin and that format can hold it, else as Plumb's
-/// own, with more arrays and metadata beside it. NumericError, and nothing is written, if a weight is not
-/// finite.
+/// Writes a model: as llama2.c's, if the path ends in .bin and that format can hold it, else as
+/// Plumb's own, with more arrays and metadata beside it. NumericError, and nothing is written, if a
+/// weight is not finite.
 template <class D>
 void save_model(const std::string& path, const Model<D>& model, const Language& language,
                 const SaveExtras& extras = {}, Where where = Where::here()) {

@@ -4,7 +4,8 @@
 //   head                   none, reward or value
 //   tokenizer              how to find its file from the model's folder; empty: bytes
 //   tokenizer_fingerprint  what its vocabulary must hash to
-//   chat                   what stands around a prompt, as JSON {"before", "after"}, where anything does
+//   chat                   what stands around a prompt, as JSON {"before", "after"}, where anything
+//   does
 //
 // beside what a trainer adds, and whose arrays are the model's tensors by name.
 #pragma once
@@ -82,8 +83,8 @@ LanguageModel<D> open_plumb_file(const std::string& path, const OpenOptions& opt
 
 }  // namespace detail
 
-/// Sets a model's tensors from the file's arrays of their names after `prefix`. The file is verified
-/// whole. DataError if an array is missing or has another shape.
+/// Sets a model's tensors from the file's arrays of their names after `prefix`. The file is
+/// verified whole. DataError if an array is missing or has another shape.
 template <class D>
 void copy_parameters(const CheckpointView& file, const Model<D>& model, const std::string& prefix,
                      Where where = Where::here()) {

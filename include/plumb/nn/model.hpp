@@ -3,8 +3,8 @@
 // policy with a head shares its trunk with the value function.
 //
 // The trunk is the transformer unless another is named: Model makes a Policy (nn/policy.hpp) of any
-// type that has a Config, is constructed as Trunk(parameters, config), adding its tensors to them, and
-// Generates. tests/test_policy.cpp has a second one.
+// type that has a Config, is constructed as Trunk(parameters, config), adding its tensors to them,
+// and Generates. tests/test_policy.cpp has a second one.
 #pragma once
 
 #include <plumb/nn/transformer.hpp>

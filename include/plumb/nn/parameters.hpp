@@ -1,9 +1,10 @@
-// Parameters: every weight of a model in one contiguous buffer, and so its gradients in another. The
-// optimizer, the gradient norm, a copy or an average of models are each one linear pass.
+// Parameters: every weight of a model in one contiguous buffer, and so its gradients in another.
+// The optimizer, the gradient norm, a copy or an average of models are each one linear pass.
 //
-// Layers add named tensors, views of memory that `allocate` then provides and initialises. A tensor's
-// initial values depend on the seed and its name alone: not on what else the model holds, nor on how
-// many threads draw them. A model that is read from a file or copied draws none (`allocate_unset`).
+// Layers add named tensors, views of memory that `allocate` then provides and initialises. A
+// tensor's initial values depend on the seed and its name alone: not on what else the model holds,
+// nor on how many threads draw them. A model that is read from a file or copied draws none
+// (`allocate_unset`).
 #pragma once
 
 #include <plumb/core/pool.hpp>
@@ -12,9 +13,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
+#include <functional>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 namespace plumb { inline namespace v0_1 {
@@ -56,7 +58,8 @@ class Parameters {
     for (const Entry& entry : entries_) draw(entry, seed);
   }
 
-  /// Provides the memory alone: the caller sets every tensor. Only the padding between them is zero.
+  /// Provides the memory alone: the caller sets every tensor. Only the padding between them is
+  /// zero.
   void allocate_unset() {
     flat_.allocate_as({size_});
     for (const Entry& entry : entries_) {
@@ -105,7 +108,8 @@ class Parameters {
     return copied;
   }
 
-  /// NumericError naming a tensor that holds a value which is not finite: `what` says whose weights.
+  /// NumericError naming a tensor that holds a value which is not finite: `what` says whose
+  /// weights.
   void require_finite(const char* what) const {
     // A sum over everything tells quickly; only where it is not finite is each value looked at.
     if (std::isfinite(sum_of_squares(D{}, flat_.data(), size_))) return;
@@ -147,7 +151,13 @@ class Parameters {
   Tensor<D> flat_;
   Index size_ = 0;
   std::vector<Entry> entries_;
-  std::map<std::string, std::size_t, std::less<>> places_;
+  struct NameHash {  // looks names up without making strings of them
+    using is_transparent = void;
+    std::size_t operator()(std::string_view name) const {
+      return std::hash<std::string_view>{}(name);
+    }
+  };
+  std::unordered_map<std::string, std::size_t, NameHash, std::equal_to<>> places_;
 };
 
 }}  // namespace plumb::v0_1

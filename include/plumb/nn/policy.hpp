@@ -1,16 +1,20 @@
-// What a policy is: all that sampling, supervised training, reward models and PPO know of a network.
+// What a policy is: all that sampling, supervised training, reward models and PPO know of a
+// network.
 //
-//   hidden(batch)                  hidden states (N, C) of packed sequences, recorded on a tape in scope
+//   hidden(batch)                  hidden states (N, C) of packed sequences, recorded on a tape in
+//   scope
 //   hidden(cached, cache, packed)  the same, bit for bit, of new tokens of cached sequences: (M, C)
-//   head()                         the weight (V, C) whose product with a hidden state is the logits
-//   scalar(hidden)                 w·h + b of each row, (N): a score or a value, where there is such a head
+//   head()                         the weight (V, C) whose product with a hidden state is the
+//   logits
+//   scalar(hidden)                 w·h + b of each row, (N): a score or a value, where there is
+//   such a head
 //   vocab(), context()             tokens 0 … vocab-1; longest sequence
 //   pack(bf16), make_cache(…)      its matrices packed for generation; room for running sequences
 //   parameters(), head_kind(), clone(head, seed)
 //
-// That the two forms of hidden() agree to the bit is the promise on which on-policy training stands:
-// tests/test_policy.cpp holds every policy to it. nn/model.hpp makes a Policy of a trunk, such as the
-// transformer. Not here: losses, and how a policy came to be (models/).
+// That the two forms of hidden() agree to the bit is the promise on which on-policy training
+// stands: tests/test_policy.cpp holds every policy to it. nn/model.hpp makes a Policy of a trunk,
+// such as the transformer. Not here: losses, and how a policy came to be (models/).
 #pragma once
 
 #include <plumb/core/tensor.hpp>
@@ -24,8 +28,9 @@
 
 namespace plumb { inline namespace v0_1 {
 
-/// A scalar head beside the language-model head, and how its weights begin. Reward: standard deviation
-/// 1/√(C+1) (Ziegler et al. 2019, lm-human-preferences); Value: 0, so that values start at zero.
+/// A scalar head beside the language-model head, and how its weights begin. Reward: standard
+/// deviation 1/√(C+1) (Ziegler et al. 2019, lm-human-preferences); Value: 0, so that values start
+/// at zero.
 enum class ScalarHead { None, Reward, Value };
 
 /// Packed sequences on the device: N tokens of B sequences one after another, without padding.
@@ -84,8 +89,8 @@ Tensor<D, T> device_vector(const std::vector<T>& values) {
   return Tensor<D, T>::from(values, {static_cast<Index>(values.size())});
 }
 
-/// DataError unless the policy can read the tokens and `room` more: `what` number `i` of operation `op`
-/// is what the message names.
+/// DataError unless the policy can read the tokens and `room` more: `what` number `i` of operation
+/// `op` is what the message names.
 template <Policy P>
 void require_readable(const P& policy, std::span<const std::int32_t> tokens, const char* op,
                       const char* what, std::size_t i, Index room = 0,

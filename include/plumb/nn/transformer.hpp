@@ -5,9 +5,9 @@
 //   GPT-2: LayerNorm, learned positions, GELU (tanh form), biases everywhere (Radford et al. 2019).
 //
 // One forward serves training (packed sequences) and generation (new tokens against a cache): only
-// where attention looks for its keys differs, and both attention kernels compute the same bits. Hence
-// the log-probability a token had when it was sampled is the one the training forward computes.
-// Not here: dropout (there is none in RL), the head's log-softmax (ops/loss.hpp).
+// where attention looks for its keys differs, and both attention kernels compute the same bits.
+// Hence the log-probability a token had when it was sampled is the one the training forward
+// computes. Not here: dropout (there is none in RL), the head's log-softmax (ops/loss.hpp).
 #pragma once
 
 #include <plumb/core/fields.hpp>
@@ -31,8 +31,8 @@ constexpr std::array<std::pair<const char*, Norm>, 2> choices(Norm) {
   return {{{"rms", Norm::Rms}, {"layer", Norm::Layer}}};
 }
 
-/// Rotary: queries and keys turned by their position (Su et al. 2021); Learned: a table added to the
-/// embedding.
+/// Rotary: queries and keys turned by their position (Su et al. 2021); Learned: a table added to
+/// the embedding.
 enum class Positions : int { Rotary, Learned };
 constexpr std::array<std::pair<const char*, Positions>, 2> choices(Positions) {
   return {{{"rotary", Positions::Rotary}, {"learned", Positions::Learned}}};
@@ -151,8 +151,8 @@ class Transformer {
   using Cache = KvCache<D>;
   using Packed = PackedTransformer<D>;
 
-  /// Adds the model's tensors to `parameters` (names: embedding, blocks.0.query, …, final_norm, head).
-  /// DataError unless check_config agrees.
+  /// Adds the model's tensors to `parameters` (names: embedding, blocks.0.query, …, final_norm,
+  /// head). DataError unless check_config agrees.
   Transformer(Parameters<D>& parameters, const TransformerConfig& config) : config_(config) {
     check_config(config);
     const Family& family = config.family;
@@ -248,8 +248,8 @@ class Transformer {
     return (*this)(batch, cache, &packed);
   }
 
-  /// The same for new tokens of cached sequences, whose keys and values join the cache: (M, C). With
-  /// this model's weights packed, faster; the bits are the same.
+  /// The same for new tokens of cached sequences, whose keys and values join the cache: (M, C).
+  /// With this model's weights packed, faster; the bits are the same.
   Tensor<D> operator()(const CachedBatch<D>& batch, KvCache<D>& cache,
                        const PackedTransformer<D>* packed = nullptr) const {
     const auto attend = [&](Index layer, const Tensor<D>& q, const Tensor<D>& k,

@@ -1,5 +1,5 @@
-// Causal self-attention over packed sequences. The cached form, used for generation, computes the same
-// bits per row and is not differentiable.
+// Causal self-attention over packed sequences. The cached form, used for generation, computes the
+// same bits per row and is not differentiable.
 #pragma once
 
 #include <plumb/ops/basic.hpp>

@@ -11,7 +11,8 @@ namespace plumb { inline namespace v0_1 {
 
 namespace detail {
 
-// With it on, every op verifies that its result is finite: how a trainer that met a NaN finds the op.
+// With it on, every op verifies that its result is finite: how a trainer that met a NaN finds the
+// op.
 inline thread_local bool check_finite = false;
 
 template <class D>

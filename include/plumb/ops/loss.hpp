@@ -1,5 +1,5 @@
-// The losses as ops: the language-model head fused with log-softmax and gather, and the RLHF losses.
-// Each loss takes weights that carry the denominator of the whole batch; see weighted_sum.
+// The losses as ops: the language-model head fused with log-softmax and gather, and the RLHF
+// losses. Each loss takes weights that carry the denominator of the whole batch; see weighted_sum.
 #pragma once
 
 #include <plumb/ops/basic.hpp>
@@ -13,8 +13,8 @@ struct LogProbs {
   Tensor<D> entropy;  ///< (N), nats, of the whole distribution; none unless asked for
 };
 
-/// log softmax(x·Wᵀ / temperature) at the targets. Logits are kept for the backward pass where they are
-/// few; otherwise both passes hold a part of them at a time (cpu/head.hpp).
+/// log softmax(x·Wᵀ / temperature) at the targets. Logits are kept for the backward pass where they
+/// are few; otherwise both passes hold a part of them at a time (cpu/head.hpp).
 /// x (N, C), weight (V, C), targets (N) -> logprob (N), entropy (N).
 template <class D>
 LogProbs<D> head_logprob(const Tensor<D>& x, const Tensor<D>& weight,
@@ -131,8 +131,8 @@ Tensor<D> ranking_loss(const Tensor<D>& score, const Tensor<D, std::int32_t>& ra
   return detail::checked("ranking_loss", loss);
 }
 
-/// Computes a loss under a tape, adds its gradients, and returns it. If it is not finite, nothing is
-/// added: the forward pass runs again and NumericError names the first op whose result is not.
+/// Computes a loss under a tape, adds its gradients, and returns it. If it is not finite, nothing
+/// is added: the forward pass runs again and NumericError names the first op whose result is not.
 template <class Forward>
 float backpropagate(Forward forward) {
   {

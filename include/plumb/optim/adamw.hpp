@@ -1,5 +1,5 @@
-// AdamW (Loshchilov and Hutter 2019) over a model's flat buffer, with clipping by global norm folded
-// into the step. State: two moments of the buffer's size and a step count.
+// AdamW (Loshchilov and Hutter 2019) over a model's flat buffer, with clipping by global norm
+// folded into the step. State: two moments of the buffer's size and a step count.
 #pragma once
 
 #include <plumb/core/fields.hpp>
@@ -65,9 +65,9 @@ class AdamW {
     return norm;
   }
 
-  /// Updates the parameters from their gradients, then clears these. Returns the gradient norm before
-  /// clipping. NumericError if that is not finite: weights and moments are as before, the gradients
-  /// cleared, so that the next step is its own.
+  /// Updates the parameters from their gradients, then clears these. Returns the gradient norm
+  /// before clipping. NumericError if that is not finite: weights and moments are as before, the
+  /// gradients cleared, so that the next step is its own.
   float step(float lr) {
     double norm;
     try {

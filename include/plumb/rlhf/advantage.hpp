@@ -1,6 +1,7 @@
-// From rewards to advantages: how much better a token was than expected. A method is a function of the
-// episodes of an iteration, all at once, so that it may compare those of a group; whether it needs a
-// critic is part of it. GAE (rlhf/gae.hpp) does; a baseline made of a group's other scores does not.
+// From rewards to advantages: how much better a token was than expected. A method is a function of
+// the episodes of an iteration, all at once, so that it may compare those of a group; whether it
+// needs a critic is part of it. GAE (rlhf/gae.hpp) does; a baseline made of a group's other scores
+// does not.
 #pragma once
 
 #include <plumb/rlhf/episode.hpp>
@@ -13,7 +14,8 @@
 
 namespace plumb { inline namespace v0_1 {
 
-/// Fills every episode's advantages (R), and its returns (steps) if it uses a critic, from its rewards
+/// Fills every episode's advantages (R), and its returns (steps) if it uses a critic, from its
+/// rewards
 /// (steps) and, with a critic, its values (steps).
 struct AdvantageMethod {
   bool critic = true;  ///< whether values are needed: without, none is computed and none trained

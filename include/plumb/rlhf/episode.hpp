@@ -1,6 +1,6 @@
-// Episodes: a prompt, the response sampled for it, and what is learned of each token; and the packed
-// batches that a policy reads them in. Token t of a response is predicted, and valued, by the hidden
-// state of the token before it; the score is read at the response's last token.
+// Episodes: a prompt, the response sampled for it, and what is learned of each token; and the
+// packed batches that a policy reads them in. Token t of a response is predicted, and valued, by
+// the hidden state of the token before it; the score is read at the response's last token.
 #pragma once
 
 #include <plumb/ops/loss.hpp>

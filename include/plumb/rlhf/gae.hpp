@@ -39,8 +39,8 @@ inline Advantages gae(std::span<const float> rewards, std::span<const float> val
   return result;
 }
 
-/// Which variance whitening divides by. lm-human-preferences and OpenRLHF: Population; TRL and VERL:
-/// Unbiased (n - 1). Both over the tokens that exist, never over padding.
+/// Which variance whitening divides by. lm-human-preferences and OpenRLHF: Population; TRL and
+/// VERL: Unbiased (n - 1). Both over the tokens that exist, never over padding.
 enum class Whitening { None, Population, Unbiased };
 constexpr std::array<std::pair<const char*, Whitening>, 3> choices(Whitening) {
   return {{{"none", Whitening::None},
@@ -48,7 +48,8 @@ constexpr std::array<std::pair<const char*, Whitening>, 3> choices(Whitening) {
            {"unbiased", Whitening::Unbiased}}};
 }
 
-/// x ← (x − mean) / √(var + 1e-8), over all values given; the mean is added back unless `shift_mean`
+/// x ← (x − mean) / √(var + 1e-8), over all values given; the mean is added back unless
+/// `shift_mean`
 /// (rewards keep theirs, advantages do not). Fewer than two values are left as they are.
 inline void whiten(std::span<float* const> values, Whitening kind, bool shift_mean) {
   const auto n = static_cast<double>(values.size());

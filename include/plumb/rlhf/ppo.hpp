@@ -1,4 +1,5 @@
-// Step 4 of RLHF: PPO (Schulman et al. 2017) with a penalty on the divergence from a reference policy
+// Step 4 of RLHF: PPO (Schulman et al. 2017) with a penalty on the divergence from a reference
+// policy
 // (Ziegler et al. 2019). An iteration:
 //   1. collect     sample responses; their log-probs are those of training, bitwise
 //   2. evaluate    reference log-probs, exact KL, values, scores
@@ -27,9 +28,9 @@ namespace plumb { inline namespace v0_1 {
 template <class D, Policy P = Model<D>>
 class PpoTrainer {
  public:
-  /// `policy` has a value head (shared trunk), or `value_model` is given, or config.advantage needs no
-  /// critic: then none is computed, and none trained. All outlive the trainer. DataError where settings
-  /// make no sense.
+  /// `policy` has a value head (shared trunk), or `value_model` is given, or config.advantage needs
+  /// no critic: then none is computed, and none trained. All outlive the trainer. DataError where
+  /// settings make no sense.
   PpoTrainer(P& policy, const P& reference, ScoreFunction score, const PpoConfig& config,
              P* value_model = nullptr, Where where = Where::here())
       : policy_(policy),

@@ -1,5 +1,5 @@
-// Every choice of PPO for language models, with the variants that implementations differ in and where
-// each comes from. Defaults: TRL's, where it has one.
+// Every choice of PPO for language models, with the variants that implementations differ in and
+// where each comes from. Defaults: TRL's, where it has one.
 #pragma once
 
 #include <plumb/core/fields.hpp>
@@ -64,16 +64,15 @@ struct PpoConfig {
   BeforeStep before_step{};     ///< between a minibatch's last gradient and its step; optional
 };
 
-/// PPO's settings, by the names that they have in every command: with "ppo-" where sampling or another
-/// step has a setting of the same name.
+/// PPO's settings, by the names that they have in every command: with "ppo-" where sampling or
+/// another step has a setting of the same name.
 template <class F>
 void fields(PpoConfig& c, F&& f) {
   f(Field{"iterations", "PPO iterations", at_least(0)}, c.iterations);
   f(Field{"ppo-epochs", "passes over an iteration's episodes", at_least(1)}, c.epochs);
   f(Field{"minibatches", "optimizer steps per epoch", at_least(1)}, c.minibatches);
   f(Field{"micro-sequences",
-          "sequences per forward pass of an update; 0: the whole minibatch; "
-          "changes memory, not the loss",
+          "sequences per forward pass; 0: the whole minibatch; changes memory, not the loss",
           at_least(0), "", "Memory"},
     c.micro_sequences);
   fields(c.sampling, [&f](Field field, auto& member) {

@@ -1,5 +1,6 @@
 // Step 2, as data: rankings of token sequences, and their split by prompt. A ranked prompt is one
-// batch element: all its pairs stay together, so no prompt is over-fitted by being drawn once per pair
+// batch element: all its pairs stay together, so no prompt is over-fitted by being drawn once per
+// pair
 // (Ouyang et al. 2022, section 3.5).
 #pragma once
 

@@ -1,6 +1,6 @@
-// Step 3: a reward model learns the rankings. Its score is a linear function of the hidden state of a
-// sequence's last token. Two epochs over the prompts by default (Ziegler et al. 2019 and Ouyang et al.
-// 2022 take one, of far more data), learning rate falling to zero. Loss: cpu/loss.hpp.
+// Step 3: a reward model learns the rankings. Its score is a linear function of the hidden state of
+// a sequence's last token. Two epochs over the prompts by default (Ziegler et al. 2019 and Ouyang
+// et al. 2022 take one, of far more data), learning rate falling to zero. Loss: cpu/loss.hpp.
 #pragma once
 
 #include <plumb/core/fields.hpp>
@@ -157,9 +157,9 @@ void reward_train(P& model, const std::vector<RankedPrompt>& prompts, const Rewa
   });
 }
 
-/// Shifts and scales the head so that scores of these sequences (responses of the initial policy) have
-/// mean 0 and population standard deviation 1: gain and bias of Ziegler et al. 2019, folded into the
-/// head. It gives the KL coefficient its meaning.
+/// Shifts and scales the head so that scores of these sequences (responses of the initial policy)
+/// have mean 0 and population standard deviation 1: gain and bias of Ziegler et al. 2019, folded
+/// into the head. It gives the KL coefficient its meaning.
 template <Policy P>
 void normalise_rewards(P& model, const std::vector<Tokens>& sequences,
                        Where where = Where::here()) {
@@ -178,7 +178,8 @@ void normalise_rewards(P& model, const std::vector<Tokens>& sequences,
   model.rescale_scalar(static_cast<float>(1.0 / std), static_cast<float>(-mean / std));
 }
 
-/// How well scores agree with rankings, over the pairs that these decide. Shares of no pairs are NaN.
+/// How well scores agree with rankings, over the pairs that these decide. Shares of no pairs are
+/// NaN.
 struct RewardEvaluation {
   double pairs = 0;
   double correct = 0;         ///< equal scores count one half
@@ -194,8 +195,8 @@ struct RewardEvaluation {
   double length_accuracy() const { return length_correct / pairs; }
 };
 
-/// Evaluates given scores of each prompt's sequences, prompt after prompt. ShapeError unless there is
-/// one for each.
+/// Evaluates given scores of each prompt's sequences, prompt after prompt. ShapeError unless there
+/// is one for each.
 inline RewardEvaluation evaluate_scores(const std::vector<RankedPrompt>& prompts,
                                         const std::vector<float>& scores,
                                         Where where = Where::here()) {

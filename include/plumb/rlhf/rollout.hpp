@@ -1,5 +1,5 @@
-// What PPO learns from: responses sampled by the policy, what reference, value function and reward say
-// of them, and the advantages that follow. The steps before the update, in the order they run.
+// What PPO learns from: responses sampled by the policy, what reference, value function and reward
+// say of them, and the advantages that follow. The steps before the update, in the order they run.
 #pragma once
 
 #include <plumb/rlhf/ppo_config.hpp>
@@ -38,8 +38,8 @@ std::vector<Episode> collect(const P& policy, const std::vector<Tokens>& prompts
 /// Where values come from: a model of their own, the head on the policy's trunk, or nowhere.
 enum class Critic { None, Shared, Separate };
 
-/// Values of the rows that a batch values: by a model of their own if there is one, else by the head on
-/// the policy's hidden states. (Σ steps)
+/// Values of the rows that a batch values: by a model of their own if there is one, else by the
+/// head on the policy's hidden states. (Σ steps)
 template <Policy P>
 Tensor<typename P::Device> batch_values(const P& policy, const P* value_model,
                                         const Tensor<typename P::Device>& policy_hidden,
@@ -86,8 +86,8 @@ void evaluate(std::vector<Episode>& episodes, const P& policy, const R& referenc
   });
 }
 
-/// NumericError naming the op if an evaluation is not finite: it would surface only later, as a loss of
-/// NaN advantages. `again` repeats the evaluation.
+/// NumericError naming the op if an evaluation is not finite: it would surface only later, as a
+/// loss of NaN advantages. `again` repeats the evaluation.
 template <class Again>
 void require_finite(const std::vector<Episode>& episodes, Again again) {
   const auto finite = [](const std::vector<float>& values) {

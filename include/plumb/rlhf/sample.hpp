@@ -1,11 +1,12 @@
 // Step 1 of RLHF: sample responses.
 //
 // Sequences of any length run together: a finished one leaves its cache slot and the next enters. A
-// prompt is read once, into a slot of its own, and copied to each of its responses. A token's random
-// number is keyed by (seed, step, response, token), and a row's bits do not depend on the rows beside
-// it, so neither the number of slots nor what else runs changes any response; and the log-prob
-// recorded with a token is bitwise the one that the training forward computes for it.
-// Not here: beam search, repetition penalties (they sample from another distribution than is trained).
+// prompt is read once, into a slot of its own, and copied to each of its responses. A token's
+// random number is keyed by (seed, step, response, token), and a row's bits do not depend on the
+// rows beside it, so neither the number of slots nor what else runs changes any response; and the
+// log-prob recorded with a token is bitwise the one that the training forward computes for it.
+// Not here: beam search, repetition penalties (they sample from another distribution than is
+// trained).
 #pragma once
 
 #include <plumb/core/fields.hpp>
@@ -32,8 +33,8 @@ struct SampleOptions {
   std::uint64_t seed = 1;
   std::uint32_t step = 0;  ///< part of the random key: the round or PPO iteration
   Index slots = 64;        ///< sequences that run together
-  /// Reads the matrices rounded to bf16: half the bytes, which bound small batches. The log-probs are
-  /// then those of the rounded model, and PPO refuses them.
+  /// Reads the matrices rounded to bf16: half the bytes, which bound small batches. The log-probs
+  /// are then those of the rounded model, and PPO refuses them.
   bool bf16_weights = false;
   std::function<void(Index done, Index total)>
       progress{};  ///< after each finished response; optional
@@ -160,8 +161,8 @@ class Sampler {
     prompt_logits_ = linear(hidden.rows(n - 1, n), weights_.head);
   }
 
-  // One more token for every running sequence. The inputs have places of their own, so that a device may
-  // replay the step.
+  // One more token for every running sequence. The inputs have places of their own, so that a
+  // device may replay the step.
   void advance() {
     Tokens tokens, positions, slots;
     for (const Running& r : running_) {
@@ -256,9 +257,9 @@ class Sampler {
 }  // namespace detail
 
 /// Samples `options.responses` responses to every prompt; the responses to prompt i are results
-/// [i·responses, (i+1)·responses). DataError if a setting is out of range, or a prompt is empty, does not
-/// leave room for a token in the context, or holds a token outside the vocabulary; NumericError, naming
-/// the response, where a logit is NaN or +infinity.
+/// [i·responses, (i+1)·responses). DataError if a setting is out of range, or a prompt is empty,
+/// does not leave room for a token in the context, or holds a token outside the vocabulary;
+/// NumericError, naming the response, where a logit is NaN or +infinity.
 template <Policy P>
 std::vector<Response> sample(const P& policy, const std::vector<Tokens>& prompts,
                              const SampleOptions& options, Where where = Where::here()) {

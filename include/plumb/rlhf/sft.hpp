@@ -1,5 +1,5 @@
-// Step 0: supervised fine-tuning, which makes the first policy. Loss: negative log-likelihood of the
-// completion's tokens only, averaged over the completion tokens of the whole minibatch.
+// Step 0: supervised fine-tuning, which makes the first policy. Loss: negative log-likelihood of
+// the completion's tokens only, averaged over the completion tokens of the whole minibatch.
 #pragma once
 
 #include <plumb/core/fields.hpp>
@@ -39,8 +39,8 @@ void fields(SftConfig& c, F&& f) {
   f(Field{"seed", "seed of the shuffles"}, c.seed);
 }
 
-/// Adds the gradient of the completion loss of some examples to the model's. `share` is one over the
-/// completion tokens of the minibatch. Returns the examples' part of the loss.
+/// Adds the gradient of the completion loss of some examples to the model's. `share` is one over
+/// the completion tokens of the minibatch. Returns the examples' part of the loss.
 template <Policy P>
 float sft_gradient(const P& policy, std::span<const Example* const> examples, float share) {
   using D = typename P::Device;

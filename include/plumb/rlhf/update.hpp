@@ -1,13 +1,14 @@
-// The one loop in which weights change: supervised fine-tuning, the reward model and PPO differ in their
-// items and their losses, and in nothing here.
+// The one loop in which weights change: supervised fine-tuning, the reward model and PPO differ in
+// their items and their losses, and in nothing here.
 //
 //   an epoch      the items in a shuffled order, in minibatches
-//   a minibatch   gradients cleared; micro-batches, each adding its share of the minibatch's gradient;
+//   a minibatch   gradients cleared; micro-batches, each adding its share of the minibatch's
+//   gradient;
 //                 the hook; one step of every model, or of none; weights checked finite
 //
 // Shares are of the whole minibatch, so micro-batches change memory and never the loss. Whatever is
-// thrown on the way leaves gradients cleared behind it, and weights as they were unless it was the step
-// itself that made them non-finite. Not here: which losses, and when to save.
+// thrown on the way leaves gradients cleared behind it, and weights as they were unless it was the
+// step itself that made them non-finite. Not here: which losses, and when to save.
 #pragma once
 
 #include <plumb/core/random.hpp>
@@ -24,8 +25,8 @@ namespace plumb { inline namespace v0_1 {
 /// Called after each update: its number, how many there are, its loss.
 using UpdateCallback = std::function<void(Index update, Index total, float loss)>;
 
-/// Called between a minibatch's last gradient and its step, which reads what it leaves in the gradients:
-/// for freezing, averaging or summing over processes. Optional.
+/// Called between a minibatch's last gradient and its step, which reads what it leaves in the
+/// gradients: for freezing, averaging or summing over processes. Optional.
 using BeforeStep = std::function<void()>;
 
 /// One of the models that a loop trains, and the learning rate of its next step.
@@ -52,8 +53,8 @@ struct Minibatches {
             }};
   }
 
-  /// Calls body(epoch, part, members), members being places among the items, minibatch after minibatch;
-  /// after each epoch go_on(epoch) says whether there is a next.
+  /// Calls body(epoch, part, members), members being places among the items, minibatch after
+  /// minibatch; after each epoch go_on(epoch) says whether there is a next.
   template <class Body, class GoOn>
   void run(Body body, GoOn go_on) const {
     std::vector<std::size_t> members;
@@ -83,8 +84,9 @@ void for_micro_batches(std::size_t count, Index micro, Body body) {
   for (std::size_t i = 0; i < count; i += step) body(i, std::min(count, i + step));
 }
 
-/// One minibatch: `gradients()` adds the gradients of all models. Returns the first model's gradient
-/// norm, before clipping. What is thrown names the minibatch by `name()`, a NumericError stays one.
+/// One minibatch: `gradients()` adds the gradients of all models. Returns the first model's
+/// gradient norm, before clipping. What is thrown names the minibatch by `name()`, a NumericError
+/// stays one.
 template <class D, class Gradients, class Name>
 float update_step(std::span<const Trained<D>> models, Gradients gradients, Name name,
                   const BeforeStep& before_step = {}) {
@@ -95,7 +97,8 @@ float update_step(std::span<const Trained<D>> models, Gradients gradients, Name 
   try {
     gradients();
     if (before_step) before_step();
-    // All models step, or none: the first one's norm is looked at by its step, before anything changes.
+    // All models step, or none: the first one's norm is looked at by its step, before anything
+    // changes.
     for (const Trained<D>& model : models.subspan(1)) model.optimizer->gradient_norm();
     const float norm = models[0].optimizer->step(models[0].lr);
     for (const Trained<D>& model : models.subspan(1)) model.optimizer->step(model.lr);

@@ -1,7 +1,8 @@
 // Ctrl-C and SIGTERM as a question that long work asks between steps: `if (interrupted()) …`.
 //
-// The first signal only sets a flag, so that the step under way can end and a checkpoint be written;
-// the second one kills, as if nothing had been installed. Nothing is thrown by the signal itself.
+// The first signal only sets a flag, so that the step under way can end and a checkpoint be
+// written; the second one kills, as if nothing had been installed. Nothing is thrown by the signal
+// itself.
 #pragma once
 
 #include <plumb/core/check.hpp>

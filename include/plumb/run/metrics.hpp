@@ -58,8 +58,8 @@ inline std::vector<std::string> split_columns(std::string_view line) {
   return cells;
 }
 
-// Whether `tail`, the end of a file after its last whole line, may be what a crash left of a line that
-// begins with `first` (or, where that is empty, with a digit): a part of it, or zeros.
+// Whether `tail`, the end of a file after its last whole line, may be what a crash left of a line
+// that begins with `first` (or, where that is empty, with a digit): a part of it, or zeros.
 inline bool torn_line(std::string_view tail, std::string_view first) {
   if (tail.find_first_not_of('\0') == tail.npos) return true;
   if (first.empty()) return tail[0] >= '0' && tail[0] <= '9';
@@ -67,8 +67,8 @@ inline bool torn_line(std::string_view tail, std::string_view first) {
   return tail.substr(0, common) == first.substr(0, common);
 }
 
-// An append-only file of rows: each is handed to the system whole, and at once. It is a plain file and
-// no link: what a link pointed at would be shortened when a run is taken up again.
+// An append-only file of rows: each is handed to the system whole, and at once. It is a plain file
+// and no link: what a link pointed at would be shortened when a run is taken up again.
 class RowFile {
  public:
   explicit RowFile(std::string path)

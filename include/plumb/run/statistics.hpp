@@ -1,14 +1,14 @@
-// Small statistics for what a run reports: mean, standard deviation, and 95 % intervals of shares and
-// means, of trials that are independent or that come in clusters.
+// Small statistics for what a run reports: mean, standard deviation, and 95 % intervals of shares
+// and means, of trials that are independent or that come in clusters.
 //
-// Pairs of one prompt are not independent: a model that is wrong about one response is wrong in every
-// pair with it. So the unit that is drawn is the prompt, and the variance is that of the sums by
-// prompt. Sources: E. B. Wilson 1927, "Probable inference, the law of succession, and statistical
-// inference"; W. G. Cochran 1977, "Sampling techniques", 6.4 and 9 (the ratio estimator and its
-// variance from cluster sums: the cluster-robust sandwich of a mean); N. Dean and M. Pagano 2015,
-// "Evaluating confidence interval methods for binomial proportions in clustered surveys" (Wilson's
-// interval at the effective sample size). Sums run in double, in order. Not for tensors: those have
-// kernels.
+// Pairs of one prompt are not independent: a model that is wrong about one response is wrong in
+// every pair with it. So the unit that is drawn is the prompt, and the variance is that of the sums
+// by prompt. Sources: E. B. Wilson 1927, "Probable inference, the law of succession, and
+// statistical inference"; W. G. Cochran 1977, "Sampling techniques", 6.4 and 9 (the ratio estimator
+// and its variance from cluster sums: the cluster-robust sandwich of a mean); N. Dean and M. Pagano
+// 2015, "Evaluating confidence interval methods for binomial proportions in clustered surveys"
+// (Wilson's interval at the effective sample size). Sums run in double, in order. Not for tensors:
+// those have kernels.
 #pragma once
 
 #include <plumb/core/check.hpp>
@@ -115,8 +115,8 @@ inline ClusteredMean clustered_mean(std::span<const ClusterSum> clusters) {
   return out;
 }
 
-/// 95 % interval of a mean of clustered outcomes: mean ± t(G − 1) · deviation. All numbers where there
-/// are fewer than two clusters, since nothing then tells how clusters differ.
+/// 95 % interval of a mean of clustered outcomes: mean ± t(G − 1) · deviation. All numbers where
+/// there are fewer than two clusters, since nothing then tells how clusters differ.
 inline Interval clustered_mean_interval(std::span<const ClusterSum> clusters) {
   const ClusteredMean m = clustered_mean(clusters);
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
@@ -127,12 +127,12 @@ inline Interval clustered_mean_interval(std::span<const ClusterSum> clusters) {
 
 /// 95 % interval of a share of clustered outcomes between 0 and 1 (ties may count ½). Where every
 /// cluster has one outcome it is Wilson's own; fewer than two clusters give [0, 1]. Otherwise it is
-/// Wilson's with Student's quantile of G − 1, and the count divided by the design effect: the variance
-/// above over that of independent outcomes, which is estimated as if half a cluster more
-/// had been seen, one half of it won and one lost. Without that, few clusters with a share near 0 or 1
-/// pass for alike when they only had no time to differ, and the interval misses too often; with it, a
-/// share of 0 or 1 is worth about one outcome a cluster. The design effect counts as 1 at least: luck
-/// alone must not pass for more than was counted.
+/// Wilson's with Student's quantile of G − 1, and the count divided by the design effect: the
+/// variance above over that of independent outcomes, which is estimated as if half a cluster more
+/// had been seen, one half of it won and one lost. Without that, few clusters with a share near 0
+/// or 1 pass for alike when they only had no time to differ, and the interval misses too often;
+/// with it, a share of 0 or 1 is worth about one outcome a cluster. The design effect counts as 1
+/// at least: luck alone must not pass for more than was counted.
 inline Interval clustered_share_interval(std::span<const ClusterSum> clusters) {
   double sum = 0.0, most = 0.0;
   for (const ClusterSum& c : clusters) {

@@ -79,8 +79,8 @@ class SentencePieceTokenizer final : public Tokenizer {
   Index vocab() const override { return static_cast<Index>(pieces_.size()); }
   std::int32_t bos() const override { return kBos; }
   std::int32_t eos() const override { return kEos; }
-  /// llama2.c's models were trained on texts that follow one another, each begun by BOS: so they end a
-  /// text with the next one's BOS.
+  /// llama2.c's models were trained on texts that follow one another, each begun by BOS: so they
+  /// end a text with the next one's BOS.
   std::vector<std::int32_t> stops() const override { return {kBos, kEos}; }
   std::string name() const override { return name_; }
 

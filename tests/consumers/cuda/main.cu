@@ -1,4 +1,5 @@
-// The same inline functions and kernels as other.cu: two files must link, and without a GPU the error must say so.
+// The same inline functions and kernels as other.cu: two files must link, and without a GPU the
+// error must say so.
 #include <plumb/core/tensor.hpp>
 #include <plumb/cuda/norm.cuh>
 

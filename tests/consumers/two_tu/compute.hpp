@@ -1,7 +1,7 @@
-// A computation whose result shows any difference in rounding, as one number: one training step of a
-// tiny transformer, forward, backward and AdamW. Each translation unit has its own copy (hence
-// static); the inline functions of Plumb that it calls are shared by both, and the linker keeps either
-// unit's.
+// A computation whose result shows any difference in rounding, as one number: one training step of
+// a tiny transformer, forward, backward and AdamW. Each translation unit has its own copy (hence
+// static); the inline functions of Plumb that it calls are shared by both, and the linker keeps
+// either unit's.
 #pragma once
 
 #include <plumb/plumb.hpp>
