@@ -70,8 +70,8 @@ concept WithoutBackend = std::is_class_v<D> && !requires {
 
 }  // namespace detail
 
-// Stand in for kernels that were not included, so that the sentence above is all that is said. Any other
-// function that can be called is preferred to one with an ellipsis.
+// Stand in for kernels that were not included, so that the sentence above is all that is said. Any
+// other function that can be called is preferred to one with an ellipsis.
 #define PLUMB_STAND_IN(kernel, Result) \
   template <detail::WithoutBackend D>  \
   Result kernel(D, ...) {              \
