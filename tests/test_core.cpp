@@ -438,3 +438,23 @@ TEST_CASE("bf16 rounds to the nearest, ties to even") {
   CHECK(bf16(std::bit_cast<float>(0xffffffffU)).bits == 0xffff);
   CHECK(bf16(-INFINITY).bits == 0xff80);
 }
+
+TEST_CASE("shape errors name the caller's place and what came") {
+  const auto message_of = [](auto make) -> std::string {
+    try {
+      make();
+    } catch (const ShapeError& e) {
+      return e.what();
+    }
+    return "";
+  };
+  const auto tensor = Tensor<Cpu>::zeros({2, 3});
+  for (const std::string& message :
+       {message_of([] { Shape{1, 2, 3, 4, 5}; }), message_of([] { Shape{2, -1}; }),
+        message_of([&] { tensor.dim(2); }), message_of([&] { tensor.reshape({5}); }),
+        message_of([&] { tensor.rows(1, 3); }), message_of([&] { tensor.item(); }),
+        message_of([] { Tensor<Cpu>::from({1, 2}, {3}); })}) {
+    CAPTURE(message);
+    CHECK(message.find("(test_core.cpp:") != std::string::npos);
+  }
+}

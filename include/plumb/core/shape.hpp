@@ -16,10 +16,11 @@ class Shape {
   /// () is a scalar: rank 0, one element.
   constexpr Shape() = default;
 
-  constexpr Shape(std::initializer_list<Index> extents) {
-    if (extents.size() > kMaxRank) fail("[shape] at most 4 dimensions");
+  constexpr Shape(std::initializer_list<Index> extents, Where where = Where::here()) {
+    if (extents.size() > kMaxRank)
+      fail(str("[shape] at most 4 dimensions; got ", extents.size()), where);
     for (const Index extent : extents) {
-      if (extent < 0) fail("[shape] an extent is negative");
+      if (extent < 0) fail(str("[shape] no extent may be negative; got ", extent), where);
       extents_[rank_++] = extent;
     }
   }
@@ -27,9 +28,11 @@ class Shape {
   constexpr int rank() const { return rank_; }
 
   /// Extent of a dimension; negative counts from the last: shape[-1] is the row length.
-  constexpr Index operator[](int dimension) const {
+  constexpr Index operator[](int dimension) const { return at(dimension, Where::here()); }
+  constexpr Index at(int dimension, Where where = Where::here()) const {
     const int i = dimension < 0 ? dimension + rank_ : dimension;
-    if (i < 0 || i >= rank_) fail("[shape] no such dimension");
+    if (i < 0 || i >= rank_)
+      fail(str("[shape] there are ", rank_, " dimensions; got ", dimension), where);
     return extents_[i];
   }
 

@@ -115,7 +115,9 @@ class Tensor {
   explicit operator bool() const { return storage_ != nullptr; }
   const Shape& shape() const { return shape_; }
   /// Extent of a dimension, negative from the last.
-  Index dim(int dimension) const { return shape_[dimension]; }
+  Index dim(int dimension, Where where = Where::here()) const {
+    return shape_.at(dimension, where);
+  }
   Index size() const { return shape_.size(); }
   std::size_t bytes() const { return static_cast<std::size_t>(size()) * sizeof(T); }
 

@@ -5,7 +5,7 @@
 #include <plumb/core/check.hpp>
 
 #include <algorithm>
-#include <fstream>
+#include <cstdio>
 #include <string>
 #include <thread>
 #include <vector>
@@ -33,12 +33,17 @@ inline int allowed_processors() {
 /// number.
 inline int group_limit(const std::string& directory) {
   double quota = 0, period = 0;
-  if (std::ifstream file(directory + "/cpu.max"); !(file >> quota >> period)) {
-    std::ifstream quota_file(directory + "/cpu.cfs_quota_us");
-    std::ifstream period_file(directory + "/cpu.cfs_period_us");
-    quota = period = 0;
-    if (!(quota_file >> quota) || !(period_file >> period)) return 0;
-  }
+  const auto read = [&](const char* name, const char* format, double* first, double* second) {
+    std::FILE* file = std::fopen((directory + name).c_str(), "r");
+    if (file == nullptr) return 0;
+    const int count = std::fscanf(file, format, first, second);
+    std::fclose(file);
+    return count;
+  };
+  if (read("/cpu.max", "%lf %lf", &quota, &period) != 2 &&
+      (read("/cpu.cfs_quota_us", "%lf", &quota, nullptr) != 1 ||
+       read("/cpu.cfs_period_us", "%lf", &period, nullptr) != 1))
+    return 0;
   if (!(quota > 0) || !(period > 0)) return 0;
   return static_cast<int>(std::clamp((quota + period - 1) / period, 1.0, 1e6));
 }
@@ -48,9 +53,12 @@ inline int group_limit(const std::string& directory) {
 /// are mounted.
 inline int granted_processors(const std::string& list = "/proc/self/cgroup",
                               const std::string& mount = "/sys/fs/cgroup") {
-  std::ifstream file(list);
+  std::FILE* file = std::fopen(list.c_str(), "r");
+  if (file == nullptr) return 0;
   int least = 0;
-  for (std::string line; std::getline(file, line);) {
+  for (char buffer[4096]; std::fgets(buffer, sizeof buffer, file) != nullptr;) {
+    std::string line = buffer;
+    if (line.ends_with('\n')) line.pop_back();
     const auto first = line.find(':'), second = line.find(':', first + 1);
     if (first == std::string::npos || second == std::string::npos) continue;
     const std::string controllers = line.substr(first + 1, second - first - 1);
@@ -66,6 +74,7 @@ inline int granted_processors(const std::string& list = "/proc/self/cgroup",
       path.resize(slash);
     }
   }
+  std::fclose(file);
   return least;
 }
 

@@ -31,8 +31,8 @@ struct GemmPanels {
   Index a_row, a_k;
   const T* b;  ///< float, or bf16: then in the order of GemmBf16Table::round, and a_k = 1
   Index b_k, b_panel;
-  /// What will be read after panel j, to be fetched meanwhile: for each k the two cache lines from
-  /// ahead[j · ahead_panel + k / 8 · ahead_8k + k % 8 · ahead_k] on.
+  /// Where the values lie that are read after panel j: while row k of panel j is multiplied, two
+  /// cache lines are prefetched from ahead[j · ahead_panel + k / 8 · ahead_8k + k % 8 · ahead_k].
   const T* ahead;
   Index ahead_panel, ahead_k, ahead_8k;
   Index rows, columns, k;

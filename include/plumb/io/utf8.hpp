@@ -6,6 +6,8 @@
 // columns.
 #pragma once
 
+#include <plumb/core/version.hpp>
+
 #include <algorithm>
 #include <cstddef>
 #include <string>

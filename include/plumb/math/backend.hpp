@@ -70,12 +70,13 @@ concept WithoutBackend = std::is_class_v<D> && !requires {
 
 }  // namespace detail
 
-// Stand in for kernels that were not included, so that the sentence above is all that is said.
-#define PLUMB_STAND_IN(kernel, Result)               \
-  template <detail::WithoutBackend D, class... Rest> \
-  Result kernel(D, Rest&&...) {                      \
-    detail::require_backend<D>();                    \
-    return Result();                                 \
+// Stand in for kernels that were not included, so that the sentence above is all that is said. Any
+// other function that can be called is preferred to one with an ellipsis.
+#define PLUMB_STAND_IN(kernel, Result) \
+  template <detail::WithoutBackend D>  \
+  Result kernel(D, ...) {              \
+    detail::require_backend<D>();      \
+    return Result();                   \
   }
 PLUMB_STAND_IN(accumulate, void)
 PLUMB_STAND_IN(accumulate_by, void)

@@ -2,6 +2,8 @@
 // Source: Schulman, "Approximating KL divergence", joschu.net/blog/kl-approx.
 #pragma once
 
+#include <plumb/core/version.hpp>
+
 namespace plumb { inline namespace v0_1 {
 
 /// e^delta − 1 − delta, never negative; `ratio` is e^delta. Near 0, where the difference would
