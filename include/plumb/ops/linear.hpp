@@ -66,8 +66,8 @@ Tensor<D> linear(const Tensor<D>& x, const Tensor<D>& weight, const Tensor<D>& b
   return detail::checked("linear", y);
 }
 
-/// y = f(x·Wᵀ + bias): the activation is applied to each part of the product while that is in the
-/// cache. The same bits as linear followed by the activation. x (N, in), weight (out, in), bias (out) or none -> y (N, out).
+/// y = f(x·Wᵀ + bias), part by part while it is in the cache; the bits of linear, then the activation.
+/// x (N, in), weight (out, in), bias (out) or none -> y (N, out).
 template <class D>
 Tensor<D> activated_linear(const Tensor<D>& x, const Tensor<D>& weight, const Tensor<D>& bias,
                            Activation f, Where where = Where::here()) {
