@@ -66,7 +66,7 @@ Tensor<D> linear(const Tensor<D>& x, const Tensor<D>& weight, const Tensor<D>& b
   return detail::checked("linear", y);
 }
 
-/// y = f(x·Wᵀ + bias), part by part while it is in the cache; the bits of linear, then the activation.
+/// y = f(x·Wᵀ + bias), each part while it is in the cache; the bits of linear and the activation.
 /// x (N, in), weight (out, in), bias (out) or none -> y (N, out).
 template <class D>
 Tensor<D> activated_linear(const Tensor<D>& x, const Tensor<D>& weight, const Tensor<D>& bias,
