@@ -20,9 +20,11 @@ namespace detail {
 inline int allowed_processors() {
 #if defined(__linux__)
   for (std::size_t sets = 1; sets <= 64; sets *= 2) {  // of 1024 processors
-    std::vector<cpu_set_t> mask(sets);
-    if (sched_getaffinity(0, sets * sizeof(cpu_set_t), mask.data()) == 0)
-      return CPU_COUNT_S(sets * sizeof(cpu_set_t), mask.data());
+    // Words, not a vector of cpu_set_t, a nameless struct's typedef, on which nvcc 13 breaks.
+    std::vector<unsigned long> words(sets * sizeof(cpu_set_t) / sizeof(unsigned long));
+    auto* const mask = reinterpret_cast<cpu_set_t*>(words.data());
+    if (sched_getaffinity(0, sets * sizeof(cpu_set_t), mask) == 0)
+      return CPU_COUNT_S(sets * sizeof(cpu_set_t), mask);
   }
 #endif
   return 0;
