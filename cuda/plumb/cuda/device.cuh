@@ -46,6 +46,20 @@ struct CudaTensorCore : Cuda {};
 /// Products on tensor cores, operands rounded to tf32 (11 bits), sums in float.
 struct CudaTf32 : Cuda {};
 
+}  // namespace kernels
+
+// Said before the kernels, which call one another: what is looked up there must not find them missing.
+template <>
+inline constexpr bool backend_included<kernels::Cuda> = true;
+template <>
+inline constexpr bool backend_included<kernels::CudaVendor> = true;
+template <>
+inline constexpr bool backend_included<kernels::CudaTensorCore> = true;
+template <>
+inline constexpr bool backend_included<kernels::CudaTf32> = true;
+
+namespace kernels {
+
 /// Runs what this thread does in its scope on another stream.
 class StreamScope {
  public:

@@ -5,21 +5,8 @@
 // plumb::emulated).
 #pragma once
 
-#include <plumb/cuda/device.cuh>
-
-// Before the kernels, which call one another: what is looked up there must not find them missing.
-namespace plumb { inline namespace v0_1 {
-template <>
-inline constexpr bool backend_included<Cuda> = true;
-template <>
-inline constexpr bool backend_included<CudaVendor> = true;
-template <>
-inline constexpr bool backend_included<CudaTensorCore> = true;
-template <>
-inline constexpr bool backend_included<CudaTf32> = true;
-}}  // namespace plumb::v0_1
-
 #include <plumb/cuda/attention.cuh>
+#include <plumb/cuda/device.cuh>
 #include <plumb/cuda/elementwise.cuh>
 #include <plumb/cuda/gemm.cuh>
 #include <plumb/cuda/gemm_tensor_core.cuh>
