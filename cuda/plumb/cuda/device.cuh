@@ -48,7 +48,7 @@ struct CudaTf32 : Cuda {};
 
 }  // namespace kernels
 
-// Said before the kernels, which call one another: what is looked up there must not find them missing.
+// Said before the kernels, which call one another: a look-up there must not find them missing.
 template <>
 inline constexpr bool backend_included<kernels::Cuda> = true;
 template <>

@@ -10,7 +10,7 @@
 
 #include <plumb/core/device.hpp>
 
-// Before the kernels, which call one another: what is looked up there must not find them missing.
+// Before the kernels, which call one another: a look-up there must not find them missing.
 namespace plumb { inline namespace v0_1 {
 template <>
 inline constexpr bool backend_included<Cpu> = true;
