@@ -8,6 +8,7 @@
 #include <climits>
 #include <cstring>
 #include <string>
+#include <type_traits>
 
 namespace plumb { inline namespace v0_1 {
 
@@ -43,10 +44,16 @@ LanguageModel<D> open_llama2c(const std::string& path, const OpenOptions& option
                  file_exists(directory_of(path) + named) ? named : std::string("tokenizer.bin"), {},
                  c.vocab, options, where);
   const auto& entries = opened.model->parameters().entries();
-  default_pool().run(static_cast<Index>(entries.size()), [&](Index i) {
+  const auto copy = [&](Index i) {
     const auto& entry = entries[static_cast<std::size_t>(i)];
     copy_array(*file.find(entry.name), entry.tensor);
-  });
+  };
+  // A device's copies are in the order of the thread that asks for them: only the host's may be shared
+  // out.
+  if constexpr (std::is_same_v<D, Cpu>)
+    default_pool().run(static_cast<Index>(entries.size()), copy);
+  else
+    for (Index i = 0; i < static_cast<Index>(entries.size()); ++i) copy(i);
   return opened;
 }
 
