@@ -48,8 +48,7 @@ LanguageModel<D> open_llama2c(const std::string& path, const OpenOptions& option
     const auto& entry = entries[static_cast<std::size_t>(i)];
     copy_array(*file.find(entry.name), entry.tensor);
   };
-  // A device's copies are in the order of the thread that asks for them: only the host's may be shared
-  // out.
+  // A device copies in the order of the thread that asks: only the host may share the work out.
   if constexpr (std::is_same_v<D, Cpu>)
     default_pool().run(static_cast<Index>(entries.size()), copy);
   else
