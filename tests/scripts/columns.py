@@ -17,7 +17,8 @@ SOURCES = re.compile(r"\.([hc]pp|cuh?|h|inl|md)$")
 def too_long(path: Path):
     generated = False  # between marks, where a program writes
     for number, line in enumerate(path.read_text().split("\n"), 1):
-        generated = (generated or "<!-- table:" in line) and "<!-- end of table" not in line
+        generated = generated or re.search(r"<!-- (table:|.*: begin)", line) is not None
+        generated = generated and not re.search(r"<!-- (end of table|.*: end)", line)
         table = path.suffix == ".md" and line.startswith("|")
         if len(line) > 100 and not (generated or table or re.search(r"https?://\S{40}", line)):
             yield number, len(line)
