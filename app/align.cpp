@@ -44,15 +44,10 @@ Inputs load_inputs(const AlignSettings& s) {
   return in;
 }
 
-void note(const std::string& text) {
-  if (!text.empty()) std::fprintf(stderr, "note: %s\n", harmless(text).c_str());
-}
-
-// The first policy: a model file, fine-tuned on demonstrations if there are any.
-Loaded first_policy(const AlignSettings& s, const std::string& directory) {
+// The first policy: the model that was opened, fine-tuned on demonstrations if there are any.
+Loaded first_policy(const AlignSettings& s, const std::string& directory, Loaded loaded) {
   const std::string path = directory + "/sft.safetensors";
-  if (exists(path)) return load_model(path, s.tokenizer);
-  Loaded loaded = load_model(s.model, s.tokenizer);
+  if (detail::file_exists(path)) return load_model(path, s.tokenizer);
   if (s.sft.empty()) return loaded;
   const EncodingCount count = train_sft(loaded, read_demonstrations(s.sft).records, s.supervised);
   note(count.text(loaded.context));
@@ -108,7 +103,7 @@ Round run_round(const AlignSettings& s, const Inputs& in, const Loaded& referenc
 
   // 1. Generate.
   const std::string candidates_path = directory + "/candidates.jsonl";
-  if (!exists(candidates_path)) {
+  if (!detail::file_exists(candidates_path)) {
     const auto count = static_cast<Index>(in.prompts.size());
     const auto order = permutation(count, Rng(s.generate.sampling.seed, Stage::Split));
     std::vector<std::string> chosen;
@@ -130,7 +125,7 @@ Round run_round(const AlignSettings& s, const Inputs& in, const Loaded& referenc
   Round result;
   const std::string reward_path = directory + "/reward.safetensors";
   std::shared_ptr<DeviceModel> reward;
-  if (exists(reward_path)) {
+  if (detail::file_exists(reward_path)) {
     reward = load_model(reward_path, s.tokenizer).model;
     result.reward = read_reward_report(directory);
   } else {
@@ -219,7 +214,7 @@ void align_command(const AlignSettings& s, const std::string& title, Json& resul
   config["inputs"] = inputs_of(s, first);
   const RunLock lock = begin_run(s.run, config);
 
-  const Loaded reference = first_policy(s, s.run);
+  const Loaded reference = first_policy(s, s.run, first);
   Loaded policy = reference;
   std::vector<Ranking> rankings;
   Round last;

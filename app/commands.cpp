@@ -22,10 +22,6 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-void note(const std::string& text) {
-  if (!text.empty()) std::fprintf(stderr, "note: %s\n", harmless(text).c_str());
-}
-
 template <class Record>
 std::vector<Record> kept(Lines<Record> lines) {
   for (const std::string& message : lines.skipped)

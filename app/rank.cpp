@@ -27,8 +27,6 @@ constexpr const char* kHelp =
     "  u         undo: withdraw this sitting's previous answer\n"
     "  q         quit; every answer is on disk already\n";
 
-bool exists(const std::string& path) { return ::access(path.c_str(), F_OK) == 0; }
-
 // Errors are written for a log: a person at a prompt needs neither the [place] nor the (file:line).
 std::string plain_reason(std::string_view message) {
   if (message.starts_with('[')) message.remove_prefix(message.find(']') + 2);
@@ -168,7 +166,7 @@ Json rank_on(const RankOptions& options, Screen screen) {
     results = person ? rank_as_person(options, screen) : rank_with_rule(options, screen.out);
   std::vector<Ranking> all;
   std::set<std::string> files(options.others.begin(), options.others.end());
-  if (!options.agreement || exists(options.output)) files.insert(options.output);
+  if (!options.agreement || detail::file_exists(options.output)) files.insert(options.output);
   for (const std::string& file : files) {
     const std::vector<Ranking> some = read_rankings(file).records;
     all.insert(all.end(), some.begin(), some.end());

@@ -110,50 +110,47 @@ std::vector<Tokens> RankedData::sequences() const {
   return all;
 }
 
+namespace {
+
+// A report's numbers by the names that files give them.
+template <class Report, class Visit>
+void for_numbers(Report& r, Visit visit) {
+  visit("reward_accuracy", r.accuracy);
+  visit("reward_accuracy_low", r.interval.low);
+  visit("reward_accuracy_high", r.interval.high);
+  visit("reward_accuracy_length_baseline", r.longer);
+  visit("reward_accuracy_words_baseline", r.words);
+  visit("reward_accuracy_shuffled_labels", r.shuffled);
+  visit("reward_accuracy_training", r.training);
+  visit("reward_nll", r.nll);
+  visit("reward_brier", r.brier);
+  visit("reward_ece", r.ece);
+  visit("reward_mean_margin", r.mean_margin);
+  visit("held_out_prompts", r.prompts);
+  visit("held_out_pairs", r.pairs);
+  visit("sequences", r.sequences);
+  visit("sequences_cut", r.cut);
+  visit("sequences_identical", r.identical);
+}
+
+}  // namespace
+
 Json RewardReport::json() const {
-  return {{"reward_accuracy", accuracy},
-          {"reward_accuracy_low", interval.low},
-          {"reward_accuracy_high", interval.high},
-          {"reward_accuracy_length_baseline", longer},
-          {"reward_accuracy_words_baseline", words},
-          {"reward_accuracy_shuffled_labels", shuffled},
-          {"reward_accuracy_training", training},
-          {"reward_nll", nll},
-          {"reward_brier", brier},
-          {"reward_ece", ece},
-          {"reward_mean_margin", mean_margin},
-          {"held_out_prompts", prompts},
-          {"held_out_pairs", pairs},
-          {"sequences", sequences},
-          {"sequences_cut", cut},
-          {"sequences_identical", identical}};
+  Json json = Json::object();
+  for_numbers(*this, [&](const char* key, double value) { json[key] = value; });
+  return json;
 }
 
 RewardReport RewardReport::from(const Json& json, const std::string& source) {
   RewardReport r;
-  const auto number = [&](const char* key) {
+  for_numbers(r, [&](const char* key, double& value) {
     const auto found = json.find(key);
     if (!json.is_object() || found == json.end() || !(found->is_number() || found->is_null()))
       fail<DataError>(
           str("[reward] ", shown(source), " says no number '", key,
               "'. HINT: delete reward.safetensors beside it; the same command makes both"));
-    return found->is_null() ? std::nan("") : found->get<double>();
-  };
-  r.accuracy = number("reward_accuracy");
-  r.interval = {number("reward_accuracy_low"), number("reward_accuracy_high")};
-  r.longer = number("reward_accuracy_length_baseline");
-  r.words = number("reward_accuracy_words_baseline");
-  r.shuffled = number("reward_accuracy_shuffled_labels");
-  r.training = number("reward_accuracy_training");
-  r.nll = number("reward_nll");
-  r.brier = number("reward_brier");
-  r.ece = number("reward_ece");
-  r.mean_margin = number("reward_mean_margin");
-  r.prompts = number("held_out_prompts");
-  r.pairs = number("held_out_pairs");
-  r.sequences = number("sequences");
-  r.cut = number("sequences_cut");
-  r.identical = number("sequences_identical");
+    value = found->is_null() ? std::nan("") : found->get<double>();
+  });
   return r;
 }
 

@@ -36,11 +36,6 @@ void compare(const Json& before, const Json& now, const std::string& path, const
 
 }  // namespace
 
-bool exists(const std::string& path) {
-  struct stat status = {};
-  return ::stat(path.c_str(), &status) == 0;
-}
-
 void make_directory(const std::string& path) {
   if (::mkdir(path.c_str(), 0777) != 0 && errno != EEXIST)
     fail<IoError>(str("[run] cannot make the directory ", shown(path), ": ", std::strerror(errno)));
@@ -56,9 +51,9 @@ RunLock begin_run(const std::string& directory, const Json& config,
   RunLock lock(directory);
   const std::string path = directory + "/config.json";
   const std::string text = json_text(config, 2) + "\n";
-  if (exists(path))  // both as they are read back
+  if (detail::file_exists(path))  // both as they are read back
     compare(parse_json(read_file(path), path), parse_json(text), path, "", may_grow);
-  if (!exists(path) || read_file(path) != text) write_atomically(path, text);
+  if (!detail::file_exists(path) || read_file(path) != text) write_atomically(path, text);
   return lock;
 }
 

@@ -13,7 +13,6 @@
 
 namespace plumb { inline namespace v0_1 {
 
-bool exists(const std::string& path);
 void make_directory(const std::string& path);
 
 /// Sixteen hexadecimal digits of a file's contents; empty for no path.

@@ -2,12 +2,18 @@
 
 #include "format.hpp"
 #include "progress.hpp"
+#include "screen.hpp"
 
 #include <plumb/run/interrupt.hpp>
 
+#include <cstdio>
 #include <optional>
 
 namespace plumb { inline namespace v0_1 {
+
+void note(const std::string& text) {
+  if (!text.empty()) std::fprintf(stderr, "note: %s\n", harmless(text).c_str());
+}
 
 void stop_if_interrupted(const char* what) {
   if (interrupted()) throw Interrupted(str(what, " was interrupted. The same command goes on."));

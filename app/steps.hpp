@@ -19,6 +19,9 @@
 
 namespace plumb { inline namespace v0_1 {
 
+/// A line on standard error, unless there is nothing to say.
+void note(const std::string& text);
+
 /// Throws Interrupted if Ctrl-C has come.
 void stop_if_interrupted(const char* what);
 

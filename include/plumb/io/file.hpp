@@ -85,6 +85,12 @@ inline std::string read_all(int fd, std::string_view path, Where where) {
   return out;
 }
 
+/// Whether there is something at the path, links followed.
+inline bool file_exists(const std::string& path) {
+  struct stat status {};
+  return ::stat(path.c_str(), &status) == 0;
+}
+
 /// The directory part of a path, with its slash; "./" if there is none.
 inline std::string directory_of(const std::string& path) {
   const std::size_t slash = path.rfind('/');

@@ -79,11 +79,6 @@ inline FileHead read_head(const std::string& path, Where where) {
   return head;
 }
 
-inline bool file_exists(const std::string& path) {
-  struct stat status {};
-  return ::stat(path.c_str(), &status) == 0;
-}
-
 inline std::string last_name(const std::string& path) { return path.substr(path.rfind('/') + 1); }
 
 /// `path` with all links followed and made absolute; as it is, if it does not exist.

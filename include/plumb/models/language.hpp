@@ -58,7 +58,6 @@ struct Encoded {
 /// What happened to sequences on their way in, for a sentence to the user.
 struct EncodingCount {
   Index sequences = 0, cut = 0;
-  Index as_sampled = 0;  ///< the very tokens that were sampled, not tokens of their text
   Index identical = 0;   ///< responses that became the same tokens as another one to their prompt
 
   /// "3 of 40 sequences were cut …; 2 …", or nothing worth saying.
@@ -189,8 +188,6 @@ inline RankedPrompt encode_ranking(const Language& language, const Ranking& rank
     Tokens sequence = e.sequence();
     ++count.sequences;
     count.cut += e.prompt_cut > 0 || e.response_cut > 0 ? 1 : 0;
-    count.as_sampled +=
-        std::equal(e.response.begin(), e.response.end(), sampled.begin(), sampled.end()) ? 1 : 0;
     const auto same = std::find(result.sequences.begin(), result.sequences.end(), sequence);
     count.identical += same != result.sequences.end() ? 1 : 0;
     result.sequences.push_back(std::move(sequence));
