@@ -425,7 +425,9 @@ def device():
 
 
 def resume():
+    began = time.time()
     code, _, err = run("align", "--run", "whole", "--rounds", "2", *SMALL, "--json", "whole.json")
+    whole_time = time.time() - began
     check(code == 0, "a run that nothing stops ends with 0")
     for isa in ("avx2", "avx512"):
         if isa not in open("/proc/cpuinfo").read():
@@ -443,8 +445,9 @@ def resume():
                                     "killed.json"], cwd=WORK, stdout=subprocess.DEVNULL,
                                    stderr=subprocess.DEVNULL)
         try:
-            # Later attempts live longer, so that the run gets on; the signal alternates.
-            process.wait(timeout=generator.uniform(0.05, 0.4) * (1 + attempt / 4))
+            # Parts of a whole run's time, so that the first three cannot do all of it; later ones
+            # live longer, so that the run gets on; the signal alternates.
+            process.wait(timeout=generator.uniform(0.05, 0.3) * whole_time * (1 + attempt / 8))
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL if attempt % 3 else signal.SIGINT)
             process.wait()
