@@ -1,7 +1,7 @@
 // Cases of cpu/attention.hpp: batches of packed sequences, and a step of decoding against a cache.
 #pragma once
 
-#include <plumb/math/types.hpp>
+#include <plumb/math/attention.hpp>
 
 #include <array>
 #include <cstddef>

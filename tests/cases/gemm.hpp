@@ -1,7 +1,7 @@
 // Cases of cpu/gemm.hpp: C (M, N) = A·B in the three forms.
 #pragma once
 
-#include <plumb/math/types.hpp>
+#include <plumb/math/gemm.hpp>
 
 #include <array>
 #include <cstddef>

@@ -1,7 +1,7 @@
 // Cases of cpu/sampling.hpp: the next token of n rows of v logits.
 #pragma once
 
-#include <plumb/math/types.hpp>
+#include <plumb/math/sampling.hpp>
 
 #include <array>
 #include <cstddef>

@@ -10,6 +10,7 @@
 #include <plumb/cuda/attention_backward.cuh>
 #include <plumb/cuda/attention_cache.cuh>
 #include <plumb/cuda/attention_tile.cuh>
+#include <plumb/math/attention.hpp>
 
 #include <cassert>
 

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <plumb/cuda/attention_tile.cuh>
+#include <plumb/math/attention.hpp>
 
 #include <cassert>
 

@@ -9,6 +9,7 @@
 
 #include <plumb/cuda/attention_tile.cuh>
 #include <plumb/cuda/elementwise.cuh>
+#include <plumb/math/attention.hpp>
 
 #include <algorithm>
 #include <cassert>

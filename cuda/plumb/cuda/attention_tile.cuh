@@ -12,6 +12,7 @@
 
 #include <plumb/cuda/device.cuh>
 #include <plumb/cuda/lanes.cuh>
+#include <plumb/math/attention.hpp>
 
 #include <algorithm>
 

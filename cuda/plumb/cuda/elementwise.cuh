@@ -8,6 +8,7 @@
 
 #include <plumb/cuda/device.cuh>
 #include <plumb/cuda/lanes.cuh>
+#include <plumb/math/activation.hpp>
 
 namespace plumb { inline namespace v0_1 {
 namespace kernels {

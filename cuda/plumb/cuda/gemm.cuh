@@ -20,6 +20,7 @@
 #include <plumb/core/bf16.hpp>
 #include <plumb/cuda/gemm_few_rows.cuh>
 #include <plumb/cuda/gemm_output.cuh>
+#include <plumb/math/gemm.hpp>
 
 #include <type_traits>
 

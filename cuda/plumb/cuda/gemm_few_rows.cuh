@@ -5,6 +5,7 @@
 #pragma once
 
 #include <plumb/cuda/gemm_output.cuh>
+#include <plumb/math/gemm.hpp>
 
 namespace plumb { inline namespace v0_1 {
 namespace kernels {

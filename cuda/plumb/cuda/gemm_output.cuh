@@ -6,7 +6,8 @@
 
 #include <plumb/core/bf16.hpp>
 #include <plumb/cuda/elementwise.cuh>
-#include <plumb/math/types.hpp>
+#include <plumb/math/activation.hpp>
+#include <plumb/math/gemm.hpp>
 
 #include <cstdint>
 

@@ -25,6 +25,7 @@
 
 #include <plumb/cuda/gemm.cuh>
 #include <plumb/cuda/gemm_tensor_few_rows.cuh>
+#include <plumb/math/gemm.hpp>
 
 namespace plumb { inline namespace v0_1 {
 namespace kernels {

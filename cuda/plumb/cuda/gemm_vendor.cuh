@@ -13,6 +13,8 @@
 #pragma once
 
 #include <plumb/cuda/gemm.cuh>
+#include <plumb/math/activation.hpp>
+#include <plumb/math/gemm.hpp>
 
 #include <cublasLt.h>
 #include <cublas_v2.h>

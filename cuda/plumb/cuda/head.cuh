@@ -7,6 +7,8 @@
 
 #include <plumb/cuda/gemm.cuh>
 #include <plumb/cuda/lanes.cuh>
+#include <plumb/math/gemm.hpp>
+#include <plumb/math/head.hpp>
 
 #include <concepts>
 

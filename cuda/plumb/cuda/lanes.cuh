@@ -8,7 +8,8 @@
 #include <plumb/core/bf16.hpp>
 #include <plumb/cuda/platform.cuh>
 #include <plumb/math/adamw.hpp>
-#include <plumb/math/types.hpp>
+#include <plumb/math/kl.hpp>
+#include <plumb/math/loss.hpp>
 
 #include <cstdint>
 

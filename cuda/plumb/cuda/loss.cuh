@@ -6,6 +6,7 @@
 
 #include <plumb/cuda/device.cuh>
 #include <plumb/cuda/lanes.cuh>
+#include <plumb/math/loss.hpp>
 
 namespace plumb { inline namespace v0_1 {
 namespace kernels {

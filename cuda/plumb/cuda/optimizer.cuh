@@ -5,6 +5,7 @@
 #pragma once
 
 #include <plumb/cuda/elementwise.cuh>
+#include <plumb/math/adamw.hpp>
 
 namespace plumb { inline namespace v0_1 {
 namespace kernels {

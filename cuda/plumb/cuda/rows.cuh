@@ -10,6 +10,7 @@
 
 #include <plumb/cuda/device.cuh>
 #include <plumb/cuda/lanes.cuh>
+#include <plumb/math/rows.hpp>
 
 namespace plumb { inline namespace v0_1 {
 namespace kernels {

@@ -13,6 +13,7 @@
 #include <plumb/core/random.hpp>
 #include <plumb/cuda/head.cuh>
 #include <plumb/cuda/rows.cuh>
+#include <plumb/math/sampling.hpp>
 
 namespace plumb { inline namespace v0_1 {
 namespace kernels {

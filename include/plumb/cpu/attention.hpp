@@ -22,9 +22,9 @@
 #pragma once
 
 #include <plumb/core/memory.hpp>
-#include <plumb/cpu/isa.hpp>
 #include <plumb/core/pool.hpp>
-#include <plumb/math/types.hpp>
+#include <plumb/cpu/isa.hpp>
+#include <plumb/math/attention.hpp>
 
 #include <algorithm>
 #include <cassert>

@@ -4,9 +4,9 @@
 #pragma once
 
 #include <plumb/core/device.hpp>
-#include <plumb/cpu/isa.hpp>
 #include <plumb/core/pool.hpp>
-#include <plumb/math/types.hpp>
+#include <plumb/cpu/isa.hpp>
+#include <plumb/math/activation.hpp>
 
 namespace plumb { inline namespace v0_1 {
 

@@ -13,7 +13,8 @@
 #include <plumb/core/memory.hpp>
 #include <plumb/core/pool.hpp>
 #include <plumb/cpu/isa.hpp>
-#include <plumb/math/types.hpp>
+#include <plumb/math/activation.hpp>
+#include <plumb/math/gemm.hpp>
 
 #include <algorithm>
 #include <type_traits>

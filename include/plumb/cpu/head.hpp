@@ -18,6 +18,8 @@
 #include <plumb/core/pool.hpp>
 #include <plumb/cpu/gemm.hpp>
 #include <plumb/cpu/isa.hpp>
+#include <plumb/math/gemm.hpp>
+#include <plumb/math/head.hpp>
 
 #include <algorithm>
 #include <cstdint>

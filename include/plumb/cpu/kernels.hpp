@@ -9,6 +9,7 @@
 #pragma once
 
 #include <plumb/core/device.hpp>
+#include <plumb/math/kl.hpp>
 
 // Before the kernels, which call one another: a look-up there must not find them missing.
 namespace plumb { inline namespace v0_1 {

@@ -13,7 +13,7 @@
 #include <plumb/core/device.hpp>
 #include <plumb/core/floats.hpp>
 #include <plumb/cpu/isa.hpp>
-#include <plumb/math/types.hpp>
+#include <plumb/math/loss.hpp>
 
 #include <cstdint>
 

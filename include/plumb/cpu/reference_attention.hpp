@@ -1,7 +1,7 @@
 // The oracle of attention.hpp: plain loops in double precision over the full row of scores.
 #pragma once
 
-#include <plumb/math/types.hpp>
+#include <plumb/math/attention.hpp>
 
 #include <algorithm>
 #include <cmath>

@@ -2,7 +2,7 @@
 // for use in a program.
 #pragma once
 
-#include <plumb/math/types.hpp>
+#include <plumb/math/activation.hpp>
 
 #include <cmath>
 

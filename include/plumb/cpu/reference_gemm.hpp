@@ -1,7 +1,7 @@
 // The oracle of gemm.hpp: plain loops in double precision.
 #pragma once
 
-#include <plumb/math/types.hpp>
+#include <plumb/math/gemm.hpp>
 
 #include <cmath>
 #include <vector>

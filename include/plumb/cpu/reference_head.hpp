@@ -2,7 +2,7 @@
 // For tests; no order of reduction, no claim to speed.
 #pragma once
 
-#include <plumb/math/types.hpp>
+#include <plumb/math/sampling.hpp>
 
 #include <algorithm>
 #include <cmath>

@@ -2,7 +2,7 @@
 // their gradients are had by differences, and from PyTorch in tests/golden/losses.json.
 #pragma once
 
-#include <plumb/math/types.hpp>
+#include <plumb/math/loss.hpp>
 
 #include <algorithm>
 #include <cmath>

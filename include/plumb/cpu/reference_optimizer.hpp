@@ -2,7 +2,7 @@
 // PyTorch's documentation rather than after the kernel. Not for use in a program.
 #pragma once
 
-#include <plumb/math/types.hpp>
+#include <plumb/math/adamw.hpp>
 
 #include <cmath>
 #include <vector>

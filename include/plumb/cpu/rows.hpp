@@ -10,9 +10,9 @@
 
 #include <plumb/core/device.hpp>
 #include <plumb/core/memory.hpp>
-#include <plumb/cpu/isa.hpp>
 #include <plumb/core/pool.hpp>
-#include <plumb/math/types.hpp>
+#include <plumb/cpu/isa.hpp>
+#include <plumb/math/rows.hpp>
 
 #include <algorithm>
 #include <bit>

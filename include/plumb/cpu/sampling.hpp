@@ -17,7 +17,7 @@
 #include <plumb/core/pool.hpp>
 #include <plumb/core/random.hpp>
 #include <plumb/cpu/isa.hpp>
-#include <plumb/math/types.hpp>
+#include <plumb/math/sampling.hpp>
 
 #include <algorithm>
 #include <cstdint>

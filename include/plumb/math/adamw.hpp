@@ -1,11 +1,19 @@
 // What one step of AdamW multiplies by, for the kernels of every backend.
 #pragma once
 
-#include <plumb/math/types.hpp>
+#include <plumb/core/check.hpp>
 
 #include <cmath>
 
 namespace plumb { inline namespace v0_1 {
+
+/// One step of AdamW: see cpu/optimizer.hpp for the order of operations.
+struct AdamWStep {
+  float lr, beta1, beta2, eps, weight_decay;
+  float grad_scale;  ///< clipping factor, multiplied into every gradient
+  Index step;        ///< from 1
+  bool eps_inside;   ///< false: PyTorch, eps added to √v̂; true: TensorFlow, eps added to √v
+};
 
 /// The constants of one step, as the kernel multiplies by them.
 struct AdamWScalars {

@@ -4,7 +4,10 @@
 #pragma once
 
 #include <plumb/core/device.hpp>
-#include <plumb/math/types.hpp>
+#include <plumb/math/activation.hpp>
+#include <plumb/math/adamw.hpp>
+#include <plumb/math/attention.hpp>
+#include <plumb/math/gemm.hpp>
 
 #include <concepts>
 #include <cstddef>

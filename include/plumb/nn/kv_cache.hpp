@@ -3,7 +3,7 @@
 #pragma once
 
 #include <plumb/core/tensor.hpp>
-#include <plumb/math/types.hpp>
+#include <plumb/math/attention.hpp>
 
 #include <vector>
 

@@ -11,6 +11,8 @@
 #pragma once
 
 #include <plumb/core/fields.hpp>
+#include <plumb/math/activation.hpp>
+#include <plumb/math/attention.hpp>
 #include <plumb/nn/kv_cache.hpp>
 #include <plumb/nn/policy.hpp>
 #include <plumb/ops/attention.hpp>

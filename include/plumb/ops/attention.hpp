@@ -2,6 +2,7 @@
 // same bits per row and is not differentiable.
 #pragma once
 
+#include <plumb/math/attention.hpp>
 #include <plumb/ops/basic.hpp>
 
 namespace plumb { inline namespace v0_1 {

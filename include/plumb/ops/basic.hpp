@@ -3,6 +3,7 @@
 #pragma once
 
 #include <plumb/core/tape.hpp>
+#include <plumb/math/activation.hpp>
 #include <plumb/math/backend.hpp>
 
 #include <cmath>

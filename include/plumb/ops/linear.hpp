@@ -2,6 +2,8 @@
 #pragma once
 
 #include <plumb/core/bf16.hpp>
+#include <plumb/math/activation.hpp>
+#include <plumb/math/gemm.hpp>
 #include <plumb/ops/basic.hpp>
 
 namespace plumb { inline namespace v0_1 {

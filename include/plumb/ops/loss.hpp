@@ -2,6 +2,7 @@
 // losses. Each loss takes weights that carry the denominator of the whole batch; see weighted_sum.
 #pragma once
 
+#include <plumb/math/loss.hpp>
 #include <plumb/ops/basic.hpp>
 
 namespace plumb { inline namespace v0_1 {

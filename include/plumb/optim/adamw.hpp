@@ -3,7 +3,7 @@
 #pragma once
 
 #include <plumb/core/fields.hpp>
-#include <plumb/math/types.hpp>
+#include <plumb/math/adamw.hpp>
 #include <plumb/nn/parameters.hpp>
 
 #include <cmath>

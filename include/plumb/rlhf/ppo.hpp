@@ -9,6 +9,7 @@
 // splitting one into micro-batches changes memory and never the loss. Not here: padding, dropout.
 #pragma once
 
+#include <plumb/math/loss.hpp>
 #include <plumb/nn/model.hpp>
 #include <plumb/optim/schedule.hpp>
 #include <plumb/rlhf/rollout.hpp>

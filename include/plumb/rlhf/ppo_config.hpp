@@ -3,6 +3,7 @@
 #pragma once
 
 #include <plumb/core/fields.hpp>
+#include <plumb/math/loss.hpp>
 #include <plumb/optim/adamw.hpp>
 #include <plumb/rlhf/advantage.hpp>
 #include <plumb/rlhf/kl.hpp>

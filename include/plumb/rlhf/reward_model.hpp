@@ -4,6 +4,7 @@
 #pragma once
 
 #include <plumb/core/fields.hpp>
+#include <plumb/math/loss.hpp>
 #include <plumb/optim/schedule.hpp>
 #include <plumb/rlhf/episode.hpp>
 #include <plumb/rlhf/ranking.hpp>

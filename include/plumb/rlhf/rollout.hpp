@@ -2,6 +2,7 @@
 // say of them, and the advantages that follow. The steps before the update, in the order they run.
 #pragma once
 
+#include <plumb/math/kl.hpp>
 #include <plumb/rlhf/ppo_config.hpp>
 
 #include <algorithm>

@@ -11,6 +11,7 @@
 
 #include <plumb/core/fields.hpp>
 #include <plumb/core/replay.hpp>
+#include <plumb/math/sampling.hpp>
 #include <plumb/nn/policy.hpp>
 #include <plumb/ops/linear.hpp>
 

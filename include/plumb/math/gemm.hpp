@@ -1,0 +1,23 @@
+// What matrix products there are, and in which chunks each backend sums them.
+#pragma once
+
+#include <plumb/core/check.hpp>
+#include <plumb/math/activation.hpp>
+
+namespace plumb { inline namespace v0_1 {
+
+/// Which operand of a matrix product is stored transposed: A·B, A·Bᵀ, Aᵀ·B.
+enum class Form : int { NN, NT, TN };
+
+/// What a matrix product does after its last chunk: (sum + bias) + residual, and f of that.
+struct Epilogue {
+  const float* bias = nullptr;               ///< (N)
+  const float* residual = nullptr;           ///< (M, N)
+  float* activated = nullptr;                ///< (M, N), overwritten; it may be the product itself
+  Activation activation = Activation::Gelu;  ///< f, where `activated` is given
+};
+
+/// Products' k per chunk.
+inline constexpr Index kChunk = 256;
+
+}}  // namespace plumb::v0_1

@@ -1,0 +1,86 @@
+// The settings and the statistics of the losses, and in which chunks each backend sums them.
+#pragma once
+
+#include <plumb/core/check.hpp>
+
+namespace plumb { inline namespace v0_1 {
+
+/// Terms per chunk of a loss: its sum is one chain a chunk, the chunks in order; statistics
+/// likewise.
+inline constexpr Index kLossChunk = 256;
+
+/// Clipping of the PPO policy loss.
+struct PpoClip {
+  float low = 0.2F;   ///< ratio clipped below at 1 - low
+  float high = 0.0F;  ///< and above at 1 + high; 0: as low
+  float dual = 0.0F;  ///< dual clip c > 1 for negative advantages (Ye et al. 2020); 0: off
+  float log_ratio_limit = 0.0F;  ///< clamp of |log ratio|; 0: off
+
+  constexpr float upper() const { return high > 0.0F ? high : low; }
+};
+
+/// Weighted sums over the tokens of a policy loss; Δ = logprob - old_logprob.
+struct PolicyStats {
+  double weight = 0;               ///< Σ w
+  double approx_kl = 0;            ///< Σ w ½Δ²
+  double approx_kl_k3 = 0;         ///< Σ w (e^Δ - 1 - Δ)
+  double clipfrac = 0;             ///< Σ w [the clipped term was the larger]
+  double ratio = 0;                ///< Σ w e^Δ
+  double ratio_squared = 0;        ///< Σ w e^2Δ
+  double ratio_max_deviation = 0;  ///< max |e^Δ - 1|
+};
+
+/// Weighted sums over the steps of a value loss.
+struct ValueStats {
+  double weight = 0;           ///< Σ w
+  double clipfrac = 0;         ///< Σ w [the clipped error was the larger]
+  double error = 0;            ///< Σ w (v - R)²
+  double mean = 0;             ///< Σ w v
+  double returns_mean = 0;     ///< Σ w R
+  double returns_squared = 0;  ///< Σ w R²
+};
+
+enum class RankingLossKind { BradleyTerry, PlackettLuce };
+
+/// Which loss rankings are fitted with.
+struct RankingLoss {
+  RankingLossKind kind = RankingLossKind::BradleyTerry;
+  float margin = 0.0F;  ///< Bradley–Terry: subtracted from the difference of scores
+  float center = 0.0F;  ///< coefficient of the mean squared sum of a pair's scores
+};
+
+/// Counts over the judged pairs of a ranking loss; pairs tied in rank are not counted.
+struct RankingStats {
+  double pairs = 0;
+  double correct = 0;     ///< equal scores count one half
+  double margin_sum = 0;  ///< Σ (score of the better - score of the worse)
+};
+
+// The statistics of two parts of a batch together.
+inline void add_stats(PolicyStats& sum, const PolicyStats& more) {
+  sum.weight += more.weight;
+  sum.approx_kl += more.approx_kl;
+  sum.approx_kl_k3 += more.approx_kl_k3;
+  sum.clipfrac += more.clipfrac;
+  sum.ratio += more.ratio;
+  sum.ratio_squared += more.ratio_squared;
+  // A NaN is no small deviation, and stays.
+  const double most = sum.ratio_max_deviation;
+  if (most == most && !(more.ratio_max_deviation <= most))
+    sum.ratio_max_deviation = more.ratio_max_deviation;
+}
+inline void add_stats(ValueStats& sum, const ValueStats& more) {
+  sum.weight += more.weight;
+  sum.clipfrac += more.clipfrac;
+  sum.error += more.error;
+  sum.mean += more.mean;
+  sum.returns_mean += more.returns_mean;
+  sum.returns_squared += more.returns_squared;
+}
+inline void add_stats(RankingStats& sum, const RankingStats& more) {
+  sum.pairs += more.pairs;
+  sum.correct += more.correct;
+  sum.margin_sum += more.margin_sum;
+}
+
+}}  // namespace plumb::v0_1
