@@ -148,8 +148,8 @@ std::vector<std::size_t> sentence_ends(const std::string& text) {
   return ends;
 }
 
-// The beginning of `text` that is as long as `wanted` words and ends as asked: with a sentence, or
-// in the middle. Nothing if there is none.
+}  // namespace
+
 std::optional<std::string> cut_to(const std::string& text, std::size_t wanted, bool finished) {
   std::vector<std::size_t> ends = sentence_ends(text);
   if (!finished) {
@@ -169,6 +169,8 @@ std::optional<std::string> cut_to(const std::string& text, std::size_t wanted, b
   }
   return best;
 }
+
+namespace {
 
 // The judge's verdict on the pairs whose response before can be cut to the one after.
 Verdict verdict_on_cut(const std::vector<Candidates>& before, const std::vector<Candidates>& after,

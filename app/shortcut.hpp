@@ -15,6 +15,7 @@
 
 #include "judge.hpp"
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -53,5 +54,9 @@ struct Shortcut {
 /// Of candidates with the same prompts and the judge's verdict on them; `rule` may be null.
 Shortcut find_shortcut(const std::vector<Candidates>& before, const std::vector<Candidates>& after,
                        Judge& judge, const Verdict& verdict, const Rule* rule);
+
+/// The beginning of `text` that is as long as `wanted` words and ends as asked: with a sentence, or
+/// in the middle. Nothing if there is none.
+std::optional<std::string> cut_to(const std::string& text, std::size_t wanted, bool finished);
 
 }}  // namespace plumb::v0_1

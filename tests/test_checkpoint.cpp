@@ -13,7 +13,7 @@ using namespace plumb;
 
 namespace {
 
-const std::string kStories = PLUMB_SOURCE_DIR "/examples/data/stories260K.bin";
+const std::string kModelFile = PLUMB_SOURCE_DIR "/examples/data/stories260K.bin";
 
 }  // namespace
 
@@ -68,7 +68,7 @@ TEST_CASE("checkpoint: another file is refused for what it is") {
   says(message_of<DataError>([&] { read_checkpoint(path); }), "says format 'pt'");
   write_safetensors(path, views(small_arrays()));
   says(message_of<DataError>([&] { read_checkpoint(path); }), "not a plumb-checkpoint-2");
-  CHECK_THROWS_AS(read_checkpoint(kStories), DataError);
+  CHECK_THROWS_AS(read_checkpoint(kModelFile), DataError);
   CHECK_THROWS_AS(read_checkpoint(directory / "absent"), IoError);
 }
 

@@ -6,6 +6,8 @@
 #include <plumb/core/tape.hpp>
 #include <plumb/core/tensor.hpp>
 
+#include "support.hpp"
+
 #include <doctest/doctest.h>
 
 #include <array>
@@ -18,26 +20,11 @@
 #include <vector>
 
 using namespace plumb;
+using test::contains;
+using test::message_of;
 using T = Tensor<Cpu>;
 
 namespace {
-
-// The text of the E that f throws, or what came instead.
-template <class E, class F>
-std::string message_of(F f) {
-  try {
-    f();
-  } catch (const E& error) {
-    return error.what();
-  } catch (...) {
-    return "another exception";
-  }
-  return "no exception";
-}
-
-bool contains(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
 
 // y = factor · x, as an op would be written.
 T scaled(const T& x, float factor) {

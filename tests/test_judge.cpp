@@ -1,14 +1,16 @@
 // Judges: each kind against the same pairs, what it must not be moved by, and programs that
 // misbehave.
-#include "../app/command_judge.cpp"
-#include "../app/judge.cpp"
-#include "../app/rank.cpp"
-#include "../app/ranking_session.cpp"
+#include "../app/command_judge.hpp"
+#include "../app/judge.hpp"
+#include "../app/rule.hpp"
 
+#include "support.hpp"
 #include "temporary.hpp"
 
 #include <doctest/doctest.h>
+#include <plumb/run/interrupt.hpp>
 
+#include <signal.h>
 #include <sys/stat.h>
 #include <sstream>
 #include <string>
@@ -16,10 +18,9 @@
 #include <vector>
 
 using namespace plumb;
+using test::contains;
 
 namespace {
-
-bool has(const std::string& text, const std::string& what) { return text.find(what) != text.npos; }
 
 // Responses named so that a judge can be told which to like.
 struct Pairs {
@@ -185,12 +186,12 @@ TEST_CASE("judge: a person is asked blindly, and taken up again") {
   CHECK(!v.scored);
   CHECK(std::isnan(v.mean_difference()));
   CHECK(read_rankings(answers).records.size() == 4);
-  CHECK(!has(shown, "before"));
-  CHECK(!has(shown, "after"));
-  CHECK(!has(shown, "OLD 3"));
+  CHECK(!contains(shown, "before"));
+  CHECK(!contains(shown, "after"));
+  CHECK(!contains(shown, "OLD 3"));
 
   v = judged_by_person(pairs, answers, 100, &shown);
-  CHECK(has(shown, "4 of 11 answered"));
+  CHECK(contains(shown, "4 of 11 answered"));
   CHECK(v.n() == 12);
   CHECK(v.wins() == 11);
   CHECK(v.unjudged == 0);
@@ -261,23 +262,24 @@ TEST_CASE("judge: programs that misbehave are named") {
   const auto message = [&](const std::string& program, const Pairs& pairs = Pairs()) {
     return message_of<DataError>([&] { ask(program, pairs); });
   };
-  CHECK(has(message("/nonexistent/program"), "cannot be started"));
-  CHECK(has(message(""), "names no program"));
-  CHECK(has(message(script(directory, "fails", "cat > /dev/null\nexit 3\n")), "ended with 3"));
-  CHECK(has(message(script(directory, "dies", "kill -9 $$\n")), "ended by signal 9"));
-  CHECK(has(message(script(directory, "few", "exec awk 'NR < 6 { print 1 }'\n")),
+  CHECK(contains(message("/nonexistent/program"), "cannot be started"));
+  CHECK(contains(message(""), "names no program"));
+  CHECK(contains(message(script(directory, "fails", "cat > /dev/null\nexit 3\n")), "ended with 3"));
+  CHECK(contains(message(script(directory, "dies", "kill -9 $$\n")), "ended by signal 9"));
+  CHECK(contains(message(script(directory, "few", "exec awk 'NR < 6 { print 1 }'\n")),
             "5 answers to 12 questions"));
-  CHECK(has(message(script(directory, "many", "exec awk '{ print 1; print 1 }'\n")),
+  CHECK(contains(message(script(directory, "many", "exec awk '{ print 1; print 1 }'\n")),
             "24 answers to 12 questions"));
-  CHECK(has(message(script(directory, "words", "exec awk '{ print \"first\" }'\n")), "line 1 of"));
+  CHECK(contains(message(script(directory, "words", "exec awk '{ print \"first\" }'\n")),
+                 "line 1 of"));
   for (const char* answer : {"3", "-1", "1.5", "[1]", "[1,2,3]", "[1,null]", "[1e999,0]", "{}", ""})
-    CHECK(has(
+    CHECK(contains(
         message(script(directory, "odd", std::string("exec awk '{ print \"") + answer + "\" }'\n")),
         "neither two scores nor 0, 1 or 2"));
   // It ends before it has read: an error, and no signal that ends this program.
   Pairs large(300, 1);
   for (Candidates& c : large.after) c.responses[0] += std::string(3000, 'x');
-  CHECK(has(message("true", large), "0 answers to 300 questions, and stopped reading"));
+  CHECK(contains(message("true", large), "0 answers to 300 questions, and stopped reading"));
 }
 
 TEST_CASE("judge: Ctrl-C ends a program that hangs") {

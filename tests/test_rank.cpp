@@ -1,9 +1,9 @@
 // `plumb rank`, driven as by a person: answers, mistakes, undo, interruption, resuming, agreement.
-#include "../app/command_judge.cpp"
-#include "../app/judge.cpp"
-#include "../app/rank.cpp"
-#include "../app/ranking_session.cpp"
+#include "../app/rank.hpp"
+#include "../app/rule.hpp"
+#include "../app/screen.hpp"
 
+#include "support.hpp"
 #include "temporary.hpp"
 
 #include <doctest/doctest.h>
@@ -16,6 +16,7 @@
 #include <vector>
 
 using namespace plumb;
+using test::contains;
 
 namespace {
 
@@ -53,17 +54,15 @@ struct Desk {
   std::vector<Ranking> saved() const { return read_rankings(options.output).records; }
 };
 
-bool has(const std::string& text, const std::string& what) { return text.find(what) != text.npos; }
-
 }  // namespace
 
 TEST_CASE("rank: answers are in terms of what was shown") {
   const Desk desk;
   const std::string screen = desk.sit("3 1=2\n1 2 3\n2 1\nq\n");
-  CHECK(has(screen, "Saved: 3 > 1 = 2"));
-  CHECK(has(screen, "Saved: 2 > 1  (unranked: 3)"));
-  CHECK(has(screen, "3 of 4 ranked by ana"));
-  CHECK(has(screen, "stopped at the length limit"));
+  CHECK(contains(screen, "Saved: 3 > 1 = 2"));
+  CHECK(contains(screen, "Saved: 2 > 1  (unranked: 3)"));
+  CHECK(contains(screen, "3 of 4 ranked by ana"));
+  CHECK(contains(screen, "stopped at the length limit"));
   const auto saved = desk.saved();
   REQUIRE(saved.size() == 3);
   for (const Ranking& r : saved) {
@@ -86,7 +85,7 @@ TEST_CASE("rank: answers are in terms of what was shown") {
   CHECK(rank_shown(2, 2) == -1);
   // On the screen, [1] is followed by the response that `shown` names first.
   const auto first = static_cast<std::size_t>(saved[0].shown[0]);
-  CHECK(has(screen, "[1]\n    " + saved[0].responses[first]));
+  CHECK(contains(screen, "[1]\n    " + saved[0].responses[first]));
 }
 
 TEST_CASE("rank: the order is random, repeatable, and another for another person or seed") {
@@ -117,13 +116,13 @@ TEST_CASE("rank: the order is random, repeatable, and another for another person
 TEST_CASE("rank: mistakes are told and asked again, and nothing is saved") {
   const Desk desk;
   const std::string screen = desk.sit("x\n1 1\n4 1\n1 =\n\n2\nu\n?\n");
-  CHECK(has(screen, "Not saved: 'x' is not a number"));
-  CHECK(has(screen, "response 1 is named twice"));
-  CHECK(has(screen, "there is no response 4"));
-  CHECK(has(screen, "one response alone is compared with nothing"));
-  CHECK(has(screen, "Nothing to undo"));
-  CHECK(has(screen, "3 is best, then 1"));
-  CHECK(!has(screen, ".hpp:"));
+  CHECK(contains(screen, "Not saved: 'x' is not a number"));
+  CHECK(contains(screen, "response 1 is named twice"));
+  CHECK(contains(screen, "there is no response 4"));
+  CHECK(contains(screen, "one response alone is compared with nothing"));
+  CHECK(contains(screen, "Nothing to undo"));
+  CHECK(contains(screen, "3 is best, then 1"));
+  CHECK(!contains(screen, ".hpp:"));
   CHECK(desk.saved().empty());
 }
 
@@ -137,7 +136,7 @@ TEST_CASE("rank: undo withdraws the answer from the file and asks again") {
   const Desk desk;
   // answer p0, answer p1, undo p1, undo p0, answer p0 otherwise, skip p1, undo the skip, answer p1
   const std::string screen = desk.sit("1 2 3\n1 2 3\nu\nu\n3 2 1\ns\nu\n2 1 3\nq\n");
-  CHECK(has(screen, "Withdrawn."));
+  CHECK(contains(screen, "Withdrawn."));
   const auto saved = desk.saved();
   REQUIRE(saved.size() == 2);
   CHECK(saved[0].id == "p0");
@@ -180,17 +179,17 @@ TEST_CASE("rank: a later sitting goes on, also after a torn line; others are not
     std::fclose(file);
   }
   const std::string screen = desk.sit("1=2=3\n");
-  CHECK(has(screen, "cut short by a crash"));
-  CHECK(has(screen, "2 of 4 done, 2 to go"));
-  CHECK(has(screen, "Prompt 1"));
-  CHECK(!has(screen, "Prompt 0"));
+  CHECK(contains(screen, "cut short by a crash"));
+  CHECK(contains(screen, "2 of 4 done, 2 to go"));
+  CHECK(contains(screen, "Prompt 1"));
+  CHECK(!contains(screen, "Prompt 0"));
   REQUIRE(desk.saved().size() == 3);
   CHECK(desk.saved()[2].id == "p1");
   desk.options.annotator = "bob";
-  CHECK(has(desk.sit("q\n"), "0 of 4 done, 4 to go"));
+  CHECK(contains(desk.sit("q\n"), "0 of 4 done, 4 to go"));
   desk.options.annotator = "ana";
-  CHECK(has(desk.sit("1 2 3\n"), "4 of 4 ranked by ana"));
-  CHECK(has(desk.sit(""), "4 of 4 done, 0 to go"));
+  CHECK(contains(desk.sit("1 2 3\n"), "4 of 4 ranked by ana"));
+  CHECK(contains(desk.sit(""), "4 of 4 done, 0 to go"));
 }
 
 TEST_CASE("rank: the rule signs every record and asks nothing") {
@@ -198,8 +197,8 @@ TEST_CASE("rank: the rule signs every record and asks nothing") {
   desk.options.labeller = "rule:warm";
   desk.options.annotator = "";
   const std::string screen = desk.sit("");
-  CHECK(has(screen, "made by this rule, not by people"));
-  CHECK(has(screen, warm_text()));
+  CHECK(contains(screen, "made by this rule, not by people"));
+  CHECK(contains(screen, warm_text()));
   const auto saved = desk.saved();
   REQUIRE(saved.size() == 4);
   for (const Ranking& r : saved) {
@@ -208,7 +207,7 @@ TEST_CASE("rank: the rule signs every record and asks nothing") {
     CHECK(r.shown.empty());
     CHECK(r.rank == rank_by_rule(r.prompt, r.responses, r.finished));
   }
-  CHECK(has(desk.sit(""), "0 ranked by the rule `warm`, 4 were already"));
+  CHECK(contains(desk.sit(""), "0 ranked by the rule `warm`, 4 were already"));
   CHECK(desk.saved().size() == 4);
 }
 
@@ -340,7 +339,7 @@ TEST_CASE("rank: what files and names say cannot command the terminal") {
   desk.options.annotator = "b\xC2\x9B";
   desk.options.others = {desk.options.output};
   screen += desk.sit("1 2 3\nq\n");
-  CHECK(has(screen, "Agreement, a?]0;na and b?"));
+  CHECK(contains(screen, "Agreement, a?]0;na and b?"));
   CHECK(screen == harmless(screen, Layout::Lines));
 }
 
@@ -372,15 +371,15 @@ TEST_CASE("rank: agreement between annotators, in one file or several") {
   desk.options.others = {desk.directory / "ana.jsonl", desk.directory / "bob.jsonl"};
   const std::string screen = desk.sit("");
   // x: one of three pairs is turned, tau 1/3, pairwise 2/3. z: tau-b 2/√(2·3), pairwise 2.5/3.
-  CHECK(has(screen,
+  CHECK(contains(screen,
             "Agreement, ana and bob: Kendall tau-b 0.57, pairwise 75.0 %, over 2 prompts (1 "
             "left out: other responses under the same id)"));
   // ana: x counts 1, y 0, z ½ (two share the top).
-  CHECK(has(screen, "Shown first and ranked best, ana: 50.0 % of 3"));
-  CHECK(has(screen, "without position bias 33.3 %"));
-  CHECK(has(screen, "Shown first and ranked best, bob: 0.0 % of 3"));
+  CHECK(contains(screen, "Shown first and ranked best, ana: 50.0 % of 3"));
+  CHECK(contains(screen, "without position bias 33.3 %"));
+  CHECK(contains(screen, "Shown first and ranked best, bob: 0.0 % of 3"));
   desk.options.others = {desk.directory / "ana.jsonl"};
-  CHECK(has(desk.sit(""), "Agreement needs two annotators; the files have 1."));
+  CHECK(contains(desk.sit(""), "Agreement needs two annotators; the files have 1."));
 }
 
 TEST_CASE("rank: files and names that do not fit are refused") {
@@ -397,7 +396,7 @@ TEST_CASE("rank: files and names that do not fit are refused") {
   const Desk elsewhere(4, 4);  // the same ids, other responses
   desk.options.candidates = elsewhere.options.candidates;
   const std::string message = message_of<DataError>([&] { desk.sit(""); });
-  CHECK(has(message, "ranks other responses under the id p0"));
+  CHECK(contains(message, "ranks other responses under the id p0"));
   std::vector<Candidates> twice = read_candidates(elsewhere.options.candidates).records;
   twice.push_back(twice[0]);
   write_jsonl(desk.options.candidates = desk.directory / "twice.jsonl", twice);

@@ -1,10 +1,8 @@
 // What a policy found: counted by hand, over-used words among many, and a win rate that length and
 // ending explain told from one that they do not.
-#include "../app/command_judge.cpp"
-#include "../app/judge.cpp"
-#include "../app/rank.cpp"
-#include "../app/ranking_session.cpp"
-#include "../app/shortcut.cpp"
+#include "../app/shortcut.hpp"
+
+#include "support.hpp"
 
 #include <doctest/doctest.h>
 
@@ -12,10 +10,9 @@
 #include <vector>
 
 using namespace plumb;
+using test::contains;
 
 namespace {
-
-bool has(const std::string& text, const std::string& what) { return text.find(what) != text.npos; }
 
 Candidates one(int prompt, const std::string& response, bool finished = true) {
   Candidates c;
@@ -48,7 +45,7 @@ Shortcut found(const std::vector<Candidates>& before, const std::vector<Candidat
 }
 
 double shortness(const std::string& text) { return -static_cast<double>(text.size()); }
-double goodness(const std::string& text) { return has(text, "good") ? 1.0 : 0.0; }
+double goodness(const std::string& text) { return contains(text, "good") ? 1.0 : 0.0; }
 
 }  // namespace
 
@@ -77,9 +74,9 @@ TEST_CASE("shortcut: texts in numbers, by hand") {
   CHECK(s.after.parts.back().second ==
         doctest::Approx((warm_score("", "Fun fun fun.", true).total - 10.0) / 2));
   CHECK(s.matched.n() < 10);
-  CHECK(has(s.sentence(), "6 characters instead of 21"));
-  CHECK(has(s.sentence(), "100.0 % end by themselves instead of 50.0 %"));
-  CHECK(has(s.sentence(), "cannot be told"));
+  CHECK(contains(s.sentence(), "6 characters instead of 21"));
+  CHECK(contains(s.sentence(), "100.0 % end by themselves instead of 50.0 %"));
+  CHECK(contains(s.sentence(), "cannot be told"));
 }
 
 TEST_CASE("shortcut: words and openings that came up, and not those that were common all along") {
@@ -100,7 +97,7 @@ TEST_CASE("shortcut: words and openings that came up, and not those that were co
   }
   REQUIRE(s.openings.size() == 1);
   CHECK(s.openings[0].text == "they were happy");
-  CHECK(has(s.sentence(), "\"happy\" (0.0 in a thousand words before, 142.9 after)"));
+  CHECK(contains(s.sentence(), "\"happy\" (0.0 in a thousand words before, 142.9 after)"));
   CHECK(s.before.parts.empty());
   // The same texts on both sides: nothing came up.
   const Shortcut same = found(before, before, shortness);
@@ -127,8 +124,8 @@ TEST_CASE("shortcut: a win by length alone is gone at equal length") {
   CHECK(s.cut);
   CHECK(s.matched.n() == 100);
   CHECK(s.matched.rate() == 0.5);  // the same sentences, cut where the others end
-  CHECK(has(s.sentence(), "At equal length and ending (100 of 100 responses"));
-  CHECK(has(s.sentence(), "apart from length and ending no gain is shown"));
+  CHECK(contains(s.sentence(), "At equal length and ending (100 of 100 responses"));
+  CHECK(contains(s.sentence(), "apart from length and ending no gain is shown"));
 }
 
 TEST_CASE("shortcut: a win for another reason stays") {
@@ -141,11 +138,11 @@ TEST_CASE("shortcut: a win for another reason stays") {
   CHECK(s.matched.n() == 100);
   CHECK(s.matched.rate() == 0.9);
   CHECK(s.matched.interval().low > 0.5);
-  CHECK(has(s.sentence(), "preferred for more than their length and ending"));
+  CHECK(contains(s.sentence(), "preferred for more than their length and ending"));
   for (std::size_t i = 0; i < 100; ++i) std::swap(before[i].responses, after[i].responses);
   for (std::size_t i = 0; i < 100; ++i) before[i].responses = {sentences(10, i % 10 != 0)};
   for (std::size_t i = 0; i < 100; ++i) after[i].responses = {sentences(3, i % 10 == 0)};
-  CHECK(has(found(before, after, goodness).sentence(), "became worse"));
+  CHECK(contains(found(before, after, goodness).sentence(), "became worse"));
 }
 
 TEST_CASE("shortcut: where a text is cut") {
@@ -179,5 +176,5 @@ TEST_CASE("shortcut: a judge that only prefers is taken at its own pairs") {
   for (Candidates& c : before) c.finished = {false};  // other endings
   const Shortcut none = find_shortcut(before, after, *judge, v, nullptr);
   CHECK(none.matched.n() == 0);
-  CHECK(has(none.sentence(), "cannot be told: 0 of 60 pairs"));
+  CHECK(contains(none.sentence(), "cannot be told: 0 of 60 pairs"));
 }

@@ -14,7 +14,7 @@ using namespace test;
 
 namespace {
 
-std::vector<Example> some_examples(Index n) {
+std::vector<Example> counted_examples(Index n) {
   std::vector<Example> examples;
   for (Index i = 0; i < n; ++i)
     examples.push_back({random_tokens(3, 19, static_cast<std::uint64_t>(i)),
@@ -22,7 +22,7 @@ std::vector<Example> some_examples(Index n) {
   return examples;
 }
 
-std::vector<RankedPrompt> some_rankings(Index n) {
+std::vector<RankedPrompt> counted_rankings(Index n) {
   std::vector<RankedPrompt> prompts;
   for (Index i = 0; i < n; ++i) {
     const auto seed = static_cast<std::uint64_t>(i);
@@ -51,12 +51,12 @@ struct Trainer {
 const std::vector<Trainer> kTrainers{
     {"[sft] update", ScalarHead::None,
      [](Model<Cpu>& model, float lr, BeforeStep hook) {
-       sft_train(model, some_examples(6),
+       sft_train(model, counted_examples(6),
                  {.batch = 2, .optimizer = {.lr = lr}, .before_step = std::move(hook)});
      }},
     {"[reward] update", ScalarHead::Reward,
      [](Model<Cpu>& model, float lr, BeforeStep hook) {
-       reward_train(model, some_rankings(6),
+       reward_train(model, counted_rankings(6),
                     {.batch = 2, .optimizer = {.lr = lr}, .before_step = std::move(hook)});
      }},
     {"[ppo] iteration 0, epoch", ScalarHead::Value,
@@ -140,7 +140,7 @@ TEST_CASE(
   auto model = tiny_model(tiny_llama(), 7);
   const auto reference = tiny_model(tiny_llama(), 8);
   const auto sft = [&](const SftConfig& config) {
-    return message_of<DataError>([&] { sft_train(model, some_examples(4), config); });
+    return message_of<DataError>([&] { sft_train(model, counted_examples(4), config); });
   };
   CHECK(contains(sft({.epochs = -3}), "[sft] epochs must be at least 0; it is -3"));
   CHECK(contains(sft({.batch = 0}), "[sft] batch must be at least 1"));
@@ -148,7 +148,7 @@ TEST_CASE(
   CHECK(sft({.epochs = 0}).empty());  // nothing is trained, and nothing is wrong
   auto reward = tiny_model(tiny_llama(), 7, ScalarHead::Reward);
   const auto fit = [&](const RewardConfig& config) {
-    return message_of<DataError>([&] { reward_train(reward, some_rankings(4), config); });
+    return message_of<DataError>([&] { reward_train(reward, counted_rankings(4), config); });
   };
   CHECK(contains(fit({.batch = 0}), "[reward] batch must be at least 1"));
   CHECK(contains(fit({.loss = {.margin = NAN}}), "[reward] margin must be a finite number"));
