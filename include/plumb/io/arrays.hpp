@@ -5,6 +5,7 @@
 
 #include <plumb/core/check.hpp>
 #include <plumb/core/shape.hpp>
+#include <plumb/io/quantized.hpp>
 
 #include <bit>
 #include <cstdint>
@@ -34,66 +35,78 @@ struct OwnedArray {
   std::vector<float> data;
 };
 
-/// How a file holds the numbers of an array.
-enum class Dtype { F32, F16, BF16 };
+/// How a file holds the numbers of an array: each by itself, or in the blocks of io/quantized.hpp.
+enum class Dtype { F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K };
 
-inline std::size_t bytes_of(Dtype dtype) { return dtype == Dtype::F32 ? 4 : 2; }
-inline const char* name(Dtype dtype) {
-  return dtype == Dtype::F32 ? "F32" : dtype == Dtype::F16 ? "F16" : "BF16";
+/// A type's name, how many numbers share a block, and the block's bytes.
+struct DtypeLayout {
+  const char* name;
+  std::size_t numbers, bytes;
+};
+constexpr DtypeLayout layout_of(Dtype dtype) {
+  switch (dtype) {
+    case Dtype::F32: return {"F32", 1, 4};
+    case Dtype::F16: return {"F16", 1, 2};
+    case Dtype::BF16: return {"BF16", 1, 2};
+    case Dtype::Q8_0: return {"Q8_0", 32, 34};
+    case Dtype::Q4_0: return {"Q4_0", 32, 18};
+    case Dtype::Q4_1: return {"Q4_1", 32, 20};
+    case Dtype::Q5_0: return {"Q5_0", 32, 22};
+    case Dtype::Q5_1: return {"Q5_1", 32, 24};
+    case Dtype::Q4_K: return {"Q4_K", 256, 144};
+    case Dtype::Q5_K: return {"Q5_K", 256, 176};
+    default: return {"Q6_K", 256, 210};
+  }
 }
+inline const char* name(Dtype dtype) { return layout_of(dtype).name; }
 
-/// One array of a file, where it lies: bytes.size() == shape.size() * bytes_of(dtype). The bytes
-/// live as long as the file's view, and need not be aligned.
+/// One array of a file, where it lies, in whole blocks of its type. The bytes live as long as the
+/// file's view, and need not be aligned.
 struct ArrayView {
   std::string name;
   Dtype dtype = Dtype::F32;
   Shape shape;
   std::string_view bytes;
+
+  /// As many numbers as its bytes hold.
+  std::size_t size() const {
+    return bytes.size() / layout_of(dtype).bytes * layout_of(dtype).numbers;
+  }
 };
 
-namespace detail {
-
-/// IEEE 754 binary16 to float, exactly, and without a branch, so that a loop of them is vectors.
-inline float float_from_half(std::uint16_t half) {
-  const std::uint32_t sign = static_cast<std::uint32_t>(half & 0x8000u) << 16;
-  const std::uint32_t magnitude = half & 0x7fffu;
-  const std::uint32_t bias = magnitude >= 0x7c00u ? 224u : 112u;  // infinity and NaN stay such
-  const std::uint32_t normal = (magnitude << 13) + (bias << 23);
-  const auto small = static_cast<float>(static_cast<std::int32_t>(magnitude)) * 0x1p-24f;
-  return std::bit_cast<float>(sign |
-                              (magnitude < 0x400u ? std::bit_cast<std::uint32_t>(small) : normal));
-}
-
-}  // namespace detail
-
-/// Writes the numbers of `array` to out[0 … shape.size() - 1]; all three types become float
-/// exactly.
+/// Writes the numbers of `array` to out[0 … array.size() - 1]; every type becomes float exactly.
 inline void to_floats(const ArrayView& array, float* out) {
-  const char* bytes = array.bytes.data();
-  const std::size_t n = array.bytes.size() / bytes_of(array.dtype);
-  if (n == 0) return;
-  if (array.dtype == Dtype::F32) {
-    std::memcpy(out, bytes, array.bytes.size());
-    return;
-  }
-  const auto convert = [&](auto&& to_float) {
-    for (std::size_t i = 0; i < n; ++i) {
-      std::uint16_t bits;
-      std::memcpy(&bits, bytes + 2 * i, 2);
-      out[i] = to_float(bits);
-    }
+  const auto* bytes = reinterpret_cast<const std::uint8_t*>(array.bytes.data());
+  const DtypeLayout layout = layout_of(array.dtype);
+  const std::size_t blocks = array.bytes.size() / layout.bytes;
+  const auto convert = [&](auto&& read) {
+    for (std::size_t i = 0; i < blocks; ++i)
+      read(bytes + i * layout.bytes, out + i * layout.numbers);
   };
-  if (array.dtype == Dtype::F16)
-    convert([](std::uint16_t bits) { return detail::float_from_half(bits); });
-  else
-    convert([](std::uint16_t bits) {
-      return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
-    });
+  const auto brain = [](const std::uint8_t* at, float* number) {
+    std::uint16_t bits;
+    std::memcpy(&bits, at, 2);
+    *number = std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
+  };
+  switch (array.dtype) {
+    case Dtype::F32:
+      if (blocks > 0) std::memcpy(out, bytes, array.bytes.size());
+      return;
+    case Dtype::F16: return convert([](auto* at, float* number) { *number = detail::half_at(at); });
+    case Dtype::BF16: return convert(brain);
+    case Dtype::Q8_0: return convert(detail::read_q8_0);
+    case Dtype::Q4_0: return convert(detail::read_q4_0);
+    case Dtype::Q4_1: return convert(detail::read_q4_1);
+    case Dtype::Q5_0: return convert(detail::read_q5_0);
+    case Dtype::Q5_1: return convert(detail::read_q5_1);
+    case Dtype::Q4_K: return convert(detail::read_q4_k);
+    case Dtype::Q5_K: return convert(detail::read_q5_k);
+    case Dtype::Q6_K: return convert(detail::read_q6_k);
+  }
 }
 
 inline OwnedArray to_owned(const ArrayView& array) {
-  OwnedArray out{array.name, array.shape,
-                 std::vector<float>(array.bytes.size() / bytes_of(array.dtype))};
+  OwnedArray out{array.name, array.shape, std::vector<float>(array.size())};
   to_floats(array, out.data.data());
   return out;
 }

@@ -167,7 +167,8 @@ class CheckpointView {
     for (const ArrayView& array : arrays()) out.push_back(place(array));
     const auto copy = [&](std::size_t i, std::size_t begin, std::string_view bytes) {
       const Dtype dtype = arrays()[i].dtype;
-      if (out[i] != nullptr) to_floats({{}, dtype, {}, bytes}, out[i] + begin / bytes_of(dtype));
+      if (out[i] != nullptr)
+        to_floats({{}, dtype, {}, bytes}, out[i] + begin / layout_of(dtype).bytes);
       return hash64(bytes);
     };
     expect(detail::digests_by_block(

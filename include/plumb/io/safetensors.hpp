@@ -134,7 +134,7 @@ class SafetensorsReader {
     if (type != "F32" && type != "F16" && type != "BF16")
       bad(str("array '", name, "' is of type ", type, "; F32, F16 and BF16 can be read"));
     const Dtype dtype = type == "F32" ? Dtype::F32 : type == "F16" ? Dtype::F16 : Dtype::BF16;
-    const std::uint64_t width = bytes_of(dtype);
+    const std::uint64_t width = layout_of(dtype).bytes;
     if (offsets.size() != 2 || offsets[0] > offsets[1] || offsets[1] > data_.size())
       bad(str("array '", name, "' lies outside the file's ", data_.size(), " bytes of data"));
     if (extents.size() > Shape::kMaxRank)
