@@ -19,3 +19,23 @@ macro(plumb_need_header header debian option)
   endif()
   include_directories(SYSTEM "${${plumb_header_directory}}")
 endmacro()
+
+# plumb_need_library(<library> <header> <debian package> <option>): and for one with a library, which
+# the programs of this directory then link.
+macro(plumb_need_library library header debian option)
+  plumb_need_header(${header} ${debian} ${option})
+  string(MAKE_C_IDENTIFIER "PLUMB_LIBRARY_${library}" plumb_library)
+  find_library(${plumb_library} ${library})
+  if(NOT ${plumb_library})
+    message(FATAL_ERROR "${library} is missing. Install it:  sudo apt-get install ${debian}")
+  endif()
+  link_libraries("${${plumb_library}}")
+endmacro()
+
+# plumb_need_for_models(<option>): what the headers of models/, io/, text/ and data/ need.
+macro(plumb_need_for_models option)
+  plumb_need(nlohmann_json nlohmann-json3-dev ${option})
+  plumb_need_header(xxhash.h libxxhash-dev ${option})
+  plumb_need_library(pcre2-8 pcre2.h libpcre2-dev ${option})
+  plumb_need_library(utf8proc utf8proc.h libutf8proc-dev ${option})
+endmacro()

@@ -1,6 +1,7 @@
 // Tokenizer: text to token ids and back. The interface that the loop and the command line see.
 //
-// What this is not: a place for special tokens of a dialogue; those are a template's affair.
+// What this is not: the form of a dialogue (models/chat.hpp); its special tokens are read by
+// encode_form() alone, never out of a user's text.
 #pragma once
 
 #include <plumb/core/check.hpp>
@@ -28,6 +29,14 @@ class Tokenizer {
   virtual std::vector<std::int32_t> encode_more(std::string_view text) const {
     return encode(text);
   }
+
+  /// The same of the text of a chat form, in which special tokens are written out.
+  virtual std::vector<std::int32_t> encode_form(std::string_view text) const {
+    return encode_more(text);
+  }
+
+  /// Bytes of the special token that `text` begins with; 0 if it begins with none.
+  virtual std::size_t special_at(std::string_view /*text*/) const { return 0; }
 
   /// Text of `tokens`. DataError if one is outside the vocabulary.
   virtual std::string decode(std::span<const std::int32_t> tokens) const = 0;
