@@ -47,7 +47,7 @@ Inputs load_inputs(const AlignSettings& s) {
 // The first policy: the model that was opened, fine-tuned on demonstrations if there are any.
 Loaded first_policy(const AlignSettings& s, const std::string& directory, Loaded loaded) {
   const std::string path = directory + "/sft.safetensors";
-  if (detail::file_exists(path)) return load_model(path, s.tokenizer);
+  if (detail::file_exists(path)) return load_model(path, s.tokenizer, s.chat);
   if (s.sft.empty()) return loaded;
   const EncodingCount count = train_sft(loaded, read_demonstrations(s.sft).records, s.supervised);
   note(count.text(loaded.context));
@@ -126,7 +126,7 @@ Round run_round(const AlignSettings& s, const Inputs& in, const Loaded& referenc
   const std::string reward_path = directory + "/reward.safetensors";
   std::shared_ptr<DeviceModel> reward;
   if (detail::file_exists(reward_path)) {
-    reward = load_model(reward_path, s.tokenizer).model;
+    reward = load_model(reward_path, s.tokenizer, s.chat).model;
     result.reward = read_reward_report(directory);
   } else {
     const RankedData data(reference, rankings);
@@ -205,7 +205,7 @@ void align_command(const AlignSettings& s, const std::string& title, Json& resul
   const InterruptGuard guard;
   check_settings(s);
   const Inputs in = load_inputs(s);
-  const Loaded first = load_model(s.model, s.tokenizer);
+  const Loaded first = load_model(s.model, s.tokenizer, s.chat);
   const auto judge = make_judge(
       s.judge_spec(),
       {[&](const std::string& path) { return candidate_scores(load_reward_model(path, first)); },

@@ -37,7 +37,9 @@ double answer(const Loaded& loaded, const std::string& line, const GenerateSetti
     }
     return !settings.stop.empty() && stops(response);
   };
-  if (streams) print(terminal.add(line));
+  // A model without a chat form goes on with the text; one with it answers.
+  const std::string begun = loaded.chat == ChatForm{} ? line : std::string();
+  if (streams) print(terminal.add(begun));
   const auto responses = sample(*loaded.model, {prompt}, options);
   double tokens = 0;
   if (streams) print(terminal.end() + "\n");
@@ -45,7 +47,7 @@ double answer(const Loaded& loaded, const std::string& line, const GenerateSetti
     tokens += static_cast<double>(responses[i].tokens.size());
     if (!streams)
       print(str("[", i + 1, "] ",
-                harmless(line + response_text(loaded, prompt, responses[i].tokens), Layout::Lines),
+                harmless(begun + response_text(loaded, prompt, responses[i].tokens), Layout::Lines),
                 "\n"));
   }
   return tokens;
@@ -55,11 +57,14 @@ double answer(const Loaded& loaded, const std::string& line, const GenerateSetti
 
 void chat_command(const ChatCommand& c, Json& results) {
   check_sampling(c.settings.sampling, "chat");
-  const Loaded loaded = load_model(c.from.model, c.from.tokenizer);
+  const Loaded loaded = load_model(c.from.model, c.from.tokenizer, c.from.chat);
+  GenerateSettings settings = c.settings;
+  if (!c.temperature_said && loaded.chat != ChatForm{})
+    settings.sampling.sampling.temperature = loaded.chat.temperature;
   const bool person = ::isatty(STDIN_FILENO) == 1 && c.prompt.empty();
   if (person)
-    std::printf("%s: type how a text begins; an empty line or Ctrl-D ends.\n",
-                harmless(loaded.source).c_str());
+    std::printf("%s: type %s; an empty line or Ctrl-D ends.\n", harmless(loaded.source).c_str(),
+                loaded.chat == ChatForm{} ? "how a text begins" : "a question");
   double tokens = 0, seconds = 0;
   std::uint32_t turn = 0;
   std::string line = c.prompt;
@@ -71,7 +76,7 @@ void chat_command(const ChatCommand& c, Json& results) {
     }
     const auto start = std::chrono::steady_clock::now();
     try {
-      tokens += answer(loaded, line, c.settings, turn);
+      tokens += answer(loaded, line, settings, turn);
     } catch (const DataError& error) {
       if (!person) throw;
       std::printf("%s\n", harmless(error.what()).c_str());

@@ -16,7 +16,7 @@ namespace plumb { inline namespace v0_1 {
 
 namespace {
 
-Loaded load(const ModelOptions& from) { return load_model(from.model, from.tokenizer); }
+Loaded load(const ModelOptions& from) { return load_model(from.model, from.tokenizer, from.chat); }
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -66,7 +66,9 @@ void generate_command(const GenerateCommand& c, Json& results) {
   limit_to(prompts, c.limit);
   check<DataError>(!prompts.empty(), "[generate] the prompts file holds no prompt");
   const Loaded loaded = load(c.from);
-  auto candidates = generate_candidates(loaded, texts_of(prompts), c.settings, 0, "generate");
+  GenerateSettings settings = c.settings;
+  if (!c.temperature_said) settings.sampling.sampling.temperature = loaded.chat.temperature;
+  auto candidates = generate_candidates(loaded, texts_of(prompts), settings, 0, "generate");
   for (std::size_t i = 0; i < candidates.size(); ++i) candidates[i].id = prompts[i].id;
   write_jsonl(c.out, candidates);
   double responses = 0, finished = 0, characters = 0;
@@ -233,7 +235,8 @@ void ppo_command(const PpoCommand& c, Json& results) {
   const std::string source = c.prompts.empty() ? data_path("tinystories_train.txt") : c.prompts;
   const auto prompts = texts_of(load_prompts(source));
   const Loaded first = load(c.from);
-  const Loaded reference = c.reference.empty() ? first : load_model(c.reference, c.from.tokenizer);
+  const Loaded reference =
+      c.reference.empty() ? first : load_model(c.reference, c.from.tokenizer, c.from.chat);
   if (first.tokenizer->fingerprint() != reference.tokenizer->fingerprint())
     fail<DataError>(str("[ppo] the reference ", shown(reference.source),
                         " has another tokenizer than the policy ", shown(first.source)));
@@ -276,7 +279,7 @@ void ppo_command(const PpoCommand& c, Json& results) {
 void eval_command(const EvalCommand& c, Json& results) {
   const auto start = std::chrono::steady_clock::now();
   const InterruptGuard guard;
-  const Loaded before = load_model(c.before, c.tokenizer);
+  const Loaded before = load_model(c.before, c.tokenizer, c.chat);
   const std::string path = c.held_out.empty() ? data_path("tinystories_heldout.txt") : c.held_out;
   const auto stories = split_stories(read_text(path));
   const auto sequences = encode_texts(before, stories);
@@ -287,7 +290,7 @@ void eval_command(const EvalCommand& c, Json& results) {
                 fixed(perplexity, 3).c_str());
     return;
   }
-  const Loaded after = load_model(c.after, c.tokenizer);
+  const Loaded after = load_model(c.after, c.tokenizer, c.chat);
   if (before.tokenizer->fingerprint() != after.tokenizer->fingerprint())
     fail<DataError>(
         str("[eval] ", shown(before.source), " and ", shown(after.source),
@@ -324,6 +327,17 @@ void eval_command(const EvalCommand& c, Json& results) {
   std::printf("perplexity of %zu held-out stories: %s before, %s after\n", stories.size(),
               fixed(old_perplexity, 3).c_str(), fixed(new_perplexity, 3).c_str());
   results["seconds"] = seconds_since(start);
+}
+
+void convert_command(const ConvertCommand& c, Json& results) {
+  const auto start = std::chrono::steady_clock::now();
+  const std::string inputs[] = {c.from.model};
+  if (!c.out.ends_with('/') && !detail::is_folder(c.out)) check_output(c.out, inputs);
+  const Loaded loaded = load(c.from);
+  save_model(c.out, *loaded.model, loaded);
+  results.update(
+      {{"model_fingerprint", fingerprint(*loaded.model)}, {"seconds", seconds_since(start)}});
+  std::printf("%s -> %s\n", harmless(loaded.source).c_str(), harmless(c.out).c_str());
 }
 
 void info_command(const ModelOptions& from, Json& results) {

@@ -12,6 +12,7 @@ namespace plumb { inline namespace v0_1 {
 struct ModelOptions {
   std::string model;      // empty: the shipped stories260K
   std::string tokenizer;  // empty: what the model says
+  std::string chat;       // the chat form's name; empty: what the model says
 };
 
 struct GenerateCommand {
@@ -19,6 +20,7 @@ struct GenerateCommand {
   std::string prompts, out;
   Index limit = 0;
   bool force = false;
+  bool temperature_said = false;  // else it is the chat form's
   GenerateSettings settings;
 };
 void generate_command(const GenerateCommand& c, Json& results);
@@ -58,7 +60,7 @@ struct PpoCommand {
 void ppo_command(const PpoCommand& c, Json& results);
 
 struct EvalCommand {
-  std::string before, after, tokenizer;
+  std::string before, after, tokenizer, chat;
   std::string held_out, prompts;
   Index limit = 200;
   std::string judge = kDefaultRule, answers = "eval-judgements.jsonl", annotator = "me";
@@ -69,9 +71,16 @@ void eval_command(const EvalCommand& c, Json& results);
 struct ChatCommand {
   ModelOptions from;
   std::string prompt;
+  bool temperature_said = false;  // else it is the chat form's, if there is one
   GenerateSettings settings{.sampling = {.sampling = {.temperature = 0.8F}}};
 };
 void chat_command(const ChatCommand& c, Json& results);
+
+struct ConvertCommand {
+  ModelOptions from;
+  std::string out;
+};
+void convert_command(const ConvertCommand& c, Json& results);
 
 void info_command(const ModelOptions& from, Json& results);
 

@@ -69,6 +69,12 @@ class Flags {
     if (*field.group != '\0') option->group(field.group);
   }
 
+  /// Whether a flag or the --config file says this setting.
+  bool says(const std::string& name) const {
+    if (app_->count("--" + name) > 0) return true;
+    return !config_.empty() && parse_json(read_file(config_), shown(config_)).contains(name);
+  }
+
   /// Settings as the file and the flags leave them. DataError naming what makes no sense.
   void apply() {
     if (read_config_) read_config_();

@@ -115,6 +115,7 @@ class Program {
     add_align();
     add_eval();
     add_chat();
+    add_convert();
     add_info();
   }
 
@@ -169,7 +170,10 @@ class Program {
                    "a model's file or folder; default: the shipped stories260K");
     sub.add_option("--tokenizer", from.tokenizer,
                    "tokenizer file, or bytes; default: what the model says");
+    sub.add_option("--chat", from.chat, chat_help_);
   }
+  const std::string chat_help_ =
+      str("chat form of the prompts: ", chat_form_names(), "; default: what the model says");
   static constexpr const char* kPromptsHelp =
       "prompts: .jsonl, stories, or one a line; default: shipped story openings";
 
@@ -230,7 +234,10 @@ class Program {
   void add_generate() {
     CLI::App& sub = command(
         "generate", "sample responses to prompts",
-        [this](Json& results) { generate_command(generate_, results); },
+        [this](Json& results) {
+          generate_.temperature_said = commands_.at("generate")->flags.says("temperature");
+          generate_command(generate_, results);
+        },
         [this] {
           return Paths{generate_.prompts, generate_.out, generate_.from.model};
         });
@@ -365,15 +372,32 @@ class Program {
     sub.add_option("--annotator", eval_.annotator, "that person's name")->capture_default_str();
     sub.add_option("--tokenizer", eval_.tokenizer,
                    "tokenizer file, or bytes; default: what the models say");
+    sub.add_option("--chat", eval_.chat, chat_help_);
     flags(sub).add(eval_.settings);
   }
 
   void add_chat() {
-    CLI::App& sub = command("chat", "continue texts that you begin",
-                            [this](Json& results) { chat_command(chat_, results); });
+    CLI::App& sub = command("chat", "continue texts that you begin", [this](Json& results) {
+      chat_.temperature_said = commands_.at("chat")->flags.says("temperature");
+      chat_command(chat_, results);
+    });
     model_flags(sub, chat_.from);
     sub.add_option("--prompt", chat_.prompt, "continue this and end, instead of asking");
     flags(sub).add(chat_.settings);
+  }
+
+  void add_convert() {
+    CLI::App& sub = command(
+        "convert", "write a model in another format",
+        [this](Json& results) { convert_command(convert_, results); },
+        [this] {
+          return Paths{convert_.out, convert_.from.model};
+        });
+    model_flags(sub, convert_.from);
+    sub.add_option("--out", convert_.out,
+                   "FOLDER/: Hugging Face; .gguf, .f16.gguf, .q8_0.gguf: GGUF; .bin: llama2.c; "
+                   ".safetensors: Plumb's own")
+        ->required();
   }
 
   void add_info() {
@@ -398,6 +422,7 @@ class Program {
   PpoCommand ppo_;
   EvalCommand eval_;
   ChatCommand chat_;
+  ConvertCommand convert_;
   ModelOptions info_;
 };
 

@@ -12,10 +12,10 @@ std::string data_path(const std::string& name) {
   return detail::file_exists(installed) ? installed : PLUMB_SOURCE_DIR "/examples/data/" + name;
 }
 
-Loaded load_model(const std::string& path, const std::string& tokenizer) {
+Loaded load_model(const std::string& path, const std::string& tokenizer, const std::string& chat) {
   const std::string shipped = data_path("stories260K.bin");
   return open_model<Device>(path.empty() ? shipped : path,
-                            {tokenizer, {detail::directory_of(shipped)}});
+                            {tokenizer, {detail::directory_of(shipped)}, chat});
 }
 
 Loaded load_reward_model(const std::string& path, const Loaded& like) {

@@ -16,8 +16,9 @@ using Loaded = LanguageModel<Device>;
 std::string data_path(const std::string& name);
 
 /// Opens a model; empty: the shipped stories260K. `tokenizer` names its tokenizer's file, or
-/// "bytes"; empty: what the model says.
-Loaded load_model(const std::string& path, const std::string& tokenizer = {});
+/// "bytes", `chat` its chat form; empty: what the model says.
+Loaded load_model(const std::string& path, const std::string& tokenizer = {},
+                  const std::string& chat = {});
 
 /// The same, and a reward model: DataError if the file holds none, or one of another tokenizer than
 /// `like` has.

@@ -17,7 +17,7 @@ void restore_flat(const CheckpointView& file, const std::string& name, const Ten
   if (array == nullptr || array->shape != to.shape())
     fail<DataError>(str("[ppo] the checkpoint has no fitting array '", name,
                         "'. HINT: was the run begun with another model or other settings?"));
-  copy_array(*array, to);
+  copy_array({array}, to);
 }
 
 // Everything that the next iteration depends on.

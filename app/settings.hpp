@@ -50,6 +50,7 @@ void fields(PpoSettings& s, F&& f) {
 struct AlignSettings {
   std::string model;  // the first policy; empty: the shipped stories260K
   std::string tokenizer;
+  std::string chat;
   std::string sft;       // demonstrations to fine-tune the first policy on
   std::string prompts;   // empty: openings of the shipped stories
   std::string held_out;  // stories for evaluation; empty: the shipped ones
@@ -90,6 +91,8 @@ void fields(AlignSettings& s, F&& f) {
   f(Field{"sft", "demonstrations (JSON Lines) to fine-tune the first policy on"}, s.sft);
   f(Field{"tokenizer", "tokenizer file, or bytes; empty: what the model says", {}, "", "Input"},
     s.tokenizer);
+  f(Field{"chat", "chat form of the prompts, by name; empty: what the model says", {}, "", "Input"},
+    s.chat);
   f(Field{"held-out", "stories kept out, for evaluation; empty: the shipped ones", {}, "", "Input"},
     s.held_out);
   f(Field{"eval-stories", "held-out stories for the perplexity", at_least(1), "", "Input"},

@@ -5,10 +5,10 @@
 #include <plumb/io/arrays.hpp>
 #include <plumb/io/hash.hpp>
 #include <plumb/io/mapped.hpp>
+#include <plumb/models/chat.hpp>
 #include <plumb/models/language.hpp>
+#include <plumb/models/tokenizers.hpp>
 #include <plumb/nn/model.hpp>
-#include <plumb/text/bytes.hpp>
-#include <plumb/text/sentencepiece.hpp>
 
 #include <sys/stat.h>
 
@@ -32,12 +32,14 @@ struct LanguageModel : Language {
 };
 
 struct OpenOptions {
-  std::string tokenizer;             ///< its file, or "bytes"; empty: what the model says
-  std::vector<std::string> folders;  ///< where else a tokenizer may lie
+  std::string tokenizer = {};             ///< its file, or "bytes"; empty: what the model says
+  std::vector<std::string> folders = {};  ///< where else a tokenizer may lie
+  std::string chat = {};                  ///< its chat form's name; empty: what the model says
 };
 
 /// The beginning of a file, and its size: what a format is recognised by.
 struct FileHead {
+  std::string path;
   std::string bytes;  ///< up to 4096
   std::uint64_t size = 0;
 };
@@ -72,14 +74,12 @@ inline FileHead read_head(const std::string& path, Where where) {
   if (fd.get() < 0) fail_io("open", path, errno, where);
   struct stat status {};
   if (::fstat(fd.get(), &status) != 0) fail_io("examine", path, errno, where);
-  FileHead head{std::string(4096, '\0'), static_cast<std::uint64_t>(status.st_size)};
+  FileHead head{path, std::string(4096, '\0'), static_cast<std::uint64_t>(status.st_size)};
   const ssize_t n = ::pread(fd.get(), head.bytes.data(), head.bytes.size(), 0);
   if (n < 0) fail_io("read", path, errno, where);
   head.bytes.resize(static_cast<std::size_t>(n));
   return head;
 }
-
-inline std::string last_name(const std::string& path) { return path.substr(path.rfind('/') + 1); }
 
 /// `path` with all links followed and made absolute; as it is, if it does not exist.
 inline std::string real_path(const std::string& path) {
@@ -103,16 +103,20 @@ inline std::string path_from(const std::string& from, const std::string& to) {
 
 }  // namespace detail
 
-/// Opens a tokenizer: a file, or "bytes" (or nothing) for the 256 bytes.
-inline std::shared_ptr<const Tokenizer> read_tokenizer(const std::string& file, Index vocab,
-                                                       Where where = Where::here()) {
-  if (!file.empty() && file != "bytes")
-    return std::make_shared<SentencePieceTokenizer>(file, vocab, where);
-  if (vocab != 256)
-    fail<DataError>(str("[model] the byte tokenizer has 256 tokens, the model ", vocab,
-                        ". HINT: name the model's tokenizer with --tokenizer"),
-                    where);
-  return std::make_shared<ByteTokenizer>();
+/// Gives a language its chat form, and the ends of a response that belong to it. DataError if its
+/// tokenizer lacks one of them: then the form is another model's.
+inline void set_chat_form(Language& language, ChatForm form, Where where = Where::here()) {
+  for (const std::string& stop : form.stops) {
+    const Tokens token = language.tokenizer->encode_form(stop);
+    if (token.size() != 1)
+      fail<DataError>(
+          str("[chat] the chat form ends a turn with '", stop, "', which is no token of '",
+              language.tokenizer->name(),
+              "'. HINT: the form is another model's; name one with --chat: ", chat_form_names()),
+          where);
+    if (!detail::is_stop(language, token[0])) language.stops.push_back(token[0]);
+  }
+  language.chat = std::move(form);
 }
 
 inline void set_tokenizer(Language& language, std::shared_ptr<const Tokenizer> tokenizer,
@@ -158,18 +162,42 @@ inline void find_tokenizer(Language& language, const std::string& path, const st
   set_tokenizer(language, std::move(tokenizer), *there);
 }
 
-/// DataError unless a file whose arrays `find` finds by name holds exactly the tensors of this
-/// configuration: before memory is provided for them.
-template <class D, class Find>
+/// Our names of tensors and another format's.
+using TensorNames = std::map<std::string, const char*, std::less<>>;
+
+/// Where a tensor's numbers lie: an array of a file, or some rows of it, and how they lie in it.
+struct ArraySource {
+  const ArrayView* array = nullptr;  ///< null: there is none
+  Index first = 0, rows = 0;         ///< which rows; no number: all
+  bool transposed = false;           ///< (inputs, outputs) in the file; then `first` is a column
+  Index halves = 0;  ///< heads whose rotary pairs lie D/2 apart in the file, here side by side
+
+  /// The tensor's shape.
+  Shape shape() const {
+    const Shape& s = array->shape;
+    const Index n = rows > 0 ? rows : s[transposed ? 1 : 0];
+    return s.rank() == 2 ? Shape{n, s[transposed ? 0 : 1]} : rows > 0 ? Shape{n} : s;
+  }
+};
+
+/// DataError unless a file that has `source(name)` for a tensor's name holds exactly the tensors of
+/// this configuration: before memory is provided for them. `arrays`: how many the file has.
+template <class D, class Source>
 std::shared_ptr<Model<D>> model_for_arrays(const TransformerConfig& config, ScalarHead head,
-                                           std::size_t arrays, Find find, const std::string& path,
-                                           Where where) {
-  const auto expect = [&](std::string_view name, const Shape& shape) {
-    const ArrayView* array = find(name);
-    if (array == nullptr)
+                                           std::size_t arrays, Source source,
+                                           const std::string& path, Where where) {
+  const auto expect = [&](const std::string& name, const Shape& shape) {
+    const ArraySource found = source(name);
+    if (found.array == nullptr)
       fail<DataError>(str("[model] ", shown(path), " has no array '", name, "'"), where);
-    if (array->shape != shape)
-      fail<DataError>(str("[model] ", shown(path), ": '", name, "' is ", array->shape,
+    const Shape& whole = found.array->shape;
+    const int along = found.transposed ? 1 : 0;
+    if (whole.rank() <= along || whole.rank() > 2 || found.first + found.rows > whole[along])
+      fail<DataError>(str("[model] ", shown(path), ": '", found.array->name, "' is ", whole,
+                          ", too little for '", name, "'"),
+                      where);
+    if (found.shape() != shape)
+      fail<DataError>(str("[model] ", shown(path), ": '", found.array->name, "' is ", found.shape(),
                           " in the file, ", shape, " by its configuration"),
                       where);
   };
@@ -192,16 +220,85 @@ std::shared_ptr<Model<D>> model_for_arrays(const TransformerConfig& config, Scal
       }));
 }
 
-/// One array's numbers into a tensor of its shape.
-template <class D>
-void copy_array(const ArrayView& array, const Tensor<D>& tensor) {
-  std::vector<float> values(static_cast<std::size_t>(tensor.size()));
-  to_floats(array, values.data());
-  copy_from_host(D{}, tensor.data(), values.data(), tensor.bytes());
+namespace detail {
+
+/// Some rows of `source`, begin to end of the tensor's, into `out`, which is where row 0 belongs.
+inline void read_rows(const ArraySource& source, Index begin, Index end, float* out) {
+  const ArrayView& array = *source.array;
+  const DtypeLayout layout = layout_of(array.dtype);
+  const Shape shape = source.shape();
+  const Index columns = shape.rank() == 2 ? shape[1] : 1;
+  const auto bytes_of = [&](Index numbers) {
+    return static_cast<std::size_t>(numbers) / layout.numbers * layout.bytes;
+  };
+  const auto part = [&](Index first, Index numbers, float* to) {
+    to_floats({{}, array.dtype, {}, array.bytes.substr(bytes_of(first), bytes_of(numbers))}, to);
+  };
+  if (source.transposed) {
+    // Row r of the tensor is column first + r of the array: read by the array's rows.
+    const Index width = array.shape[1];
+    std::vector<float> row(static_cast<std::size_t>(width));
+    for (Index c = 0; c < columns; ++c) {
+      part(c * width, width, row.data());
+      for (Index r = begin; r < end; ++r)
+        out[r * columns + c] = row[static_cast<std::size_t>(source.first + r)];
+    }
+    return;
+  }
+  if (source.halves == 0)
+    return part((source.first + begin) * columns, (end - begin) * columns, out + begin * columns);
+  const Index size = shape[0] / source.halves;  // of a head
+  for (Index r = begin; r < end; ++r) {
+    const Index head = r / size, i = r % size;
+    part((source.first + head * size + i / 2 + i % 2 * (size / 2)) * columns, columns,
+         out + r * columns);
+  }
 }
-template <>
-inline void copy_array(const ArrayView& array, const Tensor<Cpu>& tensor) {
-  to_floats(array, tensor.data());
+
+}  // namespace detail
+
+/// A tensor's numbers from where they lie; the shapes were compared.
+template <class D>
+void copy_array(const ArraySource& source, const Tensor<D>& tensor) {
+  if constexpr (std::is_same_v<D, Cpu>) {
+    detail::read_rows(source, 0, tensor.dim(0), tensor.data());
+  } else {
+    std::vector<float> values(static_cast<std::size_t>(tensor.size()));
+    detail::read_rows(source, 0, tensor.dim(0), values.data());
+    copy_from_host(D{}, tensor.data(), values.data(), tensor.bytes());
+  }
+}
+
+/// Sets every tensor of a model from its source, whose shapes were compared. On the host the work
+/// is shared out in rows, so that one large array keeps no thread waiting.
+template <class D, class Source>
+void copy_arrays(const Model<D>& model, Source source) {
+  const auto& entries = model.parameters().entries();
+  const auto rows_of = [](const Tensor<D>& t) { return t.shape().rank() == 2 ? t.dim(0) : 1; };
+  if constexpr (std::is_same_v<D, Cpu>) {
+    constexpr Index kNumbers = 1 << 20;
+    struct Task {
+      ArraySource source;
+      Index begin, end;
+      float* out;
+    };
+    std::vector<Task> tasks;
+    for (const auto& entry : entries) {
+      const Index n = entry.tensor.dim(0), one = std::max<Index>(1, entry.tensor.size() / n);
+      // A vector is not divided: of a type in blocks its numbers belong together.
+      const Index step = rows_of(entry.tensor) > 1 ? std::max<Index>(1, kNumbers / one) : n;
+      for (Index begin = 0; begin < n; begin += step)
+        tasks.push_back(
+            {source(entry.name), begin, std::min(n, begin + step), entry.tensor.data()});
+    }
+    default_pool().run(static_cast<Index>(tasks.size()), [&](Index i) {
+      const Task& task = tasks[static_cast<std::size_t>(i)];
+      detail::read_rows(task.source, task.begin, task.end, task.out);
+    });
+  } else {
+    // A device copies in the order of the thread that asks: only the host may share the work out.
+    for (const auto& entry : entries) copy_array(source(entry.name), entry.tensor);
+  }
 }
 
 }}  // namespace plumb::v0_1

@@ -27,7 +27,9 @@ namespace plumb { inline namespace v0_1 {
 
 /// What stands around a prompt before a model answers it; nothing, where a model continues text.
 struct ChatForm {
-  std::string before, after;
+  std::string before = {}, after = {};
+  std::vector<std::string> stops = {};  ///< special tokens that end a response
+  float temperature = 1.0F;             ///< what its authors sample at
   bool operator==(const ChatForm&) const = default;
 };
 
@@ -58,7 +60,7 @@ struct Encoded {
 /// What happened to sequences on their way in, for a sentence to the user.
 struct EncodingCount {
   Index sequences = 0, cut = 0;
-  Index identical = 0;   ///< responses that became the same tokens as another one to their prompt
+  Index identical = 0;  ///< responses that became the same tokens as another one to their prompt
 
   /// "3 of 40 sequences were cut …; 2 …", or nothing worth saying.
   std::string text(Index context) const {
@@ -75,12 +77,36 @@ struct EncodingCount {
 
 namespace detail {
 
+/// Where the letters after the last special token of a form's text begin; 0 if there is none.
+inline std::size_t last_special(const Tokenizer& tokenizer, std::string_view text) {
+  for (std::size_t at = text.size(); at-- > 0;)
+    if (const std::size_t length = tokenizer.special_at(text.substr(at)); length > 0)
+      return at + length;
+  return 0;
+}
+/// Where the first begins; the text's end if there is none.
+inline std::size_t first_special(const Tokenizer& tokenizer, std::string_view text) {
+  std::size_t at = 0;
+  while (at < text.size() && tokenizer.special_at(text.substr(at)) == 0) ++at;
+  return at;
+}
+
 inline Tokens prompt_tokens(const Language& language, std::string_view prompt) {
+  const Tokenizer& tokenizer = *language.tokenizer;
+  const ChatForm& chat = language.chat;
   Tokens tokens;
-  if (language.tokenizer->bos() >= 0) tokens.push_back(language.tokenizer->bos());
-  const std::string framed = str(language.chat.before, prompt, language.chat.after);
-  const Tokens text = language.tokenizer->encode(framed);
-  tokens.insert(tokens.end(), text.begin(), text.end());
+  const auto append = [&](const Tokens& more) {
+    tokens.insert(tokens.end(), more.begin(), more.end());
+  };
+  if (tokenizer.bos() >= 0) tokens.push_back(tokenizer.bos());
+  // The form's letters next to the prompt are encoded together with it, as its authors did; what
+  // lies beyond a special token, apart.
+  const std::size_t head = last_special(tokenizer, chat.before);
+  const std::size_t tail = first_special(tokenizer, chat.after);
+  append(tokenizer.encode_form(std::string_view(chat.before).substr(0, head)));
+  const std::string text = str(chat.before.substr(head), prompt, chat.after.substr(0, tail));
+  append(head == 0 ? tokenizer.encode(text) : tokenizer.encode_more(text));
+  append(tokenizer.encode_form(std::string_view(chat.after).substr(tail)));
   return tokens;
 }
 
@@ -88,15 +114,28 @@ inline bool is_stop(const Language& language, std::int32_t token) {
   return std::find(language.stops.begin(), language.stops.end(), token) != language.stops.end();
 }
 
-// Drops what exceeds the context, keeping the BOS and at least one token of the prompt.
+// Drops what exceeds the context, keeping the BOS, the tokens of the chat form and at least one of
+// the prompt.
 inline void cut_to_context(const Language& language, Encoded& e) {
   const auto size = [](const Tokens& tokens) { return static_cast<Index>(tokens.size()); };
   Index over = size(e.prompt) + size(e.response) - language.context;
   if (over <= 0) return;
-  const Index kept = language.tokenizer->bos() >= 0 ? 1 : 0;
-  e.prompt_cut = std::clamp<Index>(over, 0, std::max<Index>(0, size(e.prompt) - 1));
+  const bool form = !language.chat.before.empty() || !language.chat.after.empty();
+  const Tokens around = form ? prompt_tokens(language, "") : Tokens{};
+  // The form is what an empty prompt has at its beginning and its end.
+  Index kept = language.tokenizer->bos() >= 0 ? 1 : 0, end = 0;
+  if (form) {
+    kept = std::mismatch(around.begin(), around.end(), e.prompt.begin(), e.prompt.end()).first -
+           around.begin();
+    end = std::mismatch(around.rbegin(), around.rend() - kept, e.prompt.rbegin(),
+                        e.prompt.rend() - kept)
+              .first -
+          around.rbegin();
+  }
+  const Index free = size(e.prompt) - kept - end;
+  e.prompt_cut = std::clamp<Index>(over, 0, form || kept > 0 ? free : std::max<Index>(0, free - 1));
   const auto first = e.prompt.begin() + kept;
-  e.prompt.erase(first, first + std::min(e.prompt_cut, size(e.prompt) - kept));
+  e.prompt.erase(first, first + e.prompt_cut);
   over -= e.prompt_cut;
   if (over <= 0) return;
   e.response_cut = std::min(over, size(e.response));

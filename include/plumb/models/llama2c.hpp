@@ -36,23 +36,14 @@ LanguageModel<D> open_llama2c(const std::string& path, const OpenOptions& option
   c.kv_heads = file.kv_heads;
   c.hidden = file.hidden;
   c.tied_head = file.tied;
-  const auto find = [&](std::string_view name) { return file.find(name); };
+  const auto source = [&](const std::string& name) { return ArraySource{file.find(name)}; };
   LanguageModel<D> opened;
-  opened.model = model_for_arrays<D>(c, ScalarHead::None, file.arrays.size(), find, path, where);
+  opened.model = model_for_arrays<D>(c, ScalarHead::None, file.arrays.size(), source, path, where);
   const std::string named = str("tok", c.vocab, ".bin");
   find_tokenizer(opened, path,
                  file_exists(directory_of(path) + named) ? named : std::string("tokenizer.bin"), {},
                  c.vocab, options, where);
-  const auto& entries = opened.model->parameters().entries();
-  const auto copy = [&](Index i) {
-    const auto& entry = entries[static_cast<std::size_t>(i)];
-    copy_array(*file.find(entry.name), entry.tensor);
-  };
-  // A device copies in the order of the thread that asks: only the host may share the work out.
-  if constexpr (std::is_same_v<D, Cpu>)
-    default_pool().run(static_cast<Index>(entries.size()), copy);
-  else
-    for (Index i = 0; i < static_cast<Index>(entries.size()); ++i) copy(i);
+  copy_arrays(*opened.model, source);
   return opened;
 }
 

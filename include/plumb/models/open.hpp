@@ -7,6 +7,9 @@
 // model in it.
 #pragma once
 
+#include <plumb/models/foreign.hpp>
+#include <plumb/models/gguf.hpp>
+#include <plumb/models/hugging_face.hpp>
 #include <plumb/models/llama2c.hpp>
 #include <plumb/models/plumb_file.hpp>
 
@@ -20,8 +23,8 @@
 namespace plumb { inline namespace v0_1 {
 
 template <class D>
-constexpr std::array<ModelFormat<D>, 2> model_formats() {
-  return {plumb_format<D>(), llama2c_format<D>()};
+constexpr std::array<ModelFormat<D>, 4> model_formats() {
+  return {hugging_face_format<D>(), plumb_format<D>(), gguf_format<D>(), llama2c_format<D>()};
 }
 
 namespace detail {
@@ -82,13 +85,17 @@ LanguageModel<D> open_model(const std::string& path, const OpenOptions& options 
                             Where where = Where::here()) {
   struct stat status {};
   if (::stat(path.c_str(), &status) != 0) detail::fail_io("open", path, errno, where);
-  const std::string file = S_ISDIR(status.st_mode) ? detail::model_in_folder<D>(path, where) : path;
-  const ModelFormat<D>* const format = detail::format_of<D>(file, where);
+  static constexpr auto hugging_face = hugging_face_format<D>();
+  const bool folder = S_ISDIR(status.st_mode);
+  const bool whole = folder && detail::is_hugging_face_folder(path, where);
+  const std::string file = whole || !folder ? path : detail::model_in_folder<D>(path, where);
+  const ModelFormat<D>* const format = whole ? &hugging_face : detail::format_of<D>(file, where);
   if (format == nullptr)
     fail<DataError>(str("[model] ", shown(file), " is of no known format. HINT: supported are ",
                         detail::format_names<D>(), "; is the file cut short?"),
                     where);
   LanguageModel<D> opened = format->open(file, options, where);
+  if (!options.chat.empty()) set_chat_form(opened, chat_form(options.chat, where), where);
   opened.source = path;
   opened.context = opened.model->context();
   try {
@@ -111,13 +118,25 @@ LanguageModel<D> new_model(const TransformerConfig& config, const std::string& t
   return made;
 }
 
-/// Writes a model: as llama2.c's, if the path ends in .bin and that format can hold it, else as
-/// Plumb's own, with more arrays and metadata beside it. NumericError, and nothing is written, if a
-/// weight is not finite.
+/// Writes a model: as a Hugging Face folder, if the path is a folder or ends in /; as GGUF, if it
+/// ends in .gguf (.f16.gguf and .q8_0.gguf: matrices in those types); as llama2.c's, if it ends in
+/// .bin; else as Plumb's own, which alone takes more arrays and metadata. DataError if the format
+/// cannot hold it; NumericError, and nothing is written, if a weight is not finite.
 template <class D>
 void save_model(const std::string& path, const Model<D>& model, const Language& language,
                 const SaveExtras& extras = {}, Where where = Where::here()) {
   model.parameters().require_finite("[model] not saved");
+  const bool folder = path.ends_with('/') || detail::is_folder(path);
+  check<DataError>(extras.arrays.empty() || !(folder || path.ends_with(".gguf")),
+                   "[model] what belongs to training is written in Plumb's own format alone",
+                   where);
+  if (folder) return save_hugging_face(path, model, language, where);
+  if (path.ends_with(".gguf"))
+    return save_gguf(path, model, language,
+                     path.ends_with(".q8_0.gguf")  ? Dtype::Q8_0
+                     : path.ends_with(".f16.gguf") ? Dtype::F16
+                                                   : Dtype::F32,
+                     where);
   if (path.ends_with(".bin")) return save_llama2c(path, model, language, extras, where);
   save_plumb_file(path, model, language, extras, where);
 }

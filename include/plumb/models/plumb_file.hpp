@@ -4,8 +4,8 @@
 //   head                   none, reward or value
 //   tokenizer              how to find its file from the model's folder; empty: bytes
 //   tokenizer_fingerprint  what its vocabulary must hash to
-//   chat                   what stands around a prompt, as JSON {"before", "after"}, where anything
-//   does
+//   chat                   what stands around a prompt, as JSON {"before", "after", "stops",
+//                          "temperature"}, where anything does
 //
 // beside what a trainer adds, and whose arrays are the model's tensors by name.
 #pragma once
@@ -57,25 +57,37 @@ LanguageModel<D> open_plumb_file(const std::string& path, const OpenOptions& opt
   const CheckpointView file(path, where);
   const auto metadata = file.metadata();
   TransformerConfig config;
-  read_settings(config, parse_json(said(metadata, "model", path, where), path, where),
-                str(shown(path), ", the model's configuration"), true, where);
+  Json said_config = parse_json(said(metadata, "model", path, where), path, where);
+  // Files of before rotary frequencies could be lowered say nothing of it.
+  const Json usual = settings_json(config);
+  for (const auto& [key, value] : usual.items())
+    if (key.starts_with("rope_") && key != "rope_base" && said_config.is_object() &&
+        !said_config.contains(key))
+      said_config[key] = value;
+  read_settings(config, said_config, str(shown(path), ", the model's configuration"), true, where);
   ScalarHead head = ScalarHead::None;
   const std::string complaint =
       parse_setting(Field{"head", ""}, head, said(metadata, "head", path, where));
   if (!complaint.empty())
     fail<DataError>(str("[model] ", shown(path), ": its head ", complaint), where);
   LanguageModel<D> opened;
-  const auto find = [&](std::string_view name) { return file.find(name); };
-  opened.model = model_for_arrays<D>(config, head, file.arrays().size(), find, path, where);
+  const auto source = [&](const std::string& name) { return ArraySource{file.find(name)}; };
+  opened.model = model_for_arrays<D>(config, head, file.arrays().size(), source, path, where);
   find_tokenizer(opened, path, said(metadata, "tokenizer", path, where),
                  said(metadata, "tokenizer_fingerprint", path, where), config.vocab, options,
                  where);
   if (const auto chat = metadata.find("chat"); chat != metadata.end()) {
     const Json json = parse_json(chat->second, path, where);
-    if (!json.is_object() || !json.contains("before") || !json.contains("after") ||
-        !json["before"].is_string() || !json["after"].is_string())
+    const auto text = [&](const char* key) { return member(json, key); };
+    if (text("before") == nullptr || !text("before")->is_string() || text("after") == nullptr ||
+        !text("after")->is_string())
       fail<DataError>(str("[model] ", shown(path), ": its chat form is malformed"), where);
-    opened.chat = {json["before"].get<std::string>(), json["after"].get<std::string>()};
+    ChatForm form{.before = text_of(text("before")), .after = text_of(text("after"))};
+    if (const Json* stops = text("stops"); stops != nullptr && stops->is_array())
+      for (const Json& stop : *stops) form.stops.push_back(text_of(&stop));
+    if (const Json* t = text("temperature"); t != nullptr && t->is_number())
+      form.temperature = t->get<float>();
+    set_chat_form(opened, std::move(form), where);
   }
   copy_parameters(file, *opened.model, "", where);
   return opened;
@@ -142,8 +154,10 @@ void save_plumb_file(const std::string& path, const Model<D>& model, const Langu
                               : repaired_utf8(detail::path_from(path, language.tokenizer_file));
   metadata["tokenizer_fingerprint"] = hex64(language.tokenizer->fingerprint());
   if (language.chat != ChatForm{})
-    metadata["chat"] =
-        json_text({{"before", language.chat.before}, {"after", language.chat.after}});
+    metadata["chat"] = json_text({{"before", language.chat.before},
+                                  {"after", language.chat.after},
+                                  {"stops", language.chat.stops},
+                                  {"temperature", language.chat.temperature}});
   write_checkpoint(path, arrays, metadata, extras.previous, where);
 }
 

@@ -48,6 +48,17 @@ constexpr std::array<std::pair<const char*, Activation>, 5> choices(Activation) 
            {"gelu_erf", Activation::GeluErf}}};
 }
 
+/// How rotary frequencies are lowered, for contexts longer than a model began with. Linear: all by
+/// `factor`. Llama3: those of waves longer than original/low by `factor`, those shorter than
+/// original/high not, between the two by degrees (Dubey et al. 2024; huggingface/transformers,
+/// modeling_rope_utils.py).
+enum class RopeScaling : int { None, Linear, Llama3 };
+constexpr std::array<std::pair<const char*, RopeScaling>, 3> choices(RopeScaling) {
+  return {{{"none", RopeScaling::None},
+           {"linear", RopeScaling::Linear},
+           {"llama3", RopeScaling::Llama3}}};
+}
+
 /// The features in which decoder-only transformers differ, each free of the others but for what
 /// check_config names.
 struct Family {
@@ -79,6 +90,10 @@ struct TransformerConfig {
   bool tied_head = true;
   float norm_eps = 1e-5F;
   float rope_base = 10000.0F;
+  RopeScaling rope_scaling = RopeScaling::None;
+  float rope_factor = 1.0F;
+  float rope_low = 1.0F, rope_high = 4.0F;  ///< Llama3: parts of the original context
+  Index rope_original = 8192;               ///< Llama3: the context that the model began with
 
   Index head_size() const { return channels / heads; }
   bool operator==(const TransformerConfig&) const = default;
@@ -105,6 +120,13 @@ void fields(TransformerConfig& c, F&& f) {
   f(Field{"tied_head", "whether the head is the embedding"}, c.tied_head);
   f(Field{"norm_eps", "added to a variance", above_to(0, 1)}, c.norm_eps);
   f(Field{"rope_base", "base of the rotary frequencies", above(0)}, c.rope_base);
+  f(Field{"rope_scaling", "how they are lowered"}, c.rope_scaling);
+  f(Field{"rope_factor", "by how much", at_least(1)}, c.rope_factor);
+  f(Field{"rope_low", "waves longer than the original context by this are lowered", above(0)},
+    c.rope_low);
+  f(Field{"rope_high", "waves shorter than the original context by this are not", above(0)},
+    c.rope_high);
+  f(Field{"rope_original", "the context before", between(1, 1 << 20), "tokens"}, c.rope_original);
 }
 
 /// DataError naming the first size that is out of range or does not fit another, before anything is
@@ -128,6 +150,8 @@ inline void check_config(const TransformerConfig& c, Where where = Where::here()
   check<DataError>(!c.family.gated || c.family.activation == Activation::Silu,
                    "[transformer] a gated feed-forward is computed with silu alone (SwiGLU)",
                    where);
+  check<DataError>(c.rope_scaling != RopeScaling::Llama3 || c.rope_low < c.rope_high,
+                   "[transformer] rope_low must be less than rope_high", where);
 }
 
 /// Weights of one block, its matrices plain or packed.
@@ -144,6 +168,26 @@ struct PackedTransformer {
   std::vector<TransformerBlock<D, PackedWeight<D>>> blocks;
   PackedWeight<D> head;
 };
+
+/// The angle between two positions, radians, of each of the head_size/2 pairs of channels.
+inline std::vector<double> rotary_frequencies(const TransformerConfig& c) {
+  std::vector<double> all;
+  for (Index i = 0; i < c.head_size() / 2; ++i) {
+    double f = std::pow(static_cast<double>(c.rope_base),
+                        -2.0 * static_cast<double>(i) / static_cast<double>(c.head_size()));
+    const double lowered = f / static_cast<double>(c.rope_factor);
+    if (c.rope_scaling == RopeScaling::Linear) f = lowered;
+    if (c.rope_scaling == RopeScaling::Llama3) {
+      // Waves in the original context, as a place between low (0) and high (1).
+      const double low = c.rope_low, high = c.rope_high, pi = 3.14159265358979323846;
+      const double waves = static_cast<double>(c.rope_original) * f / (2 * pi);
+      const double place = (waves - low) / (high - low);
+      f = place <= 0 ? lowered : place >= 1 ? f : (1 - place) * lowered + place * f;
+    }
+    all.push_back(f);
+  }
+  return all;
+}
 
 template <class D>
 class Transformer {
@@ -305,11 +349,7 @@ class Transformer {
   // device evaluates a trigonometric function of its own.
   void make_rotary_tables() {
     const Index half = config_.head_size() / 2;
-    std::vector<double> frequency;
-    for (Index i = 0; i < half; ++i)
-      frequency.push_back(
-          std::pow(static_cast<double>(config_.rope_base),
-                   -2.0 * static_cast<double>(i) / static_cast<double>(config_.head_size())));
+    const std::vector<double> frequency = rotary_frequencies(config_);
     std::vector<float> cosine(static_cast<std::size_t>(config_.context * half)),
         sine(cosine.size());
     default_pool().run(config_.context, [&](Index position) {
