@@ -6,11 +6,11 @@ Left out: tables, links, and lines that a program writes.
 Usage: columns.py
 """
 import re
-import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from sources import ROOT, source_files
+
 SOURCES = re.compile(r"\.([hc]pp|cuh?|h|inl|md)$")
 
 
@@ -25,10 +25,7 @@ def too_long(path: Path):
 
 
 def main() -> int:
-    listed = subprocess.run(["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True)
-    files = listed.stdout.split("\n") if listed.returncode == 0 else [
-        p.relative_to(ROOT).as_posix() for p in ROOT.rglob("*") if "build" not in p.parts]
-    files = [f for f in files if SOURCES.search(f) and (ROOT / f).is_file()]
+    files = [f for f in source_files() if SOURCES.search(f) and (ROOT / f).is_file()]
     problems = [(f, number, length) for f in files
                 for number, length in too_long(ROOT / f)]
     for f, number, length in problems:

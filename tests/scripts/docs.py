@@ -7,11 +7,11 @@ underscore, a capital inside or parentheses behind it.
 Usage: docs.py
 """
 import re
-import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from sources import ROOT, source_files
+
 # Where a path may begin.
 BASES = ["", "include/plumb", "cuda", "cuda/plumb", "docs", "examples", "tests", "cuda/emulator"]
 # Names that no source has, each with its reason.
@@ -27,9 +27,7 @@ def documents() -> list[Path]:
 
 
 def tracked() -> tuple[set[str], str]:
-    result = subprocess.run(["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True)
-    files = result.stdout.split("\n") if result.returncode == 0 else [
-        p.relative_to(ROOT).as_posix() for p in ROOT.rglob("*") if "build" not in p.parts]
+    files = source_files()
     code = "\n".join((ROOT / f).read_text(errors="replace") for f in files
                      if re.search(r"\.([hc]pp|cuh?|py|sh|cmake|inl|in|json)$|CMakeLists.txt$|^plumb$|^\.ci/run$", f)
                      and not f.startswith("examples/data") and (ROOT / f).is_file())
