@@ -34,7 +34,8 @@ Inputs load_inputs(const AlignSettings& s) {
   in.prompts = texts_of(load_prompts(prompts_path(s)));
   const std::set<std::string> seen(in.prompts.begin(), in.prompts.end());
   in.held_out_stories = split_stories(read_text(held_out_path(s)));
-  for (std::string& prompt : texts_of(load_prompts(held_out_path(s))))
+  for (std::string& prompt :
+       texts_of(load_prompts(s.held_out_prompts.empty() ? held_out_path(s) : s.held_out_prompts)))
     if (!seen.contains(prompt) && static_cast<Index>(in.held_out_prompts.size()) < s.eval_prompts)
       in.held_out_prompts.push_back(std::move(prompt));
   const auto stories = static_cast<std::size_t>(s.eval_stories);
@@ -186,6 +187,7 @@ Json inputs_of(const AlignSettings& s, const Loaded& first) {
           {"tokenizer", hex64(first.tokenizer->fingerprint())},
           {"prompts", contents_hash(prompts_path(s))},
           {"held-out", contents_hash(held_out_path(s))},
+          {"held-out-prompts", contents_hash(s.held_out_prompts)},
           {"sft", contents_hash(s.sft)}};
 }
 

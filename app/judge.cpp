@@ -1,5 +1,6 @@
 #include "judge.hpp"
 
+#include "child_rule.hpp"
 #include "command_judge.hpp"
 #include "rule.hpp"
 
@@ -199,21 +200,37 @@ std::vector<ClusterSum> by_prompt(const Verdict& verdict, Value value) {
 
 }  // namespace
 
+std::vector<int> Rule::ranks(const std::string& prompt, const std::vector<std::string>& responses,
+                             const std::vector<bool>& finished) const {
+  check(responses.size() == finished.size(), "[rule] one `finished` for each response");
+  std::vector<double> totals;
+  for (std::size_t i = 0; i < responses.size(); ++i)
+    totals.push_back(score(prompt, responses[i], finished[i]));
+  return ranks_of(totals);
+}
+
 const Rule& rule_of(const std::string& name) {
-  static const Rule warm{
-      "rule:warm", warm_text(),
-      [](const std::string& prompt, const std::string& response, bool finished) -> NamedNumbers {
-        const RuleScore s = warm_score(prompt, response, finished);
-        return {{"friendly", s.friendly},
-                {"simple", s.simple},
-                {"ending", s.ending},
-                {"total", s.total}};
-      },
-      [](const std::string& prompt, const std::vector<std::string>& responses,
-         const std::vector<bool>& finished) { return rank_by_rule(prompt, responses, finished); }};
-  if (name != warm.name)
-    fail<DataError>(str("[rule] there is no rule \"", name, "\". HINT: ", warm.name));
-  return warm;
+  static const std::vector<Rule> rules{
+      {"rule:warm", warm_text(),
+       [](const std::string& prompt, const std::string& response, bool finished) -> NamedNumbers {
+         const RuleScore s = warm_score(prompt, response, finished);
+         return {{"friendly", s.friendly},
+                 {"simple", s.simple},
+                 {"ending", s.ending},
+                 {"total", s.total}};
+       }},
+      {"rule:child", child_text(),
+       [](const std::string&, const std::string& response, bool finished) -> NamedNumbers {
+         const ChildScore s = child_score(response, finished);
+         return {{"grade", s.grade}, {"reading", s.reading}, {"picture", s.picture},
+                 {"child", s.child}, {"ending", s.ending},   {"total", s.total}};
+       }}};
+  std::string names;
+  for (const Rule& rule : rules) {
+    if (name == rule.name) return rule;
+    names += str(names.empty() ? "" : ", ", rule.name);
+  }
+  fail<DataError>(str("[rule] there is no rule \"", name, "\". HINT: ", names));
 }
 
 double Verdict::count(double preference) const {

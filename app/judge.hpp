@@ -37,15 +37,14 @@ struct Rule {
   /// The parts of a response's score by name; the last one, "total", is the score.
   std::function<NamedNumbers(const std::string& prompt, const std::string& response, bool finished)>
       parts;
-  /// Ranks of the responses to a prompt: 0 best, equal scores tie.
-  std::function<std::vector<int>(const std::string& prompt, const std::vector<std::string>&,
-                                 const std::vector<bool>& finished)>
-      ranks;
 
   std::string short_name() const { return name.substr(name.find(':') + 1); }
   double score(const std::string& prompt, const std::string& response, bool finished) const {
     return parts(prompt, response, finished).back().second;
   }
+  /// Ranks of the responses to a prompt: 0 is best, equal scores tie.
+  std::vector<int> ranks(const std::string& prompt, const std::vector<std::string>& responses,
+                         const std::vector<bool>& finished) const;
 };
 
 /// The rule of a name. DataError for another, naming what there is.

@@ -155,19 +155,13 @@ inline const char* warm_text() {
   return text.c_str();
 }
 
-/// Ranks of the responses by `warm`: 0 is best, equal totals tie.
-inline std::vector<int> rank_by_rule(std::string_view prompt,
-                                     const std::vector<std::string>& responses,
-                                     const std::vector<bool>& finished) {
-  check(responses.size() == finished.size(), "[rule] one `finished` for each response");
-  std::vector<double> totals;
-  for (std::size_t i = 0; i < responses.size(); ++i)
-    totals.push_back(warm_score(prompt, responses[i], finished[i]).total);
-  std::vector<std::size_t> order(responses.size());
+/// Ranks of responses by their totals: 0 is best, equal totals tie.
+inline std::vector<int> ranks_of(const std::vector<double>& totals) {
+  std::vector<std::size_t> order(totals.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
   std::sort(order.begin(), order.end(),
             [&](std::size_t a, std::size_t b) { return totals[a] > totals[b]; });
-  std::vector<int> ranks(responses.size(), 0);
+  std::vector<int> ranks(totals.size(), 0);
   for (std::size_t i = 1; i < order.size(); ++i)
     ranks[order[i]] =
         ranks[order[i - 1]] + static_cast<int>(totals[order[i - 1]] - totals[order[i]] >= 1e-9);

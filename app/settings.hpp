@@ -51,9 +51,10 @@ struct AlignSettings {
   std::string model;  // the first policy; empty: the shipped stories260K
   std::string tokenizer;
   std::string chat;
-  std::string sft;       // demonstrations to fine-tune the first policy on
-  std::string prompts;   // empty: openings of the shipped stories
-  std::string held_out;  // stories for evaluation; empty: the shipped ones
+  std::string sft;               // demonstrations to fine-tune the first policy on
+  std::string prompts;           // empty: openings of the shipped stories
+  std::string held_out;          // stories for evaluation; empty: the shipped ones
+  std::string held_out_prompts;  // for the comparison; empty: openings of held_out
   std::string run = "run";
   std::string labeller = kDefaultRule;
   std::string judge;  // empty: the labeller, if it is a rule
@@ -95,6 +96,12 @@ void fields(AlignSettings& s, F&& f) {
     s.chat);
   f(Field{"held-out", "stories kept out, for evaluation; empty: the shipped ones", {}, "", "Input"},
     s.held_out);
+  f(Field{"held-out-prompts",
+          "prompts kept out, for the comparison; empty: openings of held-out",
+          {},
+          "",
+          "Input"},
+    s.held_out_prompts);
   f(Field{"eval-stories", "held-out stories for the perplexity", at_least(1), "", "Input"},
     s.eval_stories);
   // A step's settings are those of its own command, under a heading of its own.

@@ -1,4 +1,5 @@
 // `plumb rank`, driven as by a person: answers, mistakes, undo, interruption, resuming, agreement.
+#include "../app/judge.hpp"
 #include "../app/rank.hpp"
 #include "../app/rule.hpp"
 #include "../app/screen.hpp"
@@ -205,7 +206,7 @@ TEST_CASE("rank: the rule signs every record and asks nothing") {
     CHECK(r.labeller == "rule:warm");
     CHECK(r.annotator == "rule:warm");
     CHECK(r.shown.empty());
-    CHECK(r.rank == rank_by_rule(r.prompt, r.responses, r.finished));
+    CHECK(r.rank == rule_of("rule:warm").ranks(r.prompt, r.responses, r.finished));
   }
   CHECK(contains(desk.sit(""), "0 ranked by the rule `warm`, 4 were already"));
   CHECK(desk.saved().size() == 4);
@@ -372,8 +373,8 @@ TEST_CASE("rank: agreement between annotators, in one file or several") {
   const std::string screen = desk.sit("");
   // x: one of three pairs is turned, tau 1/3, pairwise 2/3. z: tau-b 2/√(2·3), pairwise 2.5/3.
   CHECK(contains(screen,
-            "Agreement, ana and bob: Kendall tau-b 0.57, pairwise 75.0 %, over 2 prompts (1 "
-            "left out: other responses under the same id)"));
+                 "Agreement, ana and bob: Kendall tau-b 0.57, pairwise 75.0 %, over 2 prompts (1 "
+                 "left out: other responses under the same id)"));
   // ana: x counts 1, y 0, z ½ (two share the top).
   CHECK(contains(screen, "Shown first and ranked best, ana: 50.0 % of 3"));
   CHECK(contains(screen, "without position bias 33.3 %"));

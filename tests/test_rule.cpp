@@ -1,5 +1,7 @@
 // The rule `warm`: what it prefers, what it cannot be fooled by, and that its text tells its
 // numbers.
+#include "../app/child_rule.hpp"
+#include "../app/judge.hpp"
 #include "../app/rule.hpp"
 
 #include <plumb/data/text.hpp>
@@ -139,9 +141,63 @@ TEST_CASE("warm: the text tells the numbers and the words of the rule") {
 }
 
 TEST_CASE("warm: ranks, with ties") {
-  CHECK(rank_by_rule("", {"", kGood, "Tom sat.", kGood}, {true, true, true, true}) ==
+  CHECK(rule_of("rule:warm").ranks("", {"", kGood, "Tom sat.", kGood}, {true, true, true, true}) ==
         std::vector<int>{2, 0, 1, 0});
-  CHECK(rank_by_rule("", {kGood, kGood}, {false, true}) == std::vector<int>{1, 0});
-  CHECK(rank_by_rule("", {}, {}).empty());
-  CHECK_THROWS_AS(rank_by_rule("", {"a", "b"}, {true}), ShapeError);
+  CHECK(rule_of("rule:warm").ranks("", {kGood, kGood}, {false, true}) == std::vector<int>{1, 0});
+  CHECK(rule_of("rule:warm").ranks("", {}, {}).empty());
+  CHECK_THROWS_AS(rule_of("rule:warm").ranks("", {"a", "b"}, {true}), ShapeError);
+}
+
+TEST_CASE("child: a score worked out by hand") {
+  // 9 words of which one is hard, in one sentence: 11.1 % hard.
+  const std::string text = "The moon is like a big rock in gravitation.";
+  const ChildScore score = child_score(text, true);
+  CHECK(score.grade == doctest::Approx(0.1579 * 100 / 9 + 0.0496 * 9 + 3.6365));
+  CHECK(score.reading == doctest::Approx((6 - score.grade) / 2));
+  CHECK(score.picture == 1);
+  CHECK(score.child == 0);
+  CHECK(score.ending == 1);
+  CHECK(score.total == doctest::Approx(score.reading + 2 - 21 * 0.1));
+  // 13 easy words in two sentences: no correction.
+  const ChildScore easy =
+      child_score("Can you see the moon? Think of a ball that is far away.", true);
+  CHECK(easy.grade == doctest::Approx(0.0496 * 13 / 2));
+  CHECK(easy.reading == 2);
+  CHECK(easy.child == 1);
+  CHECK(easy.picture == 1);
+  CHECK(child_score("", true).total == -10);
+  CHECK(child_score("You see it", false).ending == -1);
+}
+
+TEST_CASE("child: forms of words that children know") {
+  for (const char* word : {"play", "plays", "played", "playing", "stopped", "running", "making",
+                           "flies", "happier", "quickly", "dog's", "isn't", "biggest"})
+    CHECK_MESSAGE(child_rule::is_easy(word), word);
+  for (const char* word : {"gravitational", "phenomenon", "civilization", "atmosphere"})
+    CHECK_MESSAGE(!child_rule::is_easy(word), word);
+}
+
+TEST_CASE("child: over a child's head, to it, and in circles") {
+  const std::string over =
+      "The Apollo 11 mission of 1969 constituted a significant technological achievement, in which "
+      "astronauts utilized a lunar module in order to accomplish the first successful landing of "
+      "human beings on the surface of the Moon, subsequently returning to Earth.";
+  const std::string to =
+      "Imagine a very big bus that can fly. A long time ago, three men got into one and went up to "
+      "the moon. It was so far that it took them days. Then they walked around on it, and you "
+      "could "
+      "see them jump! After that they came back home.";
+  CHECK(child_score(over, true).grade > 8);
+  CHECK(child_score(to, true).grade < 5);
+  CHECK(child_score(to, true).total > child_score(over, true).total + 3);
+  CHECK(child_score(repeated("You see the moon. ", 12), true).total <
+        child_score(to, true).total - 3);
+  CHECK(child_score(repeated(to + " ", 4), true).total < child_score(to, true).total - 3);
+  CHECK(rule_of("rule:child").ranks("", {over, to}, {true, true}) == std::vector<int>{1, 0});
+}
+
+TEST_CASE("each rule's text says its numbers, and an unknown one is named with what there is") {
+  CHECK(rule_of("rule:child").text.find("0.1579") != std::string::npos);
+  CHECK(rule_of("rule:child").text.find("imagine") != std::string::npos);
+  CHECK_THROWS_WITH_AS(rule_of("rule:none"), doctest::Contains("rule:warm, rule:child"), DataError);
 }

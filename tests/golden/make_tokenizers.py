@@ -59,7 +59,7 @@ def main():
     data = HERE / "../../examples/data"
     out["files"] = {}
     for path in sorted(data.iterdir()):
-        if path.suffix not in (".txt", ".jsonl", ".md"):
+        if path.suffix not in (".txt", ".jsonl"):
             continue
         ids, total = big.encode(path.read_text()).ids, 0
         for token in ids:
