@@ -202,12 +202,15 @@ void check_settings(const AlignSettings& s) {
 
 }  // namespace
 
-void align_command(const AlignSettings& s, const std::string& title, Json& results) {
+void align_command(const AlignSettings& given, const std::string& title, Json& results) {
   const auto start = std::chrono::steady_clock::now();
   const InterruptGuard guard;
-  check_settings(s);
-  const Inputs in = load_inputs(s);
-  const Loaded first = load_model(s.model, s.tokenizer, s.chat);
+  check_settings(given);
+  const Inputs in = load_inputs(given);
+  const Loaded first = load_model(given.model, given.tokenizer, given.chat);
+  AlignSettings s = given;
+  take_temperature_of_form(s.generate.sampling.sampling, s.generate_temperature_said, first);
+  take_temperature_of_form(s.ppo.config.sampling.sampling, s.ppo_temperature_said, first);
   const auto judge = make_judge(
       s.judge_spec(),
       {[&](const std::string& path) { return candidate_scores(load_reward_model(path, first)); },

@@ -59,8 +59,7 @@ void chat_command(const ChatCommand& c, Json& results) {
   check_sampling(c.settings.sampling, "chat");
   const Loaded loaded = load_model(c.from.model, c.from.tokenizer, c.from.chat);
   GenerateSettings settings = c.settings;
-  if (!c.temperature_said && loaded.chat != ChatForm{})
-    settings.sampling.sampling.temperature = loaded.chat.temperature;
+  take_temperature_of_form(settings.sampling.sampling, c.temperature_said, loaded);
   const bool person = ::isatty(STDIN_FILENO) == 1 && c.prompt.empty();
   if (person)
     std::printf("%s: type %s; an empty line or Ctrl-D ends.\n", harmless(loaded.source).c_str(),

@@ -67,7 +67,7 @@ void generate_command(const GenerateCommand& c, Json& results) {
   check<DataError>(!prompts.empty(), "[generate] the prompts file holds no prompt");
   const Loaded loaded = load(c.from);
   GenerateSettings settings = c.settings;
-  if (!c.temperature_said) settings.sampling.sampling.temperature = loaded.chat.temperature;
+  take_temperature_of_form(settings.sampling.sampling, c.temperature_said, loaded);
   auto candidates = generate_candidates(loaded, texts_of(prompts), settings, 0, "generate");
   for (std::size_t i = 0; i < candidates.size(); ++i) candidates[i].id = prompts[i].id;
   write_jsonl(c.out, candidates);
@@ -235,6 +235,8 @@ void ppo_command(const PpoCommand& c, Json& results) {
   const std::string source = c.prompts.empty() ? data_path("tinystories_train.txt") : c.prompts;
   const auto prompts = texts_of(load_prompts(source));
   const Loaded first = load(c.from);
+  PpoSettings settings = c.settings;
+  take_temperature_of_form(settings.config.sampling.sampling, c.temperature_said, first);
   const Loaded reference =
       c.reference.empty() ? first : load_model(c.reference, c.from.tokenizer, c.from.chat);
   if (first.tokenizer->fingerprint() != reference.tokenizer->fingerprint())
@@ -243,15 +245,15 @@ void ppo_command(const PpoCommand& c, Json& results) {
   const bool by_rule = c.reward.starts_with("rule:");
   const std::shared_ptr<DeviceModel> reward =
       by_rule ? nullptr : load_reward_model(c.reward, first).model;
-  Json config = settings_json(c.settings);
+  Json config = settings_json(settings);
   config["reward"] = c.reward;
   config["inputs"] = {{"model", fingerprint(*first.model)},
                       {"reference", fingerprint(*reference.model)},
                       {"reward", reward ? fingerprint(*reward) : c.reward},
                       {"prompts", contents_hash(source)}};
   const RunLock lock = begin_run(c.run, config, {"iterations"});
-  const bool separate = c.settings.separate_value;
-  const std::uint64_t seed = c.settings.config.sampling.seed;
+  const bool separate = settings.separate_value;
+  const std::uint64_t seed = settings.config.sampling.seed;
   DeviceModel policy = first.model->clone(separate ? ScalarHead::None : ScalarHead::Value, seed);
   std::unique_ptr<DeviceModel> value;
   if (separate)
@@ -265,7 +267,7 @@ void ppo_command(const PpoCommand& c, Json& results) {
                      prompts};
   {
     MetricsWriter metrics(c.run);
-    run_ppo(task, c.settings, c.run + "/policy.safetensors", metrics, 0, "PPO");
+    run_ppo(task, settings, c.run + "/policy.safetensors", metrics, 0, "PPO");
   }
   results["policy_fingerprint"] = fingerprint(policy);
   const auto rows = read_metrics(c.run + "/metrics.csv");
@@ -273,7 +275,7 @@ void ppo_command(const PpoCommand& c, Json& results) {
     for (const auto& [name, number] : rows.back().values) results[name] = number;
   results["seconds"] = seconds_since(start);
   std::printf("policy after %lld iterations: %s/policy.safetensors (metrics beside it)\n",
-              static_cast<long long>(c.settings.config.iterations), harmless(c.run).c_str());
+              static_cast<long long>(settings.config.iterations), harmless(c.run).c_str());
 }
 
 void eval_command(const EvalCommand& c, Json& results) {
@@ -295,15 +297,17 @@ void eval_command(const EvalCommand& c, Json& results) {
     fail<DataError>(
         str("[eval] ", shown(before.source), " and ", shown(after.source),
             " have different tokenizers; their responses can be compared only under one"));
+  GenerateSettings settings = c.settings;
+  take_temperature_of_form(settings.sampling.sampling, c.temperature_said, before);
   const auto judge = make_judge(
       c.judge,
       {[&](const std::string& model) { return candidate_scores(load_reward_model(model, before)); },
-       c.answers, c.annotator, c.settings.sampling.seed});
+       c.answers, c.annotator, settings.sampling.seed});
   auto prompts = texts_of(load_prompts(c.prompts.empty() ? path : c.prompts));
   limit_to(prompts, c.limit);
   check<DataError>(!prompts.empty(), "[eval] there are no prompts");
-  const auto old_responses = generate_candidates(before, prompts, c.settings, 0, "before");
-  const auto new_responses = generate_candidates(after, prompts, c.settings, 0, "after");
+  const auto old_responses = generate_candidates(before, prompts, settings, 0, "before");
+  const auto new_responses = generate_candidates(after, prompts, settings, 0, "after");
   const Verdict verdict = judge->compare(old_responses, new_responses);
   const Interval win = verdict.interval();
   results.update(verdict.json());
@@ -311,8 +315,8 @@ void eval_command(const EvalCommand& c, Json& results) {
               harmless(verdict.judge).c_str(), percent(verdict.rate()).c_str(),
               fixed(100 * win.low, 1).c_str(), fixed(100 * win.high, 1).c_str(),
               fixed(verdict.n(), 0).c_str());
-  const double kl = exact_kl(after, *before.model, prompts, c.settings);
-  const SampleOptions& sampling = c.settings.sampling;
+  const double kl = exact_kl(after, *before.model, prompts, settings);
+  const SampleOptions& sampling = settings.sampling;
   const std::string temperature = number_text(kl_temperature(sampling));
   results["kl"] = kl;
   results["kl_temperature"] = setting_json(kl_temperature(sampling));

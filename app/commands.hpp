@@ -55,6 +55,7 @@ struct PpoCommand {
   std::string reward = kDefaultRule;
   std::string prompts;
   std::string run = "ppo-run";
+  bool temperature_said = false;  // else it is the chat form's
   PpoSettings settings;
 };
 void ppo_command(const PpoCommand& c, Json& results);
@@ -63,6 +64,7 @@ struct EvalCommand {
   std::string before, after, tokenizer, chat;
   std::string held_out, prompts;
   Index limit = 200;
+  bool temperature_said = false;  // else it is the chat form's
   std::string judge = kDefaultRule, answers = "eval-judgements.jsonl", annotator = "me";
   GenerateSettings settings{.sampling = {.responses = 1}};
 };

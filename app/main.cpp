@@ -164,6 +164,9 @@ class Program {
     return *sub;
   }
   Flags& flags(const CLI::App& sub) { return commands_.at(sub.get_name())->flags; }
+  bool says(const char* command, const char* setting) const {
+    return commands_.at(command)->flags.says(setting);
+  }
 
   void model_flags(CLI::App& sub, ModelOptions& from) {
     sub.add_option("--model", from.model,
@@ -235,7 +238,7 @@ class Program {
     CLI::App& sub = command(
         "generate", "sample responses to prompts",
         [this](Json& results) {
-          generate_.temperature_said = commands_.at("generate")->flags.says("temperature");
+          generate_.temperature_said = says("generate", "temperature");
           generate_command(generate_, results);
         },
         [this] {
@@ -332,7 +335,10 @@ class Program {
 
   void add_ppo() {
     CLI::App& sub = command("ppo", "train a policy by PPO against a reward model or rule",
-                            [this](Json& results) { ppo_command(ppo_, results); });
+                            [this](Json& results) {
+                              ppo_.temperature_said = says("ppo", "ppo-temperature");
+                              ppo_command(ppo_, results);
+                            });
     sub.add_option("--reward", ppo_.reward, "reward model file, or rule:NAME")
         ->capture_default_str();
     sub.add_option("--prompts", ppo_.prompts, kPromptsHelp);
@@ -346,8 +352,12 @@ class Program {
   }
 
   void add_align() {
-    CLI::App& sub = command("align", "rounds of generate, rank, reward model, PPO",
-                            [this](Json& results) { align_command(align_, "Plumb run", results); });
+    CLI::App& sub =
+        command("align", "rounds of generate, rank, reward model, PPO", [this](Json& results) {
+          align_.generate_temperature_said = says("align", "generate-temperature");
+          align_.ppo_temperature_said = says("align", "ppo-temperature");
+          align_command(align_, "Plumb run", results);
+        });
     flags(sub).add(align_);
   }
 
@@ -355,7 +365,10 @@ class Program {
     CLI::App& sub = command(
         "eval",
         "compare two models: win rate by a judge, KL, perplexity; or one model's perplexity",
-        [this](Json& results) { eval_command(eval_, results); },
+        [this](Json& results) {
+          eval_.temperature_said = says("eval", "temperature");
+          eval_command(eval_, results);
+        },
         [this] {
           return Paths{eval_.prompts, eval_.held_out, eval_.before, eval_.after};
         });
@@ -378,7 +391,7 @@ class Program {
 
   void add_chat() {
     CLI::App& sub = command("chat", "continue texts that you begin", [this](Json& results) {
-      chat_.temperature_said = commands_.at("chat")->flags.says("temperature");
+      chat_.temperature_said = says("chat", "temperature");
       chat_command(chat_, results);
     });
     model_flags(sub, chat_.from);

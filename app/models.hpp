@@ -24,4 +24,9 @@ Loaded load_model(const std::string& path, const std::string& tokenizer = {},
 /// `like` has.
 Loaded load_reward_model(const std::string& path, const Loaded& like);
 
+/// A chat form's own temperature, unless the user said another (`said`).
+inline void take_temperature_of_form(SamplingSettings& sampling, bool said, const Loaded& loaded) {
+  if (!said && loaded.chat != ChatForm{}) sampling.temperature = loaded.chat.temperature;
+}
+
 }}  // namespace plumb::v0_1

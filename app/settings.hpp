@@ -59,6 +59,8 @@ struct AlignSettings {
   std::string labeller = kDefaultRule;
   std::string judge;  // empty: the labeller, if it is a rule
   std::string annotator = "me";
+  bool generate_temperature_said = false;  // else it is the chat form's
+  bool ppo_temperature_said = false;
   Index rounds = 1;
   Index rank_prompts = 256;
   Index eval_prompts = 200;
