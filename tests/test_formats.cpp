@@ -48,7 +48,9 @@ std::string changed(std::string text, const std::string& from, const std::string
 TEST_CASE("other makers' models say what transformers says") {
   const Json all = statements("models.json");
   CHECK(all.size() == 8);
-  for (const auto& [name, said] : all.items()) {
+  for (const auto& item : all.items()) {
+    const std::string& name = item.key();
+    const Json& said = item.value();
     INFO(name);
     const auto opened = open_model<Cpu>(kGolden + "models/" + name);
     const Model<Cpu>& model = *opened.model;

@@ -6,7 +6,6 @@
 #include <vector>
 
 using namespace plumb;
-using Tokens = std::vector<std::int32_t>;
 
 TEST_CASE("packing: sequences lie one after another, positions begin anew") {
   PackedBatch batch;

@@ -15,19 +15,20 @@
 #include <vector>
 
 using namespace plumb;
-using Tokens = std::vector<std::int32_t>;
 
 namespace {
 
+using Ids = std::vector<std::int32_t>;
+
 const std::string kVocabulary = PLUMB_SOURCE_DIR "/examples/data/tok512.bin";
 
-Tokens after_bos(Tokens tokens) {
+Ids after_bos(Ids tokens) {
   tokens.insert(tokens.begin(), SentencePieceTokenizer::kBos);
   return tokens;
 }
 
 /// The naive algorithm: rescan all pairs after each merge.
-Tokens encode_by_rescan(Tokens ids, const std::vector<std::string>& pieces,
+Ids encode_by_rescan(Ids ids, const std::vector<std::string>& pieces,
                         const std::vector<float>& scores) {
   for (;;) {
     float best = -1e10f;
@@ -78,16 +79,16 @@ TEST_CASE("bytes: every byte is its own token") {
   const ByteTokenizer bytes;
   std::string all;
   for (int i = 0; i < 256; ++i) all += static_cast<char>(i);
-  const Tokens ids = bytes.encode(all);
+  const Ids ids = bytes.encode(all);
   REQUIRE(ids.size() == 256);
   for (int i = 0; i < 256; ++i) CHECK(ids[static_cast<std::size_t>(i)] == i);
   CHECK(bytes.decode(ids) == all);
   CHECK(bytes.vocab() == 256);
   CHECK(bytes.bos() == -1);
-  CHECK(bytes.stops() == Tokens{0});
+  CHECK(bytes.stops() == Ids{0});
   CHECK(bytes.encode("").empty());
-  CHECK_THROWS_AS(bytes.decode(Tokens{256}), DataError);
-  CHECK_THROWS_AS(bytes.decode(Tokens{-1}), DataError);
+  CHECK_THROWS_AS(bytes.decode(Ids{256}), DataError);
+  CHECK_THROWS_AS(bytes.decode(Ids{-1}), DataError);
 }
 
 TEST_CASE("sentencepiece: ids and text equal an independent llama2.c") {
@@ -97,7 +98,7 @@ TEST_CASE("sentencepiece: ids and text equal an independent llama2.c") {
   REQUIRE(cases.size() >= 40);
   for (const auto& c : cases) {
     const std::string text = c["text"];
-    const Tokens ids = c["ids"];
+    const Ids ids = c["ids"];
     const std::vector<std::uint8_t> decoded = c["decoded"];
     CAPTURE(text);
     CHECK(tokenizer.encode(text) == ids);
@@ -110,27 +111,27 @@ TEST_CASE("sentencepiece: what it says of itself") {
   const SentencePieceTokenizer tokenizer(kVocabulary, 512);
   CHECK(tokenizer.vocab() == 512);
   CHECK(tokenizer.bos() == 1);
-  CHECK(tokenizer.stops() == Tokens{1, 2});
+  CHECK(tokenizer.stops() == Ids{1, 2});
   CHECK(tokenizer.name() == "tok512.bin");
   CHECK(tokenizer.fingerprint() == SentencePieceTokenizer(kVocabulary, 512).fingerprint());
   CHECK(tokenizer.fingerprint() != ByteTokenizer().fingerprint());
   const SentencePieceTokenizer copy = tokenizer;
-  CHECK(copy.encode("Once upon a time") == Tokens{403, 407, 261, 378});
+  CHECK(copy.encode("Once upon a time") == Ids{403, 407, 261, 378});
 }
 
 TEST_CASE(
     "sentencepiece: a response by itself keeps its leading space; control tokens print nothing") {
   const SentencePieceTokenizer tokenizer(kVocabulary, 512);
-  CHECK(tokenizer.decode(Tokens{403, 407}) == " Once upon");
-  CHECK(tokenizer.decode(Tokens{1, 403, 407}) == "Once upon");
-  CHECK(tokenizer.decode(Tokens{403, 407, 2}) == " Once upon");
-  CHECK(tokenizer.decode(Tokens{403, 1, 403}) == " OnceOnce");
+  CHECK(tokenizer.decode(Ids{403, 407}) == " Once upon");
+  CHECK(tokenizer.decode(Ids{1, 403, 407}) == "Once upon");
+  CHECK(tokenizer.decode(Ids{403, 407, 2}) == " Once upon");
+  CHECK(tokenizer.decode(Ids{403, 1, 403}) == " OnceOnce");
   CHECK(tokenizer.decode({}).empty());
   CHECK(tokenizer.piece(1, 403) == "Once");
   CHECK(tokenizer.piece(403, 403) == " Once");
   CHECK(tokenizer.piece(0, 13) == "\n");
-  CHECK_THROWS_AS(tokenizer.decode(Tokens{512}), DataError);
-  CHECK_THROWS_AS(tokenizer.decode(Tokens{-1}), DataError);
+  CHECK_THROWS_AS(tokenizer.decode(Ids{512}), DataError);
+  CHECK_THROWS_AS(tokenizer.decode(Ids{-1}), DataError);
 }
 
 TEST_CASE("sentencepiece: bytes that are not UTF-8, and zero bytes, come back") {
@@ -140,7 +141,7 @@ TEST_CASE("sentencepiece: bytes that are not UTF-8, and zero bytes, come back") 
         std::string("a\0b", 3), std::string("\xe2\x80\x80\x80\x80\x80\x80"),
         std::string("\xf0\x9f\x98 x")})
     CHECK(tokenizer.decode(after_bos(tokenizer.encode(text))) == text);
-  CHECK(tokenizer.encode(std::string("\0", 1)) == Tokens{410, 3});
+  CHECK(tokenizer.encode(std::string("\0", 1)) == Ids{410, 3});
 }
 
 TEST_CASE("sentencepiece: the heap merges as the rescan does, ties leftmost") {
@@ -165,7 +166,7 @@ TEST_CASE("sentencepiece: the heap merges as the rescan does, ties leftmost") {
   const SentencePieceTokenizer tokenizer(path, static_cast<Index>(pieces.size()));
   for (int trial = 0; trial < 300; ++trial) {
     std::string text;
-    Tokens characters{259};
+    Ids characters{259};
     for (std::uint32_t n = 1 + random(40); n > 0; --n) {
       const std::uint32_t which = random(9);
       text += which == 0 ? ' ' : which < 5 ? 'a' : 'b';
@@ -181,7 +182,7 @@ TEST_CASE("sentencepiece: a megabyte of text takes seconds at most") {
   const std::string text = read_file(PLUMB_SOURCE_DIR "/examples/data/tinystories_train.txt");
   REQUIRE(text.size() > 1'000'000);
   const auto begin = std::chrono::steady_clock::now();
-  const Tokens ids = tokenizer.encode(text);
+  const Ids ids = tokenizer.encode(text);
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
   MESSAGE(ids.size(), " tokens in ", seconds.count(), " s");
   CHECK(tokenizer.decode(after_bos(ids)) == text);

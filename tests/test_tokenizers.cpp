@@ -6,6 +6,7 @@
 
 #include <plumb/core/random.hpp>
 #include <plumb/io/output.hpp>
+#include <plumb/data/records.hpp>
 #include <plumb/models/tokenizers.hpp>
 
 #include <doctest/doctest.h>
@@ -19,8 +20,6 @@ using test::contains;
 using test::message_of;
 
 namespace {
-
-using Ids = std::vector<std::int32_t>;
 
 const std::string kGolden = PLUMB_SOURCE_DIR "/tests/golden/";
 
@@ -50,12 +49,14 @@ TEST_CASE("ids are the original implementations', text by text") {
   const Json all = originals();
   const auto texts = all["texts"].get<std::vector<std::string>>();
   CHECK(all["ids"].size() == 7);
-  for (const auto& [name, ids] : all["ids"].items()) {
+  for (const auto& item : all["ids"].items()) {
+    const std::string& name = item.key();
+    const Json& ids = item.value();
     const auto tokenizer = read_tokenizer(kGolden + name, name.starts_with("gpt2") ? 50257 : 320);
     for (std::size_t i = 0; i < texts.size(); ++i) {
       INFO(name, ": \"", texts[i], '"');
-      const Ids mine = tokenizer->encode(texts[i]);
-      CHECK(mine == ids[i].get<Ids>());
+      const Tokens mine = tokenizer->encode(texts[i]);
+      CHECK(mine == ids[i].get<Tokens>());
       // Nothing is lost, but where the tokenizer composes, or has no token.
       if (name != "models/qwen2" && name != "sparse") CHECK(tokenizer->decode(mine) == texts[i]);
     }
@@ -65,7 +66,7 @@ TEST_CASE("ids are the original implementations', text by text") {
 TEST_CASE("two tokenizers in turn do not take each other's words") {
   const auto a = small("llama"), b = small("llama3");
   const std::string text = "There was a girl named Lily. There was a girl.";
-  const Ids first = a->encode(text), second = b->encode(text);
+  const Tokens first = a->encode(text), second = b->encode(text);
   CHECK(first != second);
   for (int i = 0; i < 3; ++i) {
     CHECK(a->encode(text) == first);
@@ -77,9 +78,11 @@ TEST_CASE("ids of whole files are the original's") {
   const auto tokenizer = gpt2();
   const Json files = originals()["files"];
   CHECK(files.size() == 6);
-  for (const auto& [name, said] : files.items()) {
+  for (const auto& item : files.items()) {
+    const std::string& name = item.key();
+    const Json& said = item.value();
     const std::string text = read_file(PLUMB_SOURCE_DIR "/examples/data/" + name);
-    const Ids ids = tokenizer->encode(text);
+    const Tokens ids = tokenizer->encode(text);
     std::uint64_t sum = 0;
     for (const std::int32_t id : ids) sum = sum * 1000003 + static_cast<std::uint64_t>(id) + 1;
     INFO(name);
@@ -134,7 +137,7 @@ TEST_CASE("tiktoken's ranks give the same ids") {
   const Json all = originals();
   for (std::size_t i = 0; i < all["texts"].size(); ++i)
     CHECK(same->encode(all["texts"][i].get<std::string>()) ==
-          all["ids"]["gpt2/encoder.json"][i].get<Ids>());
+          all["ids"]["gpt2/encoder.json"][i].get<Tokens>());
   write_atomically(folder / "few.tiktoken", ranks.substr(0, ranks.find('\n', 5000) + 1));
   CHECK(contains(message_of<Error>([&] { read_tokenizer(folder / "few.tiktoken", 50257); }),
                  "cl100k"));
@@ -143,7 +146,7 @@ TEST_CASE("tiktoken's ranks give the same ids") {
 TEST_CASE("special tokens are read in a form and written nowhere") {
   const auto tokenizer = small("llama");
   CHECK(tokenizer->encode_form("<|im_start|>user\n").front() == 1);
-  const Ids typed = tokenizer->encode("<|im_start|>");
+  const Tokens typed = tokenizer->encode("<|im_start|>");
   CHECK(typed.size() > 5);
   CHECK(tokenizer->decode(typed) == "<|im_start|>");
   CHECK(tokenizer->decode(std::vector<std::int32_t>{1, 2, 0}).empty());
