@@ -1,5 +1,6 @@
 // What a policy found: counted by hand, over-used words among many, and a win rate that length and
 // ending explain told from one that they do not.
+#include "../app/rule.hpp"
 #include "../app/shortcut.hpp"
 
 #include "support.hpp"

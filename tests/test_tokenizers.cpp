@@ -6,7 +6,7 @@
 
 #include <plumb/core/random.hpp>
 #include <plumb/io/output.hpp>
-#include <plumb/data/records.hpp>
+#include <plumb/data/packing.hpp>
 #include <plumb/models/tokenizers.hpp>
 
 #include <doctest/doctest.h>

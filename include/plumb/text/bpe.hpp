@@ -2,10 +2,10 @@
 //
 // Encoding: the text is split into words by the vocabulary's patterns, one after another; each word
 // becomes its bytes' tokens; then the adjacent pair that was learned first is merged, the leftmost
-// on ties, until no pair is left. Pairs wait in a heap, so a word of n bytes costs O(n log n), and
-// words that were seen are looked up. Text that is not UTF-8 is split where it is not, and loses no
-// byte; a byte that has no token, which some vocabularies lack for control characters, is dropped
-// (as in the original: huggingface/tokenizers, models/bpe).
+// on ties, until no pair is left (text/merge.hpp); words that were seen are looked up. Text that is
+// not UTF-8 is split where it is not, and loses no byte; a byte that has no token, which some
+// vocabularies lack for control characters, is dropped (as in the original: huggingface/tokenizers,
+// models/bpe).
 //
 // Special tokens (a turn's end, say) stand for themselves in encode_form(), which reads the text of
 // a chat form, and never in encode(): a user who types their name types letters. What this is not:
@@ -14,6 +14,7 @@
 
 #include <plumb/core/check.hpp>
 #include <plumb/io/hash.hpp>
+#include <plumb/text/merge.hpp>
 #include <plumb/text/normal_form.hpp>
 #include <plumb/text/pattern.hpp>
 #include <plumb/text/tokenizer.hpp>
@@ -23,7 +24,7 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
-#include <queue>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -161,18 +162,7 @@ class BpeTokenizer final : public Tokenizer {
   }
 
  private:
-  struct Merge {
-    std::int32_t rank, merged;
-  };
-  /// A possible merge of the symbols at `left` and after it. Stale once either has changed.
-  struct Pair {
-    std::int32_t rank;
-    std::uint32_t left;
-    std::int32_t left_id, right_id, merged;
-    bool operator<(const Pair& other) const {
-      return rank != other.rank ? rank > other.rank : left > other.left;
-    }
-  };
+  using Merge = detail::Joined<std::int32_t>;  // by rank
   using Words = detail::StringMap<std::vector<std::int32_t>>;
 
   /// Words that this thread has encoded with this tokenizer: a language repeats itself.
@@ -266,36 +256,10 @@ class BpeTokenizer final : public Tokenizer {
   }
 
   void merge(std::vector<std::int32_t>& symbols) const {
-    constexpr std::int32_t kGone = -1;
-    const auto n = static_cast<std::uint32_t>(symbols.size());
-    std::vector<std::uint32_t> next(n), previous(n);
-    std::priority_queue<Pair> pairs;
-    const auto offer = [&](std::uint32_t left) {
-      if (next[left] == n) return;
-      const std::int32_t a = symbols[left], b = symbols[next[left]];
-      const auto found = merges_.find(pair_key(a, b));
-      if (found != merges_.end())
-        pairs.push({found->second.rank, left, a, b, found->second.merged});
-    };
-    for (std::uint32_t i = 0; i < n; ++i) {
-      next[i] = i + 1;
-      previous[i] = i - 1;
-    }
-    for (std::uint32_t i = 0; i < n; ++i) offer(i);
-    while (!pairs.empty()) {
-      const Pair pair = pairs.top();
-      pairs.pop();
-      const std::uint32_t right = next[pair.left];
-      if (symbols[pair.left] != pair.left_id || right == n || symbols[right] != pair.right_id)
-        continue;
-      symbols[pair.left] = pair.merged;
-      symbols[right] = kGone;
-      next[pair.left] = next[right];
-      if (next[right] != n) previous[next[right]] = pair.left;
-      offer(pair.left);
-      if (pair.left > 0) offer(previous[pair.left]);
-    }
-    std::erase(symbols, kGone);
+    detail::merge_symbols(symbols, [&](std::int32_t left, std::int32_t right) {
+      const auto found = merges_.find(pair_key(left, right));
+      return found == merges_.end() ? std::optional<Merge>() : found->second;
+    });
   }
 
   BpeVocabulary v_;

@@ -2,22 +2,22 @@
 //
 // Encoding: a space is put before a non-empty text; each UTF-8 character becomes its piece, or its
 // bytes (id = byte + 3) if it has none; then the adjacent pair whose joined piece has the highest
-// score is merged, the leftmost on ties, until no pair joins. llama2.c rescans all pairs after each
-// merge, O(n²); here the pairs wait in a heap and the symbols in a linked list, O(n log n), for the
-// same ids. What this is not: the SentencePiece library; there is no normalisation. A zero byte,
-// which ends the text in llama2.c, is an ordinary byte here. Source: karpathy/llama2.c, run.c
-// build_tokenizer(), encode() and decode().
+// score is merged, the leftmost on ties, until no pair joins (text/merge.hpp). What this is not:
+// the SentencePiece library; there is no normalisation. A zero byte, which ends the text in
+// llama2.c, is an ordinary byte here. Source: karpathy/llama2.c, run.c build_tokenizer(), encode()
+// and decode().
 #pragma once
 
 #include <plumb/core/check.hpp>
 #include <plumb/io/file.hpp>
 #include <plumb/io/hash.hpp>
+#include <plumb/text/merge.hpp>
 #include <plumb/text/tokenizer.hpp>
 
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <queue>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -129,16 +129,6 @@ class SentencePieceTokenizer final : public Tokenizer {
   }
 
  private:
-  /// A possible merge of the symbols at `left` and after it. Stale once either has changed.
-  struct Pair {
-    float score;
-    std::size_t left;
-    std::int32_t left_id, right_id, merged;
-    bool operator<(const Pair& other) const {
-      return score != other.score ? score < other.score : left > other.left;
-    }
-  };
-
   /// The byte that a piece `<0xNN>` stands for, or -1.
   static int byte_of(std::string_view text) {
     if (text.size() != 6 || !text.starts_with("<0x") || text[5] != '>') return -1;
@@ -170,41 +160,17 @@ class SentencePieceTokenizer final : public Tokenizer {
   }
 
   void merge(std::vector<std::int32_t>& symbols) const {
-    constexpr std::int32_t kGone = -1;
+    using Joined = detail::Joined<float>;
     constexpr float kLowest = -1e10f;  // llama2.c never takes a merge that scores no higher
-    const std::size_t n = symbols.size();
-    std::vector<std::size_t> next(n), previous(n);
-    std::priority_queue<Pair> pairs;
     std::string joined;
-    const auto offer = [&](std::size_t left) {
-      if (next[left] == n) return;
-      const std::int32_t a = symbols[left], b = symbols[next[left]];
-      joined = pieces_[static_cast<std::size_t>(a)];
-      joined += pieces_[static_cast<std::size_t>(b)];
+    detail::merge_symbols(symbols, [&](std::int32_t left, std::int32_t right) {
+      joined = pieces_[static_cast<std::size_t>(left)];
+      joined += pieces_[static_cast<std::size_t>(right)];
       const auto found = ids_.find(joined);
-      if (found == ids_.end()) return;
+      if (found == ids_.end()) return std::optional<Joined>();
       const float score = scores_[static_cast<std::size_t>(found->second)];
-      if (score > kLowest) pairs.push({score, left, a, b, found->second});
-    };
-    for (std::size_t i = 0; i < n; ++i) {
-      next[i] = i + 1;
-      previous[i] = i - 1;
-    }
-    for (std::size_t i = 0; i < n; ++i) offer(i);
-    while (!pairs.empty()) {
-      const Pair pair = pairs.top();
-      pairs.pop();
-      const std::size_t right = next[pair.left];
-      if (symbols[pair.left] != pair.left_id || right == n || symbols[right] != pair.right_id)
-        continue;
-      symbols[pair.left] = pair.merged;
-      symbols[right] = kGone;
-      next[pair.left] = next[right];
-      if (next[right] != n) previous[next[right]] = pair.left;
-      offer(pair.left);
-      if (pair.left > 0) offer(previous[pair.left]);
-    }
-    std::erase(symbols, kGone);
+      return score > kLowest ? std::optional(Joined{-score, found->second}) : std::nullopt;
+    });
   }
 
   std::string name_;
