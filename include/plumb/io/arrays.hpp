@@ -74,6 +74,21 @@ struct ArrayView {
   }
 };
 
+namespace detail {
+
+/// The shape of as many extents as a file says: at most Shape::kMaxRank.
+inline Shape shape_of(const Index* e, std::size_t rank) {
+  switch (rank) {
+    case 0: return {};
+    case 1: return {e[0]};
+    case 2: return {e[0], e[1]};
+    case 3: return {e[0], e[1], e[2]};
+    default: return {e[0], e[1], e[2], e[3]};
+  }
+}
+
+}  // namespace detail
+
 /// Writes the numbers of `array` to out[0 … array.size() - 1]; every type becomes float exactly.
 inline void to_floats(const ArrayView& array, float* out) {
   const auto* bytes = reinterpret_cast<const std::uint8_t*>(array.bytes.data());

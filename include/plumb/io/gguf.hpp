@@ -272,10 +272,7 @@ class GgufView {
               layout.numbers));
     std::array<Index, Shape::kMaxRank> e{};
     for (std::uint32_t d = 0; d < rank; ++d) e[d] = static_cast<Index>(extents[rank - 1 - d]);
-    array.shape = rank == 1   ? Shape{e[0]}
-                  : rank == 2 ? Shape{e[0], e[1]}
-                  : rank == 3 ? Shape{e[0], e[1], e[2]}
-                              : Shape{e[0], e[1], e[2], e[3]};
+    array.shape = detail::shape_of(e.data(), rank);
     arrays_.push_back(std::move(array));
     return take<std::uint64_t>(at);
   }

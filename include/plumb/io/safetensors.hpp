@@ -151,18 +151,8 @@ class SafetensorsReader {
     if (size != held || (offsets[1] - offsets[0]) % width != 0)
       bad(str("array '", name, "' has ", size, " elements of ", width, " bytes by its shape but ",
               offsets[1] - offsets[0], " bytes by its offsets"));
-    return {name, dtype, make_shape(shape, extents.size()),
+    return {name, dtype, shape_of(shape, extents.size()),
             data_.substr(offsets[0], offsets[1] - offsets[0])};
-  }
-
-  static Shape make_shape(const Index* e, std::size_t rank) {
-    switch (rank) {
-      case 0: return {};
-      case 1: return {e[0]};
-      case 2: return {e[0], e[1]};
-      case 3: return {e[0], e[1], e[2]};
-      default: return {e[0], e[1], e[2], e[3]};
-    }
   }
 
   std::string_view bytes_;

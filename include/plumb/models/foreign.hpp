@@ -84,8 +84,9 @@ struct ForeignArrays {
   }
 };
 
-/// Every tensor under its name in the other format, laid out as there: the same places that the
-/// format's reader finds, filled. `names(tensor)` is the reader's, with names in place of arrays.
+/// Every tensor under its name in the other format, laid out as there. `block_name(layer, part)`
+/// names a part of a block without .weight or .bias; `conv`: matrices lie (inputs, outputs);
+/// `halves`: rotary pairs lie D/2 apart.
 template <class D>
 ForeignArrays foreign_arrays(const Model<D>& model, const char* embedding, const char* positions,
                              const char* norm, const char* norm_bias, const char* head,
@@ -93,8 +94,7 @@ ForeignArrays foreign_arrays(const Model<D>& model, const char* embedding, const
   const TransformerConfig& c = model.config();
   ForeignArrays out;
   const auto& entries = model.parameters().entries();
-  for (std::size_t at = 0; at < entries.size(); ++at) {
-    const auto& entry = entries[at];
+  for (const auto& entry : entries) {
     std::vector<float> values = entry.tensor.to_vector();
     Shape shape = entry.tensor.shape();
     const std::size_t dot = entry.name.rfind('.');

@@ -274,7 +274,6 @@ void copy_array(const ArraySource& source, const Tensor<D>& tensor) {
 template <class D, class Source>
 void copy_arrays(const Model<D>& model, Source source) {
   const auto& entries = model.parameters().entries();
-  const auto rows_of = [](const Tensor<D>& t) { return t.shape().rank() == 2 ? t.dim(0) : 1; };
   if constexpr (std::is_same_v<D, Cpu>) {
     constexpr Index kNumbers = 1 << 20;
     struct Task {
@@ -284,9 +283,10 @@ void copy_arrays(const Model<D>& model, Source source) {
     };
     std::vector<Task> tasks;
     for (const auto& entry : entries) {
-      const Index n = entry.tensor.dim(0), one = std::max<Index>(1, entry.tensor.size() / n);
+      const Index n = entry.tensor.dim(0);
       // A vector is not divided: of a type in blocks its numbers belong together.
-      const Index step = rows_of(entry.tensor) > 1 ? std::max<Index>(1, kNumbers / one) : n;
+      const bool matrix = entry.tensor.shape().rank() == 2;
+      const Index step = matrix ? std::max<Index>(1, kNumbers / entry.tensor.dim(1)) : n;
       for (Index begin = 0; begin < n; begin += step)
         tasks.push_back(
             {source(entry.name), begin, std::min(n, begin + step), entry.tensor.data()});

@@ -12,6 +12,7 @@
 #include <array>
 #include <cmath>
 #include <map>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -151,7 +152,10 @@ LanguageModel<D> open_gguf(const std::string& path, const OpenOptions& options, 
                    "' belongs to no part of such a model that "
                    "Plumb has"));
   if (options.tokenizer.empty())
-    set_tokenizer(opened, read_tokenizer(path, c.vocab, where), path);
+    set_tokenizer(opened,
+                  std::make_shared<BpeTokenizer>(
+                      read_gguf_vocabulary(file, shown(last_name(path)), where), c.vocab, where),
+                  path);
   else
     find_tokenizer(opened, path, {}, {}, c.vocab, options, where);
   if (options.chat.empty())
