@@ -179,6 +179,27 @@ TEST_CASE("gemm: with B packed before, the bits of the form NT; as bf16, those o
   }
 }
 
+TEST_CASE("gemm: unpacked, a packed matrix is what it was, as bf16 rounded") {
+  Pool pool(2);
+  for (const Size size : kSmall) {
+    const auto [m, n, k] = size;
+    const auto b = random_vector(n * k, 5);
+    std::vector<float> rounded = b;
+    for (float& x : rounded) x = static_cast<float>(bf16(x));
+    const auto round_trip = [&, n = n, k = k]<class T>(const T&) {
+      std::vector<T> packed(Problem::at(kernels::packed_size(Cpu{}, n, k)));
+      kernels::pack_matrix(Cpu{&pool}, packed.data(), b.data(), n, k);
+      std::vector<float> back(b.size());
+      kernels::unpack_matrix(Cpu{&pool}, back.data(), packed.data(), n, k);
+      return back;
+    };
+    for_each_isa([&](Isa) {
+      CHECK(same_bits(round_trip(0.0F), b));
+      CHECK(same_bits(round_trip(bf16()), rounded));
+    });
+  }
+}
+
 TEST_CASE(
     "gemm: an activation has the bits of one taken afterwards, beside the product or in place") {
   for (const Size size : kSmall)

@@ -73,6 +73,7 @@ void products(D d, Any x, Index n) {
   head_kl_forward(d, f, f, f, n, f, f, n, n, n, 1.0F);
   const auto packed = [&]<class T>(T* weights) {
     pack_matrix(d, weights, f, n, n);
+    unpack_matrix(d, f, weights, n, n);
     matmul_packed(d, f, f, weights, n, n, n);
   };
   packed(f);

@@ -204,6 +204,12 @@ struct RoundToBf16 {
   }
 };
 
+struct ExpandBf16 {
+  float* y;
+  const Bf16Bits* x;
+  __device__ void operator()(Index i) const { y[i] = from_bf16(x[i]); }
+};
+
 /// Large tiles from so many elements on: 64 tiles, more than half of an A100's or H100's SMs.
 inline constexpr Index kLargeTilesFrom = 64 * 128 * 128;
 
@@ -261,6 +267,16 @@ void pack_matrix(Cuda device, T* packed, const float* b, Index n, Index k) {
     copy(device, packed, b, static_cast<std::size_t>(n * k) * sizeof(float));
   else
     gpu::map(device, gpu::RoundToBf16{reinterpret_cast<gpu::Bf16Bits*>(packed), b}, n * k);
+}
+
+/// The (N, K) values of a packed matrix.
+template <class T>
+void unpack_matrix(Cuda device, float* b, const T* packed, Index n, Index k) {
+  static_assert(std::is_same_v<T, float> || std::is_same_v<T, bf16>);
+  if constexpr (std::is_same_v<T, float>)
+    copy(device, b, packed, static_cast<std::size_t>(n * k) * sizeof(float));
+  else
+    gpu::map(device, gpu::ExpandBf16{b, reinterpret_cast<const gpu::Bf16Bits*>(packed)}, n * k);
 }
 
 /// C (M, N) = A·Bᵀ with B (N, K) packed, + bias, + residual: the bits of matmul in the form NT with

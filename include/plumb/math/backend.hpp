@@ -33,6 +33,7 @@ concept Backend = DeviceMemory<D> &&
   matmul(d, y, x, x, n, n, n, Form::NT, true, Epilogue{});
   matmul_packed(d, y, x, x, n, n, n, Epilogue{});
   pack_matrix(d, y, x, n, n);
+  unpack_matrix(d, y, x, n, n);
   { packed_size(d, n, n) } -> std::same_as<Index>;
   embedding_forward(d, y, x, ids, n, n);
   embedding_backward(d, y, x, ids, n, n, n);
@@ -117,6 +118,7 @@ PLUMB_STAND_IN(sum_of_squares, double)
 PLUMB_STAND_IN(sum_rows, void)
 PLUMB_STAND_IN(swiglu_backward, void)
 PLUMB_STAND_IN(swiglu_forward, void)
+PLUMB_STAND_IN(unpack_matrix, void)
 PLUMB_STAND_IN(weighted_sum, void)
 #undef PLUMB_STAND_IN
 
