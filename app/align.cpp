@@ -48,11 +48,14 @@ Inputs load_inputs(const AlignSettings& s) {
 // The first policy: the model that was opened, fine-tuned on demonstrations if there are any.
 Loaded first_policy(const AlignSettings& s, const std::string& directory, Loaded loaded) {
   const std::string path = directory + "/sft.safetensors";
-  if (detail::file_exists(path)) return load_model(path, s.tokenizer, s.chat);
-  if (s.sft.empty()) return loaded;
-  const EncodingCount count = train_sft(loaded, read_demonstrations(s.sft).records, s.supervised);
-  note(count.text(loaded.context));
-  save_model(path, *loaded.model, loaded);
+  if (!s.sft.empty() && !detail::file_exists(path)) {
+    prepare_adapters(loaded, s.ppo.lora);
+    const EncodingCount count = train_sft(loaded, read_demonstrations(s.sft).records, s.supervised);
+    note(count.text(loaded.context));
+    save_model(path, *loaded.model, loaded);
+  }
+  if (!s.sft.empty()) loaded = load_model(path, s.tokenizer, s.chat);
+  prepare_adapters(loaded, s.ppo.lora);
   return loaded;
 }
 
@@ -127,7 +130,8 @@ Round run_round(const AlignSettings& s, const Inputs& in, const Loaded& referenc
   const std::string reward_path = directory + "/reward.safetensors";
   std::shared_ptr<DeviceModel> reward;
   if (detail::file_exists(reward_path)) {
-    reward = load_model(reward_path, s.tokenizer, s.chat).model;
+    reward = s.ppo.lora.rank > 0 ? open_adapters(reference, reward_path)
+                                 : load_model(reward_path, s.tokenizer, s.chat).model;
     result.reward = read_reward_report(directory);
   } else {
     const RankedData data(reference, rankings);
@@ -142,7 +146,7 @@ Round run_round(const AlignSettings& s, const Inputs& in, const Loaded& referenc
   PpoSettings ppo = s.ppo;
   const std::uint64_t seed = ppo.config.sampling.seed;
   const ScalarHead head = ppo.separate_value ? ScalarHead::None : ScalarHead::Value;
-  result.policy = std::make_shared<DeviceModel>(policy.model->clone(head, seed));
+  result.policy = trainable(policy, head, seed);
   std::shared_ptr<DeviceModel> value;
   if (ppo.separate_value)
     value = std::make_shared<DeviceModel>(reward->clone(ScalarHead::Value, seed));
@@ -183,7 +187,7 @@ Outcome compare(const AlignSettings& s, const Inputs& in, const Loaded& referenc
 
 // What a run depends on, beside its settings.
 Json inputs_of(const AlignSettings& s, const Loaded& first) {
-  return {{"model", fingerprint(*first.model)},
+  return {{"model", fingerprint(first)},
           {"tokenizer", hex64(first.tokenizer->fingerprint())},
           {"prompts", contents_hash(prompts_path(s))},
           {"held-out", contents_hash(held_out_path(s))},
@@ -207,19 +211,20 @@ void align_command(const AlignSettings& given, const std::string& title, Json& r
   const InterruptGuard guard;
   check_settings(given);
   const Inputs in = load_inputs(given);
-  const Loaded first = load_model(given.model, given.tokenizer, given.chat);
+  Loaded reference = load_model(given.model, given.tokenizer, given.chat);
   AlignSettings s = given;
-  take_temperature_of_form(s.generate.sampling.sampling, s.generate_temperature_said, first);
-  take_temperature_of_form(s.ppo.config.sampling.sampling, s.ppo_temperature_said, first);
+  take_temperature_of_form(s.generate.sampling.sampling, s.generate_temperature_said, reference);
+  take_temperature_of_form(s.ppo.config.sampling.sampling, s.ppo_temperature_said, reference);
   const auto judge = make_judge(
-      s.judge_spec(),
-      {[&](const std::string& path) { return candidate_scores(load_reward_model(path, first)); },
-       s.run + "/judgements.jsonl", s.annotator, s.generate.sampling.seed});
+      s.judge_spec(), {[&](const std::string& path) {
+                         return candidate_scores(load_reward_model(path, reference));
+                       },
+                       s.run + "/judgements.jsonl", s.annotator, s.generate.sampling.seed});
   Json config = settings_json(s);
-  config["inputs"] = inputs_of(s, first);
+  config["inputs"] = inputs_of(s, reference);
   const RunLock lock = begin_run(s.run, config);
 
-  const Loaded reference = first_policy(s, s.run, first);
+  reference = first_policy(s, s.run, std::move(reference));
   Loaded policy = reference;
   std::vector<Ranking> rankings;
   Round last;
@@ -230,7 +235,7 @@ void align_command(const AlignSettings& given, const std::string& title, Json& r
   }
   policy.model = last.policy;
   results.update(last.reward.json());
-  results["policy_fingerprint"] = fingerprint(*policy.model);
+  results["policy_fingerprint"] = fingerprint(policy);
   results["labeller"] = s.labeller;
 
   const Outcome o = compare(s, in, reference, policy, *judge);

@@ -16,7 +16,9 @@ namespace plumb { inline namespace v0_1 {
 
 namespace {
 
-Loaded load(const ModelOptions& from) { return load_model(from.model, from.tokenizer, from.chat); }
+Loaded load(const ModelOptions& from, bool keep_adapters = false) {
+  return load_model(from.model, from.tokenizer, from.chat, from.base, keep_adapters);
+}
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -94,15 +96,16 @@ void sft_command(const SftCommand& c, Json& results) {
   const InterruptGuard guard;
   const std::string inputs[] = {c.data, c.from.model};
   check_output(c.out, inputs);
-  check_fields(c.config, "sft");
+  check_fields(c.settings, "sft");
   const auto data = kept(read_demonstrations(c.data, policy_of(c.skip_bad_lines)));
   Loaded loaded = load(c.from);
   if (!c.before.empty() || !c.after.empty()) loaded.chat = {c.before, c.after};
-  const EncodingCount count = train_sft(loaded, data, c.config);
+  prepare_adapters(loaded, c.settings.lora);
+  const EncodingCount count = train_sft(loaded, data, c.settings.config);
   note(count.text(loaded.context));
   results.update({{"demonstrations", data.size()},
                   {"sequences_cut", count.cut},
-                  {"model_fingerprint", fingerprint(*loaded.model)},
+                  {"model_fingerprint", fingerprint(loaded)},
                   {"seconds", seconds_since(start)}});
   save_model(c.out, *loaded.model, loaded);
   std::printf("fine-tuned on %zu demonstrations -> %s\n", data.size(), harmless(c.out).c_str());
@@ -115,7 +118,7 @@ void reward_command(const RewardCommand& c, Json& results) {
   inputs.insert(inputs.end(), c.test.begin(), c.test.end());
   inputs.push_back(c.from.model);
   if (!c.out.empty()) check_output(c.out, inputs);
-  check_fields(c.config, "reward");
+  check_fields(c.settings, "reward");
   check<DataError>(c.folds != 1, "[reward] folds must be 0, for none, or at least 2");
   const std::vector<Ranking> rankings = load_rankings(c.rankings, c.skip_bad_lines);
   const std::vector<Ranking> test = load_rankings(c.test, c.skip_bad_lines);
@@ -123,7 +126,8 @@ void reward_command(const RewardCommand& c, Json& results) {
                    "[reward] there are no rankings. HINT: name a file of them, or --test FILE");
   check<DataError>(c.out.empty() || !rankings.empty(),
                    "[reward] --out writes a model fitted to rankings, and none are named");
-  const Loaded base = load(c.from);
+  Loaded base = load(c.from);
+  if (!rankings.empty()) prepare_adapters(base, c.settings.lora);
   double by_rule = 0;
   for (const Ranking& ranking : rankings) by_rule += ranking.labeller == "person" ? 0 : 1;
   if (by_rule > 0)
@@ -136,7 +140,7 @@ void reward_command(const RewardCommand& c, Json& results) {
   note(data.count.text(base.context));
   if (!rankings.empty() && c.folds > 0) {
     const RewardReport report =
-        cross_validate(base, data, static_cast<int>(c.folds), c.config, c.control);
+        cross_validate(base, data, static_cast<int>(c.folds), c.settings.config, c.control);
     std::printf("%lld folds by prompt, %zu rankings\n", static_cast<long long>(c.folds),
                 rankings.size());
     report.print();
@@ -145,7 +149,7 @@ void reward_command(const RewardCommand& c, Json& results) {
   std::shared_ptr<DeviceModel> model;
   double training = std::nan("");
   if (!rankings.empty() && (!c.out.empty() || !test.empty())) {
-    model = train_reward(base, data.prompts, c.config, "all rankings");
+    model = train_reward(base, data.prompts, c.settings.config, "all rankings");
     normalise_rewards(*model, data.sequences());
     training = reward_evaluate(*model, data.prompts).accuracy();
   } else if (!test.empty()) {
@@ -234,11 +238,15 @@ void ppo_command(const PpoCommand& c, Json& results) {
   check_ppo(c.settings.config);
   const std::string source = c.prompts.empty() ? data_path("tinystories_train.txt") : c.prompts;
   const auto prompts = texts_of(load_prompts(source));
-  const Loaded first = load(c.from);
+  Loaded first = load(c.from);
+  prepare_adapters(first, c.settings.lora);
   PpoSettings settings = c.settings;
   take_temperature_of_form(settings.config.sampling.sampling, c.temperature_said, first);
-  const Loaded reference =
-      c.reference.empty() ? first : load_model(c.reference, c.from.tokenizer, c.from.chat);
+  Loaded reference = first;
+  if (!c.reference.empty()) {
+    reference = load_model(c.reference, c.from.tokenizer, c.from.chat);
+    prepare_adapters(reference, settings.lora);
+  }
   if (first.tokenizer->fingerprint() != reference.tokenizer->fingerprint())
     fail<DataError>(str("[ppo] the reference ", shown(reference.source),
                         " has another tokenizer than the policy ", shown(first.source)));
@@ -247,20 +255,22 @@ void ppo_command(const PpoCommand& c, Json& results) {
       by_rule ? nullptr : load_reward_model(c.reward, first).model;
   Json config = settings_json(settings);
   config["reward"] = c.reward;
-  config["inputs"] = {{"model", fingerprint(*first.model)},
-                      {"reference", fingerprint(*reference.model)},
+  config["inputs"] = {{"model", fingerprint(first)},
+                      {"reference", fingerprint(reference)},
                       {"reward", reward ? fingerprint(*reward) : c.reward},
                       {"prompts", contents_hash(source)}};
   const RunLock lock = begin_run(c.run, config, {"iterations"});
   const bool separate = settings.separate_value;
   const std::uint64_t seed = settings.config.sampling.seed;
-  DeviceModel policy = first.model->clone(separate ? ScalarHead::None : ScalarHead::Value, seed);
-  std::unique_ptr<DeviceModel> value;
-  if (separate)
-    value = std::make_unique<DeviceModel>(
-        (reward ? reward : reference.model)->clone(ScalarHead::Value, seed));
+  const auto policy = trainable(first, separate ? ScalarHead::None : ScalarHead::Value, seed);
+  std::shared_ptr<DeviceModel> value;
+  if (separate) {
+    Loaded begins_with = first;
+    begins_with.model = reward ? reward : reference.model;
+    value = trainable(begins_with, ScalarHead::Value, seed);
+  }
   const PpoTask task{first,
-                     policy,
+                     *policy,
                      *reference.model,
                      value.get(),
                      by_rule ? rule_function(first, rule_of(c.reward)) : reward_function(reward),
@@ -269,7 +279,8 @@ void ppo_command(const PpoCommand& c, Json& results) {
     MetricsWriter metrics(c.run);
     run_ppo(task, settings, c.run + "/policy.safetensors", metrics, 0, "PPO");
   }
-  results["policy_fingerprint"] = fingerprint(policy);
+  first.model = policy;
+  results["policy_fingerprint"] = fingerprint(first);
   const auto rows = read_metrics(c.run + "/metrics.csv");
   if (!rows.empty())
     for (const auto& [name, number] : rows.back().values) results[name] = number;
@@ -336,11 +347,20 @@ void eval_command(const EvalCommand& c, Json& results) {
 void convert_command(const ConvertCommand& c, Json& results) {
   const auto start = std::chrono::steady_clock::now();
   const std::string inputs[] = {c.from.model};
-  if (!c.out.ends_with('/') && !detail::is_folder(c.out)) check_output(c.out, inputs);
-  const Loaded loaded = load(c.from);
-  save_model(c.out, *loaded.model, loaded);
-  results.update(
-      {{"model_fingerprint", fingerprint(*loaded.model)}, {"seconds", seconds_since(start)}});
+  const bool folder = c.out.ends_with('/') || detail::is_folder(c.out);
+  if (!folder && !c.adapters) check_output(c.out, inputs);
+  Loaded loaded = load(c.from, c.adapters);
+  const std::string saved = fingerprint(loaded);
+  if (c.adapters) {
+    save_peft(c.out, *loaded.model, loaded);
+  } else {
+    if (loaded.model->head_kind() == ScalarHead::Value && (folder || c.out.ends_with(".gguf"))) {
+      note("the value head, which belongs to training, is left out");
+      loaded.model = std::make_shared<DeviceModel>(loaded.model->clone(ScalarHead::None));
+    }
+    save_model(c.out, *loaded.model, loaded);
+  }
+  results.update({{"model_fingerprint", saved}, {"seconds", seconds_since(start)}});
   std::printf("%s -> %s\n", harmless(loaded.source).c_str(), harmless(c.out).c_str());
 }
 

@@ -13,6 +13,7 @@ struct ModelOptions {
   std::string model;      // empty: the shipped stories260K
   std::string tokenizer;  // empty: what the model says
   std::string chat;       // the chat form's name; empty: what the model says
+  std::string base;       // what adapters stand beside; empty: what their file says
 };
 
 struct GenerateCommand {
@@ -29,7 +30,7 @@ struct SftCommand {
   ModelOptions from;
   std::string data, out, before, after;
   bool skip_bad_lines = false;
-  SftConfig config;
+  SftSettings settings;
 };
 void sft_command(const SftCommand& c, Json& results);
 
@@ -40,7 +41,7 @@ struct RewardCommand {
   Index folds = 5;
   bool control = true;
   bool skip_bad_lines = false;
-  RewardConfig config;
+  RewardSettings settings;
 };
 void reward_command(const RewardCommand& c, Json& results);
 
@@ -81,6 +82,7 @@ void chat_command(const ChatCommand& c, Json& results);
 struct ConvertCommand {
   ModelOptions from;
   std::string out;
+  bool adapters = false;  // written apart, as PEFT's
 };
 void convert_command(const ConvertCommand& c, Json& results);
 

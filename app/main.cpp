@@ -174,6 +174,8 @@ class Program {
     sub.add_option("--tokenizer", from.tokenizer,
                    "tokenizer file, or bytes; default: what the model says");
     sub.add_option("--chat", from.chat, chat_help_);
+    sub.add_option("--base", from.base,
+                   "what the model's adapters stand beside; default: what their file says");
   }
   const std::string chat_help_ =
       str("chat form of the prompts: ", chat_form_names(), "; default: what the model says");
@@ -289,7 +291,7 @@ class Program {
                    "put before each prompt, now and whenever the model answers");
     sub.add_option("--after-prompt", sft_.after, "and after it");
     sub.add_flag("--skip-bad-lines", sft_.skip_bad_lines, "leave malformed lines out, naming them");
-    flags(sub).add(sft_.config);
+    flags(sub).add(sft_.settings);
   }
 
   void add_reward() {
@@ -315,7 +317,7 @@ class Program {
     flags(sub).add_one(Field{"control", "fit to shuffled labels, too"}, reward_.control);
     sub.add_flag("--skip-bad-lines", reward_.skip_bad_lines,
                  "leave malformed lines out, naming them");
-    flags(sub).add(reward_.config);
+    flags(sub).add(reward_.settings);
   }
 
   void add_score() {
@@ -411,6 +413,8 @@ class Program {
                    "FOLDER/: Hugging Face; .gguf, .f16.gguf, .q8_0.gguf: GGUF; .bin: llama2.c; "
                    ".safetensors: Plumb's own")
         ->required();
+    sub.add_flag("--adapters", convert_.adapters,
+                 "write the model's adapters alone, as a folder of PEFT's");
   }
 
   void add_info() {

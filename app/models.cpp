@@ -12,14 +12,20 @@ std::string data_path(const std::string& name) {
   return detail::file_exists(installed) ? installed : PLUMB_SOURCE_DIR "/examples/data/" + name;
 }
 
-Loaded load_model(const std::string& path, const std::string& tokenizer, const std::string& chat) {
+Loaded load_model(const std::string& path, const std::string& tokenizer, const std::string& chat,
+                  const std::string& base, bool keep_adapters) {
   const std::string shipped = data_path("stories260K.bin");
-  return open_model<Device>(path.empty() ? shipped : path,
-                            {tokenizer, {detail::directory_of(shipped)}, chat});
+  return open_model<Device>(
+      path.empty() ? shipped : path,
+      {tokenizer, {detail::directory_of(shipped)}, chat, base, keep_adapters});
 }
 
 Loaded load_reward_model(const std::string& path, const Loaded& like) {
-  Loaded loaded = load_model(path, {});
+  Loaded loaded = like;
+  if (holds_adapters(like, path))
+    loaded.model = open_adapters(like, path);
+  else
+    loaded = load_model(path);
   check<DataError>(loaded.model->head_kind() == ScalarHead::Reward,
                    "[reward] the reward model's file holds a policy. HINT: `plumb reward --out …` "
                    "makes a reward model");

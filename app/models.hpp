@@ -16,12 +16,13 @@ using Loaded = LanguageModel<Device>;
 std::string data_path(const std::string& name);
 
 /// Opens a model; empty: the shipped stories260K. `tokenizer` names its tokenizer's file, or
-/// "bytes", `chat` its chat form; empty: what the model says.
+/// "bytes", `chat` its chat form, `base` what its adapters stand beside; empty: what the model says.
 Loaded load_model(const std::string& path, const std::string& tokenizer = {},
-                  const std::string& chat = {});
+                  const std::string& chat = {}, const std::string& base = {},
+                  bool keep_adapters = false);
 
-/// The same, and a reward model: DataError if the file holds none, or one of another tokenizer than
-/// `like` has.
+/// A reward model; one of adapters shares the frozen trunk of `like`, if they were trained beside
+/// it. DataError if the file holds none, or one of another tokenizer than `like` has.
 Loaded load_reward_model(const std::string& path, const Loaded& like);
 
 /// A chat form's own temperature, unless the user said another (`said`).

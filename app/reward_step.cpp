@@ -171,7 +171,7 @@ void RewardReport::print() const {
 std::shared_ptr<DeviceModel> train_reward(const Loaded& base,
                                           const std::vector<RankedPrompt>& train,
                                           const RewardConfig& config, const std::string& label) {
-  auto model = std::make_shared<DeviceModel>(base.model->clone(ScalarHead::Reward, config.seed));
+  auto model = trainable(base, ScalarHead::Reward, config.seed);
   std::optional<Progress> progress;
   reward_train(*model, train, config, [&](Index update, Index total, float loss) {
     if (!progress) progress.emplace(label, total, "update");

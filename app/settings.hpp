@@ -5,6 +5,7 @@
 #include "judge.hpp"
 
 #include <plumb/io/settings.hpp>
+#include <plumb/nn/lora.hpp>
 #include <plumb/rlhf/ppo_config.hpp>
 #include <plumb/rlhf/reward_model.hpp>
 #include <plumb/rlhf/sft.hpp>
@@ -27,9 +28,32 @@ void fields(GenerateSettings& s, F&& f) {
   f(Field{"stop", "text that ends a response (may be repeated)", {}, "", "Sampling"}, s.stop);
 }
 
+/// Fine-tuning, of all weights or of adapters.
+struct SftSettings {
+  SftConfig config;
+  LoraConfig lora;
+};
+template <class F>
+void fields(SftSettings& s, F&& f) {
+  fields(s.config, f);
+  fields(s.lora, f);
+}
+
+/// A reward model, of all weights or of adapters.
+struct RewardSettings {
+  RewardConfig config;
+  LoraConfig lora;
+};
+template <class F>
+void fields(RewardSettings& s, F&& f) {
+  fields(s.config, f);
+  fields(s.lora, f);
+}
+
 /// PPO on files.
 struct PpoSettings {
   PpoConfig config;
+  LoraConfig lora;  ///< of the policy and, in a run of all steps, of every model
   Index prompts = 64;
   bool separate_value = false;
   Index checkpoint_every = 5;
@@ -44,6 +68,7 @@ void fields(PpoSettings& s, F&& f) {
   f(Field{"checkpoint-every", "between checkpoints; the last two are kept", at_least(1),
           "iterations", "Memory"},
     s.checkpoint_every);
+  fields(s.lora, f);
 }
 
 /// Rounds of the four steps.

@@ -19,13 +19,14 @@ void stop_if_interrupted(const char* what) {
   if (interrupted()) throw Interrupted(str(what, " was interrupted. The same command goes on."));
 }
 
-EncodingCount train_sft(const Loaded& loaded, const std::vector<Demonstration>& demonstrations,
+EncodingCount train_sft(Loaded& loaded, const std::vector<Demonstration>& demonstrations,
                         const SftConfig& config) {
   EncodingCount count;
   std::vector<Example> examples;
   for (const Demonstration& d : demonstrations)
     examples.push_back(encode_example(loaded, d, count));
   std::optional<Progress> progress;
+  if (loaded.lora.rank > 0) loaded.model = trainable(loaded, ScalarHead::None, config.seed);
   sft_train(*loaded.model, examples, config, [&](Index update, Index total, float loss) {
     if (!progress) progress.emplace("fine-tuning", total, "update");
     progress->update(update + 1, str("loss ", fixed(loss, 3), " nats/token"));
@@ -58,7 +59,7 @@ std::vector<Candidates> generate_candidates(const Loaded& loaded,
   };
   const auto responses = sample(*loaded.model, tokens, options);
 
-  const std::string model = fingerprint(*loaded.model);
+  const std::string model = fingerprint(loaded);
   const Json sampling = {{"temperature", setting_json(options.sampling.temperature)},
                          {"top_k", options.sampling.top_k},
                          {"top_p", setting_json(options.sampling.top_p)},

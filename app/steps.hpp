@@ -25,8 +25,9 @@ void note(const std::string& text);
 /// Throws Interrupted if Ctrl-C has come.
 void stop_if_interrupted(const char* what);
 
-/// Step 0. Fine-tunes a model on demonstrations (completion-only loss). Returns what was cut.
-EncodingCount train_sft(const Loaded& loaded, const std::vector<Demonstration>& demonstrations,
+/// Step 0. Fine-tunes a model, or adapters that it is given, on demonstrations (completion-only
+/// loss). Returns what was cut.
+EncodingCount train_sft(Loaded& loaded, const std::vector<Demonstration>& demonstrations,
                         const SftConfig& config);
 
 /// Step 1. Responses to prompts; `step` is part of their random keys.

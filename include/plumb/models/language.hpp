@@ -40,6 +40,9 @@ struct Language {
   Tokens stops;                ///< tokens that end a response
   ChatForm chat;
   Index context = 0;  ///< longest sequence, tokens
+  /// Of a model whose trunk is frozen: the file of the weights, and fingerprint() of them. What a
+  /// file of adapters says of what they stand beside.
+  std::string base_file = {}, base_fingerprint = {};
 };
 
 /// A prompt and a response as tokens.
