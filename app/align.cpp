@@ -195,6 +195,22 @@ Json inputs_of(const AlignSettings& s, const Loaded& first) {
           {"sft", contents_hash(s.sft)}};
 }
 
+// Tokens of a pass in an update, where the settings leave them to the program. All steps take what
+// fits the one that needs most: full training has a policy, its optimizer, and a critic.
+void fix_micro_tokens(AlignSettings& s, const Loaded& reference) {
+  const bool adapters = reference.lora.rank > 0;
+  const auto trained = adapters ? trainable(reference, ScalarHead::Value, 1) : reference.model;
+  const auto fit = [&] {
+    return update_tokens(*trained, 0, adapters && !s.ppo.separate_value ? nullptr : trained.get());
+  };
+  const auto fix = [&](const char* setting, Index& tokens) {
+    tokens = kept_number(s.run, setting, tokens, fit);
+  };
+  fix("micro-tokens", s.ppo.config.micro_tokens);
+  fix("reward-micro-tokens", s.reward.micro_tokens);
+  fix("sft-micro-tokens", s.supervised.micro_tokens);
+}
+
 void check_settings(const AlignSettings& s) {
   check_fields(s, "align");
   check_ppo(s.ppo.config);
@@ -220,8 +236,11 @@ void align_command(const AlignSettings& given, const std::string& title, Json& r
                          return candidate_scores(load_reward_model(path, reference));
                        },
                        s.run + "/judgements.jsonl", s.annotator, s.generate.sampling.seed});
+  const Json inputs = inputs_of(s, reference);
+  if (s.sft.empty()) prepare_adapters(reference, s.ppo.lora);
+  fix_micro_tokens(s, reference);
   Json config = settings_json(s);
-  config["inputs"] = inputs_of(s, reference);
+  config["inputs"] = inputs;
   const RunLock lock = begin_run(s.run, config);
 
   reference = first_policy(s, s.run, std::move(reference));

@@ -253,13 +253,6 @@ void ppo_command(const PpoCommand& c, Json& results) {
   const bool by_rule = c.reward.starts_with("rule:");
   const std::shared_ptr<DeviceModel> reward =
       by_rule ? nullptr : load_reward_model(c.reward, first).model;
-  Json config = settings_json(settings);
-  config["reward"] = c.reward;
-  config["inputs"] = {{"model", fingerprint(first)},
-                      {"reference", fingerprint(reference)},
-                      {"reward", reward ? fingerprint(*reward) : c.reward},
-                      {"prompts", contents_hash(source)}};
-  const RunLock lock = begin_run(c.run, config, {"iterations"});
   const bool separate = settings.separate_value;
   const std::uint64_t seed = settings.config.sampling.seed;
   const auto policy = trainable(first, separate ? ScalarHead::None : ScalarHead::Value, seed);
@@ -269,6 +262,17 @@ void ppo_command(const PpoCommand& c, Json& results) {
     begins_with.model = reward ? reward : reference.model;
     value = trainable(begins_with, ScalarHead::Value, seed);
   }
+  settings.config.micro_tokens =
+      kept_number(c.run, "micro-tokens", settings.config.micro_tokens,
+                  [&] { return update_tokens(*policy, 0, value.get()); });
+  Json config = settings_json(settings);
+  config["reward"] = c.reward;
+  config["inputs"] = {{"model", fingerprint(first)},
+                      {"reference", fingerprint(reference)},
+                      {"reward", reward ? fingerprint(*reward) : c.reward},
+                      {"prompts", contents_hash(source)}};
+  const RunLock lock = begin_run(c.run, config, {"iterations"});
+  note_memory(*policy, value.get(), settings.config.micro_tokens);
   const PpoTask task{first,
                      *policy,
                      *reference.model,

@@ -8,6 +8,7 @@
 
 #include <plumb/io/output.hpp>
 #include <plumb/run/interrupt.hpp>
+#include <plumb/run/machine.hpp>
 
 #include <algorithm>
 #include <cstdio>
@@ -103,6 +104,8 @@ class Program {
     app_.add_option("--device", device_,
                     "cpu; cuda: an NVIDIA GPU; emulated: the CUDA kernels on the CPU, slowly")
         ->capture_default_str();
+    app_.add_option("--memory", memory_,
+                    "what training may take, such as 4GB; default: what the machine has free");
     app_.fallthrough();
     app_.get_formatter()->column_width(34);
     add_demo();
@@ -127,6 +130,7 @@ class Program {
     }
     Command& command = *commands_.at(app_.get_subcommands().front()->get_name());
     command.flags.apply();
+    set_memory(memory_.empty() ? available_memory() : parse_bytes(memory_));
     if (!json_.empty()) check_output(json_, command.inputs ? command.inputs() : Paths{});
     Json results = Json::object();
     try {
@@ -427,7 +431,7 @@ class Program {
 
   CLI::App app_;
   std::map<std::string, std::unique_ptr<Command>> commands_;
-  std::string device_ = kDeviceName, json_;
+  std::string device_ = kDeviceName, json_, memory_;
   int status_ = 0;
   AlignSettings demo_ = demo_settings(), align_;
   bool quick_ = false, person_ = false;

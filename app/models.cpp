@@ -1,8 +1,14 @@
 #include "models.hpp"
 
+#include <plumb/run/machine.hpp>
+
 #include <unistd.h>
 
 namespace plumb { inline namespace v0_1 {
+
+namespace {
+double memory = 0;  // 0: not said
+}
 
 std::string data_path(const std::string& name) {
   std::string program(4096, '\0');
@@ -15,10 +21,14 @@ std::string data_path(const std::string& name) {
 Loaded load_model(const std::string& path, const std::string& tokenizer, const std::string& chat,
                   const std::string& base, bool keep_adapters) {
   const std::string shipped = data_path("stories260K.bin");
-  return open_model<Device>(
-      path.empty() ? shipped : path,
-      {tokenizer, {detail::directory_of(shipped)}, chat, base, keep_adapters});
+  Loaded loaded =
+      open_model<Device>(path.empty() ? shipped : path,
+                         {tokenizer, {detail::directory_of(shipped)}, chat, base, keep_adapters});
+  if (memory > 0) limit_process(memory);
+  return loaded;
 }
+
+void set_memory(double bytes) { memory = bytes; }
 
 Loaded load_reward_model(const std::string& path, const Loaded& like) {
   Loaded loaded = like;

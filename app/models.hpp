@@ -25,6 +25,9 @@ Loaded load_model(const std::string& path, const std::string& tokenizer = {},
 /// it. DataError if the file holds none, or one of another tokenizer than `like` has.
 Loaded load_reward_model(const std::string& path, const Loaded& like);
 
+/// What the process may take, bytes; kept from the next model that is opened on.
+void set_memory(double bytes);
+
 /// A chat form's own temperature, unless the user said another (`said`).
 inline void take_temperature_of_form(SamplingSettings& sampling, bool said, const Loaded& loaded) {
   if (!said && loaded.chat != ChatForm{}) sampling.temperature = loaded.chat.temperature;

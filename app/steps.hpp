@@ -101,6 +101,9 @@ struct PpoTask {
   EpisodeObserver observe = {};
 };
 
+/// Says what training will take: weights and state, an update's tokens, and each checkpoint.
+void note_memory(const DeviceModel& policy, const DeviceModel* value, Index micro_tokens);
+
 /// Step 4. Trains by PPO from where the checkpoint at `path` stands, if there is one; writes it
 /// every few iterations and at the end, the one before it kept beside it. `metrics_offset` is added
 /// to iteration numbers.

@@ -244,6 +244,40 @@ TEST_CASE("only the upper blocks: what lies below records nothing and has no ada
   CHECK(norm > 0);
 }
 
+TEST_CASE("states of the frozen blocks, kept, change no bit of an iteration") {
+  for (const auto& config : {tiny_llama(), tiny_gpt2()}) {
+    const auto frozen = tiny_model(config).frozen();
+    LoraConfig lora = kSmallLora;
+    lora.top_layers = 1;
+    const auto train = [&](const Model<Cpu>& reference, const Model<Cpu>& base) {
+      auto policy = base.adapted(lora, ScalarHead::Value, 5);
+      PpoConfig ppo;
+      ppo.sampling = lora_sampling();
+      ppo.epochs = 2;
+      ppo.minibatches = 2;
+      ppo.micro_tokens = 50;
+      PpoTrainer<Cpu> trainer(policy, reference, even_share, ppo);
+      for (int i = 0; i < 2; ++i) trainer.step(some_prompts(6, config.vocab));
+      return policy.parameters().flat().to_vector();
+    };
+    // A reference with a trunk of its own: then nothing is kept.
+    const auto apart = tiny_model(config).frozen();
+    CHECK(same_bits(train(frozen, frozen), train(apart, frozen)));
+    std::vector<Episode> episodes(2);
+    episodes[0].prompt = {1, 2};
+    episodes[0].response = {3, 4, 5};
+    episodes[1].prompt = {6};
+    episodes[1].response = {7};
+    const auto policy = moved_adapters(frozen, lora);
+    CHECK(frozen_states(policy, {&frozen}, episodes).layers == 1);
+    CHECK(frozen_states(policy, {&frozen}, episodes).states[0].dim(0) == 5);
+    CHECK(frozen_states(policy, {&apart}, episodes).layers == 0);
+    CHECK(frozen_states(moved_adapters(frozen), {&frozen}, episodes).layers == 0);
+    const auto all_trained = moved_adapters(frozen);
+    CHECK(frozen_states(policy, {&frozen, &all_trained}, episodes).layers == 0);
+  }
+}
+
 TEST_CASE("PPO with adapters: the first ratio is 1, the score rises, the frozen trunk stays") {
   for (const Storage storage : {Storage::Float, Storage::Bf16}) {
     const auto frozen = tiny_model(tiny_llama(), 7, ScalarHead::None, 0.1F).frozen(storage);

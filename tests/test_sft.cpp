@@ -132,7 +132,7 @@ TEST_CASE("training: losses reported are the minibatches', fall, and do not depe
   settings.batch = 4;
   settings.optimizer.lr = 1e-2F;
   const auto train = [&](Index micro) {
-    settings.micro_sequences = micro;
+    settings.micro_tokens = micro;
     auto model = tiny_model(config);
     std::vector<float> losses;
     sft_train(model, examples, settings, [&](Index update, Index total, float loss) {

@@ -204,7 +204,7 @@ def settings():
             (ppo, "clip", ("-1",), "clip"),
             (ppo, "ppo-lr", ("nan", "-1"), "ppo-lr"),
             (ppo, "gamma", ("1.01",), "from 0 to 1"),
-            (ppo, "micro-sequences", ("-1",), "micro-sequences"),
+            (ppo, "micro-tokens", ("-1",), "micro-tokens"),
             (ppo, "iterations", ("-1",), "iterations"),
             (["align", "--run", "none"], "rounds", ("0",), "rounds"),
             (["align", "--run", "none"], "reward-epochs", ("-1",), "reward-epochs"),

@@ -97,11 +97,11 @@ std::string fingerprint(const LanguageModel<D>& model) {
 }
 
 /// Freezes an opened model, if there are to be adapters (rank above 0): training then adds these to
-/// it. The memory of its plain weights is given back.
+/// it. The memory of its plain weights is given back. Once is enough.
 template <class D>
 void prepare_adapters(LanguageModel<D>& opened, const LoraConfig& lora,
                       Where where = Where::here()) {
-  if (lora.rank == 0) return;
+  if (lora.rank == 0 || !opened.base_fingerprint.empty()) return;
   check_fields(lora, "lora", where);
   opened.base_file = opened.source;
   opened.base_fingerprint = fingerprint(*opened.model);

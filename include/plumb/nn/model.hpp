@@ -93,6 +93,13 @@ class Model {
     return trunk_.hidden(batch, cache, packed);
   }
   Packed pack(bool to_bf16 = false) const { return trunk_.pack(to_bf16); }
+  // What nn/budget.hpp asks, where the trunk can say it.
+  Index token_floats(bool recorded) const requires requires(const Trunk& t) {
+    t.token_floats(true);
+  }
+  { return trunk_.token_floats(recorded); }
+  Index cache_floats() const requires requires(const Trunk& t) { t.cache_floats(); }
+  { return trunk_.cache_floats(); }
   Cache make_cache(Index slots, Index capacity) const { return trunk_.make_cache(slots, capacity); }
 
   /// w·h + b of each row: hidden (N, C) -> (N).

@@ -174,6 +174,19 @@ class Transformer {
   /// Rank 0: there are no adapters.
   const LoraConfig& lora() const { return lora_; }
 
+  /// Numbers that a token takes in a cache.
+  Index cache_floats() const { return 2 * config_.layers * config_.kv_heads * config_.head_size(); }
+  /// Numbers that a token of a batch takes while a forward runs; and, recorded, until its backward
+  /// has run: each block's results, and the gradients of the one that backward is in.
+  Index token_floats(bool recorded) const {
+    const Index c = config_.channels, kv = config_.kv_heads * config_.head_size();
+    const Index h = config_.hidden, r = lora_.rank;
+    const bool turns = config_.family.positions == Positions::Rotary, gated = config_.family.gated;
+    const Index block = (turns ? 7 : 6) * c + (turns ? 3 : 2) * kv + (gated ? 3 : 2) * h + 14 * r;
+    const Index blocks = is_frozen() && lora_.top_layers > 0 ? lora_.top_layers : config_.layers;
+    return recorded ? (blocks + 1) * block : block;
+  }
+
   /// Gives `full`, of the same configuration and all trained, this network's values, its adapters
   /// merged into the matrices.
   void copy_to(const Transformer& full) const {
@@ -194,10 +207,26 @@ class Transformer {
 
   /// Hidden states after the final norm, packed sequences: (N, C).
   Tensor<D> operator()(const Batch<D>& batch) const {
-    return forward(blocks_, batch.tokens, batch.positions,
-                   [&](Index, const Tensor<D>& q, const Tensor<D>& k, const Tensor<D>& v) {
-                     return attention(q, k, v, batch.offsets, attention_shape());
-                   });
+    return norm(blocks(batch, config_.layers), final_norm_, final_norm_bias_);
+  }
+
+  /// How many of the first blocks train nothing: what they make of a batch stays the same.
+  Index frozen_layers() const {
+    return lora_.rank > 0 && lora_.top_layers > 0 ? config_.layers - lora_.top_layers : 0;
+  }
+  /// What the first `layers` blocks make of a batch, before any further norm: (N, C).
+  Tensor<D> blocks(const Batch<D>& batch, Index layers) const {
+    const auto attend = [&](Index, const Tensor<D>& q, const Tensor<D>& k, const Tensor<D>& v) {
+      return attention(q, k, v, batch.offsets, attention_shape());
+    };
+    const bool known = batch.below && batch.below_layers <= layers;
+    return forward(blocks_, known ? batch.below : embedded(batch.tokens, batch.positions),
+                   batch.positions, known ? batch.below_layers : 0, layers, attend);
+  }
+  /// Whether the first `layers` blocks are those of `other`, in the same memory, and stay so.
+  bool keeps(const Transformer& other, Index layers) const {
+    const bool none_trained = lora_.rank == 0 || layers <= frozen_layers();
+    return is_frozen() && none_trained && embedding_.data() == other.embedding_.data();
   }
 
   Tensor<D> hidden(const Batch<D>& batch) const { return (*this)(batch); }
@@ -215,8 +244,10 @@ class Transformer {
       return cached_attention(q, k, v, cache.keys(layer), cache.values(layer), batch.slots,
                               batch.positions, cache.shape());
     };
-    return packed != nullptr ? forward(packed->blocks, batch.tokens, batch.positions, attend)
-                             : forward(blocks_, batch.tokens, batch.positions, attend);
+    const auto x = forward(packed != nullptr ? packed->blocks : blocks_,
+                           embedded(batch.tokens, batch.positions), batch.positions, 0,
+                           config_.layers, attend);
+    return norm(x, final_norm_, final_norm_bias_);
   }
 
  private:
@@ -266,12 +297,18 @@ class Transformer {
                 : rms_norm(x, weight, config_.norm_eps);
   }
 
+  Tensor<D> embedded(const Tensor<D, std::int32_t>& tokens,
+                     const Tensor<D, std::int32_t>& positions) const {
+    const auto x = embedding(embedding_, tokens);
+    return position_embedding_ ? add(x, embedding(position_embedding_, positions)) : x;
+  }
+
+  /// x through the blocks [first, last).
   template <class Attend>
-  Tensor<D> forward(const std::vector<Block>& blocks, const Tensor<D, std::int32_t>& tokens,
-                    const Tensor<D, std::int32_t>& positions, const Attend& attend) const {
-    auto x = embedding(embedding_, tokens);
-    if (position_embedding_) x = add(x, embedding(position_embedding_, positions));
-    for (Index layer = 0; layer < config_.layers; ++layer) {
+  Tensor<D> forward(const std::vector<Block>& blocks, Tensor<D> x,
+                    const Tensor<D, std::int32_t>& positions, Index first, Index last,
+                    const Attend& attend) const {
+    for (Index layer = first; layer < last; ++layer) {
       const auto& b = blocks[static_cast<std::size_t>(layer)];
       const auto h = norm(x, b.norm1, b.norm1_bias);
       auto q = linear(h, b.query, b.query_bias);
@@ -288,7 +325,7 @@ class Transformer {
                               : activated_linear(m, b.up, b.up_bias, config_.family.activation);
       x = linear(hidden, b.down, b.down_bias, x);
     }
-    return norm(x, final_norm_, final_norm_bias_);
+    return x;
   }
 
   // cos and sin of position · base^(-2i/D), computed in double: constants of the model, so that no
