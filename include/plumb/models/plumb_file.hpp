@@ -192,7 +192,12 @@ LanguageModel<D> open_plumb_adapters(const std::string& path, const CheckpointVi
                 str(shown(path), ", its adapters"), true, where);
   prepare_adapters(opened, lora, where);
   opened.model = open_adapters(opened, path, where);
-  if (!options.keep_adapters) opened.model = std::make_shared<Model<D>>(opened.model->merged());
+  if (!options.keep_adapters) {
+    opened.model = std::make_shared<Model<D>>(opened.model->merged());
+    opened.base_file.clear();
+    opened.base_fingerprint.clear();
+    opened.lora = {};
+  }
   read_chat_form(opened, metadata, path, where);
   return opened;
 }
