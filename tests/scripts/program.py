@@ -425,24 +425,30 @@ def device():
 
 
 def resume():
+    stopped_and_resumed("", *SMALL)
+    stopped_and_resumed("-lora", *SMALL, "--lora-rank", "4", "--lora-layers", "2")
+
+
+def stopped_and_resumed(name, *settings):
+    whole_run, killed_run = "whole" + name, "killed" + name
     began = time.time()
-    code, _, err = run("align", "--run", "whole", "--rounds", "2", *SMALL, "--json", "whole.json")
+    code, _, err = run("align", "--run", whole_run, "--rounds", "2", *settings, "--json", whole_run + ".json")
     whole_time = time.time() - began
     check(code == 0, "a run that nothing stops ends with 0")
     for isa in ("avx2", "avx512"):
         if isa not in open("/proc/cpuinfo").read():
             print(f"skipped {isa}: this processor lacks it")
             continue
-        run("align", "--run", isa, "--rounds", "2", *SMALL, "--json", isa + ".json", PLUMB_ISA=isa,
+        run("align", "--run", isa + name, "--rounds", "2", *settings, "--json", isa + name + ".json", PLUMB_ISA=isa,
             PLUMB_NUM_THREADS="1")
-        a, b = (json.load(open(os.path.join(WORK, name + ".json")))["policy_fingerprint"]
-                for name in ("whole", isa))
+        a, b = (json.load(open(os.path.join(WORK, one + ".json")))["policy_fingerprint"]
+                for one in (whole_run, isa + name))
         check(a == b, f"{isa} on one thread: the same weights, bit for bit")
     generator = random.Random(7)
     kills = 0
     for attempt in range(200):
-        process = subprocess.Popen([PLUMB, "align", "--run", "killed", "--rounds", "2", *SMALL, "--json",
-                                    "killed.json"], cwd=WORK, stdout=subprocess.DEVNULL,
+        process = subprocess.Popen([PLUMB, "align", "--run", killed_run, "--rounds", "2", *settings,
+                                    "--json", killed_run + ".json"], cwd=WORK, stdout=subprocess.DEVNULL,
                                    stderr=subprocess.DEVNULL)
         try:
             # Parts of a whole run's time, so that the first three cannot do all of it; later ones
@@ -457,12 +463,12 @@ def resume():
             break
     check(process.returncode == 0, f"a run that was stopped {kills} times ends with 0")
     check(kills >= 3, f"it was stopped at least 3 times ({kills})")
-    whole, killed = (json.load(open(os.path.join(WORK, name + ".json"))) for name in ("whole", "killed"))
+    whole, killed = (json.load(open(os.path.join(WORK, one + ".json"))) for one in (whole_run, killed_run))
     check(whole["policy_fingerprint"] == killed["policy_fingerprint"],
           f"both end with the same weights, bit for bit ({whole['policy_fingerprint']})")
-    for name in ("metrics.csv", "metrics.jsonl", "round-1/candidates.jsonl", "samples-after.jsonl"):
-        a, b = (open(os.path.join(WORK, run_, name), "rb").read() for run_ in ("whole", "killed"))
-        check(a == b, f"{name} is the same, byte for byte")
+    for file in ("metrics.csv", "metrics.jsonl", "round-1/candidates.jsonl", "samples-after.jsonl"):
+        a, b = (open(os.path.join(WORK, one, file), "rb").read() for one in (whole_run, killed_run))
+        check(a == b, f"{file} is the same, byte for byte")
 
 
 shutil.rmtree(WORK, ignore_errors=True)
