@@ -1,5 +1,7 @@
 #include "models.hpp"
 
+#include "fetch.hpp"
+
 #include <plumb/run/machine.hpp>
 
 #include <unistd.h>
@@ -22,7 +24,7 @@ Loaded load_model(const std::string& path, const std::string& tokenizer, const s
                   const std::string& base, bool keep_adapters) {
   const std::string shipped = data_path("stories260K.bin");
   Loaded loaded =
-      open_model<Device>(path.empty() ? shipped : path,
+      open_model<Device>(path.empty() ? shipped : model_file(path),
                          {tokenizer, {detail::directory_of(shipped)}, chat, base, keep_adapters});
   if (memory > 0) limit_process(memory);
   return loaded;
