@@ -368,8 +368,49 @@ void convert_command(const ConvertCommand& c, Json& results) {
   std::printf("%s -> %s\n", harmless(loaded.source).c_str(), harmless(c.out).c_str());
 }
 
-void info_command(const ModelOptions& from, Json& results) {
-  const Loaded loaded = load(from);
+namespace {
+
+// What a model becomes when its frozen matrices are kept in fewer bits: memory, and how far what it
+// says of some texts is from what it said.
+void compare_storage(const Loaded& loaded, const std::string& held_out, Json& results) {
+  auto stories = split_stories(read_text(held_out));
+  limit_to(stories, 10);
+  std::vector<Episode> episodes;
+  double tokens = 0;
+  for (const Tokens& text : encode_texts(loaded, stories)) {
+    if (text.size() < 2) continue;
+    Episode e;
+    e.prompt = {text[0]};
+    e.response = {text.begin() + 1, text.end()};
+    tokens += static_cast<double>(e.response.size());
+    episodes.push_back(std::move(e));
+  }
+  check<DataError>(tokens > 0, "[info] --held-out holds no text");
+  std::printf(
+      "\nfrozen as   weights      nats a token   KL(float || it), nats a token   (%s tokens)\n",
+      fixed(tokens, 0).c_str());
+  for (const auto& [name, storage] : choices(Storage{})) {
+    const auto before = static_cast<double>(memory_counters().used_bytes);
+    const DeviceModel frozen = loaded.model->frozen(storage);
+    const double bytes = static_cast<double>(memory_counters().used_bytes) - before;
+    evaluate(episodes, *loaded.model, frozen, Critic::None,
+             static_cast<const DeviceModel*>(nullptr), 1.0F);
+    double nll = 0, kl = 0;
+    for (const Episode& e : episodes)
+      for (std::size_t t = 0; t < e.response.size(); ++t) {
+        nll -= e.ref_logprobs[t] / tokens;
+        kl += e.kl_exact[t] / tokens;
+      }
+    std::printf("%-10s %6s MB   %12s   %16s\n", name, fixed(bytes / (1 << 20), 0).c_str(),
+                fixed(nll, 4).c_str(), fixed(kl, 6).c_str());
+    results["storage"][name] = {{"bytes", bytes}, {"nll", nll}, {"kl", kl}};
+  }
+}
+
+}  // namespace
+
+void info_command(const InfoCommand& command, Json& results) {
+  const Loaded loaded = load(command.from);
   const TransformerConfig& c = loaded.model->config();
   results = {{"plumb", PLUMB_VERSION},        {"device", kDeviceName},
              {"isa", name(current_isa())},    {"threads", default_pool().threads()},
@@ -384,6 +425,10 @@ void info_command(const ModelOptions& from, Json& results) {
   for (const auto& [key, value] : results.items())
     std::printf("%-38s %s\n", key.c_str(),
                 harmless(value.is_string() ? value.get<std::string>() : value.dump()).c_str());
+  if (command.compare)
+    compare_storage(
+        loaded, command.held_out.empty() ? data_path("tinystories_heldout.txt") : command.held_out,
+        results);
 }
 
 }}  // namespace plumb::v0_1

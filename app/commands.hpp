@@ -86,6 +86,11 @@ struct ConvertCommand {
 };
 void convert_command(const ConvertCommand& c, Json& results);
 
-void info_command(const ModelOptions& from, Json& results);
+struct InfoCommand {
+  ModelOptions from;
+  bool compare = false;  // what frozen storage changes
+  std::string held_out;  // on these texts; empty: the shipped held-out stories
+};
+void info_command(const InfoCommand& c, Json& results);
 
 }}  // namespace plumb::v0_1

@@ -279,6 +279,7 @@ class Program {
       demo_.labeller = "person";
       demo_.rank_prompts = std::min<Index>(demo_.rank_prompts, 24);
     }
+    if (memory_.empty()) set_memory(std::min(available_memory(), parse_bytes("2.4GB")));
     std::printf("%s learns to explain things to a child of six.\n\n%s\n",
                 harmless(demo_.model).c_str(),
                 person_ ? "You rank its answers." : rule_of(demo_.labeller).text.c_str());
@@ -478,8 +479,11 @@ class Program {
     CLI::App& sub = command(
         "info", "what a model file holds, and this machine",
         [this](Json& results) { info_command(info_, results); },
-        [this] { return Paths{info_.model}; });
-    model_flags(sub, info_);
+        [this] { return Paths{info_.from.model}; });
+    model_flags(sub, info_.from);
+    sub.add_flag("--compare", info_.compare,
+                 "what keeping frozen weights as bf16 or int8 saves and changes");
+    sub.add_option("--held-out", info_.held_out, "texts for --compare; default: shipped stories");
   }
 
   AlignSettings demo_;
@@ -498,7 +502,7 @@ class Program {
   EvalCommand eval_;
   ChatCommand chat_;
   ConvertCommand convert_;
-  ModelOptions info_;
+  InfoCommand info_;
 };
 
 }  // namespace

@@ -15,8 +15,9 @@ using Loaded = LanguageModel<Device>;
 /// A file of the shipped data: beside the installed program, or in the source tree.
 std::string data_path(const std::string& name);
 
-/// Opens a model; empty: the shipped stories260K; smollm2: fetched (fetch.hpp). `tokenizer` names its tokenizer's file, or
-/// "bytes", `chat` its chat form, `base` what its adapters stand beside; empty: what the model says.
+/// Opens a model; empty: the shipped stories260K; smollm2: fetched (fetch.hpp). `tokenizer` names
+/// its tokenizer's file, or "bytes", `chat` its chat form, `base` what its adapters stand beside;
+/// empty: what the model says.
 Loaded load_model(const std::string& path, const std::string& tokenizer = {},
                   const std::string& chat = {}, const std::string& base = {},
                   bool keep_adapters = false);

@@ -105,7 +105,7 @@ TEST_CASE("a frozen network is the one that it was made of, and has nothing to t
 
 TEST_CASE("fresh adapters change nothing, bit for bit: the reference is the policy without them") {
   for (const auto& config : {tiny_llama(), tiny_gpt2()})
-    for (const Storage storage : {Storage::Float, Storage::Bf16}) {
+    for (const Storage storage : {Storage::Float, Storage::Bf16, Storage::Int8}) {
       const auto frozen = tiny_model(config).frozen(storage);
       const auto policy = frozen.adapted(kSmallLora, ScalarHead::Value, 3);
       const auto batch = some_batch(config.vocab);
@@ -183,7 +183,7 @@ TEST_CASE("gradients of every adapter follow from the merged matrix's: s·dW·A�
 }
 
 TEST_CASE("forward and gradient have the same bits for every instruction set and thread count") {
-  for (const Storage storage : {Storage::Float, Storage::Bf16}) {
+  for (const Storage storage : {Storage::Float, Storage::Bf16, Storage::Int8}) {
     Pass first;
     for_each_isa([&](Isa) {
       const auto model = moved_adapters(tiny_model(tiny_llama()).frozen(storage));
@@ -200,7 +200,7 @@ TEST_CASE("forward and gradient have the same bits for every instruction set and
 
 TEST_CASE("adapters: sampled log-probs are the training forward's, bit for bit") {
   for (const auto& config : {tiny_llama(), tiny_gpt2()})
-    for (const Storage storage : {Storage::Float, Storage::Bf16})
+    for (const Storage storage : {Storage::Float, Storage::Bf16, Storage::Int8})
       for_each_isa([&](Isa) {
         const auto model = moved_adapters(tiny_model(config).frozen(storage));
         const auto prompts = some_prompts(6, config.vocab);
@@ -279,7 +279,7 @@ TEST_CASE("states of the frozen blocks, kept, change no bit of an iteration") {
 }
 
 TEST_CASE("PPO with adapters: the first ratio is 1, the score rises, the frozen trunk stays") {
-  for (const Storage storage : {Storage::Float, Storage::Bf16}) {
+  for (const Storage storage : {Storage::Float, Storage::Bf16, Storage::Int8}) {
     const auto frozen = tiny_model(tiny_llama(), 7, ScalarHead::None, 0.1F).frozen(storage);
     const auto batch = some_batch(frozen.vocab());
     const auto before = frozen.hidden(batch).to_vector();

@@ -96,7 +96,7 @@ std::vector<float> logprobs(const Model<D>& model, const PackedBatch& packed) {
 TEST_CASE("adapters beside a frozen trunk: iterations of PPO end with the CPU's adapters") {
   const auto start = tiny_model(tiny_llama(), 7);
   const LoraConfig lora{.rank = 3, .alpha = 6.0F};
-  for (const Storage storage : {Storage::Float, Storage::Bf16}) {
+  for (const Storage storage : {Storage::Float, Storage::Bf16, Storage::Int8}) {
     const auto run = [&]<class D>(D, const Model<D>& full) {
       const auto frozen = full.frozen(storage);
       auto policy = frozen.adapted(lora, ScalarHead::Value, 5);

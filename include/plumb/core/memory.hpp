@@ -153,8 +153,8 @@ class FreeLists {
 inline MemoryCounters memory_counters() { return detail::FreeLists::instance().counters(); }
 inline void reset_peak_memory() { detail::FreeLists::instance().reset_peak(); }
 /// What the process means to take of the host's memory, bytes; 0, as at first: no limit. Blocks
-/// that nobody uses go back to the system before more is taken, and what may be computed in parts is
-/// (nn/budget.hpp). What must be there at once is taken all the same.
+/// that nobody uses go back to the system before more is taken, and what may be computed in parts
+/// is (nn/budget.hpp). What must be there at once is taken all the same.
 inline void set_memory_limit(std::size_t bytes) { detail::FreeLists::instance().set_limit(bytes); }
 inline std::size_t memory_limit() { return detail::FreeLists::instance().limit(); }
 /// Gives the blocks that nobody uses back to the system.

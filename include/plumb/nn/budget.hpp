@@ -42,9 +42,9 @@ Index forward_tokens(const P& policy) {
 
 /// Tokens of a forward with gradient, for a policy that is about to be trained, and `critic`, if
 /// that is another model, beside it: `said`, or, for 0, as many as memory_limit() leaves room for
-/// beside what is in use now and what training adds, gradients and two moments. A fifth of the limit
-/// is kept free, for kernels, and for blocks that are larger than what lies in them. Only the host's
-/// memory is asked.
+/// beside what is in use now and what training adds, gradients and two moments. A fifth of the
+/// limit is kept free, for kernels, and for blocks that are larger than what lies in them. Only the
+/// host's memory is asked.
 template <Policy P>
 Index update_tokens(const P& policy, Index said, const P* critic = nullptr) {
   if (said > 0) return said;

@@ -22,11 +22,12 @@
 
 namespace plumb { inline namespace v0_1 {
 
-/// How a frozen matrix is kept. Bf16 halves its memory, and is another model than the one that was
-/// read: `plumb info --compare` says by how much.
-enum class Storage { Float, Bf16 };
-constexpr std::array<std::pair<const char*, Storage>, 2> choices(Storage) {
-  return {{{"float", Storage::Float}, {"bf16", Storage::Bf16}}};
+/// How a frozen matrix is kept. Bf16 takes half the memory, Int8 (cpu/int8.hpp) little more than a
+/// quarter and more time for few rows; both are another model than the one that was read: `plumb
+/// info --compare` says by how much.
+enum class Storage { Float, Bf16, Int8 };
+constexpr std::array<std::pair<const char*, Storage>, 3> choices(Storage) {
+  return {{{"float", Storage::Float}, {"bf16", Storage::Bf16}, {"int8", Storage::Int8}}};
 }
 
 /// Which adapters there are. `targets`: all, or names of a block's matrices, separated by commas:
@@ -59,7 +60,7 @@ void fields(LoraConfig& c, F&& f) {
     c.targets);
   f(Field{"lora-layers", "only in this many of the last blocks; 0: in all", at_least(0), "", group},
     c.top_layers);
-  f(Field{"frozen", "how weights that are not trained are kept: float or bf16", {}, "", group},
+  f(Field{"frozen", "how weights that are not trained are kept: float, bf16, int8", {}, "", group},
     c.frozen);
 }
 

@@ -60,8 +60,8 @@ class Model {
     same.parameters_.allocate_unset();
     return same;
   }
-  /// A frozen network with fresh adapters, drawn from `seed`: the policy, value and reward models of
-  /// one trunk in memory, which without adapters is the reference, too (LoRA, nn/lora.hpp).
+  /// A frozen network with fresh adapters, drawn from `seed`: the policy, value and reward models
+  /// of one trunk in memory, which without adapters is the reference, too (LoRA, nn/lora.hpp).
   Model adapted(const LoraConfig& lora, ScalarHead head, std::uint64_t seed,
                 Where where = Where::here()) const {
     Model other([&](Parameters<D>& p) { return trunk_.adapted(p, lora, where); }, head);

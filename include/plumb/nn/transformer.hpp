@@ -257,9 +257,12 @@ class Transformer {
 
   static AdaptedWeight<D> frozen_matrix(const AdaptedWeight<D>& weight, Storage storage) {
     AdaptedWeight<D> same;
-    const bool round = storage == Storage::Bf16;
-    same.base = weight.down ? Weight<D>(PackedWeight<D>(weight.merged(), round))
-                            : weight.base.packed(round);
+    if (storage == Storage::Int8)
+      same.base = PackedWeight<D>::int8(weight.merged());
+    else if (weight.down)
+      same.base = PackedWeight<D>(weight.merged(), storage == Storage::Bf16);
+    else
+      same.base = weight.base.packed(storage == Storage::Bf16);
     return same;
   }
 

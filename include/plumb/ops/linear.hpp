@@ -5,6 +5,7 @@
 #include <plumb/core/bf16.hpp>
 #include <plumb/math/activation.hpp>
 #include <plumb/math/gemm.hpp>
+#include <plumb/math/int8.hpp>
 #include <plumb/ops/basic.hpp>
 
 namespace plumb { inline namespace v0_1 {
@@ -113,11 +114,14 @@ Tensor<D> activated_linear(const Tensor<D>& x, const Tensor<D>& weight, const Te
 /// A weight (out, in) in the order that products of few rows read fastest, with the values that it
 /// had when it was packed: for generation, where the weights stay as they are, and for weights that
 /// are not trained. No gradient flows to it, but through it. Rounded to bf16, it is half as long to
-/// read; sums stay in float.
+/// read; in eight bits (cpu/int8.hpp) it takes least, and is expanded for each product. Sums stay
+/// in float.
 template <class D>
 struct PackedWeight {
-  Tensor<D> exact;          ///< this,
-  Tensor<D, bf16> rounded;  ///< or this
+  Tensor<D> exact;               ///< this,
+  Tensor<D, bf16> rounded;       ///< or this,
+  Tensor<D, std::int8_t> codes;  ///< or this, with
+  Tensor<D> scales;              ///< these
   Index out = 0, in = 0;
 
   PackedWeight() = default;
@@ -134,12 +138,25 @@ struct PackedWeight {
       pack_matrix(D{}, exact.data(), weight.data(), out, in);
     }
   }
-  explicit operator bool() const { return exact || rounded; }
+  explicit operator bool() const { return exact || rounded || codes; }
+
+  static PackedWeight int8(const Tensor<D>& weight) {
+    PackedWeight packed;
+    packed.out = weight.dim(0);
+    packed.in = weight.dim(1);
+    packed.codes = Tensor<D, std::int8_t>::empty(weight.shape());
+    packed.scales = Tensor<D>::empty({packed.out, int8_blocks(packed.in)});
+    quantize_rows(D{}, packed.codes.data(), packed.scales.data(), weight.data(), packed.out,
+                  packed.in);
+    return packed;
+  }
 
   /// Its values as a matrix again, (out, in).
   Tensor<D> dense() const {
     auto weight = Tensor<D>::empty({out, in});
-    if (rounded)
+    if (codes)
+      expand_rows(D{}, weight.data(), codes.data(), scales.data(), out, in);
+    else if (rounded)
       unpack_matrix(D{}, weight.data(), rounded.data(), out, in);
     else
       unpack_matrix(D{}, weight.data(), exact.data(), out, in);
@@ -160,7 +177,10 @@ Tensor<D> packed_linear(const Tensor<D>& x, const PackedWeight<D>& weight, Epilo
   const auto multiply = [&](const auto* packed) {
     matmul_packed(D{}, y.data(), x.data(), packed, x.dim(0), weight.out, weight.in, epilogue);
   };
-  if (weight.rounded)
+  if (weight.codes)
+    matmul(D{}, y.data(), x.data(), weight.dense().data(), x.dim(0), weight.out, weight.in,
+           Form::NT, false, epilogue);
+  else if (weight.rounded)
     multiply(weight.rounded.data());
   else
     multiply(weight.exact.data());

@@ -66,8 +66,8 @@ inline double resident_memory() {
   return pages >> all >> resident ? resident * static_cast<double>(::sysconf(_SC_PAGESIZE)) : 0.0;
 }
 
-/// Sets memory_limit() so that the process stays within `bytes`: what it has beside tensors, such as
-/// a tokenizer, is taken off. Said again after much of that was loaded.
+/// Sets memory_limit() so that the process stays within `bytes`: what it has beside tensors, such
+/// as a tokenizer, is taken off. Said again after much of that was loaded.
 inline void limit_process(double bytes) {
   const double lists = static_cast<double>(memory_counters().system_bytes);
   const double beside = std::max(resident_memory() - lists, 0.0);
