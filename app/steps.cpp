@@ -33,11 +33,15 @@ EncodingCount train_sft(Loaded& loaded, const std::vector<Demonstration>& demons
     examples.push_back(encode_example(loaded, d, count));
   std::optional<Progress> progress;
   if (loaded.lora.rank > 0) loaded.model = trainable(loaded, ScalarHead::None, config.seed);
-  sft_train(*loaded.model, examples, config, [&](Index update, Index total, float loss) {
+  const auto after_update = [&](Index update, Index total, float loss) {
     if (!progress) progress.emplace("fine-tuning", total, "update");
     progress->update(update + 1, str("loss ", fixed(loss, 3), " nats/token"));
     stop_if_interrupted("Fine-tuning");
-  });
+  };
+  const PackedPasses passes = sft_train(*loaded.model, examples, config, after_update);
+  if (config.micro_tokens > 0)
+    note(str("packed into ", passes.count, " forward passes of at most ", config.micro_tokens,
+             " tokens, ", percent(passes.fill()), " full"));
   return count;
 }
 

@@ -406,6 +406,13 @@ TEST_CASE("data: a record without an end is refused, whatever it says that it is
   says(error("{\"prompt\":\"", block), "d.zst:1: a record is longer than 32 MiB");
   says(error("[{},\n{\"prompt\":\"", block), "expected text \"prompt\"");
   says(error("prompt,chosen\n\"", block), "d.zst:2: a record is longer");
+  std::string values = "{\"a\":[0";
+  for (int i = 0; i <= (1 << 20); ++i) values += ",0";
+  write_plainly(directory / "d.zst", zstd_of("{}\n" + values + "]}"));
+  says(message_of<DataError>([&] { read_prompts(directory / "d.zst"); }), "expected text");
+  const auto skipped = read_prompts(directory / "d.zst", BadLine::Skip).skipped;
+  REQUIRE(skipped.size() == 2);
+  says(skipped[1], "d.zst:2: the record holds more than 1048576 values");
 }
 
 TEST_CASE("data: JsonReader gives parse_json's values, and its refusals") {

@@ -434,11 +434,26 @@ def data():
     code, out, err = run("data", "train.jsonl", "--no-tokens", "--samples", "0")
     check(code == 0 and "tokens" not in out and "sample" not in out, "data: --no-tokens, --samples 0")
 
+    with gzip.open(os.path.join(WORK, "big.jsonl.gz"), "wb", compresslevel=1) as file:
+        block = "".join(json.dumps({"prompt": f"Story {i}", "chosen": "a" * 700, "rejected": "b" * 300}) + "\n"
+                        for i in range(1000)).encode()
+        for _ in range(100):
+            file.write(block)
+    began = time.time()
+    with subprocess.Popen([PLUMB, "data", "big.jsonl.gz", "--no-tokens", "--samples", "0"], cwd=WORK,
+                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = status
+    check(status == 0 and used.ru_maxrss < 60 * 1024,
+          f"data: {100 * len(block) / 1e6:.0f} MB in {used.ru_maxrss // 1024} MB of memory, {time.time() - began:.1f} s")
+
     write("chat.jsonl", *({"messages": [*turns, {"role": "assistant", "content": f"A cat {i}."}]} for i in range(4)))
     with open(os.path.join(WORK, "p.csv"), "w", newline="") as file:
         file.write('id,prompt\r\n1,"One day, ""Zed"""\r\n2,Lily\r\n')
     _, _, err = run("sft", "chat.jsonl", "--epochs", "1", "--out", "m.safetensors")
     check("4 dialogues (messages)" in err, f"sft: says the form: {err}")
+    _, _, err = run("sft", "chat.jsonl", "--epochs", "1", "--micro-tokens", "200", "--out", "m.safetensors")
+    check("forward passes of at most 200 tokens" in err and "% full" in err, f"sft: says how full the passes are: {err}")
     succeeds("sft on pairs", "sft", "train.jsonl.gz", "--epochs", "1", "--out", "m.safetensors")
     succeeds("reward on messages", "reward", "train.jsonl.gz", "--folds", "0", "--epochs", "1", "--test", "test.json")
     for name in ("p.csv", "train.jsonl.gz", "chat.jsonl"):

@@ -26,6 +26,9 @@ namespace detail {
 /// A record longer than this is no record, but a file without line ends.
 inline constexpr std::size_t kLongestRecord = std::size_t{32} << 20;
 
+/// Values take more memory than their text: a long record of very many of them is refused.
+inline constexpr std::ptrdiff_t kMostCommas = std::ptrdiff_t{1} << 20;
+
 /// A record's text, and the character that ended it; 0 where the file did.
 struct Piece {
   std::string_view text;
@@ -194,6 +197,8 @@ class RecordSource {
       fail<DataError>(shape_ == Container::Lines ? "the line is empty; expected a JSON object"
                                                  : "nothing is here; expected a JSON object",
                       where_);
+    if (std::count(text.begin(), text.end(), ',') > detail::kMostCommas)
+      fail<DataError>(str("the record holds more than ", detail::kMostCommas, " values"), where_);
     Json json;
     try {
       json = reader_.parse(text);
