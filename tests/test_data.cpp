@@ -158,6 +158,15 @@ TEST_CASE("data: TRL's demonstrations, text and messages") {
   says(error(R"({"prompt":"p","completion":"c","label":false})"), "not one to imitate");
   says(error(R"({"prompt":"p","completion":"c","label":1})"), "true or false");
   says(error(R"({"messages":[{"role":"user","content":"hi"}]})"), "message of the assistant");
+  says(error(R"({"messages":[{"role":"user","content":"a"},{"role":"user","content":"b"},)"
+             R"({"role":"assistant","content":"c"}]})"),
+       "the user speaks after the user");
+  says(error(R"({"messages":[{"role":"assistant","content":"a"},{"role":"user","content":"b"},)"
+             R"({"role":"assistant","content":"c"}]})"),
+       "the assistant speaks first");
+  says(error(R"({"messages":[{"role":"user","content":"a"},{"role":"system","content":"b"},)"
+             R"({"role":"user","content":"b"},{"role":"assistant","content":"c"}]})"),
+       "the system speaks after the user");
   says(error(R"({"messages":[]})"), "\"messages\" is empty");
   says(error(R"({"messages":[{"role":"tool","content":"hi"}]})"), "the role \"tool\"");
   says(error(R"({"messages":[{"role":"user","content":null}]})"), "only messages");
@@ -219,6 +228,9 @@ TEST_CASE("data: hh-rlhf's transcripts are turns, too") {
   CHECK(turns_of_transcript("\n\nHuman: a\n\nAssistant: b\n\nAssistant:").empty());
   CHECK(turns_of_transcript("\n\nAssistant:").empty());
   CHECK(turns_of_transcript("\n\nHuman:\n\nAssistant:") == Turns{{"user", ""}});
+  CHECK(turns_of_transcript("\n\nHuman: a\n\nAssistant: b\n\nAssistant: c\n\nHuman: d\n\nHuman: e"
+                            "\n\nAssistant:") ==
+        Turns{{"user", "a"}, {"assistant", "b\n\nc"}, {"user", "d\n\ne"}});
 }
 
 TEST_CASE("data: OpenAssistant's trees give a ranking for each message with ranked replies") {
@@ -285,6 +297,9 @@ TEST_CASE("data: summarize-from-feedback, UltraFeedback's scores") {
   says(rankings_error(R"({"prompt":"do","completions":[{"text":"a"},{"text":"b"}]})"),
        "overall_score");
   says(rankings_error(R"({"prompt":"do","completions":[{"text":"a"},"b"]})"), "only objects");
+  std::string many = R"({"prompt":"do","completions":[{"text":"a","score":1})";
+  for (int i = 0; i < 1000; ++i) many += R"(,{"text":"a","score":1})";
+  says(rankings_error(many + "]}"), "1000 are the most");
 }
 
 TEST_CASE("data: every form gives prompts, and candidates where it has responses") {

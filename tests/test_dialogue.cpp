@@ -113,13 +113,17 @@ TEST_CASE("dialogue: what is too long loses its oldest exchanges, never the form
       CHECK(size <= context);
       const std::string text = m.tokenizer->decode(e.prompt);
       // Whole exchanges go first: what is left is a rendering of the rest, to the letter.
+      const std::vector<std::size_t> exchanges = exchanges_of(turns);
+      std::size_t dropped = 0;
       Turns rest = turns;
       std::string whole = m.tokenizer->decode(
           encode_prompt(bytes_in_form(form), {marked_transcript(rest), rest}, 0));
       const auto room = static_cast<std::size_t>(context) - e.response.size();
-      while (whole.size() > room && drop_oldest_exchange(rest))
+      while (whole.size() > room && ++dropped < exchanges.size()) {
+        rest = turns_from(turns, exchanges[dropped]);
         whole = m.tokenizer->decode(
             encode_prompt(bytes_in_form(form), {marked_transcript(rest), rest}, 0));
+      }
       if (e.response_cut == 0 && whole.size() <= room) CHECK(text == whole);
       if (e.prompt_cut > 0) CHECK(rest.size() < turns.size());
       CHECK((contains(text, "SYSTEM") || context < 250));
@@ -132,6 +136,20 @@ TEST_CASE("dialogue: what is too long loses its oldest exchanges, never the form
     CHECK(contains(sampled, "question 5"));
     CHECK(contains(sampled, "SYSTEM"));
   }
+  // A hundred thousand exchanges take a moment, not an hour.
+  Turns many;
+  for (int i = 0; i < 100000; ++i) {
+    many.push_back({"user", str("q", i)});
+    many.push_back({"assistant", "a"});
+  }
+  many.pop_back();
+  const Prompt endless = dialogue_of(many);
+  CHECK(turns_of_transcript(endless.text) == many);
+  const Language stories = bytes_in_form("chatml", 512);
+  const Tokens kept = encode_prompt(stories, view_of(endless), 100);
+  CHECK(kept.size() > 300);
+  CHECK(kept.size() <= 412);
+
   const Language m = bytes_in_form("chatml", 60);
   CHECK(contains(message_of<DataError>([&] { encode_prompt(m, view_of(prompt), 10); }),
                  "exceeds the context"));

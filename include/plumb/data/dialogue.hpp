@@ -13,6 +13,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace plumb { inline namespace v0_1 {
 
@@ -35,7 +36,8 @@ inline std::string transcript(const Turns& turns) {
 }
 
 /// The turns of a transcript at whose end the assistant is to speak; none if the text is no such
-/// transcript. Blanks around a turn are not its own.
+/// transcript. Blanks around a turn are not its own; what one side says twice in a row, which
+/// hh-rlhf has, is one turn.
 inline Turns turns_of_transcript(std::string_view text) {
   if (!text.starts_with(kHumanMark) || !text.ends_with(kAssistantMark)) return {};
   constexpr std::string_view kBlanks = " \t\r\n";
@@ -43,31 +45,40 @@ inline Turns turns_of_transcript(std::string_view text) {
   for (std::size_t at = 0; at < text.size();) {
     const bool human = text.substr(at).starts_with(kHumanMark);
     at += human ? kHumanMark.size() : kAssistantMark.size();
-    const std::size_t end =
-        std::min({text.find(kHumanMark, at), text.find(kAssistantMark, at), text.size()});
+    std::size_t end = text.find("\n\n", at);
+    while (end < text.size() && !text.substr(end).starts_with(kHumanMark) &&
+           !text.substr(end).starts_with(kAssistantMark))
+      end = text.find("\n\n", end + 1);
+    end = std::min(end, text.size());
     std::string_view said = text.substr(at, end - at);
     said.remove_prefix(std::min(said.find_first_not_of(kBlanks), said.size()));
     said = said.substr(0, said.find_last_not_of(kBlanks) + 1);
     at = end;
     if (at == text.size()) break;  // where the assistant is to speak
-    turns.push_back({human ? "user" : "assistant", std::string(said)});
+    const char* role = human ? "user" : "assistant";
+    if (turns.empty() || turns.back().role != role)
+      turns.push_back({role, std::string(said)});
+    else if (!said.empty())
+      turns.back().text.append(turns.back().text.empty() ? "" : "\n\n").append(said);
   }
   if (turns.empty() || turns.back().role != "user") return {};
   return turns;
 }
 
-/// Without the oldest exchange: what the user says first, and the answers to it. False if only the
-/// last words of the user, and what the system says, are left.
-inline bool drop_oldest_exchange(Turns& turns) {
-  const auto is_user = [](const Turn& turn) { return turn.role == "user"; };
-  const auto first = std::find_if(turns.begin(), turns.end(), is_user);
-  if (first == turns.end()) return false;
-  const auto next = std::find_if(first + 1, turns.end(), is_user);
-  if (next == turns.end()) return false;
-  turns.erase(std::find_if(turns.begin(), turns.end(),
-                           [](const Turn& turn) { return turn.role != "system"; }),
-              next);
-  return true;
+/// Where each exchange begins: what the user says, and the answer to it.
+inline std::vector<std::size_t> exchanges_of(std::span<const Turn> turns) {
+  std::vector<std::size_t> out;
+  for (std::size_t i = 0; i < turns.size(); ++i)
+    if (turns[i].role == "user") out.push_back(i);
+  return out;
+}
+
+/// What the system says, and all from the turn `first` on.
+inline Turns turns_from(std::span<const Turn> turns, std::size_t first) {
+  Turns out;
+  for (std::size_t i = 0; i < turns.size(); ++i)
+    if (i >= first || turns[i].role == "system") out.push_back(turns[i]);
+  return out;
 }
 
 }}  // namespace plumb::v0_1

@@ -62,6 +62,7 @@ inline void rankings_of_tree(const JsonRecord& r, std::vector<Ranking>& to) {
                  const bool ranked = rank.is_number_unsigned() && rank < 1'000'000'000;
                  out.rank.push_back(ranked ? rank.get<int>() : -1);
                }
+               require_few(out.responses.size(), r.where);
                if (std::count(out.rank.begin(), out.rank.end(), -1) + 2 > std::ssize(out.rank))
                  return;
                out.group = r.text("message_tree_id");
@@ -114,6 +115,7 @@ inline void ranking_from(const JsonRecord& r, std::vector<Ranking>& to) {
               form == DataForm::Liked ? ": one response each, which is better than no other" : ""),
           r.where);
   }
+  require_few(out.responses.size(), r.where);
   out.finished = r.finished(out.responses.size());
   out.tokens = r.tokens(out.responses.size());
   out.group = r.text_or("group", std::move(out.group));

@@ -129,6 +129,14 @@ void set_prompt(Record& to, std::string Record::*text, Turns turns, Where where)
     bad_record(str("a prompt ends with the user's turn; this one ",
                    last.empty() ? "has no turns" : "with the " + last + "'s"),
                where);
+  for (std::size_t i = 0; i < turns.size(); ++i) {
+    const std::string &role = turns[i].role, before = i > 0 ? turns[i - 1].role : "system";
+    if (role == "system" ? i > 0 : (role == "user") != (before != "user"))
+      bad_record(str("in a dialogue the user and the assistant speak in turn, the user first; in "
+                     "this one the ",
+                     role, " speaks", i > 0 ? " after the " + before : " first"),
+                 where);
+  }
   to.*text = transcript(turns);
   if (turns.size() > 1) to.turns = std::move(turns);
 }
@@ -320,6 +328,12 @@ inline double score_of(const Json& json) {
   return error == std::errc() && end == text.data() + text.size() ? value : std::nan("");
 }
 
+/// Each response is compared with each other one, so their number is bounded.
+inline void require_few(std::size_t responses, Where where) {
+  if (responses > 1000)
+    bad_record(str("a ranking of ", responses, " responses; 1000 are the most"), where);
+}
+
 /// Ranks from scores, the highest first: equal ones tie, NaN is unranked.
 inline std::vector<int> ranks_from_scores(const std::vector<double>& scores) {
   std::vector<int> rank;
@@ -341,6 +355,7 @@ inline void read_scores(const JsonRecord& r, Ranking& out) {
     const char* names[] = {"overall_score", "fine-grained_score", "score"};
     for (std::size_t i = 0; i < 3; ++i) scores[i].push_back(score_of(c.at(names[i])));
   }
+  require_few(out.responses.size(), r.where);
   for (const auto& kind : scores) {
     out.rank = ranks_from_scores(kind);
     if (std::any_of(out.rank.begin(), out.rank.end(), [](int rank) { return rank >= 0; })) return;

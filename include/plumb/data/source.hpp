@@ -237,6 +237,8 @@ class RecordSource {
   const ByteSource& source() const { return text_.source(); }
 
  private:
+  static constexpr std::size_t kMostColumns = 256;
+
   void skip_blanks() {
     for (;;) {
       const std::size_t blanks = text_.rest().find_first_not_of(" \t\r\n");
@@ -275,7 +277,8 @@ class RecordSource {
     } catch (const DataError&) {
       return;
     }
-    if (std::none_of(cells.begin(), cells.end(), [](const std::string& cell) {
+    if (cells.size() > kMostColumns ||
+        std::none_of(cells.begin(), cells.end(), [](const std::string& cell) {
           return detail::is_one_of(cell, detail::kCsvColumns);
         }))
       return;

@@ -180,13 +180,28 @@ inline void fit_prompt(const Language& language, const PromptView& prompt, Index
   to.tokens = prompt_tokens(language, prompt);
   const Index whole = size();
   if (prompt.turns.empty() || whole + room <= language.context) return;
-  to.turns.assign(prompt.turns.begin(), prompt.turns.end());
+  const std::vector<std::size_t> exchanges = exchanges_of(prompt.turns);
+  if (exchanges.empty()) return;
   const auto renew = [&] {
     to.text = marked_transcript(to.turns);
     to.view = {to.text, to.turns};
     to.tokens = prompt_tokens(language, to.view);
   };
-  while (size() + room > language.context && drop_oldest_exchange(to.turns)) renew();
+  const auto begin_with = [&](std::size_t exchange) {
+    to.turns = turns_from(prompt.turns, exchanges[exchange]);
+    renew();
+    return size() + room <= language.context;
+  };
+  // The first from which on all fits, or else the last.
+  std::size_t first = 1, last = exchanges.size() - 1;
+  while (first < last) {
+    const std::size_t middle = (first + last) / 2;
+    if (begin_with(middle))
+      last = middle;
+    else
+      first = middle + 1;
+  }
+  begin_with(std::min(first, exchanges.size() - 1));
   if (size() + room > language.context &&
       static_cast<Index>(form_around(language, to.view).size()) + room > language.context &&
       std::erase_if(to.turns, [](const Turn& turn) { return turn.role == "system"; }) > 0)
