@@ -9,6 +9,17 @@
 
 #include <plumb/io/json.hpp>
 
+// The library chooses its instruction set when it runs. Those that the header brings besides are
+// for another interface than is used here; nvcc does not compile them, and each takes its time. Who
+// wants them includes simdjson.h first.
+#ifndef SIMDJSON_VERSION
+#define SIMDJSON_IMPLEMENTATION_ICELAKE 0
+#define SIMDJSON_IMPLEMENTATION_HASWELL 0
+#define SIMDJSON_IMPLEMENTATION_WESTMERE 0
+#define SIMDJSON_IMPLEMENTATION_ARM64 0
+#define SIMDJSON_IMPLEMENTATION_PPC64 0
+#define SIMDJSON_IMPLEMENTATION_FALLBACK 1
+#endif
 #include <simdjson.h>
 
 #include <cstdint>
@@ -48,7 +59,7 @@ class JsonReader {
     return parser_.allocate(room, detail::kDeepestJson) == simdjson::SUCCESS;
   }
 
-  /// False where a key comes twice.
+  /// False where a key comes twice, or for what is not known here.
   static bool build(const Element& from, Json& to) {
     switch (from.type()) {
       case simdjson::dom::element_type::OBJECT: return build_object(from, to);
@@ -71,7 +82,8 @@ class JsonReader {
       case simdjson::dom::element_type::UINT64: to = from.get_uint64().value_unsafe(); return true;
       case simdjson::dom::element_type::DOUBLE: to = from.get_double().value_unsafe(); return true;
       case simdjson::dom::element_type::BOOL: to = from.get_bool().value_unsafe(); return true;
-      default: to = nullptr; return true;
+      case simdjson::dom::element_type::NULL_VALUE: return true;
+      default: return false;  // of a later library
     }
   }
 
