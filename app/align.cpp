@@ -19,7 +19,8 @@ namespace plumb { inline namespace v0_1 {
 namespace {
 
 struct Inputs {
-  std::vector<std::string> prompts, held_out_prompts, held_out_stories;
+  std::vector<Prompt> prompts, held_out_prompts;
+  std::vector<std::string> held_out_stories;
 };
 
 std::string prompts_path(const AlignSettings& s) {
@@ -31,12 +32,14 @@ std::string held_out_path(const AlignSettings& s) {
 
 Inputs load_inputs(const AlignSettings& s) {
   Inputs in;
-  in.prompts = texts_of(load_prompts(prompts_path(s)));
-  const std::set<std::string> seen(in.prompts.begin(), in.prompts.end());
+  in.prompts = noted_prompts(prompts_path(s));
+  std::set<std::string> seen;
+  for (const Prompt& prompt : in.prompts) seen.insert(prompt.text);
   in.held_out_stories = split_stories(read_text(held_out_path(s)));
-  for (std::string& prompt :
-       texts_of(load_prompts(s.held_out_prompts.empty() ? held_out_path(s) : s.held_out_prompts)))
-    if (!seen.contains(prompt) && static_cast<Index>(in.held_out_prompts.size()) < s.eval_prompts)
+  for (Prompt& prompt :
+       noted_prompts(s.held_out_prompts.empty() ? held_out_path(s) : s.held_out_prompts))
+    if (!seen.contains(prompt.text) &&
+        static_cast<Index>(in.held_out_prompts.size()) < s.eval_prompts)
       in.held_out_prompts.push_back(std::move(prompt));
   const auto stories = static_cast<std::size_t>(s.eval_stories);
   if (in.held_out_stories.size() > stories) in.held_out_stories.resize(stories);
@@ -50,7 +53,8 @@ Loaded first_policy(const AlignSettings& s, const std::string& directory, Loaded
   const std::string path = directory + "/sft.safetensors";
   if (!s.sft.empty() && !detail::file_exists(path)) {
     prepare_adapters(loaded, s.ppo.lora);
-    const EncodingCount count = train_sft(loaded, read_demonstrations(s.sft).records, s.supervised);
+    const EncodingCount count =
+        train_sft(loaded, noted(s.sft, read_demonstrations(s.sft)), s.supervised);
     note(count.text(loaded.context));
     save_model(path, *loaded.model, loaded);
   }
@@ -110,7 +114,7 @@ Round run_round(const AlignSettings& s, const Inputs& in, const Loaded& referenc
   if (!detail::file_exists(candidates_path)) {
     const auto count = static_cast<Index>(in.prompts.size());
     const auto order = permutation(count, Rng(s.generate.sampling.seed, Stage::Split));
-    std::vector<std::string> chosen;
+    std::vector<Prompt> chosen;
     for (Index i = 0; i < std::min(count, s.rank_prompts); ++i)
       chosen.push_back(in.prompts[static_cast<std::size_t>(
           order[static_cast<std::size_t>((round * s.rank_prompts + i) % count)])]);

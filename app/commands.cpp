@@ -24,13 +24,6 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-template <class Record>
-std::vector<Record> kept(Lines<Record> lines) {
-  for (const std::string& message : lines.skipped)
-    std::fprintf(stderr, "skipped: %s\n", harmless(message).c_str());
-  return std::move(lines.records);
-}
-
 BadLine policy_of(bool skip) { return skip ? BadLine::Skip : BadLine::Refuse; }
 
 std::vector<Ranking> load_rankings(const std::vector<std::string>& paths, bool skip_bad_lines) {
@@ -39,7 +32,7 @@ std::vector<Ranking> load_rankings(const std::vector<std::string>& paths, bool s
     if (path.find("hh_harmless") != std::string::npos)
       std::fprintf(stderr, "warning: %s holds offensive text; nothing of it is shown\n",
                    harmless(path).c_str());
-    const auto more = kept(read_rankings(path, policy_of(skip_bad_lines)));
+    const auto more = noted(path, read_rankings(path, policy_of(skip_bad_lines)));
     rankings.insert(rankings.end(), more.begin(), more.end());
   }
   return rankings;
@@ -64,13 +57,13 @@ void generate_command(const GenerateCommand& c, Json& results) {
       status.st_size > 0)
     fail<DataError>(str("[generate] ", shown(c.out),
                         " exists. HINT: --force replaces it; or name another file"));
-  auto prompts = load_prompts(source);
+  auto prompts = noted_prompts(source);
   limit_to(prompts, c.limit);
   check<DataError>(!prompts.empty(), "[generate] the prompts file holds no prompt");
   const Loaded loaded = load(c.from);
   GenerateSettings settings = c.settings;
   take_temperature_of_form(settings.sampling.sampling, c.temperature_said, loaded);
-  auto candidates = generate_candidates(loaded, texts_of(prompts), settings, 0, "generate");
+  auto candidates = generate_candidates(loaded, prompts, settings, 0, "generate");
   for (std::size_t i = 0; i < candidates.size(); ++i) candidates[i].id = prompts[i].id;
   write_jsonl(c.out, candidates);
   double responses = 0, finished = 0, characters = 0;
@@ -97,7 +90,7 @@ void sft_command(const SftCommand& c, Json& results) {
   const std::string inputs[] = {c.data, c.from.model};
   check_output(c.out, inputs);
   check_fields(c.settings, "sft");
-  const auto data = kept(read_demonstrations(c.data, policy_of(c.skip_bad_lines)));
+  const auto data = noted(c.data, read_demonstrations(c.data, policy_of(c.skip_bad_lines)));
   Loaded loaded = load(c.from);
   if (!c.before.empty() || !c.after.empty()) loaded.chat = {c.before, c.after};
   prepare_adapters(loaded, c.settings.lora);
@@ -179,7 +172,7 @@ void reward_command(const RewardCommand& c, Json& results) {
 void score_command(const ScoreCommand& c, Json& results) {
   const std::string inputs[] = {c.file, c.judge};
   check_output(c.out, inputs);
-  const std::vector<Candidates> candidates = read_candidates(c.file).records;
+  const std::vector<Candidates> candidates = noted(c.file, read_candidates(c.file));
   check<DataError>(!candidates.empty(), "[score] the file holds no responses");
   std::vector<double> scores;
   if (c.judge.starts_with("rule:")) {
@@ -198,24 +191,30 @@ void score_command(const ScoreCommand& c, Json& results) {
   for (const Candidates& one : candidates)
     for (const std::string& response : one.responses)
       lengths += static_cast<double>(response.size()) / n;
-  // Each line as it came, whatever else it says, with the scores at its end.
+  // Each record as it came, whatever else it says, with the scores at its end; of a record that is
+  // several, each by itself.
   std::string scored;
-  const std::string text = read_text(c.file);
-  std::size_t at = 0, line = 0;
-  for (const Candidates& one : candidates) {
-    const std::size_t end = std::min(text.find('\n', line), text.size());
-    Json json = parse_json(std::string_view(text).substr(line, end - line), c.file);
-    line = end + 1;
+  std::size_t at = 0;
+  const auto add = [&](Json json, const Candidates& one) {
     json["scores"] = Json::array();
     for (const std::string& response : one.responses) {
-      const double x = static_cast<double>(response.size()) - lengths, y = scores[at] - average;
+      const double x = static_cast<double>(response.size()) - lengths, y = scores.at(at) - average;
       products += x * y;
       length_squares += x * x;
       squares += y * y;
-      json["scores"].push_back(scores[at++]);
+      json["scores"].push_back(scores.at(at++));
     }
     scored += json_text(json) + "\n";
-  }
+  };
+  RecordSource source(c.file);
+  for_each_record(
+      source, BadLine::Refuse,
+      [&](const detail::JsonRecord& record) {
+        std::vector<Candidates> here;
+        detail::candidates_from(record, here);
+        for (const Candidates& one : here) add(here.size() == 1 ? record.json : to_json(one), one);
+      },
+      [](const std::string&) {});
   write_atomically(c.out, scored);
   const double correlation = products / std::sqrt(squares * length_squares);
   std::fprintf(
@@ -237,7 +236,7 @@ void ppo_command(const PpoCommand& c, Json& results) {
   check_fields(c.settings, "ppo");
   check_ppo(c.settings.config);
   const std::string source = c.prompts.empty() ? data_path("tinystories_train.txt") : c.prompts;
-  const auto prompts = texts_of(load_prompts(source));
+  const auto prompts = noted_prompts(source);
   Loaded first = load(c.from);
   prepare_adapters(first, c.settings.lora);
   PpoSettings settings = c.settings;
@@ -318,7 +317,7 @@ void eval_command(const EvalCommand& c, Json& results) {
       c.judge,
       {[&](const std::string& model) { return candidate_scores(load_reward_model(model, before)); },
        c.answers, c.annotator, settings.sampling.seed});
-  auto prompts = texts_of(load_prompts(c.prompts.empty() ? path : c.prompts));
+  auto prompts = noted_prompts(c.prompts.empty() ? path : c.prompts);
   limit_to(prompts, c.limit);
   check<DataError>(!prompts.empty(), "[eval] there are no prompts");
   const auto old_responses = generate_candidates(before, prompts, settings, 0, "before");

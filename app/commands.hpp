@@ -79,6 +79,16 @@ struct ChatCommand {
 };
 void chat_command(const ChatCommand& c, Json& results);
 
+struct DataCommand {
+  ModelOptions from;
+  std::vector<std::string> files;
+  bool skip_bad_lines = false;
+  Index budget = 8192;
+  Index samples = 3;
+  bool tokens = true;
+};
+void data_command(const DataCommand& c, Json& results);
+
 struct ConvertCommand {
   ModelOptions from;
   std::string out;

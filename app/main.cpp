@@ -144,6 +144,7 @@ class Program {
     add_align();
     add_eval();
     add_chat();
+    add_data();
     add_convert();
     add_info();
   }
@@ -210,7 +211,7 @@ class Program {
   const std::string chat_help_ =
       str("chat form of the prompts: ", chat_form_names(), "; default: what the model says");
   static constexpr const char* kPromptsHelp =
-      "prompts: .jsonl, stories, or one a line; default: shipped story openings";
+      "prompts: data in any form, stories, or one a line; default: shipped story openings";
 
   // Help goes to standard output; a complaint names the word, and the nearest that is known.
   int say(const CLI::ParseError& error) {
@@ -342,7 +343,9 @@ class Program {
         [this] {
           return Paths{sft_.data, sft_.out, sft_.from.model};
         });
-    sub.add_option("data", sft_.data, "JSON Lines of {\"prompt\", \"completion\"}")->required();
+    sub.add_option("data", sft_.data,
+                   "prompts with completions, in any form; of rankings, the best")
+        ->required();
     sub.add_option("--out", sft_.out, "the fine-tuned model")->required();
     model_flags(sub, sft_.from);
     sub.add_option("--before-prompt", sft_.before,
@@ -362,7 +365,7 @@ class Program {
           return paths;
         });
     sub.add_option("rankings", reward_.rankings,
-                   "JSON Lines: Plumb rankings, OpenAssistant, PandaLM or hh-rlhf");
+                   "rankings or pairs, in any form: `plumb data FILE` says which");
     sub.add_option("--out", reward_.out, "also fit to all rankings and write the model here");
     sub.add_option(
         "--test", reward_.test,
@@ -385,7 +388,7 @@ class Program {
         [this] {
           return Paths{score_.file, score_.out, score_.judge};
         });
-    sub.add_option("file", score_.file, "candidates or rankings, JSON Lines")->required();
+    sub.add_option("file", score_.file, "candidates or rankings, in any form")->required();
     sub.add_option("--out", score_.out, "the same lines with \"scores\"; -: standard output")
         ->required();
     sub.add_option("--judge", score_.judge, "reward model file, or rule:NAME")
@@ -459,6 +462,23 @@ class Program {
     flags(sub).add(chat_.settings);
   }
 
+  void add_data() {
+    CLI::App& sub = command(
+        "data", "what files of data hold: forms, lengths, ties, duplicates, leaks, samples",
+        [this](Json& results) { data_command(data_, results); }, [this] { return data_.files; });
+    sub.add_option("files", data_.files,
+                   "data in any form; with several, what later ones share with earlier ones")
+        ->required();
+    model_flags(sub, data_.from);
+    sub.add_flag("--skip-bad-lines", data_.skip_bad_lines,
+                 "leave malformed records out, naming them");
+    flags(sub).add_one(Field{"budget", "pack into batches of so many", at_least(1), "tokens"},
+                       data_.budget);
+    flags(sub).add_one(Field{"tokens", "count tokens, too: most of the work"}, data_.tokens);
+    flags(sub).add_one(Field{"samples", "records to show of each file", between(0, 1000)},
+                       data_.samples);
+  }
+
   void add_convert() {
     CLI::App& sub = command(
         "convert", "write a model in another format",
@@ -501,6 +521,7 @@ class Program {
   PpoCommand ppo_;
   EvalCommand eval_;
   ChatCommand chat_;
+  DataCommand data_;
   ConvertCommand convert_;
   InfoCommand info_;
 };

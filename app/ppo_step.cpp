@@ -137,7 +137,7 @@ void run_ppo(const PpoTask& task, const PpoSettings& s, const std::string& path,
   PpoConfig config = s.config;
   config.sampling.stops = task.language.stops;
   std::vector<Tokens> tokens;
-  for (const std::string& prompt : task.prompts)
+  for (const Prompt& prompt : task.prompts)
     tokens.push_back(encode_prompt(task.language, prompt, config.sampling.max_new_tokens));
   PpoTrainer<Device> trainer(task.policy, task.reference, task.score, config, task.value);
   if (detail::file_exists(path) || detail::file_exists(previous_checkpoint(path)))

@@ -221,7 +221,7 @@ ScoreCandidates candidate_scores(Loaded reward) {
     for (const Candidates& c : candidates)
       for (std::size_t k = 0; k < c.responses.size(); ++k)
         sequences.push_back(
-            encode_pair(reward, c.prompt, c.responses[k], c.finished[k],
+            encode_pair(reward, {c.prompt, c.turns}, c.responses[k], c.finished[k],
                         c.tokens.empty() ? std::span<const std::int32_t>{} : std::span(c.tokens[k]))
                 .sequence());
     const auto scores = reward_scores(*reward.model, sequences);

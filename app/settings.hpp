@@ -106,7 +106,7 @@ struct AlignSettings {
 template <class F>
 void fields(AlignSettings& s, F&& f) {
   f(Field{"model", "first policy: a model file or folder; empty: stories260K"}, s.model);
-  f(Field{"prompts", "prompts: .jsonl, stories, or one a line; empty: shipped openings"},
+  f(Field{"prompts", "prompts: data in any form, stories, or one a line; empty: shipped openings"},
     s.prompts);
   f(Field{"run", "run directory; one that was stopped goes on"}, s.run);
   f(Field{"labeller", "who ranks: person, or rule:NAME"}, s.labeller);
@@ -116,7 +116,7 @@ void fields(AlignSettings& s, F&& f) {
   f(Field{"rounds", "rounds of generate, rank, reward model, PPO", at_least(1)}, s.rounds);
   f(Field{"rank-prompts", "prompts ranked per round", at_least(1)}, s.rank_prompts);
   f(Field{"eval-prompts", "held-out prompts for the comparison", at_least(1)}, s.eval_prompts);
-  f(Field{"sft", "demonstrations (JSON Lines) to fine-tune the first policy on"}, s.sft);
+  f(Field{"sft", "demonstrations, in any form, to fine-tune the first policy on"}, s.sft);
   f(Field{"tokenizer", "tokenizer file, or bytes; empty: what the model says", {}, "", "Input"},
     s.tokenizer);
   f(Field{"chat", "chat form of the prompts, by name; empty: what the model says", {}, "", "Input"},

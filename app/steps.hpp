@@ -22,6 +22,16 @@ namespace plumb { inline namespace v0_1 {
 /// A line on standard error, unless there is nothing to say.
 void note(const std::string& text);
 
+/// The records of a file, after saying what file and forms they are of, and what was skipped.
+template <class Record>
+std::vector<Record> noted(const std::string& path, Lines<Record> lines) {
+  for (const std::string& message : lines.skipped) note("skipped: " + message);
+  note(shown(path) + ": " + lines.said);
+  return std::move(lines.records);
+}
+/// The prompts of a file, the same said where they are records.
+std::vector<Prompt> noted_prompts(const std::string& path);
+
 /// Throws Interrupted if Ctrl-C has come.
 void stop_if_interrupted(const char* what);
 
@@ -32,7 +42,7 @@ EncodingCount train_sft(Loaded& loaded, const std::vector<Demonstration>& demons
 
 /// Step 1. Responses to prompts; `step` is part of their random keys.
 std::vector<Candidates> generate_candidates(const Loaded& loaded,
-                                            const std::vector<std::string>& prompts,
+                                            const std::vector<Prompt>& prompts,
                                             const GenerateSettings& settings, std::uint32_t step,
                                             const std::string& label);
 
@@ -97,7 +107,7 @@ struct PpoTask {
   const DeviceModel& reference;  ///< what the policy is held near
   DeviceModel* value;            ///< a critic of its own; may be null
   ScoreFunction score;
-  std::vector<std::string> prompts;
+  std::vector<Prompt> prompts;
   EpisodeObserver observe = {};
 };
 
@@ -122,7 +132,7 @@ EpisodeObserver rule_observer(const Loaded& loaded, const Rule& rule);
 /// Mean exact full-vocabulary KL(policy‖reference) per response of the policy, nats: of the
 /// unfiltered distributions at `kl_temperature`, along responses drawn from them.
 double exact_kl(const Loaded& policy, const DeviceModel& reference,
-                const std::vector<std::string>& prompts, const GenerateSettings& settings);
+                const std::vector<Prompt>& prompts, const GenerateSettings& settings);
 /// The temperature at which exact_kl is taken: the sampling one; greedy sampling has none, so 1.
 float kl_temperature(const SampleOptions& sampling);
 

@@ -5,7 +5,7 @@
 //   tokenizer              how to find its file from the model's folder; empty: bytes
 //   tokenizer_fingerprint  what its vocabulary must hash to
 //   chat                   what stands around a prompt, as JSON {"before", "after", "stops",
-//                          "temperature"}, where anything does
+//                          "temperature", "next", "system", "after_system"}, where anything does
 //   lora, base, base_fingerprint
 //                          of adapters: which, how to find the file of the weights that they stand
 //                          beside, and what these must hash to; the arrays are the adapters alone
@@ -115,6 +115,11 @@ inline void read_chat_form(Language& language, const std::map<std::string, std::
     for (const Json& stop : *stops) form.stops.push_back(text_of(&stop));
   if (const Json* t = text("temperature"); t != nullptr && t->is_number())
     form.temperature = t->get<float>();
+  const ChatForm known = form_like(form);  // older files do not say how dialogues stand in it
+  form.next = text("next") == nullptr ? known.next : text_of(text("next"));
+  form.system = text("system") == nullptr ? known.system : text_of(text("system"));
+  form.after_system =
+      text("after_system") == nullptr ? known.after_system : text_of(text("after_system"));
   set_chat_form(language, std::move(form), where);
 }
 
@@ -262,7 +267,10 @@ void save_plumb_file(const std::string& path, const Model<D>& model, const Langu
     metadata["chat"] = json_text({{"before", language.chat.before},
                                   {"after", language.chat.after},
                                   {"stops", language.chat.stops},
-                                  {"temperature", language.chat.temperature}});
+                                  {"temperature", language.chat.temperature},
+                                  {"next", language.chat.next},
+                                  {"system", language.chat.system},
+                                  {"after_system", language.chat.after_system}});
   write_checkpoint(path, arrays, metadata, extras.previous, where);
 }
 

@@ -39,6 +39,14 @@ void fields(SftConfig& c, F&& f) {
   f(Field{"seed", "seed of the shuffles"}, c.seed);
 }
 
+/// The forward passes of a training: how many, and how full of the tokens that one may have.
+struct PackedPasses {
+  Index count = 0, tokens = 0, budget = 0;
+  double fill() const {
+    return count > 0 ? static_cast<double>(tokens) / static_cast<double>(count * budget) : 0.0;
+  }
+};
+
 /// Adds the gradient of the completion loss of some examples to the model's. `share` is one over
 /// the completion tokens of the minibatch. Returns the examples' part of the loss.
 template <Policy P>
@@ -68,8 +76,8 @@ float sft_gradient(const P& policy, std::span<const Example* const> examples, fl
 /// Trains the policy on the examples. DataError if one has no prompt token or no
 /// completion, or the policy cannot read it.
 template <Policy P>
-void sft_train(P& policy, const std::vector<Example>& examples, const SftConfig& config,
-               const UpdateCallback& after_update = {}, Where where = Where::here()) {
+PackedPasses sft_train(P& policy, const std::vector<Example>& examples, const SftConfig& config,
+                       const UpdateCallback& after_update = {}, Where where = Where::here()) {
   using D = typename P::Device;
   check_fields(config, "sft", where);
   check<DataError>(!examples.empty(), "[sft] there are no examples", where);
@@ -85,7 +93,7 @@ void sft_train(P& policy, const std::vector<Example>& examples, const SftConfig&
   const auto minibatches = Minibatches::of(static_cast<Index>(examples.size()), config.batch,
                                            config.epochs, config.seed, 0);
   const Index total = minibatches.parts * config.epochs;
-  const Index micro_tokens = update_tokens(policy, config.micro_tokens);
+  PackedPasses passes{.budget = update_tokens(policy, config.micro_tokens)};
   AdamW<D> optimizer(policy.parameters(), config.optimizer, where);
   minibatches.run([&](Index epoch, Index part, const std::vector<std::size_t>& places) {
     const Index update = epoch * minibatches.parts + part;
@@ -103,8 +111,10 @@ void sft_train(P& policy, const std::vector<Example>& examples, const SftConfig&
       const auto length = [&](std::size_t i) {
         return static_cast<Index>(members[i]->prompt.size() + members[i]->completion.size());
       };
-      for_token_runs(members.size(), micro_tokens, length,
+      for_token_runs(members.size(), passes.budget, length,
                      [&](std::size_t first, std::size_t last) {
+                       ++passes.count;
+                       for (std::size_t i = first; i < last; ++i) passes.tokens += length(i);
                        loss += sft_gradient(policy, std::span(members).subspan(first, last - first),
                                             1.0F / static_cast<float>(tokens));
                      });
@@ -114,6 +124,7 @@ void sft_train(P& policy, const std::vector<Example>& examples, const SftConfig&
         config.before_step);
     if (after_update) after_update(update, total, loss);
   });
+  return passes;
 }
 
 }}  // namespace plumb::v0_1
