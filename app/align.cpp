@@ -53,6 +53,7 @@ Loaded first_policy(const AlignSettings& s, const std::string& directory, Loaded
   const EncodingCount count = train_sft(loaded, read_demonstrations(s.sft).records, s.supervised);
   note(count.text(loaded.context));
   save_model(path, *loaded.model, loaded);
+  loaded.source = path;  // where a head that is fitted on it finds it
   return loaded;
 }
 
@@ -125,17 +126,18 @@ Round run_round(const AlignSettings& s, const Inputs& in, const Loaded& referenc
   // 3. Reward model, on the rankings of all rounds so far.
   Round result;
   const std::string reward_path = directory + "/reward.safetensors";
-  std::shared_ptr<DeviceModel> reward;
+  Reward reward;
   if (detail::file_exists(reward_path)) {
-    reward = load_model(reward_path, s.tokenizer, s.chat).model;
+    reward = load_reward(reward_path, &reference, s.tokenizer);
     result.reward = read_reward_report(directory);
   } else {
     const RankedData data(reference, rankings);
     note(data.count.text(reference.context));
-    reward = train_and_test(reference, data, s.reward, round + 1 == s.rounds, result.reward,
+    const RewardFitter fitter(reference, data, s.reward, s.run + "/features.safetensors");
+    reward = train_and_test(fitter, s.reward.full.seed, round + 1 == s.rounds, result.reward,
                             tag("3 reward model"));
     write_atomically(directory + "/reward.json", json_text(result.reward.json(), 2) + "\n");
-    save_model(reward_path, *reward, reference);
+    save_reward(reward_path, reward, reference);
   }
 
   // 4. PPO from the round's policy, held near the first one.
@@ -145,7 +147,7 @@ Round run_round(const AlignSettings& s, const Inputs& in, const Loaded& referenc
   result.policy = std::make_shared<DeviceModel>(policy.model->clone(head, seed));
   std::shared_ptr<DeviceModel> value;
   if (ppo.separate_value)
-    value = std::make_shared<DeviceModel>(reward->clone(ScalarHead::Value, seed));
+    value = std::make_shared<DeviceModel>(reward.loaded.model->clone(ScalarHead::Value, seed));
   ppo.config.sampling.seed = seed + static_cast<std::uint64_t>(round);  // other draws every round
   PpoTask task{reference,   *result.policy,          *reference.model,
                value.get(), reward_function(reward), in.prompts};
@@ -213,7 +215,7 @@ void align_command(const AlignSettings& given, const std::string& title, Json& r
   take_temperature_of_form(s.ppo.config.sampling.sampling, s.ppo_temperature_said, first);
   const auto judge = make_judge(
       s.judge_spec(),
-      {[&](const std::string& path) { return candidate_scores(load_reward_model(path, first)); },
+      {[&](const std::string& path) { return candidate_scores(load_reward(path, &first)); },
        s.run + "/judgements.jsonl", s.annotator, s.generate.sampling.seed});
   Json config = settings_json(s);
   config["inputs"] = inputs_of(s, first);

@@ -40,7 +40,7 @@ struct RewardCommand {
   Index folds = 5;
   bool control = true;
   bool skip_bad_lines = false;
-  RewardConfig config;
+  RewardSettings config;
 };
 void reward_command(const RewardCommand& c, Json& results);
 

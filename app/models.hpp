@@ -4,8 +4,11 @@
 #include "device.hpp"
 
 #include <plumb/models/open.hpp>
+#include <plumb/models/reward_file.hpp>
 
+#include <optional>
 #include <string>
+#include <vector>
 
 namespace plumb { inline namespace v0_1 {
 
@@ -20,9 +23,22 @@ std::string data_path(const std::string& name);
 Loaded load_model(const std::string& path, const std::string& tokenizer = {},
                   const std::string& chat = {});
 
-/// The same, and a reward model: DataError if the file holds none, or one of another tokenizer than
-/// `like` has.
-Loaded load_reward_model(const std::string& path, const Loaded& like);
+/// A reward model: a network with a head of its own, or a linear head on a frozen trunk.
+struct Reward {
+  Loaded loaded;                   ///< the network, or the trunk
+  std::optional<LinearHead> head;  ///< on the trunk
+
+  std::vector<float> scores(const std::vector<Answered>& sequences) const;
+};
+
+/// Opens a reward model. A linear head's trunk is that of `like`, where it is the one that the head
+/// was fitted on, else it is opened where the head says. DataError if the file holds no reward
+/// model, its trunk is not the one it was fitted on, or its tokenizer is another than `like` has.
+Reward load_reward(const std::string& path, const Loaded* like = nullptr,
+                   const std::string& tokenizer = {});
+
+/// Writes a reward model whose trunk, or whose network's first weights, are those of `base`.
+void save_reward(const std::string& path, const Reward& reward, const Loaded& base);
 
 /// A chat form's own temperature, unless the user said another (`said`).
 inline void take_temperature_of_form(SamplingSettings& sampling, bool said, const Loaded& loaded) {

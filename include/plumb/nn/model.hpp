@@ -12,7 +12,9 @@
 
 #include <cmath>
 #include <cstdint>
+#include <span>
 #include <utility>
+#include <vector>
 
 namespace plumb { inline namespace v0_1 {
 
@@ -65,6 +67,11 @@ class Model {
   Tensor<D> hidden(const CachedBatch<D>& batch, Cache& cache, const Packed& packed) const {
     return trunk_.hidden(batch, cache, packed);
   }
+  std::vector<Tensor<D>> features(const Batch<D>& batch,
+                                  std::span<const Index> layers) const requires HasFeatures<Trunk> {
+    return trunk_.features(batch, layers);
+  }
+  Index layers() const requires HasFeatures<Trunk> { return trunk_.layers(); }
   Packed pack(bool to_bf16 = false) const { return trunk_.pack(to_bf16); }
   Cache make_cache(Index slots, Index capacity) const { return trunk_.make_cache(slots, capacity); }
 

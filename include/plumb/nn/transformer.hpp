@@ -21,6 +21,7 @@
 
 #include <array>
 #include <cmath>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -246,6 +247,7 @@ class Transformer {
   const TransformerConfig& config() const { return config_; }
   Index vocab() const { return config_.vocab; }
   Index context() const { return config_.context; }
+  Index layers() const { return config_.layers; }
   /// Weight of the language-model head, (V, C).
   const Tensor<D>& head() const { return head_; }
 
@@ -282,10 +284,7 @@ class Transformer {
 
   /// Hidden states after the final norm, packed sequences: (N, C).
   Tensor<D> operator()(const Batch<D>& batch) const {
-    return forward(blocks_, batch.tokens, batch.positions,
-                   [&](Index, const Tensor<D>& q, const Tensor<D>& k, const Tensor<D>& v) {
-                     return attention(q, k, v, batch.offsets, attention_shape());
-                   });
+    return forward(blocks_, batch.tokens, batch.positions, packed_attention(batch));
   }
 
   Tensor<D> hidden(const Batch<D>& batch) const { return (*this)(batch); }
@@ -307,6 +306,23 @@ class Transformer {
                              : forward(blocks_, batch.tokens, batch.positions, attend);
   }
 
+  /// What each of `layers` blocks (ascending; 0: none, the embedding) leave of the tokens, before
+  /// any norm: (N, C) each. Blocks beyond the last of them are not computed.
+  std::vector<Tensor<D>> features(const Batch<D>& batch, std::span<const Index> layers,
+                                  Where where = Where::here()) const {
+    for (std::size_t i = 0; i < layers.size(); ++i)
+      if (layers[i] < (i > 0 ? layers[i - 1] + 1 : 0) || layers[i] > config_.layers)
+        fail(str("[transformer] features after ", layers[i], " of ", config_.layers,
+                 " blocks; layers are named in ascending order"),
+             where);
+    std::vector<Tensor<D>> all;
+    stream(blocks_, batch.tokens, batch.positions, packed_attention(batch),
+           layers.empty() ? 0 : layers.back(), [&](Index done, const Tensor<D>& x) {
+             if (all.size() < layers.size() && done == layers[all.size()]) all.push_back(x);
+           });
+    return all;
+  }
+
  private:
   using Block = TransformerBlock<D, Tensor<D>>;
 
@@ -320,12 +336,29 @@ class Transformer {
                 : rms_norm(x, weight, config_.norm_eps);
   }
 
+  auto packed_attention(const Batch<D>& batch) const {
+    return [this, &batch](Index, const Tensor<D>& q, const Tensor<D>& k, const Tensor<D>& v) {
+      return attention(q, k, v, batch.offsets, attention_shape());
+    };
+  }
+
   template <class Blocks, class Attend>
   Tensor<D> forward(const Blocks& blocks, const Tensor<D, std::int32_t>& tokens,
                     const Tensor<D, std::int32_t>& positions, const Attend& attend) const {
+    const auto nothing = [](Index, const Tensor<D>&) {};
+    return norm(stream(blocks, tokens, positions, attend, config_.layers, nothing), final_norm_,
+                final_norm_bias_);
+  }
+
+  // The residual stream after `layers` blocks; visit(blocks done, stream) sees it on its way.
+  template <class Blocks, class Attend, class Visit>
+  Tensor<D> stream(const Blocks& blocks, const Tensor<D, std::int32_t>& tokens,
+                   const Tensor<D, std::int32_t>& positions, const Attend& attend, Index layers,
+                   Visit visit) const {
     auto x = embedding(embedding_, tokens);
     if (position_embedding_) x = add(x, embedding(position_embedding_, positions));
-    for (Index layer = 0; layer < config_.layers; ++layer) {
+    visit(0, x);
+    for (Index layer = 0; layer < layers; ++layer) {
       const auto& b = blocks[static_cast<std::size_t>(layer)];
       const auto h = norm(x, b.norm1, b.norm1_bias);
       auto q = linear(h, b.query, b.query_bias);
@@ -341,8 +374,9 @@ class Transformer {
                               ? swiglu(linear(m, b.gate, b.gate_bias), linear(m, b.up, b.up_bias))
                               : activated_linear(m, b.up, b.up_bias, config_.family.activation);
       x = linear(hidden, b.down, b.down_bias, x);
+      visit(layer + 1, x);
     }
-    return norm(x, final_norm_, final_norm_bias_);
+    return x;
   }
 
   // cos and sin of position · base^(-2i/D), computed in double: constants of the model, so that no
