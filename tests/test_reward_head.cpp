@@ -9,7 +9,7 @@
 
 #include <doctest/doctest.h>
 
-#include <numeric>
+#include <stdexcept>
 
 using namespace plumb;
 using namespace test;
@@ -363,6 +363,18 @@ TEST_CASE("features come from the file where it has them, and are made where it 
   CHECK(contains(said[0], "another model"));
   cached(answers, "b", {1});
   CHECK(computed == 7);
+  CHECK(said.size() == 1);
+  // What was interrupted has been kept but for the part that was at work.
+  std::vector<Answered> many;
+  for (std::uint64_t i = 0; i < 300; ++i) many.push_back({random_tokens(3, 19, 1000 + i), 1});
+  CHECK_THROWS_AS(cached_features(
+                      model, "b", many, {1}, path, [](const std::string&) {},
+                      [](Index done, Index) {
+                        if (done > 256) throw std::runtime_error("interrupted");
+                      }),
+                  std::runtime_error);
+  CHECK(same_bits(cached(many, "b", {1}).values, response_features(model, many, {1}).values));
+  CHECK(computed < 50);
   // A bit that is not what it was.
   std::string bytes = read_file(path);
   bytes[bytes.size() - 5] = static_cast<char>(bytes[bytes.size() - 5] ^ 1);

@@ -1,7 +1,7 @@
 // Features of a frozen trunk, kept on disk: a checkpoint (io/checkpoint.hpp) with a row for each
 // sequence, found again by a hash of its tokens and its border. A file of another model or of other
 // layers, or one that is damaged, is made anew, and the caller is told why: it holds nothing that a
-// forward pass does not give again.
+// forward pass does not give again. Nothing is taken out of a file that can be used.
 #pragma once
 
 #include <plumb/io/checkpoint.hpp>
@@ -12,7 +12,6 @@
 #include <functional>
 #include <map>
 #include <string>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -36,24 +35,26 @@ inline std::map<std::string, std::string> feature_metadata(const std::string& fi
   return {{"features_of", fingerprint}, {"layers", list}};
 }
 
+/// Rows by the key of their sequence.
+using FeatureRows = std::map<std::string, std::vector<float>>;
+
 /// The rows of the file at `path` by key. DataError saying why, where they cannot be used.
-inline std::unordered_map<std::string, std::vector<float>> read_features(
-    const std::string& path, const std::map<std::string, std::string>& metadata, Index width,
-    Where where) {
+inline FeatureRows read_features(const std::string& path,
+                                 const std::map<std::string, std::string>& metadata, Index width,
+                                 Where where) {
   const Checkpoint file = read_checkpoint(path, where);
   for (const auto& [key, value] : metadata)
     if (const auto found = file.metadata.find(key);
         found == file.metadata.end() || found->second != value)
-      fail<DataError>(str("[features] ", shown(path),
-                          " holds features of another model, or of "
-                          "other layers"),
-                      where);
+      fail<DataError>(
+          str("[features] ", shown(path), " holds features of another model, or of other layers"),
+          where);
   const auto keys = file.metadata.find("keys");
   const OwnedArray* rows = file.find("features");
-  if (keys == file.metadata.end() || rows == nullptr ||
+  if (keys == file.metadata.end() || rows == nullptr || keys->second.size() % kKeySize != 0 ||
       rows->shape != Shape{static_cast<Index>(keys->second.size() / kKeySize), width})
     fail<DataError>(str("[features] ", shown(path), " has no fitting rows"), where);
-  std::unordered_map<std::string, std::vector<float>> out;
+  FeatureRows out;
   for (std::size_t i = 0; i * kKeySize < keys->second.size(); ++i) {
     const float* row = rows->data.data() + static_cast<Index>(i) * width;
     out.emplace(keys->second.substr(i * kKeySize, kKeySize), std::vector<float>(row, row + width));
@@ -61,21 +62,24 @@ inline std::unordered_map<std::string, std::vector<float>> read_features(
   return out;
 }
 
-inline void write_features(const std::string& path, const std::vector<std::string>& keys,
-                           std::map<std::string, std::string> metadata,
-                           const ResponseFeatures& features, Where where) {
-  std::string all;
-  for (const std::string& key : keys) all += key;
-  metadata["keys"] = all;
-  const NamedArray array{"features", {features.rows(), features.width()}, features.values};
+inline void write_features(const std::string& path, const FeatureRows& rows,
+                           std::map<std::string, std::string> metadata, Index width, Where where) {
+  std::string keys;
+  std::vector<float> values;
+  for (const auto& [key, row] : rows) {
+    keys += key;
+    values.insert(values.end(), row.begin(), row.end());
+  }
+  metadata["keys"] = keys;
+  const NamedArray array{"features", {static_cast<Index>(rows.size()), width}, values};
   write_checkpoint(path, {&array, 1}, metadata, Previous::Drop, where);
 }
 
 }  // namespace detail
 
-/// response_features, of which those in the file at `path` are taken from there; the file then
-/// holds all of them. `fingerprint` is the trunk's; an empty path is no file. `tell` is given a
-/// sentence about a file that is there and cannot be used.
+/// response_features, of which those in the file at `path` are taken from there. The others join
+/// them, some hundred at a time, so that what was interrupted goes on. `fingerprint` is the
+/// trunk's; an empty path is no file. `tell` is given a sentence about a file that cannot be used.
 template <Policy P>
 ResponseFeatures cached_features(const P& trunk, const std::string& fingerprint,
                                  const std::vector<Answered>& sequences, std::vector<Index> layers,
@@ -86,7 +90,7 @@ ResponseFeatures cached_features(const P& trunk, const std::string& fingerprint,
   if (path.empty()) return response_features(trunk, sequences, std::move(layers), progress, where);
   ResponseFeatures out{layers, trunk.head().dim(1), {}, {}};
   const auto metadata = detail::feature_metadata(fingerprint, layers);
-  std::unordered_map<std::string, std::vector<float>> known;
+  detail::FeatureRows known;
   try {
     if (detail::file_exists(path))
       known = detail::read_features(path, metadata, out.width(), where);
@@ -99,19 +103,25 @@ ResponseFeatures cached_features(const P& trunk, const std::string& fingerprint,
     keys.push_back(detail::feature_key(sequence));
     if (!known.contains(keys.back())) missing.push_back(sequence);
   }
-  const ResponseFeatures made =
-      response_features(trunk, missing, std::move(layers), progress, where);
-  std::size_t next = 0;
-  const auto width = static_cast<std::size_t>(out.width());
-  out.values.reserve(sequences.size() * width);
+  constexpr std::size_t kPart = 256;
+  for (std::size_t first = 0; first < missing.size(); first += kPart) {
+    const std::size_t end = std::min(missing.size(), first + kPart);
+    const std::vector<Answered> part(missing.begin() + static_cast<std::ptrdiff_t>(first),
+                                     missing.begin() + static_cast<std::ptrdiff_t>(end));
+    const auto made = response_features(trunk, part, layers, [&](Index done, Index) {
+      if (progress) progress(static_cast<Index>(first) + done, static_cast<Index>(missing.size()));
+    });
+    for (std::size_t i = 0; i < part.size(); ++i) {
+      const float* row = made.at(i, 0);
+      known.try_emplace(detail::feature_key(part[i]), row, row + made.width());
+    }
+    detail::write_features(path, known, metadata, out.width(), where);
+  }
   for (std::size_t i = 0; i < sequences.size(); ++i) {
-    const auto found = known.find(keys[i]);
-    const float* row =
-        found != known.end() ? found->second.data() : made.values.data() + width * next++;
-    out.values.insert(out.values.end(), row, row + width);
+    const std::vector<float>& row = known.at(keys[i]);
+    out.values.insert(out.values.end(), row.begin(), row.end());
     out.lengths.push_back(sequences[i].response());
   }
-  if (!missing.empty()) detail::write_features(path, keys, metadata, out, where);
   return out;
 }
 
