@@ -132,18 +132,18 @@ Round run_round(const AlignSettings& s, const Inputs& in, const Loaded& referenc
   // 3. Reward model, on the rankings of all rounds so far.
   Round result;
   const std::string reward_path = directory + "/reward.safetensors";
-  std::shared_ptr<DeviceModel> reward;
+  Reward reward;
   if (detail::file_exists(reward_path)) {
-    reward = s.ppo.lora.rank > 0 ? open_adapters(reference, reward_path)
-                                 : load_model(reward_path, s.tokenizer, s.chat).model;
+    reward = load_reward(reward_path, &reference, s.tokenizer);
     result.reward = read_reward_report(directory);
   } else {
     const RankedData data(reference, rankings);
     note(data.count.text(reference.context));
-    reward = train_and_test(reference, data, s.reward, round + 1 == s.rounds, result.reward,
+    const RewardFitter fitter(reference, data, s.reward, s.run + "/features.safetensors");
+    reward = train_and_test(fitter, s.reward.full.seed, round + 1 == s.rounds, result.reward,
                             tag("3 reward model"));
     write_atomically(directory + "/reward.json", json_text(result.reward.json(), 2) + "\n");
-    save_model(reward_path, *reward, reference);
+    save_reward(reward_path, reward, reference);
   }
 
   // 4. PPO from the round's policy, held near the first one.
@@ -152,8 +152,7 @@ Round run_round(const AlignSettings& s, const Inputs& in, const Loaded& referenc
   const ScalarHead head = ppo.separate_value ? ScalarHead::None : ScalarHead::Value;
   result.policy = trainable(policy, head, seed);
   std::shared_ptr<DeviceModel> value;
-  if (ppo.separate_value)
-    value = std::make_shared<DeviceModel>(reward->clone(ScalarHead::Value, seed));
+  if (ppo.separate_value) value = trainable(reward.loaded, ScalarHead::Value, seed);
   ppo.config.sampling.seed = seed + static_cast<std::uint64_t>(round);  // other draws every round
   PpoTask task{reference,   *result.policy,          *reference.model,
                value.get(), reward_function(reward), in.prompts};
@@ -211,7 +210,7 @@ void fix_micro_tokens(AlignSettings& s, const Loaded& reference) {
     tokens = kept_number(s.run, setting, tokens, fit);
   };
   fix("micro-tokens", s.ppo.config.micro_tokens);
-  fix("reward-micro-tokens", s.reward.micro_tokens);
+  fix("reward-micro-tokens", s.reward.full.micro_tokens);
   fix("sft-micro-tokens", s.supervised.micro_tokens);
 }
 
@@ -236,10 +235,9 @@ void align_command(const AlignSettings& given, const std::string& title, Json& r
   take_temperature_of_form(s.generate.sampling.sampling, s.generate_temperature_said, reference);
   take_temperature_of_form(s.ppo.config.sampling.sampling, s.ppo_temperature_said, reference);
   const auto judge = make_judge(
-      s.judge_spec(), {[&](const std::string& path) {
-                         return candidate_scores(load_reward_model(path, reference));
-                       },
-                       s.run + "/judgements.jsonl", s.annotator, s.generate.sampling.seed});
+      s.judge_spec(),
+      {[&](const std::string& path) { return candidate_scores(load_reward(path, &reference)); },
+       s.run + "/judgements.jsonl", s.annotator, s.generate.sampling.seed});
   const Json inputs = inputs_of(s, reference);
   if (s.sft.empty()) prepare_adapters(reference, s.ppo.lora);
   fix_micro_tokens(s, reference);

@@ -11,6 +11,7 @@
 
 #include <chrono>
 #include <cstdio>
+#include <optional>
 
 namespace plumb { inline namespace v0_1 {
 
@@ -119,8 +120,13 @@ void reward_command(const RewardCommand& c, Json& results) {
                    "[reward] there are no rankings. HINT: name a file of them, or --test FILE");
   check<DataError>(c.out.empty() || !rankings.empty(),
                    "[reward] --out writes a model fitted to rankings, and none are named");
-  Loaded base = load(c.from);
-  if (!rankings.empty()) prepare_adapters(base, c.settings.lora);
+  // --test alone may be of a linear head, whose trunk is what there is to load.
+  std::optional<Reward> head_alone;
+  if (rankings.empty() && !c.from.model.empty() && is_reward_head(c.from.model))
+    head_alone = load_reward(c.from.model, nullptr, c.from.tokenizer);
+  Loaded base = head_alone ? head_alone->loaded : load(c.from);
+  if (!rankings.empty() && !is_linear(c.settings.reward, base))
+    prepare_adapters(base, c.settings.lora);
   double by_rule = 0;
   for (const Ranking& ranking : rankings) by_rule += ranking.labeller == "person" ? 0 : 1;
   if (by_rule > 0)
@@ -131,31 +137,37 @@ void reward_command(const RewardCommand& c, Json& results) {
 
   const RankedData data(base, rankings);
   note(data.count.text(base.context));
-  if (!rankings.empty() && c.folds > 0) {
+  std::optional<RewardFitter> fitter;
+  if (!rankings.empty())
+    fitter.emplace(base, data, c.settings.reward,
+                   c.out.empty() ? std::string() : c.out + ".features");
+  if (fitter && c.folds > 0) {
     const RewardReport report =
-        cross_validate(base, data, static_cast<int>(c.folds), c.settings.config, c.control);
+        cross_validate(*fitter, static_cast<int>(c.folds), c.settings.reward.full.seed, c.control);
     std::printf("%lld folds by prompt, %zu rankings\n", static_cast<long long>(c.folds),
                 rankings.size());
     report.print();
     results.update(report.json());
   }
-  std::shared_ptr<DeviceModel> model;
+  Reward reward{base, {}};
   double training = std::nan("");
-  if (!rankings.empty() && (!c.out.empty() || !test.empty())) {
-    model = train_reward(base, data.prompts, c.settings.config, "all rankings");
-    normalise_rewards(*model, data.sequences());
-    training = reward_evaluate(*model, data.prompts).accuracy();
+  if (fitter && (!c.out.empty() || !test.empty())) {
+    auto fitted = fitter->fit(data.places(), data.prompts, "all rankings");
+    fitter->normalise(fitted, data.places());
+    training = fitter->evaluate(fitted, data.places()).accuracy();
+    reward = fitted.reward;
+    if (!fitted.text.empty()) std::printf("of all rankings: %s\n", fitted.text.c_str());
   } else if (!test.empty()) {
+    reward = head_alone ? *head_alone : reward;
     check<DataError>(
-        base.model->head_kind() == ScalarHead::Reward,
+        reward.head || base.model->head_kind() == ScalarHead::Reward,
         "[reward] --test alone tests a saved reward model, and --model holds a policy. "
         "HINT: name the reward model with --model, or rankings to fit one to");
-    model = base.model;
   }
   if (!test.empty()) {
     const RankedData held_out(base, test);
     note(held_out.count.text(base.context));
-    RewardReport report = test_reward(*model, held_out, rankings.empty() ? nullptr : &rankings);
+    RewardReport report = test_reward(reward, held_out, rankings.empty() ? nullptr : &rankings);
     report.training = training;
     std::printf("on the rankings of --test (%s of %s sequences cut to the context):\n",
                 fixed(report.cut, 0).c_str(), fixed(report.sequences, 0).c_str());
@@ -163,7 +175,7 @@ void reward_command(const RewardCommand& c, Json& results) {
     results["test"] = report.json();
   }
   if (!c.out.empty()) {
-    save_model(c.out, *model, base);
+    save_reward(c.out, reward, base);
     std::printf("reward model fitted to all rankings -> %s\n", harmless(c.out).c_str());
   }
   results["seconds"] = seconds_since(start);
@@ -181,10 +193,7 @@ void score_command(const ScoreCommand& c, Json& results) {
       for (std::size_t k = 0; k < one.responses.size(); ++k)
         scores.push_back(rule.score(one.prompt, one.responses[k], one.finished[k]));
   } else {
-    Loaded reward = load_model(c.judge, c.tokenizer);
-    check<DataError>(reward.model->head_kind() == ScalarHead::Reward,
-                     "[score] --judge names a policy. HINT: rule:NAME, or a reward model's file");
-    scores = candidate_scores(std::move(reward))(candidates);
+    scores = candidate_scores(load_reward(c.judge, nullptr, c.tokenizer))(candidates);
   }
   double lengths = 0, products = 0, squares = 0, length_squares = 0;
   const double n = static_cast<double>(scores.size()), average = mean(scores);
@@ -250,17 +259,13 @@ void ppo_command(const PpoCommand& c, Json& results) {
     fail<DataError>(str("[ppo] the reference ", shown(reference.source),
                         " has another tokenizer than the policy ", shown(first.source)));
   const bool by_rule = c.reward.starts_with("rule:");
-  const std::shared_ptr<DeviceModel> reward =
-      by_rule ? nullptr : load_reward_model(c.reward, first).model;
+  std::optional<Reward> reward;
+  if (!by_rule) reward = load_reward(c.reward, &reference);
   const bool separate = settings.separate_value;
   const std::uint64_t seed = settings.config.sampling.seed;
   const auto policy = trainable(first, separate ? ScalarHead::None : ScalarHead::Value, seed);
   std::shared_ptr<DeviceModel> value;
-  if (separate) {
-    Loaded begins_with = first;
-    begins_with.model = reward ? reward : reference.model;
-    value = trainable(begins_with, ScalarHead::Value, seed);
-  }
+  if (separate) value = trainable(reward ? reward->loaded : reference, ScalarHead::Value, seed);
   settings.config.micro_tokens =
       kept_number(c.run, "micro-tokens", settings.config.micro_tokens,
                   [&] { return update_tokens(*policy, 0, value.get()); });
@@ -268,7 +273,9 @@ void ppo_command(const PpoCommand& c, Json& results) {
   config["reward"] = c.reward;
   config["inputs"] = {{"model", fingerprint(first)},
                       {"reference", fingerprint(reference)},
-                      {"reward", reward ? fingerprint(*reward) : c.reward},
+                      {"reward", by_rule        ? c.reward
+                                 : reward->head ? contents_hash(c.reward)
+                                                : fingerprint(*reward->loaded.model)},
                       {"prompts", contents_hash(source)}};
   const RunLock lock = begin_run(c.run, config, {"iterations"});
   note_memory(*policy, value.get(), settings.config.micro_tokens);
@@ -276,7 +283,7 @@ void ppo_command(const PpoCommand& c, Json& results) {
                      *policy,
                      *reference.model,
                      value.get(),
-                     by_rule ? rule_function(first, rule_of(c.reward)) : reward_function(reward),
+                     by_rule ? rule_function(first, rule_of(c.reward)) : reward_function(*reward),
                      prompts};
   {
     MetricsWriter metrics(c.run);
@@ -313,10 +320,10 @@ void eval_command(const EvalCommand& c, Json& results) {
             " have different tokenizers; their responses can be compared only under one"));
   GenerateSettings settings = c.settings;
   take_temperature_of_form(settings.sampling.sampling, c.temperature_said, before);
-  const auto judge = make_judge(
-      c.judge,
-      {[&](const std::string& model) { return candidate_scores(load_reward_model(model, before)); },
-       c.answers, c.annotator, settings.sampling.seed});
+  const auto judge = make_judge(c.judge, {[&](const std::string& model) {
+                                            return candidate_scores(load_reward(model, &before));
+                                          },
+                                          c.answers, c.annotator, settings.sampling.seed});
   auto prompts = noted_prompts(c.prompts.empty() ? path : c.prompts);
   limit_to(prompts, c.limit);
   check<DataError>(!prompts.empty(), "[eval] there are no prompts");
@@ -406,9 +413,33 @@ void compare_storage(const Loaded& loaded, const std::string& held_out, Json& re
   }
 }
 
+void print_info(const Json& results) {
+  for (const auto& [key, value] : results.items())
+    std::printf("%-38s %s\n", key.c_str(),
+                harmless(value.is_string() ? value.get<std::string>() : value.dump()).c_str());
+}
+
+// What a linear head says of itself; the model that it reads is not opened.
+Json head_info(const std::string& path) {
+  const RewardHeadFile file = open_reward_head(path);
+  return {{"reward_head", "linear"},
+          {"layer", file.head.layer},
+          {"pool", choice_name(file.head.pool)},
+          {"weights", file.head.weight.size()},
+          {"weight_of_log_length", file.head.length},
+          {"bias", file.head.bias},
+          {"trunk", shown(file.trunk)},
+          {"trunk_fingerprint", shown(file.fingerprint)}};
+}
+
 }  // namespace
 
 void info_command(const InfoCommand& command, Json& results) {
+  const std::string& model = command.from.model;
+  if (!model.empty() && is_reward_head(model)) {
+    results = head_info(model);
+    return print_info(results);
+  }
   const Loaded loaded = load(command.from);
   const TransformerConfig& c = loaded.model->config();
   results = {{"plumb", PLUMB_VERSION},        {"device", kDeviceName},
@@ -421,9 +452,7 @@ void info_command(const InfoCommand& command, Json& results) {
        {"fingerprint", fingerprint(*loaded.model)},
        {"generate_kv_cache_bytes_per_token", 2 * c.layers * c.kv_heads * c.head_size() * 4},
        {"train_bytes_weights_gradients_moments", 16 * loaded.model->parameters().size()}});
-  for (const auto& [key, value] : results.items())
-    std::printf("%-38s %s\n", key.c_str(),
-                harmless(value.is_string() ? value.get<std::string>() : value.dump()).c_str());
+  print_info(results);
   if (command.compare)
     compare_storage(
         loaded, command.held_out.empty() ? data_path("tinystories_heldout.txt") : command.held_out,

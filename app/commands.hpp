@@ -41,7 +41,7 @@ struct RewardCommand {
   Index folds = 5;
   bool control = true;
   bool skip_bad_lines = false;
-  RewardSettings settings;
+  RewardCommandSettings settings;
 };
 void reward_command(const RewardCommand& c, Json& results);
 

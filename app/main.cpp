@@ -67,8 +67,8 @@ AlignSettings demo_settings() {
   s.rounds = 3;
   s.rank_prompts = 160;
   s.generate.sampling.max_new_tokens = 224;
-  s.reward.epochs = 3;
-  s.reward.optimizer.lr = 3e-3F;
+  s.reward.full.epochs = 3;
+  s.reward.full.optimizer.lr = 3e-3F;
   s.ppo.config.iterations = 12;
   s.ppo.prompts = 96;
   s.ppo.config.sampling.responses = 1;
@@ -85,7 +85,7 @@ AlignSettings demo_settings() {
     s.eval_prompts = 12;
     s.eval_stories = 3;
     s.generate.sampling.max_new_tokens = s.ppo.config.sampling.max_new_tokens = 32;
-    s.reward.epochs = 1;
+    s.reward.full.epochs = 1;
     s.ppo.config.iterations = 2;
     s.ppo.prompts = 8;
   }

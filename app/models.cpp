@@ -32,20 +32,68 @@ Loaded load_model(const std::string& path, const std::string& tokenizer, const s
 
 void set_memory(double bytes) { memory = bytes; }
 
-Loaded load_reward_model(const std::string& path, const Loaded& like) {
-  Loaded loaded = like;
-  if (holds_adapters(like, path))
-    loaded.model = open_adapters(like, path);
-  else
-    loaded = load_model(path);
-  check<DataError>(loaded.model->head_kind() == ScalarHead::Reward,
+std::vector<float> Reward::scores(const std::vector<Answered>& sequences) const {
+  if (head) return head_scores(*head, *loaded.model, sequences);
+  std::vector<Tokens> tokens;
+  for (const Answered& sequence : sequences) tokens.push_back(sequence.tokens);
+  return reward_scores(*loaded.model, tokens);
+}
+
+namespace {
+
+Reward load_head(const std::string& path, const Loaded* like, const std::string& tokenizer) {
+  const RewardHeadFile file = open_reward_head(path);
+  const bool here = like != nullptr && trunk_fingerprint(*like) == file.fingerprint;
+  if (!here && !detail::file_exists(file.trunk))
+    fail<DataError>(str("[reward] the linear head ", shown(path), " reads the model ",
+                        shown(file.trunk),
+                        ", which is not there. HINT: put it back, or fit the "
+                        "head again with `plumb reward --model …`"));
+  Reward reward{here ? *like : load_model(file.trunk, tokenizer), file.head};
+  const DeviceModel& trunk = *reward.loaded.model;
+  if (!here && fingerprint(trunk) != file.fingerprint)
+    fail<DataError>(
+        str("[reward] the linear head ", shown(path),
+            " was fitted on a model of "
+            "fingerprint ",
+            shown(file.fingerprint), ", and ", shown(file.trunk),
+            " is another now. HINT: fit it again on this one, `plumb reward --model …`"));
+  if (file.head.layer > trunk.layers() ||
+      static_cast<Index>(file.head.weight.size()) !=
+          detail::pool_size(file.head.pool, trunk.config().channels))
+    fail<DataError>(str("[reward] the linear head ", shown(path), " does not fit its model: ",
+                        file.head.weight.size(), " weights after ", file.head.layer, " of ",
+                        trunk.layers(), " blocks of ", trunk.config().channels, " channels"));
+  return reward;
+}
+
+}  // namespace
+
+Reward load_reward(const std::string& path, const Loaded* like, const std::string& tokenizer) {
+  Reward reward;
+  if (is_reward_head(path)) {
+    reward = load_head(path, like, tokenizer);
+  } else if (like != nullptr && holds_adapters(*like, path)) {
+    reward.loaded = *like;
+    reward.loaded.model = open_adapters(*like, path);
+  } else {
+    reward.loaded = load_model(path, tokenizer);
+  }
+  check<DataError>(reward.head || reward.loaded.model->head_kind() == ScalarHead::Reward,
                    "[reward] the reward model's file holds a policy. HINT: `plumb reward --out …` "
                    "makes a reward model");
-  if (loaded.tokenizer->fingerprint() != like.tokenizer->fingerprint())
+  if (like != nullptr && reward.loaded.tokenizer->fingerprint() != like->tokenizer->fingerprint())
     fail<DataError>(str("[reward] the reward model ", shown(path),
-                        " has another tokenizer than the policy ", shown(like.source),
+                        " has another tokenizer than the policy ", shown(like->source),
                         ". HINT: fit it on the policy's model, `plumb reward --model …`"));
-  return loaded;
+  return reward;
+}
+
+void save_reward(const std::string& path, const Reward& reward, const Loaded& base) {
+  if (reward.head)
+    save_reward_head(path, {*reward.head, base.source, trunk_fingerprint(base)});
+  else
+    save_model(path, *reward.loaded.model, base);
 }
 
 }}  // namespace plumb::v0_1

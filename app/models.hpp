@@ -4,8 +4,11 @@
 #include "device.hpp"
 
 #include <plumb/models/open.hpp>
+#include <plumb/models/reward_file.hpp>
 
+#include <optional>
 #include <string>
+#include <vector>
 
 namespace plumb { inline namespace v0_1 {
 
@@ -22,9 +25,22 @@ Loaded load_model(const std::string& path, const std::string& tokenizer = {},
                   const std::string& chat = {}, const std::string& base = {},
                   bool keep_adapters = false);
 
-/// A reward model; one of adapters shares the frozen trunk of `like`, if they were trained beside
-/// it. DataError if the file holds none, or one of another tokenizer than `like` has.
-Loaded load_reward_model(const std::string& path, const Loaded& like);
+/// A reward model: a network with a head of its own, or a linear head on a frozen trunk.
+struct Reward {
+  Loaded loaded;                   ///< the network, or the trunk
+  std::optional<LinearHead> head;  ///< on the trunk
+
+  std::vector<float> scores(const std::vector<Answered>& sequences) const;
+};
+
+/// Opens a reward model. The trunk of a linear head, or of adapters, is that of `like`, where it is
+/// the one that they were fitted on, else it is opened where their file says. DataError if the file holds no reward
+/// model, its trunk is not the one it was fitted on, or its tokenizer is another than `like` has.
+Reward load_reward(const std::string& path, const Loaded* like = nullptr,
+                   const std::string& tokenizer = {});
+
+/// Writes a reward model whose trunk, or whose network's first weights, are those of `base`.
+void save_reward(const std::string& path, const Reward& reward, const Loaded& base);
 
 /// What the process may take, bytes; kept from the next model that is opened on.
 void set_memory(double bytes);

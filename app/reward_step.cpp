@@ -2,12 +2,16 @@
 #include "bag_of_words.hpp"
 #include "format.hpp"
 #include "progress.hpp"
+#include "screen.hpp"
 #include "steps.hpp"
 
 #include <plumb/data/folds.hpp>
+#include <plumb/models/feature_cache.hpp>
 
+#include <algorithm>
 #include <cstdio>
 #include <map>
+#include <numeric>
 #include <optional>
 
 namespace plumb { inline namespace v0_1 {
@@ -16,14 +20,15 @@ namespace {
 
 // A report in the making: counts of one or several folds.
 struct Tally {
-  RewardEvaluation held_out, training, shuffled;
+  RewardEvaluation held_out, training, shuffled, without_length;
   std::map<std::string, ClusterSum> clusters;  // by prompt
   double word_pairs = 0, word_correct = 0;
+  std::string fit;
 
-  void add(const RewardEvaluation& e, const RankedData& data) {
+  void add(const RewardEvaluation& e, const std::vector<Ranking>& rankings) {
     held_out = merged(held_out, e);
-    for (std::size_t i = 0; i < data.rankings.size(); ++i) {
-      ClusterSum& sum = clusters[data.rankings[i].group];
+    for (std::size_t i = 0; i < rankings.size(); ++i) {
+      ClusterSum& sum = clusters[rankings[i].group];
       sum.sum += e.prompt_correct[i];
       sum.count += e.prompt_pairs[i];
     }
@@ -41,6 +46,7 @@ struct Tally {
     r.words = word_correct / word_pairs;
     r.shuffled = shuffled.accuracy();
     r.training = training.accuracy();
+    r.without_length = without_length.accuracy();
     r.nll = held_out.nll;
     r.brier = held_out.brier;
     r.ece = held_out.ece;
@@ -48,42 +54,102 @@ struct Tally {
     r.sequences = static_cast<double>(count.sequences);
     r.cut = static_cast<double>(count.cut);
     r.identical = static_cast<double>(count.identical);
+    r.fit = fit;
     return r;
   }
 };
 
+template <class T>
+std::vector<T> at_places(const std::vector<T>& all, const std::vector<std::size_t>& places) {
+  std::vector<T> out;
+  for (const std::size_t i : places) out.push_back(all[i]);
+  return out;
+}
+
+std::vector<int> folds_of(const std::vector<Ranking>& rankings, int folds, std::uint64_t seed) {
+  std::vector<std::string> groups;
+  for (const Ranking& ranking : rankings) groups.push_back(ranking.group);
+  return deal_folds(groups, folds, seed);
+}
+
 struct Split {
-  RankedData train, held_out;
+  std::vector<std::size_t> train, held_out;
 };
 
 Split split_fold(const RankedData& data, int folds, int fold, std::uint64_t seed) {
-  std::vector<std::string> groups;
-  for (const Ranking& ranking : data.rankings) groups.push_back(ranking.group);
-  const std::vector<int> dealt = deal_folds(groups, folds, seed);
-  std::vector<std::size_t> train, held_out;
-  for (std::size_t i = 0; i < dealt.size(); ++i) (dealt[i] == fold ? held_out : train).push_back(i);
-  return {data.subset(train), data.subset(held_out)};
+  const std::vector<int> dealt = folds_of(data.rankings, folds, seed);
+  Split split;
+  for (std::size_t i = 0; i < dealt.size(); ++i)
+    (dealt[i] == fold ? split.held_out : split.train).push_back(i);
+  return split;
+}
+
+// The control. A linear head is fitted in a second, and to shuffled labels is little more than a
+// length, of either sign: so it is fitted to several shuffles.
+void test_shuffled(const RewardFitter& fitter, const RewardFitter::Fitted& fitted,
+                   const Split& split, std::uint64_t seed, Tally& tally, const std::string& label) {
+  std::vector<RankedPrompt> prompts = fitter.data().prompts;
+  for (std::uint64_t round = 0; round < (fitter.linear() ? 10 : 1); ++round) {
+    const auto shuffled =
+        shuffle_labels(at_places(fitter.data().prompts, split.train), seed + round);
+    for (std::size_t i = 0; i < shuffled.size(); ++i) prompts[split.train[i]] = shuffled[i];
+    const auto nothing =
+        fitter.linear() ? fitter.again(fitted, split.train, prompts, fitter.sees_length())
+                        : fitter.fit(split.train, prompts, label + ", control: shuffled labels");
+    tally.shuffled = merged(tally.shuffled, fitter.evaluate(nothing, split.held_out));
+  }
 }
 
 // Fits to one part and tests on the other.
-std::shared_ptr<DeviceModel> fit_and_test(const Loaded& base, const Split& split,
-                                          const RewardConfig& config, bool control, Tally& tally,
-                                          const std::string& label) {
-  auto model = train_reward(base, split.train.prompts, config, label);
-  tally.add(reward_evaluate(*model, split.held_out.prompts), split.held_out);
-  tally.training = merged(tally.training, reward_evaluate(*model, split.train.prompts));
-  BagOfWords(split.train.rankings)
-      .count(split.held_out.rankings, tally.word_pairs, tally.word_correct);
-  if (control) {
-    const auto shuffled = train_reward(base, shuffle_labels(split.train.prompts, config.seed),
-                                       config, label + ", control: shuffled labels");
-    tally.shuffled = merged(tally.shuffled, reward_evaluate(*shuffled, split.held_out.prompts));
-  }
-  return model;
+RewardFitter::Fitted fit_and_test(const RewardFitter& fitter, const Split& split,
+                                  std::uint64_t seed, bool control, Tally& tally,
+                                  const std::string& label) {
+  const RankedData& data = fitter.data();
+  auto fitted = fitter.fit(split.train, data.prompts, label);
+  const auto held_out = at_places(data.rankings, split.held_out);
+  tally.add(fitter.evaluate(fitted, split.held_out), held_out);
+  tally.training = merged(tally.training, fitter.evaluate(fitted, split.train));
+  tally.fit += (tally.fit.empty() ? "" : "; ") + fitted.text;
+  BagOfWords(at_places(data.rankings, split.train))
+      .count(held_out, tally.word_pairs, tally.word_correct);
+  if (fitter.sees_length())
+    tally.without_length = merged(
+        tally.without_length,
+        fitter.evaluate(fitter.again(fitted, split.train, data.prompts, false), split.held_out));
+  if (control) test_shuffled(fitter, fitted, split, seed, tally, label);
+  return fitted;
 }
 
 void print_line(const char* what, double share) {
   if (!std::isnan(share)) std::printf("  %-27s %6s\n", what, percent(share).c_str());
+}
+
+std::shared_ptr<DeviceModel> train_trunk(const Loaded& base, const std::vector<RankedPrompt>& train,
+                                         const RewardConfig& config, const std::string& label) {
+  auto model = trainable(base, ScalarHead::Reward, config.seed);
+  std::optional<Progress> progress;
+  reward_train(*model, train, config, [&](Index update, Index total, float loss) {
+    if (!progress) progress.emplace(label, total, "update");
+    progress->update(update + 1, "loss " + fixed(loss, 3));
+    stop_if_interrupted("Reward model training");
+  });
+  return model;
+}
+
+ResponseFeatures features_of(const Loaded& base, const std::vector<Answered>& sequences,
+                             const HeadConfig& config, const std::string& path) {
+  std::optional<Progress> progress;
+  // Weights kept in fewer bits make other features.
+  const char* const kept =
+      choice_name(base.model->parameters().size() > 0 ? Storage::Float : base.lora.frozen);
+  return cached_features(*base.model, str(trunk_fingerprint(base), " ", kept), sequences,
+                         head_layers(base.model->layers(), config), path, note,
+                         [&](Index done, Index total) {
+                           if (!progress)
+                             progress.emplace("features of the frozen trunk", total, "sequence");
+                           progress->update(done);
+                           stop_if_interrupted("Reading the responses");
+                         });
 }
 
 }  // namespace
@@ -94,19 +160,9 @@ RankedData::RankedData(const Language& language, std::vector<Ranking> all)
     prompts.push_back(encode_ranking(language, ranking, count));
 }
 
-RankedData RankedData::subset(const std::vector<std::size_t>& places) const {
-  RankedData out;
-  for (const std::size_t i : places) {
-    out.rankings.push_back(rankings[i]);
-    out.prompts.push_back(prompts[i]);
-  }
-  return out;
-}
-
-std::vector<Tokens> RankedData::sequences() const {
-  std::vector<Tokens> all;
-  for (const RankedPrompt& prompt : prompts)
-    all.insert(all.end(), prompt.sequences.begin(), prompt.sequences.end());
+std::vector<std::size_t> RankedData::places() const {
+  std::vector<std::size_t> all(prompts.size());
+  std::iota(all.begin(), all.end(), std::size_t{0});
   return all;
 }
 
@@ -122,6 +178,7 @@ void for_numbers(Report& r, Visit visit) {
   visit("reward_accuracy_words_baseline", r.words);
   visit("reward_accuracy_shuffled_labels", r.shuffled);
   visit("reward_accuracy_training", r.training);
+  visit("reward_accuracy_without_length", r.without_length);
   visit("reward_nll", r.nll);
   visit("reward_brier", r.brier);
   visit("reward_ece", r.ece);
@@ -138,6 +195,7 @@ void for_numbers(Report& r, Visit visit) {
 Json RewardReport::json() const {
   Json json = Json::object();
   for_numbers(*this, [&](const char* key, double value) { json[key] = value; });
+  json["reward_fit"] = fit;
   return json;
 }
 
@@ -151,6 +209,7 @@ RewardReport RewardReport::from(const Json& json, const std::string& source) {
               "'. HINT: delete reward.safetensors beside it; the same command makes both"));
     value = found->is_null() ? std::nan("") : found->get<double>();
   });
+  r.fit = json.value("reward_fit", "");
   return r;
 }
 
@@ -164,67 +223,130 @@ void RewardReport::print() const {
   print_line("bag of words", words);
   print_line("fitted to shuffled labels", shuffled);
   print_line("on what it was fitted to", training);
+  print_line("without the length", without_length);
   std::printf("  NLL %s nats, Brier %s, calibration error (ECE) %s\n", fixed(nll, 3).c_str(),
               fixed(brier, 3).c_str(), fixed(ece, 3).c_str());
+  if (!fit.empty()) std::printf("  %s\n", harmless(fit).c_str());
 }
 
-std::shared_ptr<DeviceModel> train_reward(const Loaded& base,
-                                          const std::vector<RankedPrompt>& train,
-                                          const RewardConfig& config, const std::string& label) {
-  auto model = trainable(base, ScalarHead::Reward, config.seed);
-  std::optional<Progress> progress;
-  reward_train(*model, train, config, [&](Index update, Index total, float loss) {
-    if (!progress) progress.emplace(label, total, "update");
-    progress->update(update + 1, "loss " + fixed(loss, 3));
-    stop_if_interrupted("Reward model training");
-  });
-  return model;
+bool is_linear(const RewardSettings& settings, const Loaded& base) {
+  if (settings.head != RewardHead::Auto) return settings.head == RewardHead::Linear;
+  return matrix_weights(base.model->config()) > kFullTrunk;
 }
 
-RewardReport test_reward(const DeviceModel& model, const RankedData& data,
+RewardFitter::RewardFitter(const Loaded& base, const RankedData& data,
+                           const RewardSettings& settings, const std::string& features)
+    : base_(base), data_(data), settings_(settings) {
+  if (is_linear(settings, base))
+    features_ = features_of(base, answered(data.prompts), settings.linear, features);
+}
+
+RewardFitter::Fitted RewardFitter::fit(const std::vector<std::size_t>& places,
+                                       const std::vector<RankedPrompt>& prompts,
+                                       const std::string& label) const {
+  const RewardConfig& config = settings_.full;
+  Fitted fitted{{base_, {}}, 0, {}};
+  if (!features_) {
+    fitted.reward.loaded.model = train_trunk(base_, at_places(prompts, places), config, label);
+    return fitted;
+  }
+  stop_if_interrupted("Reward model training");
+  // Folds of the training set alone, dealt by another seed than those that hold out.
+  const auto folds = folds_of(at_places(data_.rankings, places), 5, config.seed + 1);
+  const FittedHead found =
+      choose_head(prompts, *features_, places, folds, settings_.linear, config.loss.kind);
+  fitted.reward.head = found.head;
+  fitted.penalty = found.penalty;
+  fitted.text = str("layer ", found.head.layer, ", penalty ", found.penalty);
+  return fitted;
+}
+
+RewardFitter::Fitted RewardFitter::again(const Fitted& fitted,
+                                         const std::vector<std::size_t>& places,
+                                         const std::vector<RankedPrompt>& prompts,
+                                         bool length) const {
+  HeadConfig config = settings_.linear;
+  config.length = length;
+  const auto layer =
+      std::find(features_->layers.begin(), features_->layers.end(), fitted.reward.head->layer);
+  Fitted other = fitted;
+  other.reward.head = fit_head(prompts, *features_, places,
+                               static_cast<std::size_t>(layer - features_->layers.begin()), config,
+                               settings_.full.loss.kind, fitted.penalty);
+  return other;
+}
+
+std::vector<float> RewardFitter::scores(const Fitted& fitted,
+                                        const std::vector<std::size_t>& places) const {
+  if (!features_) return fitted.reward.scores(answered(at_places(data_.prompts, places)));
+  const std::vector<float> all = head_scores(*fitted.reward.head, *features_);
+  std::vector<std::size_t> first{0};
+  for (const RankedPrompt& prompt : data_.prompts)
+    first.push_back(first.back() + prompt.rank.size());
+  std::vector<float> out;
+  for (const std::size_t p : places)
+    for (std::size_t i = first[p]; i < first[p + 1]; ++i) out.push_back(all[i]);
+  return out;
+}
+
+RewardEvaluation RewardFitter::evaluate(const Fitted& fitted,
+                                        const std::vector<std::size_t>& places) const {
+  return evaluate_scores(at_places(data_.prompts, places), scores(fitted, places));
+}
+
+void RewardFitter::normalise(Fitted& fitted, const std::vector<std::size_t>& places) const {
+  const std::vector<float> before = scores(fitted, places);
+  if (fitted.reward.head) return normalise_head(*fitted.reward.head, before);
+  const ScoreScale scale = normal_scale(before);
+  fitted.reward.loaded.model->rescale_scalar(static_cast<float>(scale.gain),
+                                             static_cast<float>(scale.shift));
+}
+
+RewardReport test_reward(const Reward& reward, const RankedData& data,
                          const std::vector<Ranking>* words_fitted_to) {
   Tally tally;
-  tally.add(reward_evaluate(model, data.prompts), data);
+  tally.add(evaluate_scores(data.prompts, reward.scores(answered(data.prompts))), data.rankings);
   if (words_fitted_to != nullptr)
     BagOfWords(*words_fitted_to).count(data.rankings, tally.word_pairs, tally.word_correct);
   return tally.report(data.count);
 }
 
-RewardReport cross_validate(const Loaded& base, const RankedData& data, int folds,
-                            const RewardConfig& config, bool control) {
+RewardReport cross_validate(const RewardFitter& fitter, int folds, std::uint64_t seed,
+                            bool control) {
   Tally tally;
   for (int fold = 0; fold < folds; ++fold)
-    fit_and_test(base, split_fold(data, folds, fold, config.seed), config, control, tally,
+    fit_and_test(fitter, split_fold(fitter.data(), folds, fold, seed), seed, control, tally,
                  str("fold ", fold + 1, "/", folds));
-  return tally.report(data.count);
+  return tally.report(fitter.data().count);
 }
 
-std::shared_ptr<DeviceModel> train_and_test(const Loaded& base, const RankedData& data,
-                                            const RewardConfig& config, bool control,
-                                            RewardReport& report, const std::string& label) {
+Reward train_and_test(const RewardFitter& fitter, std::uint64_t seed, bool control,
+                      RewardReport& report, const std::string& label) {
   Tally tally;
-  const Split split = split_fold(data, 5, 0, config.seed);
-  auto model = fit_and_test(base, split, config, control, tally, label);
-  report = tally.report(data.count);
-  normalise_rewards(*model, split.train.sequences());
-  return model;
+  const Split split = split_fold(fitter.data(), 5, 0, seed);
+  auto fitted = fit_and_test(fitter, split, seed, control, tally, label);
+  report = tally.report(fitter.data().count);
+  fitter.normalise(fitted, split.train);
+  return fitted.reward;
 }
 
-ScoreFunction reward_function(std::shared_ptr<const DeviceModel> reward) {
-  return
-      [reward](const std::vector<Episode>& episodes) { return score_episodes(*reward, episodes); };
+ScoreFunction reward_function(Reward reward) {
+  return [reward = std::move(reward)](const std::vector<Episode>& episodes) {
+    return reward.scores(answered(episodes));
+  };
 }
 
-ScoreCandidates candidate_scores(Loaded reward) {
+ScoreCandidates candidate_scores(Reward reward) {
   return [reward = std::move(reward)](const std::vector<Candidates>& candidates) {
-    std::vector<Tokens> sequences;
+    std::vector<Answered> sequences;
     for (const Candidates& c : candidates)
-      for (std::size_t k = 0; k < c.responses.size(); ++k)
-        sequences.push_back(
-            encode_pair(reward, {c.prompt, c.turns}, c.responses[k], c.finished[k],
-                        c.tokens.empty() ? std::span<const std::int32_t>{} : std::span(c.tokens[k]))
-                .sequence());
-    const auto scores = reward_scores(*reward.model, sequences);
+      for (std::size_t k = 0; k < c.responses.size(); ++k) {
+        const Encoded e = encode_pair(
+            reward.loaded, {c.prompt, c.turns}, c.responses[k], c.finished[k],
+            c.tokens.empty() ? std::span<const std::int32_t>{} : std::span(c.tokens[k]));
+        sequences.push_back({e.sequence(), static_cast<Index>(e.prompt.size())});
+      }
+    const auto scores = reward.scores(sequences);
     return std::vector<double>(scores.begin(), scores.end());
   };
 }

@@ -7,11 +7,13 @@
 #include <plumb/io/settings.hpp>
 #include <plumb/nn/lora.hpp>
 #include <plumb/rlhf/ppo_config.hpp>
-#include <plumb/rlhf/reward_model.hpp>
+#include <plumb/rlhf/reward_head.hpp>
 #include <plumb/rlhf/sft.hpp>
 
+#include <array>
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace plumb { inline namespace v0_1 {
@@ -39,14 +41,40 @@ void fields(SftSettings& s, F&& f) {
   fields(s.lora, f);
 }
 
-/// A reward model, of all weights or of adapters.
+/// What of a reward model is fitted. Linear: one linear function of a frozen trunk's features;
+/// Full: the trunk, too. Auto: Full for models of up to kFullTrunk weights: these are soon trained
+/// and know little that a frozen trunk could show.
+enum class RewardHead { Auto, Linear, Full };
+constexpr std::array<std::pair<const char*, RewardHead>, 3> choices(RewardHead) {
+  return {{{"auto", RewardHead::Auto}, {"linear", RewardHead::Linear}, {"full", RewardHead::Full}}};
+}
+inline constexpr Index kFullTrunk = 10'000'000;
+
+/// A reward model of either kind; loss and seed serve both.
 struct RewardSettings {
-  RewardConfig config;
+  RewardHead head = RewardHead::Auto;
+  RewardConfig full;
+  HeadConfig linear;
+};
+
+template <class F>
+void fields(RewardSettings& s, F&& f) {
+  f(Field{"head",
+          "linear: of a frozen trunk; full: the trunk learns, too; auto: full up to 10 million "
+          "weights"},
+    s.head);
+  fields(s.full, f);
+  fields(s.linear, f);
+}
+
+/// The command's: a full one may be of adapters.
+struct RewardCommandSettings {
+  RewardSettings reward;
   LoraConfig lora;
 };
 template <class F>
-void fields(RewardSettings& s, F&& f) {
-  fields(s.config, f);
+void fields(RewardCommandSettings& s, F&& f) {
+  fields(s.reward, f);
   fields(s.lora, f);
 }
 
@@ -92,7 +120,7 @@ struct AlignSettings {
   Index eval_stories = 200;
   SftConfig supervised;
   GenerateSettings generate;
-  RewardConfig reward;
+  RewardSettings reward;
   PpoSettings ppo;
 
   /// Who compares the last policy with the first: a person's rankings are compared by the default

@@ -14,6 +14,7 @@
 #include <cmath>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -49,16 +50,18 @@ std::vector<Candidates> generate_candidates(const Loaded& loaded,
 /// How a reward model did on rankings that it was not fitted to, with its baselines beside it. NaN
 /// where something was not asked for.
 struct RewardReport {
-  double pairs = 0, prompts = 0;   ///< held out
-  double accuracy = std::nan("");  ///< of these pairs
-  Interval interval{0, 1};         ///< 95 %, clustered by prompt
-  double longer = std::nan("");    ///< baseline: the longer response wins
-  double words = std::nan("");     ///< baseline: bag of words, fitted to the same rankings
-  double shuffled = std::nan("");  ///< control: a model fitted to shuffled labels
-  double training = std::nan("");  ///< accuracy on the rankings it was fitted to
+  double pairs = 0, prompts = 0;         ///< held out
+  double accuracy = std::nan("");        ///< of these pairs
+  Interval interval{0, 1};               ///< 95 %, clustered by prompt
+  double longer = std::nan("");          ///< baseline: the longer response wins
+  double words = std::nan("");           ///< baseline: bag of words, fitted to the same rankings
+  double shuffled = std::nan("");        ///< control: a model fitted to shuffled labels
+  double training = std::nan("");        ///< accuracy on the rankings it was fitted to
+  double without_length = std::nan("");  ///< of linear heads that do not see the length
   double nll = std::nan(""), brier = std::nan(""), ece = std::nan("");
   double mean_margin = std::nan("");
   double sequences = 0, cut = 0, identical = 0;
+  std::string fit;  ///< what was fitted, in words
 
   Json json() const;
   static RewardReport from(const Json& json, const std::string& source);
@@ -73,29 +76,60 @@ struct RankedData {
 
   RankedData() = default;
   RankedData(const Language& language, std::vector<Ranking> rankings);
-  RankedData subset(const std::vector<std::size_t>& places) const;
-  std::vector<Tokens> sequences() const;
+  std::vector<std::size_t> places() const;  ///< 0, 1, … of all
 };
 
-/// Step 3. Fits a reward model, its trunk that of `base`.
-std::shared_ptr<DeviceModel> train_reward(const Loaded& base,
-                                          const std::vector<RankedPrompt>& train,
-                                          const RewardConfig& config, const std::string& label);
+/// Step 3. Fits reward models to rankings, all of one kind: the trunk of `base` trained along, or
+/// frozen; then it runs once, here.
+class RewardFitter {
+ public:
+  /// `features`, if not empty, is the file in which a frozen trunk's features are kept. Everything
+  /// given outlives the fitter.
+  RewardFitter(const Loaded& base, const RankedData& data, const RewardSettings& settings,
+               const std::string& features);
+
+  /// A reward model of the rankings at these places of the data. `prompts`: the data's, or the same
+  /// with other labels.
+  struct Fitted {
+    Reward reward;
+    double penalty = 0;  ///< of a linear head
+    std::string text;    ///< what was fitted, in words
+  };
+  Fitted fit(const std::vector<std::size_t>& places, const std::vector<RankedPrompt>& prompts,
+             const std::string& label) const;
+  /// A linear head of the same layer and penalty, fitted to other labels, or without the length.
+  Fitted again(const Fitted& fitted, const std::vector<std::size_t>& places,
+               const std::vector<RankedPrompt>& prompts, bool length) const;
+  bool linear() const { return features_.has_value(); }
+  /// Whether it is a linear head that sees the length.
+  bool sees_length() const { return linear() && settings_.linear.length; }
+  /// Gives its scores of these sequences mean 0 and deviation 1.
+  void normalise(Fitted& fitted, const std::vector<std::size_t>& places) const;
+  /// Its scores of the sequences at these places, against the rankings there.
+  RewardEvaluation evaluate(const Fitted& fitted, const std::vector<std::size_t>& places) const;
+  const RankedData& data() const { return data_; }
+
+ private:
+  std::vector<float> scores(const Fitted& fitted, const std::vector<std::size_t>& places) const;
+
+  const Loaded& base_;
+  const RankedData& data_;
+  const RewardSettings& settings_;
+  std::optional<ResponseFeatures> features_;  // of all of the data; none: the trunk is trained
+};
 
 /// What a reward model makes of rankings. `words`, if given, is the baseline beside it.
-RewardReport test_reward(const DeviceModel& model, const RankedData& data,
+RewardReport test_reward(const Reward& reward, const RankedData& data,
                          const std::vector<Ranking>* words_fitted_to = nullptr);
 
 /// k-fold evaluation by prompt, with the baselines and, if `control`, a model fitted to shuffled
 /// labels.
-RewardReport cross_validate(const Loaded& base, const RankedData& data, int folds,
-                            const RewardConfig& config, bool control);
+RewardReport cross_validate(const RewardFitter& fitter, int folds, std::uint64_t seed,
+                            bool control);
 
-/// One held-out fifth: trains on the rest and tests. Returns the model fitted to the true labels,
-/// normalised on what it was fitted to.
-std::shared_ptr<DeviceModel> train_and_test(const Loaded& base, const RankedData& data,
-                                            const RewardConfig& config, bool control,
-                                            RewardReport& report, const std::string& label);
+/// One held-out fifth: fits to the rest and tests. Returns the model fitted to the true labels.
+Reward train_and_test(const RewardFitter& fitter, std::uint64_t seed, bool control,
+                      RewardReport& report, const std::string& label);
 
 /// Adds metrics about an iteration's episodes to its row; the same ones every time.
 using EpisodeObserver = std::function<void(const std::vector<Episode>&, Metrics&)>;
@@ -114,6 +148,9 @@ struct PpoTask {
 /// Says what training will take: weights and state, an update's tokens, and each checkpoint.
 void note_memory(const DeviceModel& policy, const DeviceModel* value, Index micro_tokens);
 
+/// Whether a reward model is a linear head on the trunk of `base`, which stays as it is.
+bool is_linear(const RewardSettings& settings, const Loaded& base);
+
 /// Step 4. Trains by PPO from where the checkpoint at `path` stands, if there is one; writes it
 /// every few iterations and at the end, the one before it kept beside it. `metrics_offset` is added
 /// to iteration numbers.
@@ -121,11 +158,11 @@ void run_ppo(const PpoTask& task, const PpoSettings& settings, const std::string
              MetricsWriter& metrics, Index metrics_offset, const std::string& label);
 
 /// Scores by a reward model, of prompt and response together.
-ScoreFunction reward_function(std::shared_ptr<const DeviceModel> reward);
+ScoreFunction reward_function(Reward reward);
 /// Scores by a stated rule.
 ScoreFunction rule_function(const Loaded& loaded, const Rule& rule);
 /// Scores of candidates' responses by a reward model, of the tokens they were sampled as.
-ScoreCandidates candidate_scores(Loaded reward);
+ScoreCandidates candidate_scores(Reward reward);
 /// Adds judge/<part>: means of a rule's parts, "total" among them, over the episodes.
 EpisodeObserver rule_observer(const Loaded& loaded, const Rule& rule);
 

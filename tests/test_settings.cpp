@@ -162,7 +162,9 @@ TEST_CASE("docs/settings.md is made of the lists") {
       "front: `sft-lr`,\n`generate-seed`, `reward-epochs`.\n\n";
   add_table(made, "Sampling", "`rlhf/sample.hpp`: `SampleOptions`", SampleOptions{});
   add_table(made, "Supervised fine-tuning", "`rlhf/sft.hpp`: `SftConfig`", SftConfig{});
-  add_table(made, "Reward model", "`rlhf/reward_model.hpp`: `RewardConfig`", RewardConfig{});
+  add_table(made, "Reward model",
+            "`rlhf/reward_model.hpp`: `RewardConfig`; `rlhf/reward_head.hpp`: `HeadConfig`",
+            RewardSettings{});
   add_table(made, "Adapters", "`nn/lora.hpp`: `LoraConfig`; of every step that trains",
             LoraConfig{});
   add_table(made, "PPO", "`rlhf/ppo_config.hpp`: `PpoConfig`; the program adds how it runs",

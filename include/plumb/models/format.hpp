@@ -96,6 +96,12 @@ std::string fingerprint(const LanguageModel<D>& model) {
   return hex64(hash.value());
 }
 
+/// The fingerprint of a model's weights without adapters.
+template <class D>
+std::string trunk_fingerprint(const LanguageModel<D>& model) {
+  return model.base_fingerprint.empty() ? fingerprint(*model.model) : model.base_fingerprint;
+}
+
 /// Freezes an opened model, if there are to be adapters (rank above 0): training then adds these to
 /// it. The memory of its plain weights is given back. Once is enough.
 template <class D>

@@ -203,6 +203,7 @@ inline RankedPrompt encode_ranking(const Language& language, const Ranking& rank
     const auto same = std::find(result.sequences.begin(), result.sequences.end(), sequence);
     count.identical += same != result.sequences.end() ? 1 : 0;
     result.sequences.push_back(std::move(sequence));
+    result.begins.push_back(static_cast<Index>(e.prompt.size()));
     result.lengths.push_back(static_cast<Index>(ranking.responses[i].size()));
     result.rank.push_back(ranking.rank[i]);
   }

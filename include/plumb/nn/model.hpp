@@ -12,8 +12,10 @@
 
 #include <cmath>
 #include <cstdint>
+#include <span>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 namespace plumb { inline namespace v0_1 {
 
@@ -92,6 +94,11 @@ class Model {
   Tensor<D> hidden(const CachedBatch<D>& batch, Cache& cache, const Packed& packed) const {
     return trunk_.hidden(batch, cache, packed);
   }
+  std::vector<Tensor<D>> features(const Batch<D>& batch,
+                                  std::span<const Index> layers) const requires HasFeatures<Trunk> {
+    return trunk_.features(batch, layers);
+  }
+  Index layers() const requires HasFeatures<Trunk> { return trunk_.layers(); }
   Packed pack(bool to_bf16 = false) const { return trunk_.pack(to_bf16); }
   // What nn/budget.hpp asks, where the trunk can say it.
   Index token_floats(bool recorded) const requires requires(const Trunk& t) {

@@ -85,6 +85,16 @@ concept Policy = Generates<P> && requires(const P& p, const Tensor<typename P::D
   { p.clone(ScalarHead::Value, std::uint64_t{}) } -> std::same_as<P>;
 };
 
+/// A network, or a trunk, that shows what its layers make of the tokens: what a linear reward head
+/// reads (rlhf/features.hpp).
+template <class T>
+concept HasFeatures = requires(const T& t, const Batch<typename T::Device>& batch,
+                               std::span<const Index> layers) {
+  // (N, C) after each of `layers` layers, ascending, from 0 to layers()
+  { t.features(batch, layers) } -> std::same_as<std::vector<Tensor<typename T::Device>>>;
+  { t.layers() } -> std::same_as<Index>;
+};
+
 /// Host values on the device, as a tensor of one dimension.
 template <class D, class T>
 Tensor<D, T> device_vector(const std::vector<T>& values) {

@@ -17,6 +17,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -112,6 +113,7 @@ class Transformer {
   const TransformerConfig& config() const { return config_; }
   Index vocab() const { return config_.vocab; }
   Index context() const { return config_.context; }
+  Index layers() const { return config_.layers; }
   /// Weight of the language-model head, (V, C).
   const Tensor<D>& head() const { return head_; }
 
@@ -216,12 +218,10 @@ class Transformer {
   }
   /// What the first `layers` blocks make of a batch, before any further norm: (N, C).
   Tensor<D> blocks(const Batch<D>& batch, Index layers) const {
-    const auto attend = [&](Index, const Tensor<D>& q, const Tensor<D>& k, const Tensor<D>& v) {
-      return attention(q, k, v, batch.offsets, attention_shape());
-    };
     const bool known = batch.below && batch.below_layers <= layers;
     return forward(blocks_, known ? batch.below : embedded(batch.tokens, batch.positions),
-                   batch.positions, known ? batch.below_layers : 0, layers, attend);
+                   batch.positions, known ? batch.below_layers : 0, layers,
+                   packed_attention(batch));
   }
   /// Whether the first `layers` blocks are those of `other`, in the same memory, and stay so.
   bool keeps(const Transformer& other, Index layers) const {
@@ -248,6 +248,27 @@ class Transformer {
                            embedded(batch.tokens, batch.positions), batch.positions, 0,
                            config_.layers, attend);
     return norm(x, final_norm_, final_norm_bias_);
+  }
+
+  /// What each of `layers` blocks (ascending; 0: none, the embedding) leave of the tokens, before
+  /// any norm: (N, C) each. Blocks beyond the last of them are not computed.
+  std::vector<Tensor<D>> features(const Batch<D>& batch, std::span<const Index> layers,
+                                  Where where = Where::here()) const {
+    for (std::size_t i = 0; i < layers.size(); ++i)
+      if (layers[i] < (i > 0 ? layers[i - 1] + 1 : 0) || layers[i] > config_.layers)
+        fail(str("[transformer] features after ", layers[i], " of ", config_.layers,
+                 " blocks; layers are named in ascending order"),
+             where);
+    std::vector<Tensor<D>> all;
+    const auto attend = packed_attention(batch);
+    auto x = embedded(batch.tokens, batch.positions);
+    Index done = 0;
+    for (const Index layer : layers) {
+      x = forward(blocks_, x, batch.positions, done, layer, attend);
+      done = layer;
+      all.push_back(x);
+    }
+    return all;
   }
 
  private:
@@ -298,6 +319,12 @@ class Transformer {
   Tensor<D> norm(const Tensor<D>& x, const Tensor<D>& weight, const Tensor<D>& bias) const {
     return bias ? layer_norm(x, weight, bias, config_.norm_eps)
                 : rms_norm(x, weight, config_.norm_eps);
+  }
+
+  auto packed_attention(const Batch<D>& batch) const {
+    return [this, &batch](Index, const Tensor<D>& q, const Tensor<D>& k, const Tensor<D>& v) {
+      return attention(q, k, v, batch.offsets, attention_shape());
+    };
   }
 
   Tensor<D> embedded(const Tensor<D, std::int32_t>& tokens,

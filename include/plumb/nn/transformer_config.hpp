@@ -143,6 +143,14 @@ inline void check_config(const TransformerConfig& c, Where where = Where::here()
                    "[transformer] rope_low must be less than rope_high", where);
 }
 
+/// Numbers in the matrices of a model, nearly all of its weights.
+inline Index matrix_weights(const TransformerConfig& c) {
+  const Index kv = c.kv_heads * c.head_size();
+  const Index block =
+      2 * c.channels * (c.channels + kv) + (c.family.gated ? 3 : 2) * c.channels * c.hidden;
+  return (c.tied_head ? 1 : 2) * c.vocab * c.channels + c.layers * block;
+}
+
 /// The angle between two positions, radians, of each of the head_size/2 pairs of channels.
 inline std::vector<double> rotary_frequencies(const TransformerConfig& c) {
   std::vector<double> all;

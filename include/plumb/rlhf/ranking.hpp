@@ -15,7 +15,8 @@ namespace plumb { inline namespace v0_1 {
 struct RankedPrompt {
   std::vector<Tokens> sequences;  ///< (K) prompt and response, the end token included if it ended
   Tokens rank;                    ///< (K) 0 best, equal = tie, −1 = not judged
-  std::vector<Index> lengths;     ///< (K) tokens of the response alone
+  std::vector<Index> lengths;     ///< (K) length of the response alone
+  std::vector<Index> begins{};    ///< (K) where in its sequence each response begins
 };
 
 /// Pairs that a ranking decides: both judged, not tied.

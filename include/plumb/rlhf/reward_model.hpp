@@ -199,13 +199,13 @@ void reward_train(P& model, const std::vector<RankedPrompt>& prompts, const Rewa
   });
 }
 
-/// Shifts and scales the head so that scores of these sequences (responses of the initial policy)
-/// have mean 0 and population standard deviation 1: gain and bias of Ziegler et al. 2019, folded
-/// into the head. It gives the KL coefficient its meaning.
-template <Policy P>
-void normalise_rewards(P& model, const std::vector<Tokens>& sequences,
-                       Where where = Where::here()) {
-  const auto scores = reward_scores(model, sequences, where);
+/// s ↦ gain·s + shift.
+struct ScoreScale {
+  double gain = 1, shift = 0;
+};
+
+/// What gives these scores mean 0 and population standard deviation 1.
+inline ScoreScale normal_scale(const std::vector<float>& scores, Where where = Where::here()) {
   check<DataError>(scores.size() >= 2, "[reward] normalisation needs at least two sequences",
                    where);
   double mean = 0, square = 0;
@@ -217,7 +217,17 @@ void normalise_rewards(P& model, const std::vector<Tokens>& sequences,
     fail<NumericError>(str("[reward] all ", scores.size(), " scores equal ", mean,
                            ": the model tells no response from another"),
                        where);
-  model.rescale_scalar(static_cast<float>(1.0 / std), static_cast<float>(-mean / std));
+  return {1.0 / std, -mean / std};
+}
+
+/// Shifts and scales the head so that scores of these sequences (responses of the initial policy)
+/// have mean 0 and population standard deviation 1: gain and bias of Ziegler et al. 2019, folded
+/// into the head. It gives the KL coefficient its meaning.
+template <Policy P>
+void normalise_rewards(P& model, const std::vector<Tokens>& sequences,
+                       Where where = Where::here()) {
+  const ScoreScale scale = normal_scale(reward_scores(model, sequences, where), where);
+  model.rescale_scalar(static_cast<float>(scale.gain), static_cast<float>(scale.shift));
 }
 
 /// How well scores agree with rankings, over the pairs that these decide. Shares of no pairs are
