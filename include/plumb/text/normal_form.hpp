@@ -1,5 +1,5 @@
-// Unicode's normalisation form C, and where what a reader sees as one character ends, by the library
-// utf8proc, whose only user this header is (link with -lutf8proc).
+// Unicode's normalisation form C, and where what a reader sees as one character ends, by the
+// library utf8proc, whose only user this header is (link with -lutf8proc).
 #pragma once
 
 #include <plumb/io/utf8.hpp>
