@@ -54,6 +54,19 @@ class DoubleArray {
     }
   }
 
+  /// Whether a key begins with `text`, and goes on or ends there.
+  bool has_prefix(std::string_view text) const {
+    std::uint32_t node = units_.empty() ? 0 : offset(units_[0]);
+    for (const char c : text) {
+      const auto byte = static_cast<unsigned char>(c);
+      node ^= byte;
+      if (byte == 0 || node >= units_.size() || (units_[node] & (kValue | 0xFF)) != byte)
+        return false;
+      node ^= offset(units_[node]);
+    }
+    return true;
+  }
+
   /// The longest key that `text` begins with: its value and length; length 0: none.
   std::pair<std::int32_t, std::size_t> longest(std::string_view text) const {
     std::pair<std::int32_t, std::size_t> found{0, 0};

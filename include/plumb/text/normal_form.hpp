@@ -41,6 +41,8 @@ inline std::string normal_form_c(std::string_view text) {
 /// letter with its accents, say (extended grapheme clusters of Unicode's annex 29). A byte that is
 /// not UTF-8 is one by itself.
 inline std::size_t grapheme_bytes(std::string_view text) {
+  const auto ascii = [&](std::size_t i) { return static_cast<unsigned char>(text[i]) < 0x80; };
+  if (text.size() > 1 && ascii(0) && ascii(1) && text[0] != '\r') return 1;
   std::size_t at = 0;
   utf8proc_int32_t previous = -1, state = 0;
   while (at < text.size()) {

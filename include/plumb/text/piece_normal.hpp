@@ -67,6 +67,10 @@ class PieceNormalizer {
         repair_(v.repair),
         defined_(std::move(defined)) {
     read_rules(v, where);
+    for (char c = 1; c > 0 && c < 127; ++c)
+      plain_[static_cast<std::size_t>(c)] = c != ' ' && !(any_space_ && is_space({&c, 1})) &&
+                                            is_plain(defined_, c) &&
+                                            (graphemes_ || is_plain(rules_, c));
   }
 
   /// The text as it is encoded: normalised, spaces as ▁. `begins`: it begins a sequence.
@@ -77,6 +81,12 @@ class PieceNormalizer {
     std::string ruled;
     if (graphemes_) text = ruled = by_graphemes(text);
     while (!text.empty()) {
+      if (const std::size_t run = out.empty() ? 0 : plain_run(text); run > 0) {
+        out += text.substr(0, run);
+        text.remove_prefix(run);
+        after_space = false;
+        continue;
+      }
       auto [part, length] = next_normal(text);
       text.remove_prefix(length);
       if (out.empty() && begins && space_first_ && !(collapse_ && part == " ") &&
@@ -96,6 +106,23 @@ class PieceNormalizer {
   }
 
  private:
+  /// Whether no key is the character, or begins with it and another of ASCII.
+  static bool is_plain(const DoubleArray& keys, char c) {
+    bool plain = keys.longest({&c, 1}).second == 0;
+    for (char next = 1; next > 0 && next < 127; ++next)
+      plain = plain && !keys.has_prefix(std::string{c, next});
+    return plain && !keys.has_prefix(std::string{c, '\x7F'});
+  }
+  /// Bytes that `text` begins with that stay as they are, as most of most texts do.
+  std::size_t plain_run(std::string_view text) const {
+    const auto ascii = [&](std::size_t i) { return static_cast<unsigned char>(text[i]) < 0x80; };
+    std::size_t run = 0;
+    while (run + 1 < text.size() && ascii(run + 1) && ascii(run) &&
+           plain_[static_cast<std::size_t>(text[run])])
+      ++run;
+    return run;
+  }
+
   /// Rules: uint32 bytes of the trie, the trie, then texts that end with a zero byte.
   void read_rules(const PieceVocabulary& v, Where where) {
     const std::string_view all = v.rules;
@@ -171,6 +198,7 @@ class PieceNormalizer {
 
   bool space_first_ = true, space_once_ = false, collapse_ = true;
   bool graphemes_ = false, any_space_ = false, repair_ = true;
+  std::array<bool, 128> plain_{};  ///< characters that stay, if one of ASCII follows
   DoubleArray rules_, defined_;
   std::string texts_;  ///< what rules put in a text's place, each ended by a zero byte
 };

@@ -348,13 +348,13 @@ class PieceTokenizer final : public Tokenizer {
       // Always the better way; the product is a float in the original.
       return static_cast<double>(static_cast<float>(static_cast<double>(length) * highest_)) - 0.1;
     };
-    for (const auto& [part, id] :
-         detail::best_pieces<Real>(text, usable_, gain, unknown_, lowest_)) {
-      if (id == unknown_)
-        push_unknown(out, part);
-      else
-        out.push_back(id);
-    }
+    detail::best_pieces<Real>(text, usable_, gain, unknown_, lowest_,
+                              [&](std::string_view part, std::int32_t id) {
+                                if (id == unknown_)
+                                  push_unknown(out, part);
+                                else
+                                  out.push_back(id);
+                              });
   }
 
   PieceVocabulary v_;
