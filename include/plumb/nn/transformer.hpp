@@ -19,6 +19,7 @@
 #include <plumb/ops/linear.hpp>
 #include <plumb/ops/norm.hpp>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <span>
@@ -306,20 +307,20 @@ class Transformer {
                              : forward(blocks_, batch.tokens, batch.positions, attend);
   }
 
-  /// What each of `layers` blocks (ascending; 0: none, the embedding) leave of the tokens, before
-  /// any norm: (N, C) each. Blocks beyond the last of them are not computed.
+  /// What each of `layers` blocks (ascending; 0: the embedding) leave of the tokens, before any
+  /// norm: (N, C) each. Blocks beyond the last of them are not computed.
   std::vector<Tensor<D>> features(const Batch<D>& batch, std::span<const Index> layers,
                                   Where where = Where::here()) const {
-    for (std::size_t i = 0; i < layers.size(); ++i)
-      if (layers[i] < (i > 0 ? layers[i - 1] + 1 : 0) || layers[i] > config_.layers)
-        fail(str("[transformer] features after ", layers[i], " of ", config_.layers,
-                 " blocks; layers are named in ascending order"),
-             where);
+    const Index last = layers.empty() ? 0 : std::min(layers.back(), config_.layers);
     std::vector<Tensor<D>> all;
-    stream(blocks_, batch.tokens, batch.positions, packed_attention(batch),
-           layers.empty() ? 0 : layers.back(), [&](Index done, const Tensor<D>& x) {
+    stream(blocks_, batch.tokens, batch.positions, packed_attention(batch), last,
+           [&](Index done, const Tensor<D>& x) {
              if (all.size() < layers.size() && done == layers[all.size()]) all.push_back(x);
            });
+    if (all.size() < layers.size())
+      fail(str("[transformer] features of layer ", layers[all.size()],
+               "; layers ascend, from 0 to the model's ", config_.layers),
+           where);
     return all;
   }
 
@@ -345,9 +346,8 @@ class Transformer {
   template <class Blocks, class Attend>
   Tensor<D> forward(const Blocks& blocks, const Tensor<D, std::int32_t>& tokens,
                     const Tensor<D, std::int32_t>& positions, const Attend& attend) const {
-    const auto nothing = [](Index, const Tensor<D>&) {};
-    return norm(stream(blocks, tokens, positions, attend, config_.layers, nothing), final_norm_,
-                final_norm_bias_);
+    const auto x = stream(blocks, tokens, positions, attend, config_.layers, [](auto&&...) {});
+    return norm(x, final_norm_, final_norm_bias_);
   }
 
   // The residual stream after `layers` blocks; visit(blocks done, stream) sees it on its way.
