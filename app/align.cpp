@@ -19,7 +19,8 @@ namespace plumb { inline namespace v0_1 {
 namespace {
 
 struct Inputs {
-  std::vector<std::string> prompts, held_out_prompts, held_out_stories;
+  std::vector<Prompt> prompts, held_out_prompts;
+  std::vector<std::string> held_out_stories;
 };
 
 std::string prompts_path(const AlignSettings& s) {
@@ -31,12 +32,14 @@ std::string held_out_path(const AlignSettings& s) {
 
 Inputs load_inputs(const AlignSettings& s) {
   Inputs in;
-  in.prompts = texts_of(load_prompts(prompts_path(s)));
-  const std::set<std::string> seen(in.prompts.begin(), in.prompts.end());
+  in.prompts = noted_prompts(prompts_path(s));
+  std::set<std::string> seen;
+  for (const Prompt& prompt : in.prompts) seen.insert(prompt.text);
   in.held_out_stories = split_stories(read_text(held_out_path(s)));
-  for (std::string& prompt :
-       texts_of(load_prompts(s.held_out_prompts.empty() ? held_out_path(s) : s.held_out_prompts)))
-    if (!seen.contains(prompt) && static_cast<Index>(in.held_out_prompts.size()) < s.eval_prompts)
+  for (Prompt& prompt :
+       noted_prompts(s.held_out_prompts.empty() ? held_out_path(s) : s.held_out_prompts))
+    if (!seen.contains(prompt.text) &&
+        static_cast<Index>(in.held_out_prompts.size()) < s.eval_prompts)
       in.held_out_prompts.push_back(std::move(prompt));
   const auto stories = static_cast<std::size_t>(s.eval_stories);
   if (in.held_out_stories.size() > stories) in.held_out_stories.resize(stories);
@@ -48,12 +51,15 @@ Inputs load_inputs(const AlignSettings& s) {
 // The first policy: the model that was opened, fine-tuned on demonstrations if there are any.
 Loaded first_policy(const AlignSettings& s, const std::string& directory, Loaded loaded) {
   const std::string path = directory + "/sft.safetensors";
-  if (detail::file_exists(path)) return load_model(path, s.tokenizer, s.chat);
-  if (s.sft.empty()) return loaded;
-  const EncodingCount count = train_sft(loaded, read_demonstrations(s.sft).records, s.supervised);
-  note(count.text(loaded.context));
-  save_model(path, *loaded.model, loaded);
-  loaded.source = path;  // where a head that is fitted on it finds it
+  if (!s.sft.empty() && !detail::file_exists(path)) {
+    prepare_adapters(loaded, s.ppo.lora);
+    const EncodingCount count =
+        train_sft(loaded, noted(s.sft, read_demonstrations(s.sft)), s.supervised);
+    note(count.text(loaded.context));
+    save_model(path, *loaded.model, loaded);
+  }
+  if (!s.sft.empty()) loaded = load_model(path, s.tokenizer, s.chat);
+  prepare_adapters(loaded, s.ppo.lora);
   return loaded;
 }
 
@@ -108,7 +114,7 @@ Round run_round(const AlignSettings& s, const Inputs& in, const Loaded& referenc
   if (!detail::file_exists(candidates_path)) {
     const auto count = static_cast<Index>(in.prompts.size());
     const auto order = permutation(count, Rng(s.generate.sampling.seed, Stage::Split));
-    std::vector<std::string> chosen;
+    std::vector<Prompt> chosen;
     for (Index i = 0; i < std::min(count, s.rank_prompts); ++i)
       chosen.push_back(in.prompts[static_cast<std::size_t>(
           order[static_cast<std::size_t>((round * s.rank_prompts + i) % count)])]);
@@ -144,10 +150,9 @@ Round run_round(const AlignSettings& s, const Inputs& in, const Loaded& referenc
   PpoSettings ppo = s.ppo;
   const std::uint64_t seed = ppo.config.sampling.seed;
   const ScalarHead head = ppo.separate_value ? ScalarHead::None : ScalarHead::Value;
-  result.policy = std::make_shared<DeviceModel>(policy.model->clone(head, seed));
+  result.policy = trainable(policy, head, seed);
   std::shared_ptr<DeviceModel> value;
-  if (ppo.separate_value)
-    value = std::make_shared<DeviceModel>(reward.loaded.model->clone(ScalarHead::Value, seed));
+  if (ppo.separate_value) value = trainable(reward.loaded, ScalarHead::Value, seed);
   ppo.config.sampling.seed = seed + static_cast<std::uint64_t>(round);  // other draws every round
   PpoTask task{reference,   *result.policy,          *reference.model,
                value.get(), reward_function(reward), in.prompts};
@@ -185,12 +190,28 @@ Outcome compare(const AlignSettings& s, const Inputs& in, const Loaded& referenc
 
 // What a run depends on, beside its settings.
 Json inputs_of(const AlignSettings& s, const Loaded& first) {
-  return {{"model", fingerprint(*first.model)},
+  return {{"model", fingerprint(first)},
           {"tokenizer", hex64(first.tokenizer->fingerprint())},
           {"prompts", contents_hash(prompts_path(s))},
           {"held-out", contents_hash(held_out_path(s))},
           {"held-out-prompts", contents_hash(s.held_out_prompts)},
           {"sft", contents_hash(s.sft)}};
+}
+
+// Tokens of a pass in an update, where the settings leave them to the program. All steps take what
+// fits the one that needs most: full training has a policy, its optimizer, and a critic.
+void fix_micro_tokens(AlignSettings& s, const Loaded& reference) {
+  const bool adapters = reference.lora.rank > 0;
+  const auto trained = adapters ? trainable(reference, ScalarHead::Value, 1) : reference.model;
+  const auto fit = [&] {
+    return update_tokens(*trained, 0, adapters && !s.ppo.separate_value ? nullptr : trained.get());
+  };
+  const auto fix = [&](const char* setting, Index& tokens) {
+    tokens = kept_number(s.run, setting, tokens, fit);
+  };
+  fix("micro-tokens", s.ppo.config.micro_tokens);
+  fix("reward-micro-tokens", s.reward.full.micro_tokens);
+  fix("sft-micro-tokens", s.supervised.micro_tokens);
 }
 
 void check_settings(const AlignSettings& s) {
@@ -209,19 +230,22 @@ void align_command(const AlignSettings& given, const std::string& title, Json& r
   const InterruptGuard guard;
   check_settings(given);
   const Inputs in = load_inputs(given);
-  const Loaded first = load_model(given.model, given.tokenizer, given.chat);
+  Loaded reference = load_model(given.model, given.tokenizer, given.chat);
   AlignSettings s = given;
-  take_temperature_of_form(s.generate.sampling.sampling, s.generate_temperature_said, first);
-  take_temperature_of_form(s.ppo.config.sampling.sampling, s.ppo_temperature_said, first);
+  take_temperature_of_form(s.generate.sampling.sampling, s.generate_temperature_said, reference);
+  take_temperature_of_form(s.ppo.config.sampling.sampling, s.ppo_temperature_said, reference);
   const auto judge = make_judge(
       s.judge_spec(),
-      {[&](const std::string& path) { return candidate_scores(load_reward(path, &first)); },
+      {[&](const std::string& path) { return candidate_scores(load_reward(path, &reference)); },
        s.run + "/judgements.jsonl", s.annotator, s.generate.sampling.seed});
+  const Json inputs = inputs_of(s, reference);
+  if (s.sft.empty()) prepare_adapters(reference, s.ppo.lora);
+  fix_micro_tokens(s, reference);
   Json config = settings_json(s);
-  config["inputs"] = inputs_of(s, first);
+  config["inputs"] = inputs;
   const RunLock lock = begin_run(s.run, config);
 
-  const Loaded reference = first_policy(s, s.run, first);
+  reference = first_policy(s, s.run, std::move(reference));
   Loaded policy = reference;
   std::vector<Ranking> rankings;
   Round last;
@@ -232,7 +256,7 @@ void align_command(const AlignSettings& given, const std::string& title, Json& r
   }
   policy.model = last.policy;
   results.update(last.reward.json());
-  results["policy_fingerprint"] = fingerprint(*policy.model);
+  results["policy_fingerprint"] = fingerprint(policy);
   results["labeller"] = s.labeller;
 
   const Outcome o = compare(s, in, reference, policy, *judge);

@@ -17,17 +17,12 @@ namespace plumb { inline namespace v0_1 {
 
 namespace {
 
-Loaded load(const ModelOptions& from) { return load_model(from.model, from.tokenizer, from.chat); }
+Loaded load(const ModelOptions& from, bool keep_adapters = false) {
+  return load_model(from.model, from.tokenizer, from.chat, from.base, keep_adapters);
+}
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-template <class Record>
-std::vector<Record> kept(Lines<Record> lines) {
-  for (const std::string& message : lines.skipped)
-    std::fprintf(stderr, "skipped: %s\n", harmless(message).c_str());
-  return std::move(lines.records);
 }
 
 BadLine policy_of(bool skip) { return skip ? BadLine::Skip : BadLine::Refuse; }
@@ -38,7 +33,7 @@ std::vector<Ranking> load_rankings(const std::vector<std::string>& paths, bool s
     if (path.find("hh_harmless") != std::string::npos)
       std::fprintf(stderr, "warning: %s holds offensive text; nothing of it is shown\n",
                    harmless(path).c_str());
-    const auto more = kept(read_rankings(path, policy_of(skip_bad_lines)));
+    const auto more = noted(path, read_rankings(path, policy_of(skip_bad_lines)));
     rankings.insert(rankings.end(), more.begin(), more.end());
   }
   return rankings;
@@ -63,13 +58,13 @@ void generate_command(const GenerateCommand& c, Json& results) {
       status.st_size > 0)
     fail<DataError>(str("[generate] ", shown(c.out),
                         " exists. HINT: --force replaces it; or name another file"));
-  auto prompts = load_prompts(source);
+  auto prompts = noted_prompts(source);
   limit_to(prompts, c.limit);
   check<DataError>(!prompts.empty(), "[generate] the prompts file holds no prompt");
   const Loaded loaded = load(c.from);
   GenerateSettings settings = c.settings;
   take_temperature_of_form(settings.sampling.sampling, c.temperature_said, loaded);
-  auto candidates = generate_candidates(loaded, texts_of(prompts), settings, 0, "generate");
+  auto candidates = generate_candidates(loaded, prompts, settings, 0, "generate");
   for (std::size_t i = 0; i < candidates.size(); ++i) candidates[i].id = prompts[i].id;
   write_jsonl(c.out, candidates);
   double responses = 0, finished = 0, characters = 0;
@@ -95,15 +90,16 @@ void sft_command(const SftCommand& c, Json& results) {
   const InterruptGuard guard;
   const std::string inputs[] = {c.data, c.from.model};
   check_output(c.out, inputs);
-  check_fields(c.config, "sft");
-  const auto data = kept(read_demonstrations(c.data, policy_of(c.skip_bad_lines)));
+  check_fields(c.settings, "sft");
+  const auto data = noted(c.data, read_demonstrations(c.data, policy_of(c.skip_bad_lines)));
   Loaded loaded = load(c.from);
   if (!c.before.empty() || !c.after.empty()) loaded.chat = {c.before, c.after};
-  const EncodingCount count = train_sft(loaded, data, c.config);
+  prepare_adapters(loaded, c.settings.lora);
+  const EncodingCount count = train_sft(loaded, data, c.settings.config);
   note(count.text(loaded.context));
   results.update({{"demonstrations", data.size()},
                   {"sequences_cut", count.cut},
-                  {"model_fingerprint", fingerprint(*loaded.model)},
+                  {"model_fingerprint", fingerprint(loaded)},
                   {"seconds", seconds_since(start)}});
   save_model(c.out, *loaded.model, loaded);
   std::printf("fine-tuned on %zu demonstrations -> %s\n", data.size(), harmless(c.out).c_str());
@@ -116,7 +112,7 @@ void reward_command(const RewardCommand& c, Json& results) {
   inputs.insert(inputs.end(), c.test.begin(), c.test.end());
   inputs.push_back(c.from.model);
   if (!c.out.empty()) check_output(c.out, inputs);
-  check_fields(c.config, "reward");
+  check_fields(c.settings, "reward");
   check<DataError>(c.folds != 1, "[reward] folds must be 0, for none, or at least 2");
   const std::vector<Ranking> rankings = load_rankings(c.rankings, c.skip_bad_lines);
   const std::vector<Ranking> test = load_rankings(c.test, c.skip_bad_lines);
@@ -128,7 +124,9 @@ void reward_command(const RewardCommand& c, Json& results) {
   std::optional<Reward> head_alone;
   if (rankings.empty() && !c.from.model.empty() && is_reward_head(c.from.model))
     head_alone = load_reward(c.from.model, nullptr, c.from.tokenizer);
-  const Loaded base = head_alone ? head_alone->loaded : load(c.from);
+  Loaded base = head_alone ? head_alone->loaded : load(c.from);
+  if (!rankings.empty() && !is_linear(c.settings.reward, base))
+    prepare_adapters(base, c.settings.lora);
   double by_rule = 0;
   for (const Ranking& ranking : rankings) by_rule += ranking.labeller == "person" ? 0 : 1;
   if (by_rule > 0)
@@ -141,10 +139,11 @@ void reward_command(const RewardCommand& c, Json& results) {
   note(data.count.text(base.context));
   std::optional<RewardFitter> fitter;
   if (!rankings.empty())
-    fitter.emplace(base, data, c.config, c.out.empty() ? std::string() : c.out + ".features");
+    fitter.emplace(base, data, c.settings.reward,
+                   c.out.empty() ? std::string() : c.out + ".features");
   if (fitter && c.folds > 0) {
     const RewardReport report =
-        cross_validate(*fitter, static_cast<int>(c.folds), c.config.full.seed, c.control);
+        cross_validate(*fitter, static_cast<int>(c.folds), c.settings.reward.full.seed, c.control);
     std::printf("%lld folds by prompt, %zu rankings\n", static_cast<long long>(c.folds),
                 rankings.size());
     report.print();
@@ -185,7 +184,7 @@ void reward_command(const RewardCommand& c, Json& results) {
 void score_command(const ScoreCommand& c, Json& results) {
   const std::string inputs[] = {c.file, c.judge};
   check_output(c.out, inputs);
-  const std::vector<Candidates> candidates = read_candidates(c.file).records;
+  const std::vector<Candidates> candidates = noted(c.file, read_candidates(c.file));
   check<DataError>(!candidates.empty(), "[score] the file holds no responses");
   std::vector<double> scores;
   if (c.judge.starts_with("rule:")) {
@@ -201,24 +200,30 @@ void score_command(const ScoreCommand& c, Json& results) {
   for (const Candidates& one : candidates)
     for (const std::string& response : one.responses)
       lengths += static_cast<double>(response.size()) / n;
-  // Each line as it came, whatever else it says, with the scores at its end.
+  // Each record as it came, whatever else it says, with the scores at its end; of a record that is
+  // several, each by itself.
   std::string scored;
-  const std::string text = read_text(c.file);
-  std::size_t at = 0, line = 0;
-  for (const Candidates& one : candidates) {
-    const std::size_t end = std::min(text.find('\n', line), text.size());
-    Json json = parse_json(std::string_view(text).substr(line, end - line), c.file);
-    line = end + 1;
+  std::size_t at = 0;
+  const auto add = [&](Json json, const Candidates& one) {
     json["scores"] = Json::array();
     for (const std::string& response : one.responses) {
-      const double x = static_cast<double>(response.size()) - lengths, y = scores[at] - average;
+      const double x = static_cast<double>(response.size()) - lengths, y = scores.at(at) - average;
       products += x * y;
       length_squares += x * x;
       squares += y * y;
-      json["scores"].push_back(scores[at++]);
+      json["scores"].push_back(scores.at(at++));
     }
     scored += json_text(json) + "\n";
-  }
+  };
+  RecordSource source(c.file);
+  for_each_record(
+      source, BadLine::Refuse,
+      [&](const detail::JsonRecord& record) {
+        std::vector<Candidates> here;
+        detail::candidates_from(record, here);
+        for (const Candidates& one : here) add(here.size() == 1 ? record.json : to_json(one), one);
+      },
+      [](const std::string&) {});
   write_atomically(c.out, scored);
   const double correlation = products / std::sqrt(squares * length_squares);
   std::fprintf(
@@ -240,36 +245,42 @@ void ppo_command(const PpoCommand& c, Json& results) {
   check_fields(c.settings, "ppo");
   check_ppo(c.settings.config);
   const std::string source = c.prompts.empty() ? data_path("tinystories_train.txt") : c.prompts;
-  const auto prompts = texts_of(load_prompts(source));
-  const Loaded first = load(c.from);
+  const auto prompts = noted_prompts(source);
+  Loaded first = load(c.from);
+  prepare_adapters(first, c.settings.lora);
   PpoSettings settings = c.settings;
   take_temperature_of_form(settings.config.sampling.sampling, c.temperature_said, first);
-  const Loaded reference =
-      c.reference.empty() ? first : load_model(c.reference, c.from.tokenizer, c.from.chat);
+  Loaded reference = first;
+  if (!c.reference.empty()) {
+    reference = load_model(c.reference, c.from.tokenizer, c.from.chat);
+    prepare_adapters(reference, settings.lora);
+  }
   if (first.tokenizer->fingerprint() != reference.tokenizer->fingerprint())
     fail<DataError>(str("[ppo] the reference ", shown(reference.source),
                         " has another tokenizer than the policy ", shown(first.source)));
   const bool by_rule = c.reward.starts_with("rule:");
   std::optional<Reward> reward;
   if (!by_rule) reward = load_reward(c.reward, &reference);
+  const bool separate = settings.separate_value;
+  const std::uint64_t seed = settings.config.sampling.seed;
+  const auto policy = trainable(first, separate ? ScalarHead::None : ScalarHead::Value, seed);
+  std::shared_ptr<DeviceModel> value;
+  if (separate) value = trainable(reward ? reward->loaded : reference, ScalarHead::Value, seed);
+  settings.config.micro_tokens =
+      kept_number(c.run, "micro-tokens", settings.config.micro_tokens,
+                  [&] { return update_tokens(*policy, 0, value.get()); });
   Json config = settings_json(settings);
   config["reward"] = c.reward;
-  config["inputs"] = {{"model", fingerprint(*first.model)},
-                      {"reference", fingerprint(*reference.model)},
+  config["inputs"] = {{"model", fingerprint(first)},
+                      {"reference", fingerprint(reference)},
                       {"reward", by_rule        ? c.reward
                                  : reward->head ? contents_hash(c.reward)
                                                 : fingerprint(*reward->loaded.model)},
                       {"prompts", contents_hash(source)}};
   const RunLock lock = begin_run(c.run, config, {"iterations"});
-  const bool separate = settings.separate_value;
-  const std::uint64_t seed = settings.config.sampling.seed;
-  DeviceModel policy = first.model->clone(separate ? ScalarHead::None : ScalarHead::Value, seed);
-  std::unique_ptr<DeviceModel> value;
-  if (separate)
-    value = std::make_unique<DeviceModel>(
-        (reward ? reward->loaded : reference).model->clone(ScalarHead::Value, seed));
+  note_memory(*policy, value.get(), settings.config.micro_tokens);
   const PpoTask task{first,
-                     policy,
+                     *policy,
                      *reference.model,
                      value.get(),
                      by_rule ? rule_function(first, rule_of(c.reward)) : reward_function(*reward),
@@ -278,7 +289,8 @@ void ppo_command(const PpoCommand& c, Json& results) {
     MetricsWriter metrics(c.run);
     run_ppo(task, settings, c.run + "/policy.safetensors", metrics, 0, "PPO");
   }
-  results["policy_fingerprint"] = fingerprint(policy);
+  first.model = policy;
+  results["policy_fingerprint"] = fingerprint(first);
   const auto rows = read_metrics(c.run + "/metrics.csv");
   if (!rows.empty())
     for (const auto& [name, number] : rows.back().values) results[name] = number;
@@ -312,7 +324,7 @@ void eval_command(const EvalCommand& c, Json& results) {
                                             return candidate_scores(load_reward(model, &before));
                                           },
                                           c.answers, c.annotator, settings.sampling.seed});
-  auto prompts = texts_of(load_prompts(c.prompts.empty() ? path : c.prompts));
+  auto prompts = noted_prompts(c.prompts.empty() ? path : c.prompts);
   limit_to(prompts, c.limit);
   check<DataError>(!prompts.empty(), "[eval] there are no prompts");
   const auto old_responses = generate_candidates(before, prompts, settings, 0, "before");
@@ -345,15 +357,61 @@ void eval_command(const EvalCommand& c, Json& results) {
 void convert_command(const ConvertCommand& c, Json& results) {
   const auto start = std::chrono::steady_clock::now();
   const std::string inputs[] = {c.from.model};
-  if (!c.out.ends_with('/') && !detail::is_folder(c.out)) check_output(c.out, inputs);
-  const Loaded loaded = load(c.from);
-  save_model(c.out, *loaded.model, loaded);
-  results.update(
-      {{"model_fingerprint", fingerprint(*loaded.model)}, {"seconds", seconds_since(start)}});
+  const bool folder = c.out.ends_with('/') || detail::is_folder(c.out);
+  if (!folder && !c.adapters) check_output(c.out, inputs);
+  Loaded loaded = load(c.from, c.adapters);
+  const std::string saved = fingerprint(loaded);
+  if (c.adapters) {
+    save_peft(c.out, *loaded.model, loaded);
+  } else {
+    if (loaded.model->head_kind() == ScalarHead::Value && (folder || c.out.ends_with(".gguf"))) {
+      note("the value head, which belongs to training, is left out");
+      loaded.model = std::make_shared<DeviceModel>(loaded.model->clone(ScalarHead::None));
+    }
+    save_model(c.out, *loaded.model, loaded);
+  }
+  results.update({{"model_fingerprint", saved}, {"seconds", seconds_since(start)}});
   std::printf("%s -> %s\n", harmless(loaded.source).c_str(), harmless(c.out).c_str());
 }
 
 namespace {
+
+// What a model becomes when its frozen matrices are kept in fewer bits: memory, and how far what it
+// says of some texts is from what it said.
+void compare_storage(const Loaded& loaded, const std::string& held_out, Json& results) {
+  auto stories = split_stories(read_text(held_out));
+  limit_to(stories, 10);
+  std::vector<Episode> episodes;
+  double tokens = 0;
+  for (const Tokens& text : encode_texts(loaded, stories)) {
+    if (text.size() < 2) continue;
+    Episode e;
+    e.prompt = {text[0]};
+    e.response = {text.begin() + 1, text.end()};
+    tokens += static_cast<double>(e.response.size());
+    episodes.push_back(std::move(e));
+  }
+  check<DataError>(tokens > 0, "[info] --held-out holds no text");
+  std::printf(
+      "\nfrozen as   weights      nats a token   KL(float || it), nats a token   (%s tokens)\n",
+      fixed(tokens, 0).c_str());
+  for (const auto& [name, storage] : choices(Storage{})) {
+    const auto before = static_cast<double>(memory_counters().used_bytes);
+    const DeviceModel frozen = loaded.model->frozen(storage);
+    const double bytes = static_cast<double>(memory_counters().used_bytes) - before;
+    evaluate(episodes, *loaded.model, frozen, Critic::None,
+             static_cast<const DeviceModel*>(nullptr), 1.0F);
+    double nll = 0, kl = 0;
+    for (const Episode& e : episodes)
+      for (std::size_t t = 0; t < e.response.size(); ++t) {
+        nll -= e.ref_logprobs[t] / tokens;
+        kl += e.kl_exact[t] / tokens;
+      }
+    std::printf("%-10s %6s MB   %12s   %16s\n", name, fixed(bytes / (1 << 20), 0).c_str(),
+                fixed(nll, 4).c_str(), fixed(kl, 6).c_str());
+    results["storage"][name] = {{"bytes", bytes}, {"nll", nll}, {"kl", kl}};
+  }
+}
 
 void print_info(const Json& results) {
   for (const auto& [key, value] : results.items())
@@ -376,12 +434,13 @@ Json head_info(const std::string& path) {
 
 }  // namespace
 
-void info_command(const ModelOptions& from, Json& results) {
-  if (!from.model.empty() && is_reward_head(from.model)) {
-    results = head_info(from.model);
+void info_command(const InfoCommand& command, Json& results) {
+  const std::string& model = command.from.model;
+  if (!model.empty() && is_reward_head(model)) {
+    results = head_info(model);
     return print_info(results);
   }
-  const Loaded loaded = load(from);
+  const Loaded loaded = load(command.from);
   const TransformerConfig& c = loaded.model->config();
   results = {{"plumb", PLUMB_VERSION},        {"device", kDeviceName},
              {"isa", name(current_isa())},    {"threads", default_pool().threads()},
@@ -394,6 +453,10 @@ void info_command(const ModelOptions& from, Json& results) {
        {"generate_kv_cache_bytes_per_token", 2 * c.layers * c.kv_heads * c.head_size() * 4},
        {"train_bytes_weights_gradients_moments", 16 * loaded.model->parameters().size()}});
   print_info(results);
+  if (command.compare)
+    compare_storage(
+        loaded, command.held_out.empty() ? data_path("tinystories_heldout.txt") : command.held_out,
+        results);
 }
 
 }}  // namespace plumb::v0_1

@@ -13,6 +13,7 @@ struct ModelOptions {
   std::string model;      // empty: the shipped stories260K
   std::string tokenizer;  // empty: what the model says
   std::string chat;       // the chat form's name; empty: what the model says
+  std::string base;       // what adapters stand beside; empty: what their file says
 };
 
 struct GenerateCommand {
@@ -29,7 +30,7 @@ struct SftCommand {
   ModelOptions from;
   std::string data, out, before, after;
   bool skip_bad_lines = false;
-  SftConfig config;
+  SftSettings settings;
 };
 void sft_command(const SftCommand& c, Json& results);
 
@@ -40,7 +41,7 @@ struct RewardCommand {
   Index folds = 5;
   bool control = true;
   bool skip_bad_lines = false;
-  RewardSettings config;
+  RewardCommandSettings settings;
 };
 void reward_command(const RewardCommand& c, Json& results);
 
@@ -78,12 +79,28 @@ struct ChatCommand {
 };
 void chat_command(const ChatCommand& c, Json& results);
 
+struct DataCommand {
+  ModelOptions from;
+  std::vector<std::string> files;
+  bool skip_bad_lines = false;
+  Index budget = 8192;
+  Index samples = 3;
+  bool tokens = true;
+};
+void data_command(const DataCommand& c, Json& results);
+
 struct ConvertCommand {
   ModelOptions from;
   std::string out;
+  bool adapters = false;  // written apart, as PEFT's
 };
 void convert_command(const ConvertCommand& c, Json& results);
 
-void info_command(const ModelOptions& from, Json& results);
+struct InfoCommand {
+  ModelOptions from;
+  bool compare = false;  // what frozen storage changes
+  std::string held_out;  // on these texts; empty: the shipped held-out stories
+};
+void info_command(const InfoCommand& c, Json& results);
 
 }}  // namespace plumb::v0_1

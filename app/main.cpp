@@ -8,6 +8,7 @@
 
 #include <plumb/io/output.hpp>
 #include <plumb/run/interrupt.hpp>
+#include <plumb/run/machine.hpp>
 
 #include <algorithm>
 #include <cstdio>
@@ -91,11 +92,37 @@ AlignSettings demo_settings() {
   return s;
 }
 
+// The demo on a model that was not made for it: one round in which it learns to explain to a child.
+// Sized for SmolLM2-135M, six minutes on two cores and 2.5 GB. Adapters in the upper third of the
+// blocks: what lies below is computed once an iteration, for the policy and the reference.
+AlignSettings story_settings(const std::string& model) {
+  AlignSettings s;
+  s.model = model;
+  s.prompts = data_path("explain_to_a_child.jsonl");
+  s.held_out_prompts = data_path("explain_to_a_child_heldout.jsonl");
+  s.labeller = "rule:child";
+  s.rank_prompts = 64;
+  s.eval_stories = 20;
+  s.generate.sampling.max_new_tokens = 80;
+  s.ppo.lora.rank = 16;
+  s.ppo.lora.top_layers = 10;
+  s.ppo.config.iterations = 8;
+  s.ppo.prompts = 8;
+  s.ppo.config.epochs = 2;
+  s.ppo.config.minibatches = 2;
+  s.ppo.config.sampling.responses = 4;
+  s.ppo.config.sampling.max_new_tokens = 80;
+  s.ppo.config.optimizer.lr = 5e-4F;
+  return s;
+}
+
 // The program's commands, and what was asked of one of them.
 class Program {
  public:
-  Program()
-      : app_("Plumb " PLUMB_VERSION
+  /// `demo_model`: what the demo is to train; empty: the shipped stories260K.
+  explicit Program(const std::string& demo_model)
+      : demo_(demo_model.empty() ? demo_settings() : story_settings(demo_model)),
+        app_("Plumb " PLUMB_VERSION
              ": trains language models towards human rankings.\n"
              "Sample responses, rank them, fit a reward model, train the policy by PPO.") {
     app_.require_subcommand(1);
@@ -103,6 +130,8 @@ class Program {
     app_.add_option("--device", device_,
                     "cpu; cuda: an NVIDIA GPU; emulated: the CUDA kernels on the CPU, slowly")
         ->capture_default_str();
+    app_.add_option("--memory", memory_,
+                    "what training may take, such as 4GB; default: what the machine has free");
     app_.fallthrough();
     app_.get_formatter()->column_width(34);
     add_demo();
@@ -115,6 +144,7 @@ class Program {
     add_align();
     add_eval();
     add_chat();
+    add_data();
     add_convert();
     add_info();
   }
@@ -127,6 +157,7 @@ class Program {
     }
     Command& command = *commands_.at(app_.get_subcommands().front()->get_name());
     command.flags.apply();
+    set_memory(memory_.empty() ? available_memory() : parse_bytes(memory_));
     if (!json_.empty()) check_output(json_, command.inputs ? command.inputs() : Paths{});
     Json results = Json::object();
     try {
@@ -174,11 +205,13 @@ class Program {
     sub.add_option("--tokenizer", from.tokenizer,
                    "tokenizer file, or bytes; default: what the model says");
     sub.add_option("--chat", from.chat, chat_help_);
+    sub.add_option("--base", from.base,
+                   "what the model's adapters stand beside; default: what their file says");
   }
   const std::string chat_help_ =
       str("chat form of the prompts: ", chat_form_names(), "; default: what the model says");
   static constexpr const char* kPromptsHelp =
-      "prompts: .jsonl, stories, or one a line; default: shipped story openings";
+      "prompts: data in any form, stories, or one a line; default: shipped story openings";
 
   // Help goes to standard output; a complaint names the word, and the nearest that is known.
   int say(const CLI::ParseError& error) {
@@ -212,8 +245,11 @@ class Program {
   void add_demo() {
     demo_.run = run_name("plumb-demo");
     CLI::App& sub = command(
-        "demo", "train stories260K towards ranked stories, from nothing to a report",
+        "demo",
+        "train stories260K towards ranked stories, or --model smollm2 to explain to a child; from "
+        "nothing to a report",
         [this](Json& results) {
+          if (!demo_.model.empty()) return explain_to_a_child(results);
           if (quick_ && std::string_view(kDeviceName) != "emulated") {
             demo_.rank_prompts = 100;
             demo_.ppo.config.iterations = 8;
@@ -232,6 +268,31 @@ class Program {
     sub.add_flag("--quick", quick_, "a third of the work");
     sub.add_flag("--rank", person_, "you rank the stories instead of the rule");
     flags(sub).add(demo_);
+  }
+
+  // The demo of story_settings. The policy is left behind as other programs read it, too.
+  void explain_to_a_child(Json& results) {
+    if (quick_) {
+      demo_.rank_prompts = 24;
+      demo_.ppo.config.iterations = 3;
+    }
+    if (person_) {
+      demo_.labeller = "person";
+      demo_.rank_prompts = std::min<Index>(demo_.rank_prompts, 24);
+    }
+    if (memory_.empty()) set_memory(std::min(available_memory(), parse_bytes("2.4GB")));
+    std::printf("%s learns to explain things to a child of six.\n\n%s\n",
+                harmless(demo_.model).c_str(),
+                person_ ? "You rank its answers." : rule_of(demo_.labeller).text.c_str());
+    align_command(demo_, str("Plumb demo: ", demo_.model), results);
+    const std::string round = str(demo_.run, "/round-", demo_.rounds - 1);
+    ConvertCommand convert;
+    convert.from.model = round + "/policy.safetensors";
+    for (const char* form : {"/policy/", "/policy.q8_0.gguf"}) {
+      convert.out = demo_.run + form;
+      Json unused;
+      convert_command(convert, unused);
+    }
   }
 
   void add_generate() {
@@ -282,14 +343,16 @@ class Program {
         [this] {
           return Paths{sft_.data, sft_.out, sft_.from.model};
         });
-    sub.add_option("data", sft_.data, "JSON Lines of {\"prompt\", \"completion\"}")->required();
+    sub.add_option("data", sft_.data,
+                   "prompts with completions, in any form; of rankings, the best")
+        ->required();
     sub.add_option("--out", sft_.out, "the fine-tuned model")->required();
     model_flags(sub, sft_.from);
     sub.add_option("--before-prompt", sft_.before,
                    "put before each prompt, now and whenever the model answers");
     sub.add_option("--after-prompt", sft_.after, "and after it");
     sub.add_flag("--skip-bad-lines", sft_.skip_bad_lines, "leave malformed lines out, naming them");
-    flags(sub).add(sft_.config);
+    flags(sub).add(sft_.settings);
   }
 
   void add_reward() {
@@ -302,7 +365,7 @@ class Program {
           return paths;
         });
     sub.add_option("rankings", reward_.rankings,
-                   "JSON Lines: Plumb rankings, OpenAssistant, PandaLM or hh-rlhf");
+                   "rankings or pairs, in any form: `plumb data FILE` says which");
     sub.add_option("--out", reward_.out, "also fit to all rankings and write the model here");
     sub.add_option(
         "--test", reward_.test,
@@ -315,7 +378,7 @@ class Program {
     flags(sub).add_one(Field{"control", "fit to shuffled labels, too"}, reward_.control);
     sub.add_flag("--skip-bad-lines", reward_.skip_bad_lines,
                  "leave malformed lines out, naming them");
-    flags(sub).add(reward_.config);
+    flags(sub).add(reward_.settings);
   }
 
   void add_score() {
@@ -325,7 +388,7 @@ class Program {
         [this] {
           return Paths{score_.file, score_.out, score_.judge};
         });
-    sub.add_option("file", score_.file, "candidates or rankings, JSON Lines")->required();
+    sub.add_option("file", score_.file, "candidates or rankings, in any form")->required();
     sub.add_option("--out", score_.out, "the same lines with \"scores\"; -: standard output")
         ->required();
     sub.add_option("--judge", score_.judge, "reward model file, or rule:NAME")
@@ -399,6 +462,23 @@ class Program {
     flags(sub).add(chat_.settings);
   }
 
+  void add_data() {
+    CLI::App& sub = command(
+        "data", "what files of data hold: forms, lengths, ties, duplicates, leaks, samples",
+        [this](Json& results) { data_command(data_, results); }, [this] { return data_.files; });
+    sub.add_option("files", data_.files,
+                   "data in any form; with several, what later ones share with earlier ones")
+        ->required();
+    model_flags(sub, data_.from);
+    sub.add_flag("--skip-bad-lines", data_.skip_bad_lines,
+                 "leave malformed records out, naming them");
+    flags(sub).add_one(Field{"budget", "pack into batches of so many", at_least(1), "tokens"},
+                       data_.budget);
+    flags(sub).add_one(Field{"tokens", "count tokens, too: most of the work"}, data_.tokens);
+    flags(sub).add_one(Field{"samples", "records to show of each file", between(0, 1000)},
+                       data_.samples);
+  }
+
   void add_convert() {
     CLI::App& sub = command(
         "convert", "write a model in another format",
@@ -411,21 +491,27 @@ class Program {
                    "FOLDER/: Hugging Face; .gguf, .f16.gguf, .q8_0.gguf: GGUF; .bin: llama2.c; "
                    ".safetensors: Plumb's own")
         ->required();
+    sub.add_flag("--adapters", convert_.adapters,
+                 "write the model's adapters alone, as a folder of PEFT's");
   }
 
   void add_info() {
     CLI::App& sub = command(
         "info", "what a model file holds, and this machine",
         [this](Json& results) { info_command(info_, results); },
-        [this] { return Paths{info_.model}; });
-    model_flags(sub, info_);
+        [this] { return Paths{info_.from.model}; });
+    model_flags(sub, info_.from);
+    sub.add_flag("--compare", info_.compare,
+                 "what keeping frozen weights as bf16 or int8 saves and changes");
+    sub.add_option("--held-out", info_.held_out, "texts for --compare; default: shipped stories");
   }
 
+  AlignSettings demo_;
   CLI::App app_;
   std::map<std::string, std::unique_ptr<Command>> commands_;
-  std::string device_ = kDeviceName, json_;
+  std::string device_ = kDeviceName, json_, memory_;
   int status_ = 0;
-  AlignSettings demo_ = demo_settings(), align_;
+  AlignSettings align_;
   bool quick_ = false, person_ = false;
   GenerateCommand generate_;
   RankOptions rank_;
@@ -435,15 +521,17 @@ class Program {
   PpoCommand ppo_;
   EvalCommand eval_;
   ChatCommand chat_;
+  DataCommand data_;
   ConvertCommand convert_;
-  ModelOptions info_;
+  InfoCommand info_;
 };
 
 }  // namespace
 
 int main(int argc, char** argv) try {
   switch_device(early_flag(argc, argv, "--device"), argv);
-  return Program().run(argc, argv);
+  const bool demo = argc > 1 && std::string_view(argv[1]) == "demo";
+  return Program(demo ? early_flag(argc, argv, "--model") : "").run(argc, argv);
 } catch (const Interrupted& stopped) {
   std::fprintf(stderr, "\n%s\n", harmless(stopped.what()).c_str());
   return 128 + interrupt_signal();

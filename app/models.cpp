@@ -1,8 +1,16 @@
 #include "models.hpp"
 
+#include "fetch.hpp"
+
+#include <plumb/run/machine.hpp>
+
 #include <unistd.h>
 
 namespace plumb { inline namespace v0_1 {
+
+namespace {
+double memory = 0;  // 0: not said
+}
 
 std::string data_path(const std::string& name) {
   std::string program(4096, '\0');
@@ -12,11 +20,17 @@ std::string data_path(const std::string& name) {
   return detail::file_exists(installed) ? installed : PLUMB_SOURCE_DIR "/examples/data/" + name;
 }
 
-Loaded load_model(const std::string& path, const std::string& tokenizer, const std::string& chat) {
+Loaded load_model(const std::string& path, const std::string& tokenizer, const std::string& chat,
+                  const std::string& base, bool keep_adapters) {
   const std::string shipped = data_path("stories260K.bin");
-  return open_model<Device>(path.empty() ? shipped : path,
-                            {tokenizer, {detail::directory_of(shipped)}, chat});
+  Loaded loaded =
+      open_model<Device>(path.empty() ? shipped : model_file(path),
+                         {tokenizer, {detail::directory_of(shipped)}, chat, base, keep_adapters});
+  if (memory > 0) limit_process(memory);
+  return loaded;
 }
+
+void set_memory(double bytes) { memory = bytes; }
 
 std::vector<float> Reward::scores(const std::vector<Answered>& sequences) const {
   if (head) return head_scores(*head, *loaded.model, sequences);
@@ -29,7 +43,7 @@ namespace {
 
 Reward load_head(const std::string& path, const Loaded* like, const std::string& tokenizer) {
   const RewardHeadFile file = open_reward_head(path);
-  const bool here = like != nullptr && fingerprint(*like->model) == file.fingerprint;
+  const bool here = like != nullptr && trunk_fingerprint(*like) == file.fingerprint;
   if (!here && !detail::file_exists(file.trunk))
     fail<DataError>(str("[reward] the linear head ", shown(path), " reads the model ",
                         shown(file.trunk),
@@ -56,8 +70,15 @@ Reward load_head(const std::string& path, const Loaded* like, const std::string&
 }  // namespace
 
 Reward load_reward(const std::string& path, const Loaded* like, const std::string& tokenizer) {
-  Reward reward = is_reward_head(path) ? load_head(path, like, tokenizer)
-                                       : Reward{load_model(path, tokenizer), {}};
+  Reward reward;
+  if (is_reward_head(path)) {
+    reward = load_head(path, like, tokenizer);
+  } else if (like != nullptr && holds_adapters(*like, path)) {
+    reward.loaded = *like;
+    reward.loaded.model = open_adapters(*like, path);
+  } else {
+    reward.loaded = load_model(path, tokenizer);
+  }
   check<DataError>(reward.head || reward.loaded.model->head_kind() == ScalarHead::Reward,
                    "[reward] the reward model's file holds a policy. HINT: `plumb reward --out …` "
                    "makes a reward model");
@@ -70,7 +91,7 @@ Reward load_reward(const std::string& path, const Loaded* like, const std::strin
 
 void save_reward(const std::string& path, const Reward& reward, const Loaded& base) {
   if (reward.head)
-    save_reward_head(path, {*reward.head, base.source, fingerprint(*base.model)});
+    save_reward_head(path, {*reward.head, base.source, trunk_fingerprint(base)});
   else
     save_model(path, *reward.loaded.model, base);
 }

@@ -18,10 +18,12 @@ using Loaded = LanguageModel<Device>;
 /// A file of the shipped data: beside the installed program, or in the source tree.
 std::string data_path(const std::string& name);
 
-/// Opens a model; empty: the shipped stories260K. `tokenizer` names its tokenizer's file, or
-/// "bytes", `chat` its chat form; empty: what the model says.
+/// Opens a model; empty: the shipped stories260K; smollm2: fetched (fetch.hpp). `tokenizer` names
+/// its tokenizer's file, or "bytes", `chat` its chat form, `base` what its adapters stand beside;
+/// empty: what the model says.
 Loaded load_model(const std::string& path, const std::string& tokenizer = {},
-                  const std::string& chat = {});
+                  const std::string& chat = {}, const std::string& base = {},
+                  bool keep_adapters = false);
 
 /// A reward model: a network with a head of its own, or a linear head on a frozen trunk.
 struct Reward {
@@ -31,14 +33,18 @@ struct Reward {
   std::vector<float> scores(const std::vector<Answered>& sequences) const;
 };
 
-/// Opens a reward model. A linear head's trunk is that of `like`, where it is the one that the head
-/// was fitted on, else it is opened where the head says. DataError if the file holds no reward
-/// model, its trunk is not the one it was fitted on, or its tokenizer is another than `like` has.
+/// Opens a reward model. The trunk of a linear head, or of adapters, is that of `like`, where it is
+/// the one that they were fitted on, else it is opened where their file says. DataError if the file
+/// holds no reward model, its trunk is not the one it was fitted on, or its tokenizer is another
+/// than `like` has.
 Reward load_reward(const std::string& path, const Loaded* like = nullptr,
                    const std::string& tokenizer = {});
 
 /// Writes a reward model whose trunk, or whose network's first weights, are those of `base`.
 void save_reward(const std::string& path, const Reward& reward, const Loaded& base);
+
+/// What the process may take, bytes; kept from the next model that is opened on.
+void set_memory(double bytes);
 
 /// A chat form's own temperature, unless the user said another (`said`).
 inline void take_temperature_of_form(SamplingSettings& sampling, bool said, const Loaded& loaded) {

@@ -117,13 +117,27 @@ EpisodeObserver rule_observer(const Loaded& loaded, const Rule& rule) {
   };
 }
 
+void note_memory(const DeviceModel& policy, const DeviceModel* value, Index micro_tokens) {
+  double trained = 0, update = 0;
+  for (const DeviceModel* model : {&policy, value})
+    if (model != nullptr) {
+      trained += 4 * static_cast<double>(model->parameters().size());
+      update += static_cast<double>(token_bytes(*model, true) * micro_tokens);
+    }
+  const auto megabytes = [](double bytes) { return fixed(bytes / (1 << 20), 0) + " MB"; };
+  const double used = static_cast<double>(memory_counters().used_bytes);
+  note(str(megabytes(used), " of weights, ", megabytes(3 * trained),
+           " of gradients and moments, updates of ", micro_tokens, " tokens at a time in ",
+           megabytes(update), "; checkpoints of ", megabytes(3 * trained), ", two kept"));
+}
+
 void run_ppo(const PpoTask& task, const PpoSettings& s, const std::string& path,
              MetricsWriter& metrics, Index metrics_offset, const std::string& label) {
   check<DataError>(!task.prompts.empty(), "[ppo] there are no prompts");
   PpoConfig config = s.config;
   config.sampling.stops = task.language.stops;
   std::vector<Tokens> tokens;
-  for (const std::string& prompt : task.prompts)
+  for (const Prompt& prompt : task.prompts)
     tokens.push_back(encode_prompt(task.language, prompt, config.sampling.max_new_tokens));
   PpoTrainer<Device> trainer(task.policy, task.reference, task.score, config, task.value);
   if (detail::file_exists(path) || detail::file_exists(previous_checkpoint(path)))

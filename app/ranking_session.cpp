@@ -102,6 +102,7 @@ void RankingsFile::append(const Candidates& c, std::vector<int> rank, std::vecto
   r.responses = c.responses;
   r.finished = c.finished;
   r.tokens = c.tokens;
+  r.turns = c.turns;
   r.rank = std::move(rank);
   r.annotator = annotator_;
   r.labeller = labeller_;

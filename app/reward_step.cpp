@@ -125,15 +125,9 @@ void print_line(const char* what, double share) {
   if (!std::isnan(share)) std::printf("  %-27s %6s\n", what, percent(share).c_str());
 }
 
-// Whether the trunk stays as it is.
-bool is_linear(const RewardSettings& settings, const Loaded& base) {
-  if (settings.head != RewardHead::Auto) return settings.head == RewardHead::Linear;
-  return base.model->parameters().count() > kFullTrunk;
-}
-
 std::shared_ptr<DeviceModel> train_trunk(const Loaded& base, const std::vector<RankedPrompt>& train,
                                          const RewardConfig& config, const std::string& label) {
-  auto model = std::make_shared<DeviceModel>(base.model->clone(ScalarHead::Reward, config.seed));
+  auto model = trainable(base, ScalarHead::Reward, config.seed);
   std::optional<Progress> progress;
   reward_train(*model, train, config, [&](Index update, Index total, float loss) {
     if (!progress) progress.emplace(label, total, "update");
@@ -146,7 +140,10 @@ std::shared_ptr<DeviceModel> train_trunk(const Loaded& base, const std::vector<R
 ResponseFeatures features_of(const Loaded& base, const std::vector<Answered>& sequences,
                              const HeadConfig& config, const std::string& path) {
   std::optional<Progress> progress;
-  return cached_features(*base.model, fingerprint(*base.model), sequences,
+  // Weights kept in fewer bits make other features.
+  const char* const kept =
+      choice_name(base.model->parameters().size() > 0 ? Storage::Float : base.lora.frozen);
+  return cached_features(*base.model, str(trunk_fingerprint(base), " ", kept), sequences,
                          head_layers(base.model->layers(), config), path, note,
                          [&](Index done, Index total) {
                            if (!progress)
@@ -231,6 +228,11 @@ void RewardReport::print() const {
   std::printf("  NLL %s nats, Brier %s, calibration error (ECE) %s\n", fixed(nll, 3).c_str(),
               fixed(brier, 3).c_str(), fixed(ece, 3).c_str());
   if (!fit.empty()) std::printf("  %s\n", harmless(fit).c_str());
+}
+
+bool is_linear(const RewardSettings& settings, const Loaded& base) {
+  if (settings.head != RewardHead::Auto) return settings.head == RewardHead::Linear;
+  return matrix_weights(base.model->config()) > kFullTrunk;
 }
 
 RewardFitter::RewardFitter(const Loaded& base, const RankedData& data,
@@ -345,7 +347,7 @@ ScoreCandidates candidate_scores(Reward reward) {
     for (const Candidates& c : candidates)
       for (std::size_t k = 0; k < c.responses.size(); ++k) {
         const Encoded e = encode_pair(
-            reward.loaded, c.prompt, c.responses[k], c.finished[k],
+            reward.loaded, {c.prompt, c.turns}, c.responses[k], c.finished[k],
             c.tokens.empty() ? std::span<const std::int32_t>{} : std::span(c.tokens[k]));
         sequences.push_back({e.sequence(), static_cast<Index>(e.prompt.size())});
       }

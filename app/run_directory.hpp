@@ -5,6 +5,7 @@
 // goes on with another prompt file of the same name would end with bits that nothing explains.
 #pragma once
 
+#include <plumb/io/file.hpp>
 #include <plumb/io/json.hpp>
 #include <plumb/io/lock.hpp>
 
@@ -23,5 +24,19 @@ std::string contents_hash(const std::string& path);
 /// if another process uses it.
 RunLock begin_run(const std::string& directory, const Json& config,
                   const std::vector<std::string>& may_grow = {});
+
+/// What a run that was begun in `directory` says of a setting that was left to the program (0): the
+/// same number again, so that it goes on to the bit; else what `now()` says.
+template <class Now>
+Index kept_number(const std::string& directory, const char* setting, Index said, Now now) {
+  if (said > 0) return said;
+  const std::string path = directory + "/config.json";
+  if (detail::file_exists(path)) {
+    const Json config = parse_json(read_file(path), path);
+    if (config.is_object() && config.contains(setting) && config[setting].is_number_integer())
+      return config[setting].get<Index>();
+  }
+  return now();
+}
 
 }}  // namespace plumb::v0_1

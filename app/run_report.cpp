@@ -195,6 +195,19 @@ std::string curves_in_words(const std::vector<MetricRow>& rows, Index rounds, In
   return text;
 }
 
+namespace {
+
+// "The rule's parts, before → after: reading 0.5 → 1.2, …"
+std::string parts_in_words(const Shortcut& s) {
+  std::string text = "The rule's parts, before → after:";
+  for (std::size_t p = 0; p < std::min(s.before.parts.size(), s.after.parts.size()); ++p)
+    text += str(p > 0 ? ", " : " ", s.before.parts[p].first, " ",
+                change(s.before.parts[p].second, s.after.parts[p].second, 2));
+  return text + ".";
+}
+
+}  // namespace
+
 void print_outcome(const AlignSettings& s, const Outcome& o, const RewardReport& reward) {
   const int width = terminal_width(stdout);
   const auto print = [](const std::string& text) { std::fputs(text.c_str(), stdout); };
@@ -210,6 +223,8 @@ void print_outcome(const AlignSettings& s, const Outcome& o, const RewardReport&
             percent(o.verdict.rate()), "  (95 % interval ", fixed(100 * win.low, 1), " to ",
             fixed(100 * win.high, 1), ")\n"));
   print(wrap(o.shortcut.sentence(), std::min(width, 100), ""));
+  if (!o.shortcut.before.parts.empty())
+    print(wrap(parts_in_words(o.shortcut), std::min(width, 100), ""));
   print(str("KL(policy || first policy), exact: ", fixed(o.kl, 2), " nats per response\n"));
   print(str("perplexity of held-out stories: ", fixed(o.perplexity_before, 3), " before, ",
             fixed(o.perplexity_after, 3), " after\n"));

@@ -5,6 +5,7 @@
 #include "judge.hpp"
 
 #include <plumb/io/settings.hpp>
+#include <plumb/nn/lora.hpp>
 #include <plumb/rlhf/ppo_config.hpp>
 #include <plumb/rlhf/reward_head.hpp>
 #include <plumb/rlhf/sft.hpp>
@@ -27,6 +28,17 @@ template <class F>
 void fields(GenerateSettings& s, F&& f) {
   fields(s.sampling, f);
   f(Field{"stop", "text that ends a response (may be repeated)", {}, "", "Sampling"}, s.stop);
+}
+
+/// Fine-tuning, of all weights or of adapters.
+struct SftSettings {
+  SftConfig config;
+  LoraConfig lora;
+};
+template <class F>
+void fields(SftSettings& s, F&& f) {
+  fields(s.config, f);
+  fields(s.lora, f);
 }
 
 /// What of a reward model is fitted. Linear: one linear function of a frozen trunk's features;
@@ -55,9 +67,21 @@ void fields(RewardSettings& s, F&& f) {
   fields(s.linear, f);
 }
 
+/// The command's: a full one may be of adapters.
+struct RewardCommandSettings {
+  RewardSettings reward;
+  LoraConfig lora;
+};
+template <class F>
+void fields(RewardCommandSettings& s, F&& f) {
+  fields(s.reward, f);
+  fields(s.lora, f);
+}
+
 /// PPO on files.
 struct PpoSettings {
   PpoConfig config;
+  LoraConfig lora;  ///< of the policy and, in a run of all steps, of every model
   Index prompts = 64;
   bool separate_value = false;
   Index checkpoint_every = 5;
@@ -72,6 +96,7 @@ void fields(PpoSettings& s, F&& f) {
   f(Field{"checkpoint-every", "between checkpoints; the last two are kept", at_least(1),
           "iterations", "Memory"},
     s.checkpoint_every);
+  fields(s.lora, f);
 }
 
 /// Rounds of the four steps.
@@ -109,7 +134,7 @@ struct AlignSettings {
 template <class F>
 void fields(AlignSettings& s, F&& f) {
   f(Field{"model", "first policy: a model file or folder; empty: stories260K"}, s.model);
-  f(Field{"prompts", "prompts: .jsonl, stories, or one a line; empty: shipped openings"},
+  f(Field{"prompts", "prompts: data in any form, stories, or one a line; empty: shipped openings"},
     s.prompts);
   f(Field{"run", "run directory; one that was stopped goes on"}, s.run);
   f(Field{"labeller", "who ranks: person, or rule:NAME"}, s.labeller);
@@ -119,7 +144,7 @@ void fields(AlignSettings& s, F&& f) {
   f(Field{"rounds", "rounds of generate, rank, reward model, PPO", at_least(1)}, s.rounds);
   f(Field{"rank-prompts", "prompts ranked per round", at_least(1)}, s.rank_prompts);
   f(Field{"eval-prompts", "held-out prompts for the comparison", at_least(1)}, s.eval_prompts);
-  f(Field{"sft", "demonstrations (JSON Lines) to fine-tune the first policy on"}, s.sft);
+  f(Field{"sft", "demonstrations, in any form, to fine-tune the first policy on"}, s.sft);
   f(Field{"tokenizer", "tokenizer file, or bytes; empty: what the model says", {}, "", "Input"},
     s.tokenizer);
   f(Field{"chat", "chat form of the prompts, by name; empty: what the model says", {}, "", "Input"},

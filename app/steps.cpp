@@ -4,6 +4,7 @@
 #include "progress.hpp"
 #include "screen.hpp"
 
+#include <plumb/data/prompts.hpp>
 #include <plumb/run/interrupt.hpp>
 
 #include <cstdio>
@@ -15,27 +16,37 @@ void note(const std::string& text) {
   if (!text.empty()) std::fprintf(stderr, "note: %s\n", harmless(text).c_str());
 }
 
+std::vector<Prompt> noted_prompts(const std::string& path) {
+  Lines<Prompt> lines = read_prompt_file(path);
+  return lines.said.empty() ? std::move(lines.records) : noted(path, std::move(lines));
+}
+
 void stop_if_interrupted(const char* what) {
   if (interrupted()) throw Interrupted(str(what, " was interrupted. The same command goes on."));
 }
 
-EncodingCount train_sft(const Loaded& loaded, const std::vector<Demonstration>& demonstrations,
+EncodingCount train_sft(Loaded& loaded, const std::vector<Demonstration>& demonstrations,
                         const SftConfig& config) {
   EncodingCount count;
   std::vector<Example> examples;
   for (const Demonstration& d : demonstrations)
     examples.push_back(encode_example(loaded, d, count));
   std::optional<Progress> progress;
-  sft_train(*loaded.model, examples, config, [&](Index update, Index total, float loss) {
+  if (loaded.lora.rank > 0) loaded.model = trainable(loaded, ScalarHead::None, config.seed);
+  const auto after_update = [&](Index update, Index total, float loss) {
     if (!progress) progress.emplace("fine-tuning", total, "update");
     progress->update(update + 1, str("loss ", fixed(loss, 3), " nats/token"));
     stop_if_interrupted("Fine-tuning");
-  });
+  };
+  const PackedPasses passes = sft_train(*loaded.model, examples, config, after_update);
+  if (config.micro_tokens > 0)
+    note(str("packed into ", passes.count, " forward passes of at most ", config.micro_tokens,
+             " tokens, ", percent(passes.fill()), " full"));
   return count;
 }
 
 std::vector<Candidates> generate_candidates(const Loaded& loaded,
-                                            const std::vector<std::string>& prompts,
+                                            const std::vector<Prompt>& prompts,
                                             const GenerateSettings& s, std::uint32_t step,
                                             const std::string& label) {
   SampleOptions options = s.sampling;
@@ -46,7 +57,7 @@ std::vector<Candidates> generate_candidates(const Loaded& loaded,
       fail<DataError>(str("[generate] the stop text \"", shown(text), "\" is not UTF-8"));
   }
   std::vector<Tokens> tokens;
-  for (const std::string& prompt : prompts)
+  for (const Prompt& prompt : prompts)
     tokens.push_back(encode_prompt(loaded, prompt, options.max_new_tokens));
   options.stops = loaded.stops;
   if (!s.stop.empty()) options.stop_when = stop_at_texts(loaded, s.stop);
@@ -58,7 +69,7 @@ std::vector<Candidates> generate_candidates(const Loaded& loaded,
   };
   const auto responses = sample(*loaded.model, tokens, options);
 
-  const std::string model = fingerprint(*loaded.model);
+  const std::string model = fingerprint(loaded);
   const Json sampling = {{"temperature", setting_json(options.sampling.temperature)},
                          {"top_k", options.sampling.top_k},
                          {"top_p", setting_json(options.sampling.top_p)},
@@ -69,7 +80,8 @@ std::vector<Candidates> generate_candidates(const Loaded& loaded,
                          {"bf16", options.bf16_weights}};
   std::vector<Candidates> result(prompts.size());
   for (std::size_t i = 0; i < prompts.size(); ++i)
-    result[i] = {str("r", step, "-", i), prompts[i], {}, {}, model, json_text(sampling)};
+    result[i] = {str("r", step, "-", i), prompts[i].text, {}, {}, model, json_text(sampling), {},
+                 prompts[i].turns};
   for (const Response& response : responses) {
     const auto i = static_cast<std::size_t>(response.prompt);
     // A response may end within a character. What a file would keep of it is what everybody sees.
@@ -85,9 +97,9 @@ float kl_temperature(const SampleOptions& sampling) {
 }
 
 double exact_kl(const Loaded& policy, const DeviceModel& reference,
-                const std::vector<std::string>& prompts, const GenerateSettings& s) {
+                const std::vector<Prompt>& prompts, const GenerateSettings& s) {
   std::vector<Tokens> tokens;
-  for (const std::string& prompt : prompts)
+  for (const Prompt& prompt : prompts)
     tokens.push_back(encode_prompt(policy, prompt, s.sampling.max_new_tokens));
   SampleOptions options;
   options.sampling.temperature = kl_temperature(s.sampling);

@@ -23,16 +23,27 @@ namespace plumb { inline namespace v0_1 {
 /// A line on standard error, unless there is nothing to say.
 void note(const std::string& text);
 
+/// The records of a file, after saying what file and forms they are of, and what was skipped.
+template <class Record>
+std::vector<Record> noted(const std::string& path, Lines<Record> lines) {
+  for (const std::string& message : lines.skipped) note("skipped: " + message);
+  note(shown(path) + ": " + lines.said);
+  return std::move(lines.records);
+}
+/// The prompts of a file, the same said where they are records.
+std::vector<Prompt> noted_prompts(const std::string& path);
+
 /// Throws Interrupted if Ctrl-C has come.
 void stop_if_interrupted(const char* what);
 
-/// Step 0. Fine-tunes a model on demonstrations (completion-only loss). Returns what was cut.
-EncodingCount train_sft(const Loaded& loaded, const std::vector<Demonstration>& demonstrations,
+/// Step 0. Fine-tunes a model, or adapters that it is given, on demonstrations (completion-only
+/// loss). Returns what was cut.
+EncodingCount train_sft(Loaded& loaded, const std::vector<Demonstration>& demonstrations,
                         const SftConfig& config);
 
 /// Step 1. Responses to prompts; `step` is part of their random keys.
 std::vector<Candidates> generate_candidates(const Loaded& loaded,
-                                            const std::vector<std::string>& prompts,
+                                            const std::vector<Prompt>& prompts,
                                             const GenerateSettings& settings, std::uint32_t step,
                                             const std::string& label);
 
@@ -130,9 +141,15 @@ struct PpoTask {
   const DeviceModel& reference;  ///< what the policy is held near
   DeviceModel* value;            ///< a critic of its own; may be null
   ScoreFunction score;
-  std::vector<std::string> prompts;
+  std::vector<Prompt> prompts;
   EpisodeObserver observe = {};
 };
+
+/// Says what training will take: weights and state, an update's tokens, and each checkpoint.
+void note_memory(const DeviceModel& policy, const DeviceModel* value, Index micro_tokens);
+
+/// Whether a reward model is a linear head on the trunk of `base`, which stays as it is.
+bool is_linear(const RewardSettings& settings, const Loaded& base);
 
 /// Step 4. Trains by PPO from where the checkpoint at `path` stands, if there is one; writes it
 /// every few iterations and at the end, the one before it kept beside it. `metrics_offset` is added
@@ -152,7 +169,7 @@ EpisodeObserver rule_observer(const Loaded& loaded, const Rule& rule);
 /// Mean exact full-vocabulary KL(policy‖reference) per response of the policy, nats: of the
 /// unfiltered distributions at `kl_temperature`, along responses drawn from them.
 double exact_kl(const Loaded& policy, const DeviceModel& reference,
-                const std::vector<std::string>& prompts, const GenerateSettings& settings);
+                const std::vector<Prompt>& prompts, const GenerateSettings& settings);
 /// The temperature at which exact_kl is taken: the sampling one; greedy sampling has none, so 1.
 float kl_temperature(const SampleOptions& sampling);
 

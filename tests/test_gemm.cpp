@@ -179,6 +179,52 @@ TEST_CASE("gemm: with B packed before, the bits of the form NT; as bf16, those o
   }
 }
 
+TEST_CASE("gemm: unpacked, a packed matrix is what it was, as bf16 rounded") {
+  Pool pool(2);
+  for (const Size size : kSmall) {
+    const auto [m, n, k] = size;
+    const auto b = random_vector(n * k, 5);
+    std::vector<float> rounded = b;
+    for (float& x : rounded) x = static_cast<float>(bf16(x));
+    const auto round_trip = [&, n = n, k = k]<class T>(const T&) {
+      std::vector<T> packed(Problem::at(kernels::packed_size(Cpu{}, n, k)));
+      kernels::pack_matrix(Cpu{&pool}, packed.data(), b.data(), n, k);
+      std::vector<float> back(b.size());
+      kernels::unpack_matrix(Cpu{&pool}, back.data(), packed.data(), n, k);
+      return back;
+    };
+    for_each_isa([&](Isa) {
+      CHECK(same_bits(round_trip(0.0F), b));
+      CHECK(same_bits(round_trip(bf16()), rounded));
+    });
+  }
+}
+
+TEST_CASE("eight bits a weight: within half a step of its block's largest, and blocks of zeros") {
+  Pool pool(2);
+  for (const Index k : {1, 31, 32, 33, 64, 100}) {
+    const Index n = 7, blocks = int8_blocks(k);
+    auto w = random_vector(n * k, 9);
+    for (Index i = 0; i < std::min<Index>(k, 32); ++i) w[Problem::at(3 * k + i)] = 0;
+    std::vector<std::int8_t> codes(w.size());
+    std::vector<float> scales(Problem::at(n * blocks)), back(w.size());
+    kernels::quantize_rows(Cpu{&pool}, codes.data(), scales.data(), w.data(), n, k);
+    kernels::expand_rows(Cpu{&pool}, back.data(), codes.data(), scales.data(), n, k);
+    for (Index row = 0; row < n; ++row)
+      for (Index b = 0; b < blocks; ++b) {
+        const Index first = row * k + 32 * b, last = std::min(first + 32, (row + 1) * k);
+        double most = 0, worst = 0;
+        for (Index i = first; i < last; ++i) {
+          const double exact = w[Problem::at(i)];
+          most = std::max(most, std::abs(exact));
+          worst = std::max(worst, std::abs(exact - double{back[Problem::at(i)]}));
+        }
+        CHECK(worst <= most / 127 * 0.500001);
+        CHECK(scales[Problem::at(row * blocks + b)] == static_cast<float>(most) / 127.0F);
+      }
+  }
+}
+
 TEST_CASE(
     "gemm: an activation has the bits of one taken afterwards, beside the product or in place") {
   for (const Size size : kSmall)

@@ -40,3 +40,16 @@ TEST_CASE("packing: an empty sequence and an unknown one are refused") {
   CHECK_THROWS_AS(batch.sequence(1), ShapeError);
   CHECK_THROWS_AS(batch.sequence(-1), ShapeError);
 }
+
+TEST_CASE("packing: items that come one by one fill the same runs") {
+  const std::vector<Index> lengths{5, 3, 8, 2, 2, 2, 20, 1};
+  TokenRuns runs(8);
+  CHECK(runs.fill() == 0.0);
+  for (const Index n : lengths) runs.add(n);
+  Index count = 0;
+  const auto length = [&](std::size_t i) { return lengths[i]; };
+  for_token_runs(lengths.size(), 8, length, [&](std::size_t, std::size_t) { ++count; });
+  CHECK(count == 5);
+  CHECK(runs.runs() == count);
+  CHECK(runs.fill() == doctest::Approx(43.0 / 40.0));
+}

@@ -78,6 +78,6 @@ TEST_CASE("prompts: what cannot be read is refused, by file and line") {
   says(refused("p.jsonl", std::string("\xff\xfe{\0}\0", 6)), "is UTF-16");
   says(refused("p.txt", "one\rtwo\rthree"), "old Mac");
   says(refused("p.jsonl", "{\"prompt\":\"a\"}\r{\"prompt\":\"b\"}"), "old Mac");
-  says(refused("p.txt", "\x1f\x8b x"), "compressed");
+  says(refused("p.txt", "\x1f\x8b x"), "p.txt, byte ");
   CHECK_THROWS_AS(load_prompts("/nowhere"), IoError);
 }

@@ -135,6 +135,53 @@ TEST_CASE("prompts apart or together give the same gradient") {
   }
 }
 
+TEST_CASE("a prompt's responses in parts give the same loss and gradient") {
+  for (const auto& config : {tiny_llama(), tiny_gpt2()})
+    for (const auto kind : {RankingLossKind::BradleyTerry, RankingLossKind::PlackettLuce}) {
+      const auto prompts = some_rankings(config.vocab);
+      const RankingLoss loss{.kind = kind, .center = 0.01F};
+      const auto model = tiny_model(config, 7, ScalarHead::Reward);
+      for (const RankedPrompt& prompt : prompts) {
+        if (decided_pairs(prompt) == 0) continue;
+        const RankedPrompt* const one = &prompt;
+        RankingStats whole_stats, parts_stats;
+        model.parameters().flat().zero_grad();
+        const float whole = reward_gradient(model, std::span(&one, 1), loss, 0.5F, whole_stats);
+        const auto expected = grad_of(model.parameters().flat());
+        for (const Index tokens : {1, 30, 1000}) {
+          model.parameters().flat().zero_grad();
+          parts_stats = {};
+          CHECK(reward_gradient_in_parts(model, prompt, loss, 0.5F, tokens, parts_stats) == whole);
+          CHECK(parts_stats.pairs == whole_stats.pairs);
+          const auto gradient = grad_of(model.parameters().flat());
+          float most = 0, worst = 0;
+          for (std::size_t i = 0; i < expected.size(); ++i) {
+            most = std::max(most, std::abs(expected[i]));
+            worst = std::max(worst, std::abs(expected[i] - gradient[i]));
+          }
+          CHECK(worst <= 2e-6F * most);
+        }
+      }
+    }
+}
+
+TEST_CASE("training is the same, to rounding, whatever a pass may read") {
+  const auto prompts = some_rankings(tiny_llama().vocab);
+  RewardConfig config;
+  config.epochs = 3;
+  std::vector<float> whole;
+  for (const Index tokens : {0, 1, 20}) {
+    config.micro_tokens = tokens;
+    auto model = tiny_model(tiny_llama(), 7, ScalarHead::Reward);
+    std::vector<float> losses;
+    reward_train(model, prompts, config, [&](Index, Index, float loss) { losses.push_back(loss); });
+    if (whole.empty()) whole = losses;
+    REQUIRE(losses.size() == whole.size());
+    for (std::size_t i = 0; i < losses.size(); ++i)
+      CHECK(losses[i] == doctest::Approx(whole[i]).epsilon(1e-4));
+  }
+}
+
 TEST_CASE("all pairs of a prompt are one batch element: its loss is their mean") {
   auto model = tiny_model(tiny_llama(), 7, ScalarHead::Reward);
   const auto prompts = some_rankings(19);

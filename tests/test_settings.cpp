@@ -165,6 +165,8 @@ TEST_CASE("docs/settings.md is made of the lists") {
   add_table(made, "Reward model",
             "`rlhf/reward_model.hpp`: `RewardConfig`; `rlhf/reward_head.hpp`: `HeadConfig`",
             RewardSettings{});
+  add_table(made, "Adapters", "`nn/lora.hpp`: `LoraConfig`; of every step that trains",
+            LoraConfig{});
   add_table(made, "PPO", "`rlhf/ppo_config.hpp`: `PpoConfig`; the program adds how it runs",
             PpoSettings{});
   made.pop_back();

@@ -131,11 +131,12 @@ TEST_CASE("training: losses reported are the minibatches', fall, and do not depe
   settings.epochs = sanitized() ? 10 : 40;
   settings.batch = 4;
   settings.optimizer.lr = 1e-2F;
+  PackedPasses passes;
   const auto train = [&](Index micro) {
-    settings.micro_sequences = micro;
+    settings.micro_tokens = micro;
     auto model = tiny_model(config);
     std::vector<float> losses;
-    sft_train(model, examples, settings, [&](Index update, Index total, float loss) {
+    passes = sft_train(model, examples, settings, [&](Index update, Index total, float loss) {
       CHECK(update == static_cast<Index>(losses.size()));
       CHECK(total == 2 * settings.epochs);
       losses.push_back(loss);
@@ -146,6 +147,14 @@ TEST_CASE("training: losses reported are the minibatches', fall, and do not depe
   const auto whole = train(0), split = train(1);
   CHECK(split[0] == doctest::Approx(whole[0]).epsilon(1e-6));
   CHECK(split[3] == doctest::Approx(whole[3]).epsilon(1e-4));
+  CHECK(passes.count == 6 * settings.epochs);
+  // As many as fit: the examples have 2, 25, 43, 36, 11 and 4 tokens.
+  const auto packed = train(45);
+  CHECK(packed[3] == doctest::Approx(whole[3]).epsilon(1e-4));
+  CHECK(passes.tokens == 121 * settings.epochs);
+  CHECK(passes.count >= 3 * settings.epochs);
+  CHECK(passes.count < 6 * settings.epochs);
+  CHECK(passes.fill() > 121.0 / (5 * 45.0) - 1e-6);
   CHECK(whole.back() < whole.front() / (sanitized() ? 2 : 10));
 }
 

@@ -165,7 +165,7 @@ TEST_CASE(
                  "[ppo] ppo-lr must be at least 0; it is -1"));
   CHECK(contains(ppo([](auto& c) { c.clip.low = -1; }), "[ppo] clip must be"));
   CHECK(contains(ppo([](auto& c) { c.clip.dual = 0.5F; }), "dual-clip must be above 1"));
-  CHECK(contains(ppo([](auto& c) { c.micro_sequences = -1; }), "[ppo] micro-sequences must be"));
+  CHECK(contains(ppo([](auto& c) { c.micro_tokens = -1; }), "[ppo] micro-tokens must be"));
   CHECK(
       contains(ppo([](auto& c) { c.gamma = 1.5F; }), "[ppo] gamma must be from 0 to 1; it is 1.5"));
   CHECK(contains(ppo([](auto& c) { c.sampling.responses = 0; }), "[ppo] ppo-responses must be"));

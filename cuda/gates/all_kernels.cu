@@ -71,8 +71,11 @@ void products(D d, Any x, Index n) {
   head_logprob_forward(d, f, f, f, f, f, x, n, n, n, 1.0F);
   head_logprob_backward(d, f, f, f, f, f, f, x, f, f, n, n, n, 1.0F);
   head_kl_forward(d, f, f, f, n, f, f, n, n, n, 1.0F);
+  quantize_rows(d, static_cast<std::int8_t*>(x), f, f, n, n);
+  expand_rows(d, f, static_cast<std::int8_t*>(x), f, n, n);
   const auto packed = [&]<class T>(T* weights) {
     pack_matrix(d, weights, f, n, n);
+    unpack_matrix(d, f, weights, n, n);
     matmul_packed(d, f, f, weights, n, n, n);
   };
   packed(f);

@@ -93,6 +93,27 @@ std::vector<float> logprobs(const Model<D>& model, const PackedBatch& packed) {
 
 }  // namespace
 
+TEST_CASE("adapters beside a frozen trunk: iterations of PPO end with the CPU's adapters") {
+  const auto start = tiny_model(tiny_llama(), 7);
+  const LoraConfig lora{.rank = 3, .alpha = 6.0F};
+  for (const Storage storage : {Storage::Float, Storage::Bf16, Storage::Int8}) {
+    const auto run = [&]<class D>(D, const Model<D>& full) {
+      const auto frozen = full.frozen(storage);
+      auto policy = frozen.adapted(lora, ScalarHead::Value, 5);
+      PpoTrainer<D> trainer(policy, frozen, even_share, small_config());
+      PpoRun result;
+      for (int i = 0; i < 2; ++i) {
+        const auto metrics = trainer.step(some_prompts(2, full.vocab()));
+        result.metrics.emplace_back(metrics.begin(), metrics.end());
+      }
+      result.policy = weights(policy);
+      result.value = weights(policy.merged());
+      return result;
+    };
+    check_same_run(run(Cpu{}, start), run(Cuda{}, on_device<Cuda>(start)));
+  }
+}
+
 TEST_CASE(
     "five iterations of PPO end with the CPU's weights: Llama, a value model of another family") {
   const auto policy = tiny_model(tiny_llama(), 7);

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Runs the built program as a user would: every command, wrong input, and a run that is killed.
 
-usage: program.py PLUMB WORK_DIRECTORY [commands|errors|settings|files|judges|resume|device]
+usage: program.py PLUMB WORK_DIRECTORY [commands|data|errors|settings|files|judges|resume|device]
 """
+import gzip
 import json
 import os
 import random
@@ -214,7 +215,7 @@ def settings():
             (ppo, "clip", ("-1",), "clip"),
             (ppo, "ppo-lr", ("nan", "-1"), "ppo-lr"),
             (ppo, "gamma", ("1.01",), "from 0 to 1"),
-            (ppo, "micro-sequences", ("-1",), "micro-sequences"),
+            (ppo, "micro-tokens", ("-1",), "micro-tokens"),
             (ppo, "iterations", ("-1",), "iterations"),
             (["align", "--run", "none"], "rounds", ("0",), "rounds"),
             (["align", "--run", "none"], "reward-epochs", ("-1",), "reward-epochs"),
@@ -454,6 +455,89 @@ def linear_heads(small):
           says=["trunk.safetensors", "not there", "HINT"])
 
 
+def data():
+    """Every command takes every form, in every shape of file; `plumb data` says what a file holds."""
+    user, answer = {"role": "user", "content": "Tell me more"}, {"role": "assistant", "content": "Once upon a time"}
+    turns = [{"role": "user", "content": "Tell me a story"}, answer, user]
+    pairs = [{"prompt": turns[:1 + i % 3 // 2 * 2], "chosen": [{"role": "assistant", "content": f"There was a cat {i}."}],
+              "rejected": [{"role": "assistant", "content": f"No {i}"}]} for i in range(20)]
+    pairs[3]["rejected"] = pairs[3]["chosen"]
+    write("train.jsonl", *pairs, pairs[0])
+    with gzip.open(os.path.join(WORK, "train.jsonl.gz"), "wt") as file:
+        file.write(read("train.jsonl"))
+    with open(os.path.join(WORK, "test.json"), "w") as file:
+        json.dump([pairs[5], {"prompt": "Zed", "chosen": " the zebra.", "rejected": " the cat."},
+                   {"prompt": "Zed", "completions": [{"response": "a", "overall_score": 3}, {"response": "b", "overall_score": 3}]}],
+                  file, indent=1)
+    results = succeeds("data", "data", "train.jsonl.gz", "test.json", expect=["files", "leaks", "seconds"])
+    train, test = results["files"]
+    check([train[k] for k in ("records", "responses", "pairs", "identical", "duplicates")] == [21, 42, 20, 1, 1],
+          f"data: counts records, pairs, identical pairs and duplicates: {train}")
+    check(train["said"] == "gzip, JSON Lines: 21 pairs (prompt, chosen, rejected)", f"data: says the form: {train['said']}")
+    check([test[k] for k in ("records", "pairs", "ties")] == [3, 2, 1] and "a JSON list" in test["said"],
+          f"data: forms in a list: {test}")
+    check(train["prompts_cut"] == 0 and 0 < train["fill"] <= 1 and train["tokens_longest"] > 20, "data: lengths, fill")
+    check(results["leaks"] == [{"file": "test.json", "of": "train.jsonl.gz", "groups": 1, "records": 1}],
+          f"data: finds the leak: {results['leaks']}")
+    code, out, err = run("data", "train.jsonl.gz", "test.json")
+    for text in ("pairs that decide", "identical responses", "duplicates", "sample, line", "a leak, if one is to test",
+                 "batches,", "cut to the context", "Human: Tell me a story"):
+        check(text in out, f"data: prints {text!r}")
+    code, out, err = run("data", "train.jsonl", "--no-tokens", "--samples", "0")
+    check(code == 0 and "tokens" not in out and "sample" not in out, "data: --no-tokens, --samples 0")
+
+    with gzip.open(os.path.join(WORK, "big.jsonl.gz"), "wb", compresslevel=1) as file:
+        block = "".join(json.dumps({"prompt": f"Story {i}", "chosen": "a" * 700, "rejected": "b" * 300}) + "\n"
+                        for i in range(1000)).encode()
+        for _ in range(100):
+            file.write(block)
+    began = time.time()
+    with subprocess.Popen([PLUMB, "data", "big.jsonl.gz", "--no-tokens", "--samples", "0"], cwd=WORK,
+                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = status
+    check(status == 0 and used.ru_maxrss < 60 * 1024,
+          f"data: {100 * len(block) / 1e6:.0f} MB in {used.ru_maxrss // 1024} MB of memory, {time.time() - began:.1f} s")
+
+    write("chat.jsonl", *({"messages": [*turns, {"role": "assistant", "content": f"A cat {i}."}]} for i in range(4)))
+    with open(os.path.join(WORK, "p.csv"), "w", newline="") as file:
+        file.write('id,prompt\r\n1,"One day, ""Zed"""\r\n2,Lily\r\n')
+    _, _, err = run("sft", "chat.jsonl", "--epochs", "1", "--out", "m.safetensors")
+    check("4 dialogues (messages)" in err, f"sft: says the form: {err}")
+    _, _, err = run("sft", "chat.jsonl", "--epochs", "1", "--micro-tokens", "200", "--out", "m.safetensors")
+    check("forward passes of at most 200 tokens" in err and "% full" in err, f"sft: says how full the passes are: {err}")
+    succeeds("sft on pairs", "sft", "train.jsonl.gz", "--epochs", "1", "--out", "m.safetensors")
+    succeeds("reward on messages", "reward", "train.jsonl.gz", "--folds", "0", "--epochs", "1", "--test", "test.json")
+    for name in ("p.csv", "train.jsonl.gz", "chat.jsonl"):
+        succeeds(f"generate from {name}", "generate", "--prompts", name, "--limit", "2", "--responses", "2",
+                 "--max-new-tokens", "4", "--out", "c.jsonl", "--force")
+    first = json.loads(read("c.jsonl").splitlines()[0])
+    check(first["prompt"] == turns or "Human: Tell me a story" in first["prompt"], "generate keeps the dialogue")
+    succeeds("rank dialogues", "rank", "c.jsonl", "--out", "ranked.jsonl", "--labeller", "rule:warm")
+    succeeds("rank pairs again", "rank", "test.json", "--out", "again.jsonl", "--labeller", "rule:warm")
+    succeeds("score pairs", "score", "test.json", "--out", "scored.jsonl")
+    check(len(json.loads(read("scored.jsonl").splitlines()[1])["scores"]) == 2, "score: two scores")
+    succeeds("eval on dialogues", "eval", "--after", "m.safetensors", "--prompts", "chat.jsonl", "--max-new-tokens", "4")
+    succeeds("ppo on dialogues", "ppo", "--prompts", "train.jsonl.gz", "--run", "ppo", *SMALL_PPO)
+    write("scores.jsonl", *({"instruction": f"One day {i}", "completions": [{"response": "a", "overall_score": i}]}
+                            for i in range(12)))
+    succeeds("align on any data", "align", "--run", "align", "--sft", "chat.jsonl", "--prompts", "scores.jsonl",
+             "--held-out-prompts", "p.csv", *SMALL)
+
+    with open(os.path.join(WORK, "cut.gz"), "wb") as file:
+        file.write(gzip.compress(read("train.jsonl").encode())[:-9])
+    with open(os.path.join(WORK, "x.parquet"), "wb") as file:
+        file.write(b"PAR1\x15\x04\x15")
+    fails("a gzip file that is cut short", "reward", "cut.gz", says=["cut.gz, byte", "is cut short", "HINT"])
+    fails("Parquet", "data", "x.parquet", says=["x.parquet is Parquet", "to_json"])
+    fails("adding to a compressed file", "rank", "c.jsonl", "--out", "train.jsonl.gz", "--labeller", "rule:warm",
+          says=["plain text only", "gunzip"])
+    write("bad.jsonl", pairs[0], {"prompt": "p"}, pairs[1])
+    fails("a record of another form", "reward", "bad.jsonl", says=["bad.jsonl:2: expected a ranking"])
+    results = succeeds("data --skip-bad-lines", "data", "bad.jsonl")
+    check(results["files"][0]["records"] == 3, "data: a prompt alone is a record, too")
+
+
 def device():
     """A whole round on the emulated GPU ends with the very model file that the CPU writes."""
     few = ["--rounds", "1", "--rank-prompts", "6", "--generate-max-new-tokens", "16",
@@ -477,24 +561,30 @@ def device():
 
 
 def resume():
+    stopped_and_resumed("", *SMALL)
+    stopped_and_resumed("-lora", *SMALL, "--lora-rank", "4", "--lora-layers", "2")
+
+
+def stopped_and_resumed(name, *settings):
+    whole_run, killed_run = "whole" + name, "killed" + name
     began = time.time()
-    code, _, err = run("align", "--run", "whole", "--rounds", "2", *SMALL, "--json", "whole.json")
+    code, _, err = run("align", "--run", whole_run, "--rounds", "2", *settings, "--json", whole_run + ".json")
     whole_time = time.time() - began
     check(code == 0, "a run that nothing stops ends with 0")
     for isa in ("avx2", "avx512"):
         if isa not in open("/proc/cpuinfo").read():
             print(f"skipped {isa}: this processor lacks it")
             continue
-        run("align", "--run", isa, "--rounds", "2", *SMALL, "--json", isa + ".json", PLUMB_ISA=isa,
+        run("align", "--run", isa + name, "--rounds", "2", *settings, "--json", isa + name + ".json", PLUMB_ISA=isa,
             PLUMB_NUM_THREADS="1")
-        a, b = (json.load(open(os.path.join(WORK, name + ".json")))["policy_fingerprint"]
-                for name in ("whole", isa))
+        a, b = (json.load(open(os.path.join(WORK, one + ".json")))["policy_fingerprint"]
+                for one in (whole_run, isa + name))
         check(a == b, f"{isa} on one thread: the same weights, bit for bit")
     generator = random.Random(7)
     kills = 0
     for attempt in range(200):
-        process = subprocess.Popen([PLUMB, "align", "--run", "killed", "--rounds", "2", *SMALL, "--json",
-                                    "killed.json"], cwd=WORK, stdout=subprocess.DEVNULL,
+        process = subprocess.Popen([PLUMB, "align", "--run", killed_run, "--rounds", "2", *settings,
+                                    "--json", killed_run + ".json"], cwd=WORK, stdout=subprocess.DEVNULL,
                                    stderr=subprocess.DEVNULL)
         try:
             # Parts of a whole run's time, so that the first three cannot do all of it; later ones
@@ -509,18 +599,18 @@ def resume():
             break
     check(process.returncode == 0, f"a run that was stopped {kills} times ends with 0")
     check(kills >= 3, f"it was stopped at least 3 times ({kills})")
-    whole, killed = (json.load(open(os.path.join(WORK, name + ".json"))) for name in ("whole", "killed"))
+    whole, killed = (json.load(open(os.path.join(WORK, one + ".json"))) for one in (whole_run, killed_run))
     check(whole["policy_fingerprint"] == killed["policy_fingerprint"],
           f"both end with the same weights, bit for bit ({whole['policy_fingerprint']})")
-    for name in ("metrics.csv", "metrics.jsonl", "round-1/candidates.jsonl", "samples-after.jsonl"):
-        a, b = (open(os.path.join(WORK, run_, name), "rb").read() for run_ in ("whole", "killed"))
-        check(a == b, f"{name} is the same, byte for byte")
+    for file in ("metrics.csv", "metrics.jsonl", "round-1/candidates.jsonl", "samples-after.jsonl"):
+        a, b = (open(os.path.join(WORK, one, file), "rb").read() for one in (whole_run, killed_run))
+        check(a == b, f"{file} is the same, byte for byte")
 
 
 shutil.rmtree(WORK, ignore_errors=True)
 os.makedirs(WORK)
 start = time.time()
-{"commands": commands, "errors": errors, "settings": settings, "files": files, "judges": judges,
+{"commands": commands, "data": data, "errors": errors, "settings": settings, "files": files, "judges": judges,
  "resume": resume, "device": device}[PART]()
 print(f"{PART}: {len(failures)} failures in {time.time() - start:.0f} s")
 sys.exit(1 if failures else 0)

@@ -21,6 +21,7 @@
 #include <plumb/cuda/gemm_few_rows.cuh>
 #include <plumb/cuda/gemm_output.cuh>
 #include <plumb/math/gemm.hpp>
+#include <plumb/math/int8.hpp>
 
 #include <type_traits>
 
@@ -204,6 +205,41 @@ struct RoundToBf16 {
   }
 };
 
+struct ExpandBf16 {
+  float* y;
+  const Bf16Bits* x;
+  __device__ void operator()(Index i) const { y[i] = from_bf16(x[i]); }
+};
+
+/// One block of a row: its scale and codes, cpu/int8.hpp.
+struct Quantize {
+  std::int8_t* codes;
+  float* scales;
+  const float* w;
+  Index k, blocks;
+  __device__ void operator()(Index i) const {
+    const Index column = i % blocks * kInt8Block, first = i / blocks * k + column;
+    const Index count = k - column < kInt8Block ? k - column : kInt8Block;
+    float most = 0;
+    for (Index j = 0; j < count; ++j) most = fmaxf(most, fabsf(w[first + j]));
+    const float scale = most / 127.0F;
+    scales[i] = scale;
+    for (Index j = 0; j < count; ++j) {
+      const float q = scale == 0.0F ? 0.0F : w[first + j] / scale;
+      codes[first + j] = static_cast<std::int8_t>((q + 0x1.8p23F) - 0x1.8p23F);
+    }
+  }
+};
+struct Expand {
+  float* w;
+  const std::int8_t* codes;
+  const float* scales;
+  Index k, blocks;
+  __device__ void operator()(Index i) const {
+    w[i] = static_cast<float>(codes[i]) * scales[i / k * blocks + i % k / kInt8Block];
+  }
+};
+
 /// Large tiles from so many elements on: 64 tiles, more than half of an A100's or H100's SMs.
 inline constexpr Index kLargeTilesFrom = 64 * 128 * 128;
 
@@ -261,6 +297,26 @@ void pack_matrix(Cuda device, T* packed, const float* b, Index n, Index k) {
     copy(device, packed, b, static_cast<std::size_t>(n * k) * sizeof(float));
   else
     gpu::map(device, gpu::RoundToBf16{reinterpret_cast<gpu::Bf16Bits*>(packed), b}, n * k);
+}
+
+/// The (N, K) values of a packed matrix.
+template <class T>
+void unpack_matrix(Cuda device, float* b, const T* packed, Index n, Index k) {
+  static_assert(std::is_same_v<T, float> || std::is_same_v<T, bf16>);
+  if constexpr (std::is_same_v<T, float>)
+    copy(device, b, packed, static_cast<std::size_t>(n * k) * sizeof(float));
+  else
+    gpu::map(device, gpu::ExpandBf16{b, reinterpret_cast<const gpu::Bf16Bits*>(packed)}, n * k);
+}
+
+/// See cpu/int8.hpp.
+inline void quantize_rows(Cuda device, std::int8_t* codes, float* scales, const float* w, Index n,
+                          Index k) {
+  gpu::map(device, gpu::Quantize{codes, scales, w, k, int8_blocks(k)}, n * int8_blocks(k));
+}
+inline void expand_rows(Cuda device, float* w, const std::int8_t* codes, const float* scales,
+                        Index n, Index k) {
+  gpu::map(device, gpu::Expand{w, codes, scales, k, int8_blocks(k)}, n * k);
 }
 
 /// C (M, N) = A·Bᵀ with B (N, K) packed, + bias, + residual: the bits of matmul in the form NT with

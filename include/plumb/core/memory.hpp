@@ -2,7 +2,7 @@
 // for nothing. Blocks are 64-byte aligned (a cache line, one AVX-512 register); those of 2 MiB or
 // more ask for huge pages, without which a pass over weights waits for address translations. Not a
 // general allocator: no realloc, no statistics beyond two counters; freed blocks are kept for reuse
-// until release_cached_memory().
+// until release_cached_memory(), or until a limit that was set would be passed.
 #pragma once
 
 #include <plumb/core/check.hpp>
@@ -15,6 +15,9 @@
 #include <mutex>
 #include <new>
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <pthread.h>
 #include <sys/mman.h>
 
@@ -65,6 +68,8 @@ class FreeLists {
       heads_[size_class] = block->next;
       return block;
     }
+    // What another step left is given back before more is asked for than may be.
+    if (limit_ > 0 && counters_.system_bytes + capacity > limit_) trim_all();
     const std::size_t unit = capacity < kHugePage ? 64 : kHugePage;
     void* block = std::aligned_alloc(unit, (capacity + unit - 1) / unit * unit);
     if (block == nullptr) {
@@ -90,13 +95,16 @@ class FreeLists {
 
   void trim() {
     const std::lock_guard lock(mutex_);
-    for (int size_class = 0; size_class < SizeClasses::kCount; ++size_class) {
-      while (Block* block = heads_[size_class]) {
-        heads_[size_class] = block->next;
-        counters_.system_bytes -= SizeClasses::capacity(size_class);
-        std::free(block);
-      }
-    }
+    trim_all();
+  }
+
+  void set_limit(std::size_t bytes) {
+    const std::lock_guard lock(mutex_);
+    limit_ = bytes;
+  }
+  std::size_t limit() {
+    const std::lock_guard lock(mutex_);
+    return limit_;
   }
 
   MemoryCounters counters() {
@@ -115,6 +123,19 @@ class FreeLists {
   };
   static constexpr std::size_t kHugePage = std::size_t{2} << 20;
 
+  void trim_all() {
+    for (int size_class = 0; size_class < SizeClasses::kCount; ++size_class) {
+      while (Block* block = heads_[size_class]) {
+        heads_[size_class] = block->next;
+        counters_.system_bytes -= SizeClasses::capacity(size_class);
+        std::free(block);
+      }
+    }
+#ifdef __GLIBC__
+    malloc_trim(0);  // free() alone keeps what lies between blocks in use
+#endif
+  }
+
   FreeLists() {
     pthread_atfork([] { instance().mutex_.lock(); }, [] { instance().mutex_.unlock(); },
                    [] { instance().mutex_.unlock(); });
@@ -124,12 +145,18 @@ class FreeLists {
   std::mutex mutex_;
   Block* heads_[SizeClasses::kCount] = {};
   MemoryCounters counters_;
+  std::size_t limit_ = 0;
 };
 
 }  // namespace detail
 
 inline MemoryCounters memory_counters() { return detail::FreeLists::instance().counters(); }
 inline void reset_peak_memory() { detail::FreeLists::instance().reset_peak(); }
+/// What the process means to take of the host's memory, bytes; 0, as at first: no limit. Blocks
+/// that nobody uses go back to the system before more is taken, and what may be computed in parts
+/// is (nn/budget.hpp). What must be there at once is taken all the same.
+inline void set_memory_limit(std::size_t bytes) { detail::FreeLists::instance().set_limit(bytes); }
+inline std::size_t memory_limit() { return detail::FreeLists::instance().limit(); }
 /// Gives the blocks that nobody uses back to the system.
 inline void release_cached_memory() { detail::FreeLists::instance().trim(); }
 

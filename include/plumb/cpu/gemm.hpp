@@ -55,6 +55,8 @@ struct GemmTable {
 struct GemmBf16Table {
   /// k rows of a packed panel, rounded to the nearest bf16.
   void (*round)(bf16* to, const float* panel, Index k);
+  /// and back
+  void (*expand)(float* panel, const bf16* from, Index k);
   void (*panels)(const GemmPanels<bf16>& panels);
 };
 
@@ -98,6 +100,19 @@ struct Gemm {
   void pack(float* to, Index panel, Index k0, Index k_end) const {
     table.pack(to, source(panel, k0), form == Form::NT ? k : n, form == Form::NT, k_end - k0,
                columns(panel));
+  }
+  /// A packed panel, (K, width), as rows of B again, (columns, K).
+  void unpack(float* to, const float* packed_panel, Index panel) const {
+    constexpr Index kBlock = 16;  // of k: a block is read and written by cache lines
+    for (Index k0 = 0; k0 < k; k0 += kBlock)
+      for (Index column = 0; column < columns(panel); ++column)
+        for (Index i = k0; i < std::min(k, k0 + kBlock); ++i)
+          to[column * k + i] = packed_panel[i * width() + column];
+  }
+  void unpack(float* to, const bf16* packed_panel, Index panel) const {
+    const Scratch<float> exact(k * width());
+    dispatch<GemmBf16Table>().expand(exact.data(), packed_panel, k);
+    unpack(to, exact.data(), panel);
   }
   void pack(bf16* to, Index panel, Index k0, Index k_end) const {
     const Scratch<float> exact(kChunk * width());
@@ -263,6 +278,18 @@ void pack_matrix(Cpu device, T* packed, const float* b, Index n, Index k) {
   const Gemm<T> gemm{
       dispatch<GemmTable>(), nullptr, nullptr, b, nullptr, 0, n, k, Form::NT, false, {}};
   gemm.pack_piece(device, packed, {0, gemm.panels(), 0, k});
+}
+
+/// The (N, K) values of a packed matrix.
+template <class T>
+void unpack_matrix(Cpu device, float* b, const T* packed, Index n, Index k) {
+  const Gemm<T> gemm{
+      dispatch<GemmTable>(), nullptr, nullptr, nullptr, packed, 0, n, k, Form::NT, false, {}};
+  parallel_for(
+      device, gemm.panels(), 1 + 65536 / (k * gemm.width() + 1), [&](Index panel, Index end) {
+        for (; panel < end; ++panel)
+          gemm.unpack(b + panel * gemm.width() * k, packed + panel * gemm.width() * k, panel);
+      });
 }
 
 /// C (M, N) = A·Bᵀ with B (N, K) packed, + bias, + residual: the bits of matmul in the form NT with

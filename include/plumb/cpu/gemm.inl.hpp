@@ -187,6 +187,14 @@ inline void gemm_to_bf16(bf16* to, const float* panel, Index k) {
     store_two(to + i, load(panel + i), load(panel + i + kWidth));
 }
 
+inline void gemm_from_bf16(float* panel, const bf16* from, Index k) {
+  V row[kTileVectors];
+  for (Index i = 0; i < k; ++i, panel += kTileColumns, from += kTileColumns) {
+    gemm_row(row, from);
+    PLUMB_UNROLL for (Index v = 0; v < kTileVectors; ++v) store(panel + v * kWidth, row[v]);
+  }
+}
+
 inline const GemmTable& gemm_table() {
   static constexpr GemmTable table{
       .tile_rows = kTileRows,
@@ -197,6 +205,7 @@ inline const GemmTable& gemm_table() {
   return table;
 }
 inline const GemmBf16Table& gemm_bf16_table() {
-  static constexpr GemmBf16Table table{.round = gemm_to_bf16, .panels = gemm_panels_bf16};
+  static constexpr GemmBf16Table table{
+      .round = gemm_to_bf16, .expand = gemm_from_bf16, .panels = gemm_panels_bf16};
   return table;
 }

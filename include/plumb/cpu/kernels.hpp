@@ -21,6 +21,7 @@ inline constexpr bool backend_included<Cpu> = true;
 #include <plumb/cpu/elementwise.hpp>
 #include <plumb/cpu/gemm.hpp>
 #include <plumb/cpu/head.hpp>
+#include <plumb/cpu/int8.hpp>
 #include <plumb/cpu/isa.hpp>
 #include <plumb/cpu/loss.hpp>
 #include <plumb/cpu/norm.hpp>

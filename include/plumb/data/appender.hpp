@@ -24,10 +24,10 @@ class JsonlAppender {
   explicit JsonlAppender(std::string path, Where where = Where::here()) : path_(std::move(path)) {
     open(where);
     const std::string text = detail::read_all(fd_.get(), path_, where);
-    if (const std::string kind = detail::not_plain_text(text); !kind.empty())
-      fail<DataError>(str("[jsonl] ", shown(path_), " is ", kind,
-                          ". HINT: is it the file that you "
-                          "meant? Nothing was changed"),
+    if (const auto kind = detail::not_plain_text(text, shown(path_)); !kind.what.empty())
+      fail<DataError>(str("[jsonl] ", shown(path_), " is ", kind.what,
+                          ", and lines are added to plain text only; nothing was changed. HINT: ",
+                          kind.hint, ", if it is the file that you meant"),
                       where);
     const std::string_view tail = std::string_view(text).substr(text.rfind('\n') + 1);
     size_ = static_cast<off_t>(text.size());

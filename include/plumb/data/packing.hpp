@@ -29,6 +29,29 @@ void for_token_runs(std::size_t count, Index budget, Length length, Body body) {
   }
 }
 
+/// The runs of for_token_runs over items that come one by one: how many, and how full they are.
+class TokenRuns {
+ public:
+  explicit TokenRuns(Index budget) : budget_(budget) {}
+  void add(Index tokens) {
+    if (runs_ == 0 || open_ + tokens > budget_) {
+      ++runs_;
+      open_ = 0;
+    }
+    open_ += tokens;
+    tokens_ += tokens;
+  }
+  Index budget() const { return budget_; }
+  Index runs() const { return runs_; }
+  /// Share of the runs' budgets that is used; above 1 if items are longer than the budget.
+  double fill() const {
+    return runs_ > 0 ? static_cast<double>(tokens_) / static_cast<double>(runs_ * budget_) : 0.0;
+  }
+
+ private:
+  Index budget_, runs_ = 0, open_ = 0, tokens_ = 0;
+};
+
 struct PackedBatch {
   std::vector<std::int32_t> tokens;
   std::vector<std::int32_t> offsets{0};

@@ -20,9 +20,19 @@
 
 namespace plumb { inline namespace v0_1 {
 
-/// Something to be continued. The id is its source's, or the number of its line there.
+/// What one side of a dialogue says: role is system, user or assistant.
+struct Turn {
+  std::string role, text;
+  bool operator==(const Turn&) const = default;
+};
+using Turns = std::vector<Turn>;
+
+/// Something to be continued. The id is its source's, or the number of its line there. Where it is
+/// more than one user's text, `turns` is the dialogue (data/dialogue.hpp), and `text` its
+/// transcript.
 struct Prompt {
   std::string id, text;
+  Turns turns{};
 };
 
 /// The tokens of each of K responses as they were sampled, the stop token included; empty if
@@ -38,6 +48,7 @@ struct Candidates {
   std::string model;
   std::string sampling;  ///< settings including the seed, as JSON text; may be empty
   ResponseTokens tokens{};
+  Turns turns{};  ///< of the prompt, as in Prompt
 };
 
 /// One person's (or rule's) ranking of K responses to one prompt.
@@ -52,11 +63,13 @@ struct Ranking {
   std::string time;        ///< ISO 8601, UTC
   std::vector<int> shown;  ///< order in which the responses were shown; empty if unknown
   ResponseTokens tokens{};
+  Turns turns{};  ///< of the prompt, as in Prompt
 };
 
 /// A prompt and the one completion to imitate.
 struct Demonstration {
   std::string prompt, completion;
+  Turns turns{};  ///< of the prompt, as in Prompt
 };
 
 /// Ranks (k) of 0-based groups, best group first; what no group names is -1. DataError if a group

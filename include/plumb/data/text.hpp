@@ -7,9 +7,11 @@
 
 #include <plumb/core/check.hpp>
 #include <plumb/io/file.hpp>
+#include <plumb/io/source.hpp>
 
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace plumb { inline namespace v0_1 {
@@ -23,32 +25,49 @@ inline std::string_view trimmed(std::string_view text) {
   return text.substr(begin, text.find_last_not_of(kSpace) - begin + 1);
 }
 
-/// What kind of file these bytes are, if it is one that plain text readers would misread.
-inline std::string not_plain_text(std::string_view bytes) {
-  if (bytes.starts_with("\x1f\x8b")) return "compressed";
+/// A kind of file that readers of text would misread, and how to make text of it.
+struct NotText {
+  std::string what;  ///< empty: it is text
+  std::string hint;
+};
+
+/// What kind of file begins with these bytes.
+inline NotText not_plain_text(std::string_view bytes, const std::string& name) {
+  using std::string_view_literals::operator""sv;
+  if (bytes.starts_with("\x1f\x8b")) return {"compressed by gzip", "gunzip -k " + name};
+  if (bytes.starts_with("\x28\xb5\x2f\xfd")) return {"compressed by zstd", "unzstd " + name};
+  if (bytes.starts_with("\xfd\x37zXZ")) return {"compressed by xz", "unxz -k " + name};
+  if (bytes.starts_with("BZh") && bytes.substr(4).starts_with("1AY&SY"))
+    return {"compressed by bzip2", "bunzip2 -k " + name};
+  if (bytes.starts_with("PK\x03\x04")) return {"a zip archive", "unzip " + name};
+  if (bytes.starts_with("PAR1") || bytes.starts_with("ARROW1"sv))
+    return {str(bytes[0] == 'P' ? "Parquet" : "Arrow",
+                ", for which no distribution packages a small library"),
+            str("python3 -c 'import pandas; pandas.read_", bytes[0] == 'P' ? "parquet" : "feather",
+                "(\"", name, "\").to_json(\"", name, ".jsonl\", orient=\"records\", lines=True)'")};
   // By its byte-order mark, or by a first letter beside a zero byte.
   const auto zero = [&](std::size_t i) { return bytes[i] == '\0'; };
   if (bytes.starts_with("\xff\xfe") || bytes.starts_with("\xfe\xff") ||
       (bytes.size() >= 4 && zero(0) == zero(2) && zero(1) == zero(3) && zero(0) != zero(1)))
-    return "UTF-16";
+    return {"UTF-16", "iconv -f UTF-16 -t UTF-8 " + name};
   const std::size_t cr = bytes.find('\r');
   if (cr != bytes.npos && bytes.find('\n') == bytes.npos &&
       bytes.find_first_not_of('\r', cr) != bytes.npos)
-    return "ended line by line by carriage returns alone, as on an old Mac";
+    return {"ended line by line by carriage returns alone, as on an old Mac",
+            "tr '\\r' '\\n' < " + name};
   return {};
 }
 
-/// The contents of a file as text: without a byte-order mark, lines ended by \n alone. Refused if
-/// they are not plain text.
-inline std::string plain_text(std::string text, const std::string& path, Where where) {
-  const std::string kind = not_plain_text(text);
+inline void refuse_if_not_text(std::string_view bytes, const std::string& path, Where where) {
   const std::string name = shown(path);
-  if (!kind.empty())
-    fail<DataError>(str("[text] ", name, " is ", kind, "; plain UTF-8 text is read. HINT: ",
-                        kind == "compressed" ? "gunzip -k " + name
-                        : kind == "UTF-16"   ? "iconv -f UTF-16 -t UTF-8 " + name
-                                             : "tr '\\r' '\\n' < " + name),
-                    where);
+  const NotText kind = not_plain_text(bytes, name);
+  if (!kind.what.empty())
+    fail<DataError>(
+        str("[text] ", name, " is ", kind.what, "; UTF-8 text is read. HINT: ", kind.hint), where);
+}
+
+/// `text` without a byte-order mark, lines ended by \n alone.
+inline std::string plain_text(std::string text) {
   if (text.starts_with("\xef\xbb\xbf")) text.erase(0, 3);
   if (text.find("\r\n") == text.npos) return text;
   std::string out;
@@ -57,13 +76,31 @@ inline std::string plain_text(std::string text, const std::string& path, Where w
   return out;
 }
 
+/// A text that is read whole is no longer than this if it was compressed: what a small file says
+/// that it holds is a claim.
+inline constexpr std::size_t kLongestUnpacked = std::size_t{1} << 28;
+
 }  // namespace detail
 
-/// A plain text file, without a byte-order mark and with \n for the line ends of Windows. IoError
-/// if it cannot be read, DataError if it is gzip-compressed, UTF-16 or has the line ends of an old
-/// Mac.
+/// A text file, plain or compressed by gzip or zstd, without a byte-order mark and with \n for the
+/// line ends of Windows. IoError if it cannot be read, DataError if it is no such text: UTF-16, the
+/// line ends of an old Mac, an archive.
 inline std::string read_text(const std::string& path, Where where = Where::here()) {
-  return detail::plain_text(read_file(path, where), path, where);
+  ByteSource source(path, where);
+  std::string text;
+  text.resize(static_cast<std::size_t>(source.file_size()) + 1);
+  std::size_t have = 0;
+  while (const std::size_t n = source.read(text.data() + have, text.size() - have)) {
+    have += n;
+    if (source.compression() != Compression::None && have > detail::kLongestUnpacked)
+      fail<DataError>(str("[text] ", shown(path), " unpacks to more than ",
+                          detail::kLongestUnpacked >> 20, " MiB. HINT: unpack it yourself"),
+                      where);
+    if (have == text.size()) text.resize(2 * have);
+  }
+  text.resize(have);
+  detail::refuse_if_not_text(text, path, where);
+  return detail::plain_text(std::move(text));
 }
 
 /// The stories between <|endoftext|> marks, without surrounding blanks; empty ones are dropped.

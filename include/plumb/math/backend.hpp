@@ -29,10 +29,14 @@ concept DeviceMemory = requires(D d, void* p, const void* from, std::size_t byte
 /// What the ops call. (x, dx: of an input; y, dy: of an output; n rows of c values.)
 template <class D>
 concept Backend = DeviceMemory<D> &&
-    requires(D d, float* y, const float* x, const std::int32_t* ids, Index n, float f) {
+    requires(D d, float* y, const float* x, const std::int32_t* ids, std::int8_t* codes, Index n,
+             float f) {
   matmul(d, y, x, x, n, n, n, Form::NT, true, Epilogue{});
   matmul_packed(d, y, x, x, n, n, n, Epilogue{});
   pack_matrix(d, y, x, n, n);
+  unpack_matrix(d, y, x, n, n);
+  quantize_rows(d, codes, y, x, n, n);
+  expand_rows(d, y, codes, x, n, n);
   { packed_size(d, n, n) } -> std::same_as<Index>;
   embedding_forward(d, y, x, ids, n, n);
   embedding_backward(d, y, x, ids, n, n, n);
@@ -92,6 +96,7 @@ PLUMB_STAND_IN(attention_cached_forward, void)
 PLUMB_STAND_IN(attention_forward, void)
 PLUMB_STAND_IN(embedding_backward, void)
 PLUMB_STAND_IN(embedding_forward, void)
+PLUMB_STAND_IN(expand_rows, void)
 PLUMB_STAND_IN(head_keeps_logits, bool)
 PLUMB_STAND_IN(head_kl_forward, void)
 PLUMB_STAND_IN(head_logprob_backward, void)
@@ -106,6 +111,7 @@ PLUMB_STAND_IN(pack_matrix, void)
 PLUMB_STAND_IN(packed_size, Index)
 PLUMB_STAND_IN(ppo_policy_loss, void)
 PLUMB_STAND_IN(ppo_value_loss, void)
+PLUMB_STAND_IN(quantize_rows, void)
 PLUMB_STAND_IN(ranking_loss, void)
 PLUMB_STAND_IN(rms_norm_backward, void)
 PLUMB_STAND_IN(rms_norm_forward, void)
@@ -117,6 +123,7 @@ PLUMB_STAND_IN(sum_of_squares, double)
 PLUMB_STAND_IN(sum_rows, void)
 PLUMB_STAND_IN(swiglu_backward, void)
 PLUMB_STAND_IN(swiglu_forward, void)
+PLUMB_STAND_IN(unpack_matrix, void)
 PLUMB_STAND_IN(weighted_sum, void)
 #undef PLUMB_STAND_IN
 

@@ -30,7 +30,10 @@ inline ChatForm chatml(const std::string& system, std::vector<std::string> stops
                     "<|im_start|>user\n",
           .after = "<|im_end|>\n<|im_start|>assistant\n",
           .stops = std::move(stops),
-          .temperature = temperature};
+          .temperature = temperature,
+          .next = "<|im_end|>\n<|im_start|>user\n",
+          .system = "<|im_start|>system\n",
+          .after_system = "<|im_end|>\n<|im_start|>user\n"};
 }
 
 inline const std::vector<KnownForm>& known_forms() {
@@ -43,17 +46,27 @@ inline const std::vector<KnownForm>& known_forms() {
       {"qwen2", chatml("You are a helpful assistant.", {"<|im_end|>", "<|endoftext|>"}, 0.7F)},
       {"qwen2.5", chatml("You are Qwen, created by Alibaba Cloud. You are a helpful assistant.",
                          {"<|im_end|>", "<|endoftext|>"}, 0.7F)},
-      {"llama-2", {.before = "[INST] ", .after = " [/INST]", .stops = {"</s>"}}},
+      {"llama-2",
+       {.before = "[INST] ",
+        .after = " [/INST]",
+        .stops = {"</s>"},
+        .next = " </s><s>[INST] ",
+        .system = "[INST] <<SYS>>\n",
+        .after_system = "\n<</SYS>>\n\n"}},
       {"llama-3",
        {.before = "<|start_header_id|>user<|end_header_id|>\n\n",
         .after = "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
         .stops = {"<|eot_id|>", "<|end_of_text|>"},
-        .temperature = 0.6F}},
+        .temperature = 0.6F,
+        .next = "<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n",
+        .system = "<|start_header_id|>system<|end_header_id|>\n\n",
+        .after_system = "<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n"}},
       {"alpaca",
        {.before = "Below is an instruction that describes a task. Write a response that "
                   "appropriately completes the request.\n\n### Instruction:\n",
         .after = "\n\n### Response:\n"}},
-      {"human-assistant", {.before = "\n\nHuman: ", .after = "\n\nAssistant:"}},
+      {"human-assistant",
+       {.before = "\n\nHuman: ", .after = "\n\nAssistant:", .next = "\n\nHuman: "}},
   };
   return forms;
 }
@@ -98,6 +111,13 @@ struct Jinja {
       "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}";
 };
 
+/// The known form with the same text around a prompt; the plain one if there is none.
+inline ChatForm form_like(const ChatForm& form) {
+  for (const auto& known : known_forms())
+    if (known.form.before == form.before && known.form.after == form.after) return known.form;
+  return {};
+}
+
 /// What a known form has between `begin` and `end`; nothing if it has not these.
 inline std::optional<std::string> between(const std::string& text, const std::string& begin,
                                           const std::string& end) {
@@ -120,9 +140,8 @@ inline ChatForm recognised_form(std::string jinja, Where where = Where::here()) 
   const auto system = detail::between(jinja, known.before_system, known.after_system);
   if (system && system->find_first_of("'\\{}") == system->npos) {
     const ChatForm form = detail::chatml(*system, {"<|im_end|>"});
-    for (const auto& named : detail::known_forms())
-      if (named.form.before == form.before && named.form.after == form.after) return named.form;
-    return form;
+    const ChatForm named = detail::form_like(form);
+    return named == ChatForm{} ? form : named;
   }
   fail<DataError>(
       str("[chat] the model's chat template is not one of those known (it begins \"",

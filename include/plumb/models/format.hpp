@@ -29,13 +29,22 @@ template <class D>
 struct LanguageModel : Language {
   std::shared_ptr<Model<D>> model;
   std::string source;  ///< the path that it was opened by
+  LoraConfig lora{};   ///< adapters that training adds; rank 0: every weight is trained
 };
 
 struct OpenOptions {
   std::string tokenizer = {};             ///< its file, or "bytes"; empty: what the model says
   std::vector<std::string> folders = {};  ///< where else a tokenizer may lie
   std::string chat = {};                  ///< its chat form's name; empty: what the model says
+  std::string base = {};       ///< what adapters stand beside; empty: what their file says
+  bool keep_adapters = false;  ///< beside their frozen trunk; else they are merged into it
+  int depth = 0;               ///< files of adapters that led here
 };
+
+/// Opens a model file or folder: models/open.hpp.
+template <class D>
+LanguageModel<D> open_model(const std::string& path, const OpenOptions& options = {},
+                            Where where = Where::here());
 
 /// The beginning of a file, and its size: what a format is recognised by.
 struct FileHead {
@@ -66,6 +75,55 @@ struct HostValues {
   std::conditional_t<std::is_same_v<D, Cpu>, Tensor<D>, std::vector<float>> kept;
   std::span<const float> view;
 };
+
+/// Sixteen hexadecimal digits over all trained weights: which model made a file.
+template <class D>
+std::string fingerprint(const Model<D>& model) {
+  Hash64 hash;
+  for (const auto& entry : model.parameters().entries()) {
+    const HostValues<D> values(entry.tensor);
+    hash.add(as_text(values.view));
+  }
+  return hex64(hash.value());
+}
+
+/// The same, of a model and what it stands beside.
+template <class D>
+std::string fingerprint(const LanguageModel<D>& model) {
+  if (model.base_fingerprint.empty()) return fingerprint(*model.model);
+  Hash64 hash;
+  hash.add(model.base_fingerprint + fingerprint(*model.model));
+  return hex64(hash.value());
+}
+
+/// The fingerprint of a model's weights without adapters.
+template <class D>
+std::string trunk_fingerprint(const LanguageModel<D>& model) {
+  return model.base_fingerprint.empty() ? fingerprint(*model.model) : model.base_fingerprint;
+}
+
+/// Freezes an opened model, if there are to be adapters (rank above 0): training then adds these to
+/// it. The memory of its plain weights is given back. Once is enough.
+template <class D>
+void prepare_adapters(LanguageModel<D>& opened, const LoraConfig& lora,
+                      Where where = Where::here()) {
+  if (lora.rank == 0 || !opened.base_fingerprint.empty()) return;
+  check_fields(lora, "lora", where);
+  opened.base_file = opened.source;
+  opened.base_fingerprint = fingerprint(*opened.model);
+  opened.lora = lora;
+  opened.model = std::make_shared<Model<D>>(opened.model->frozen(lora.frozen));
+}
+
+/// A model to train, as `from` is now: fresh adapters beside its frozen trunk, a copy of those that
+/// it has, or a copy of it all.
+template <class D>
+std::shared_ptr<Model<D>> trainable(const LanguageModel<D>& from, ScalarHead head,
+                                    std::uint64_t seed, Where where = Where::here()) {
+  const bool bare = from.lora.rank > 0 && from.model->transformer().lora().rank == 0;
+  return std::make_shared<Model<D>>(bare ? from.model->adapted(from.lora, head, seed, where)
+                                         : from.model->clone(head, seed));
+}
 
 namespace detail {
 

@@ -214,30 +214,29 @@ inline const TensorNames kGpt2Names{{"embedding", "wte.weight"},
                                     {"up", "mlp.c_fc"},
                                     {"down", "mlp.c_proj"}};
 
-/// Where transformers keeps the tensor of a name.
-inline ArraySource hugging_face_source(const HuggingFaceArrays& arrays, const TransformerConfig& c,
-                                       bool gpt2, const std::string& name) {
-  if (name == "head") return {arrays.find("lm_head.weight")};
-  const auto find = [&](const std::string& theirs) {
-    const ArrayView* array = arrays.find((gpt2 ? "transformer." : "model.") + theirs);
-    return array != nullptr ? array : arrays.find(theirs);  // of the trunk saved alone
-  };
-  const TensorNames& names = gpt2 ? kGpt2Names : kLlamaNames;
+/// What transformers calls the layer of a block's tensor, its bias or its norm, such as
+/// model.layers.0.self_attn.q_proj; empty if the tensor is of no block.
+inline std::string hugging_face_module(const std::string& name, bool gpt2) {
   const std::size_t dot = name.rfind('.');
-  if (dot == name.npos) {
-    const auto known = names.find(name);
-    return {known == names.end() ? nullptr : find(known->second)};
-  }
+  if (dot == name.npos) return {};
   std::string part = name.substr(dot + 1);
-  const bool bias = part.ends_with("_bias");
-  if (bias) part.resize(part.size() - 5);
+  if (part.ends_with("_bias")) part.resize(part.size() - 5);
+  const TensorNames& names = gpt2 ? kGpt2Names : kLlamaNames;
   const auto known = names.find(part);
   if (known == names.end()) return {};
-  ArraySource source{find(str(gpt2 ? "h." : "layers.", name.substr(7, dot - 7), ".", known->second,
-                              bias ? ".bias" : ".weight"))};
-  const bool q = part == "query", k = part == "key", v = part == "value";
+  return str(gpt2 ? "transformer.h." : "model.layers.", name.substr(7, dot - 7), ".",
+             known->second);
+}
+
+/// How a block's tensor lies in its array there: of the source all but the array.
+inline ArraySource hugging_face_layout(const std::string& name, const TransformerConfig& c,
+                                       bool gpt2) {
+  const std::string part = name.substr(name.rfind('.') + 1);
+  const bool q = part.starts_with("query"), k = part.starts_with("key"),
+             v = part.starts_with("value");
+  ArraySource source;
   if (gpt2) {
-    source.transposed = !bias && !part.starts_with("norm");
+    source.transposed = !part.ends_with("_bias") && !part.starts_with("norm");
     if (q || k || v) {
       source.first = q ? 0 : k ? c.channels : 2 * c.channels;
       source.rows = c.channels;
@@ -245,6 +244,28 @@ inline ArraySource hugging_face_source(const HuggingFaceArrays& arrays, const Tr
   } else if (q || k) {
     source.halves = q ? c.heads : c.kv_heads;
   }
+  return source;
+}
+
+/// Where transformers keeps the tensor of a name.
+inline ArraySource hugging_face_source(const HuggingFaceArrays& arrays, const TransformerConfig& c,
+                                       bool gpt2, const std::string& name) {
+  if (name == "head") return {arrays.find("lm_head.weight")};
+  const std::string trunk = gpt2 ? "transformer." : "model.";
+  const auto find = [&](const std::string& theirs) {
+    const ArrayView* array = arrays.find(theirs);
+    // Of the trunk saved alone.
+    return array != nullptr ? array : arrays.find(theirs.substr(trunk.size()));
+  };
+  if (name.find('.') == name.npos) {
+    const TensorNames& names = gpt2 ? kGpt2Names : kLlamaNames;
+    const auto known = names.find(name);
+    return {known == names.end() ? nullptr : find(trunk + known->second)};
+  }
+  const std::string module = hugging_face_module(name, gpt2);
+  if (module.empty()) return {};
+  ArraySource source = hugging_face_layout(name, c, gpt2);
+  source.array = find(module + (name.ends_with("_bias") ? ".bias" : ".weight"));
   return source;
 }
 

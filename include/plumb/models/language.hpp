@@ -1,16 +1,18 @@
-// Text on its way to tokens, once for everybody: what a model calls a token, how a prompt is
-// framed, and where, in a prompt with its response, the border lies.
+// Text on its way to tokens, once for everybody: prompts, as models/prompt.hpp frames them, and
+// where, in a prompt with its response, the border lies.
 //
 // Prompt and response are encoded apart, split at the character where the prompt ends, as they are
 // when a response is sampled: so the border never moves, whatever the two would have merged into.
-// What exceeds the context is cut from the front of the prompt, then from the end of the response;
-// a response that was cut has no end token, because it did not end. Not here: files
-// (models/open.hpp).
+// What exceeds the context is cut between the turns of a dialogue, the oldest first and the
+// system's never; then from the front of the prompt's last text, then from the end of the response;
+// a response that was cut has no end token, because it did not end. The chat form stays whole. Not
+// here: files (models/open.hpp).
 #pragma once
 
 #include <plumb/data/packing.hpp>
 #include <plumb/data/records.hpp>
 #include <plumb/io/utf8.hpp>
+#include <plumb/models/prompt.hpp>
 #include <plumb/rlhf/ranking.hpp>
 #include <plumb/rlhf/sft.hpp>
 #include <plumb/text/tokenizer.hpp>
@@ -24,23 +26,6 @@
 #include <vector>
 
 namespace plumb { inline namespace v0_1 {
-
-/// What stands around a prompt before a model answers it; nothing, where a model continues text.
-struct ChatForm {
-  std::string before = {}, after = {};
-  std::vector<std::string> stops = {};  ///< special tokens that end a response
-  float temperature = 1.0F;             ///< what its authors sample at
-  bool operator==(const ChatForm&) const = default;
-};
-
-/// How a model's text becomes tokens.
-struct Language {
-  std::shared_ptr<const Tokenizer> tokenizer;
-  std::string tokenizer_file;  ///< where it was read from; empty: bytes
-  Tokens stops;                ///< tokens that end a response
-  ChatForm chat;
-  Index context = 0;  ///< longest sequence, tokens
-};
 
 /// A prompt and a response as tokens.
 struct Encoded {
@@ -77,51 +62,19 @@ struct EncodingCount {
 
 namespace detail {
 
-/// Where the letters after the last special token of a form's text begin; 0 if there is none.
-inline std::size_t last_special(const Tokenizer& tokenizer, std::string_view text) {
-  for (std::size_t at = text.size(); at-- > 0;)
-    if (const std::size_t length = tokenizer.special_at(text.substr(at)); length > 0)
-      return at + length;
-  return 0;
-}
-/// Where the first begins; the text's end if there is none.
-inline std::size_t first_special(const Tokenizer& tokenizer, std::string_view text) {
-  std::size_t at = 0;
-  while (at < text.size() && tokenizer.special_at(text.substr(at)) == 0) ++at;
-  return at;
-}
-
-inline Tokens prompt_tokens(const Language& language, std::string_view prompt) {
-  const Tokenizer& tokenizer = *language.tokenizer;
-  const ChatForm& chat = language.chat;
-  Tokens tokens;
-  const auto append = [&](const Tokens& more) {
-    tokens.insert(tokens.end(), more.begin(), more.end());
-  };
-  if (tokenizer.bos() >= 0) tokens.push_back(tokenizer.bos());
-  // The form's letters next to the prompt are encoded together with it, as its authors did; what
-  // lies beyond a special token, apart.
-  const std::size_t head = last_special(tokenizer, chat.before);
-  const std::size_t tail = first_special(tokenizer, chat.after);
-  append(tokenizer.encode_form(std::string_view(chat.before).substr(0, head)));
-  const std::string text = str(chat.before.substr(head), prompt, chat.after.substr(0, tail));
-  append(head == 0 ? tokenizer.encode(text) : tokenizer.encode_more(text));
-  append(tokenizer.encode_form(std::string_view(chat.after).substr(tail)));
-  return tokens;
-}
-
 inline bool is_stop(const Language& language, std::int32_t token) {
   return std::find(language.stops.begin(), language.stops.end(), token) != language.stops.end();
 }
 
 // Drops what exceeds the context, keeping the BOS, the tokens of the chat form and at least one of
 // the prompt.
-inline void cut_to_context(const Language& language, Encoded& e) {
+inline void cut_to_context(const Language& language, const PromptView& prompt, Encoded& e) {
   const auto size = [](const Tokens& tokens) { return static_cast<Index>(tokens.size()); };
   Index over = size(e.prompt) + size(e.response) - language.context;
   if (over <= 0) return;
-  const bool form = !language.chat.before.empty() || !language.chat.after.empty();
-  const Tokens around = form ? prompt_tokens(language, "") : Tokens{};
+  const bool form =
+      !language.chat.before.empty() || !language.chat.after.empty() || !prompt.turns.empty();
+  const Tokens around = form ? form_around(language, prompt) : Tokens{};
   // The form is what an empty prompt has at its beginning and its end.
   Index kept = language.tokenizer->bos() >= 0 ? 1 : 0, end = 0;
   if (form) {
@@ -133,33 +86,45 @@ inline void cut_to_context(const Language& language, Encoded& e) {
           around.rbegin();
   }
   const Index free = size(e.prompt) - kept - end;
-  e.prompt_cut = std::clamp<Index>(over, 0, form || kept > 0 ? free : std::max<Index>(0, free - 1));
+  const Index cut =
+      std::clamp<Index>(over, 0, form || kept > 0 ? free : std::max<Index>(0, free - 1));
   const auto first = e.prompt.begin() + kept;
-  e.prompt.erase(first, first + e.prompt_cut);
-  over -= e.prompt_cut;
+  e.prompt.erase(first, first + cut);
+  e.prompt_cut += cut;
+  over -= cut;
   if (over <= 0) return;
   e.response_cut = std::min(over, size(e.response));
   e.response.resize(e.response.size() - static_cast<std::size_t>(e.response_cut));
   e.ended = false;
 }
 
+/// A response after a dialogue: a transcript has a space before it, a chat form has none.
+inline std::string fitted_response(const ChatForm& chat, const PromptView& prompt,
+                                   std::string_view response) {
+  if (prompt.turns.empty() || response.empty()) return std::string(response);
+  const std::size_t begin = std::min(response.find_first_not_of(" \t\r\n"), response.size());
+  if (!chat.is_transcript()) return std::string(response.substr(begin));
+  return begin > 0 ? std::string(response) : str(' ', response);
+}
+
 }  // namespace detail
 
 /// The tokens of a prompt, framed as the model expects. DataError unless `room` more fit the
-/// context.
-inline Tokens encode_prompt(const Language& language, std::string_view prompt, Index room,
+/// context, with a dialogue's last exchange at least.
+inline Tokens encode_prompt(const Language& language, const PromptView& prompt, Index room,
                             Where where = Where::here()) {
-  Tokens tokens = detail::prompt_tokens(language, prompt);
-  if (tokens.empty())
+  detail::FittedPrompt fitted;
+  detail::fit_prompt(language, prompt, room, fitted);
+  if (fitted.tokens.empty())
     fail<DataError>("[prompt] the prompt is empty, and this tokenizer has no token to begin with",
                     where);
-  if (static_cast<Index>(tokens.size()) + room > language.context)
+  if (static_cast<Index>(fitted.tokens.size()) + room > language.context)
     fail<DataError>(
-        str("[prompt] \"", repaired_utf8(prompt.substr(0, 40)), "…\" has ", tokens.size(),
-            " tokens; with ", room, " new ones it exceeds the context of ", language.context,
-            ". HINT: shorten it, or ask for fewer new tokens"),
+        str("[prompt] \"", repaired_utf8(prompt.text.substr(0, 40)), "…\" has ",
+            fitted.tokens.size(), " tokens; with ", room, " new ones it exceeds the context of ",
+            language.context, ". HINT: shorten it, or ask for fewer new tokens"),
         where);
-  return tokens;
+  return std::move(fitted.tokens);
 }
 
 /// What a response's tokens say after their prompt, without the tokens that end it.
@@ -173,36 +138,44 @@ inline std::string response_text(const Language& language, const Tokens& prompt,
 
 /// Prompt and response. `sampled`, if given, are the tokens that the response was sampled as: they
 /// are taken if they do say `response`, which those of another tokenizer would not.
-inline Encoded encode_pair(const Language& language, std::string_view prompt,
+inline Encoded encode_pair(const Language& language, const PromptView& prompt,
                            std::string_view response, bool finished,
                            std::span<const std::int32_t> sampled = {}) {
   const Tokenizer& tokenizer = *language.tokenizer;
+  detail::FittedPrompt fitted;
+  detail::fit_prompt(language, prompt, 0, fitted);
   Encoded e;
-  e.prompt = detail::prompt_tokens(language, prompt);
   const bool known =
       !sampled.empty() && std::all_of(sampled.begin(), sampled.end(), [&](std::int32_t token) {
         return token >= 0 && token < tokenizer.vocab();
       });
   // Text that is not UTF-8 was repaired when it was written.
   if (known &&
-      repaired_utf8(response_text(language, e.prompt, sampled)) == repaired_utf8(response)) {
+      repaired_utf8(response_text(language, fitted.tokens, sampled)) == repaired_utf8(response)) {
     e.response.assign(sampled.begin(), sampled.end());
     e.ended = finished;
   } else {
     const bool begins =
-        language.chat.after.empty() && language.chat.before.empty() && prompt.empty();
-    e.response = begins ? tokenizer.encode(response) : tokenizer.encode_more(response);
+        language.chat.after.empty() && language.chat.before.empty() && prompt.text.empty();
+    const std::string text = detail::fitted_response(language.chat, prompt, response);
+    e.response = begins ? tokenizer.encode(text) : tokenizer.encode_more(text);
     e.ended = finished && tokenizer.eos() >= 0;
     if (e.ended) e.response.push_back(tokenizer.eos());
   }
-  detail::cut_to_context(language, e);
+  const auto together = static_cast<Index>(fitted.tokens.size() + e.response.size());
+  if (!prompt.turns.empty() && together > language.context)
+    detail::fit_prompt(language, prompt, static_cast<Index>(e.response.size()), fitted);
+  e.prompt = std::move(fitted.tokens);
+  e.prompt_cut = fitted.cut;
+  detail::cut_to_context(language, fitted.view, e);
   return e;
 }
 
 /// A demonstration, to be imitated. DataError if nothing of its completion is left.
 inline Example encode_example(const Language& language, const Demonstration& demonstration,
                               EncodingCount& count, Where where = Where::here()) {
-  Encoded e = encode_pair(language, demonstration.prompt, demonstration.completion, true);
+  Encoded e = encode_pair(language, {demonstration.prompt, demonstration.turns},
+                          demonstration.completion, true);
   ++count.sequences;
   count.cut += e.prompt_cut > 0 || e.response_cut > 0 ? 1 : 0;
   if (e.prompt.empty() || e.response.empty())
@@ -222,8 +195,8 @@ inline RankedPrompt encode_ranking(const Language& language, const Ranking& rank
     const bool finished = ranking.finished.empty() || ranking.finished[i];
     const std::span<const std::int32_t> sampled =
         ranking.tokens.empty() ? std::span<const std::int32_t>{} : ranking.tokens[i];
-    const Encoded e =
-        encode_pair(language, ranking.prompt, ranking.responses[i], finished, sampled);
+    const Encoded e = encode_pair(language, {ranking.prompt, ranking.turns}, ranking.responses[i],
+                                  finished, sampled);
     Tokens sequence = e.sequence();
     ++count.sequences;
     count.cut += e.prompt_cut > 0 || e.response_cut > 0 ? 1 : 0;

@@ -11,6 +11,7 @@
 #include <plumb/models/gguf.hpp>
 #include <plumb/models/hugging_face.hpp>
 #include <plumb/models/llama2c.hpp>
+#include <plumb/models/peft.hpp>
 #include <plumb/models/plumb_file.hpp>
 
 #include <dirent.h>
@@ -81,12 +82,12 @@ std::string model_in_folder(const std::string& folder, Where where) {
 /// of no known format, its sizes do not fit its arrays, a weight is not finite, or its tokenizer is
 /// not found or is another.
 template <class D>
-LanguageModel<D> open_model(const std::string& path, const OpenOptions& options = {},
-                            Where where = Where::here()) {
+LanguageModel<D> open_model(const std::string& path, const OpenOptions& options, Where where) {
   struct stat status {};
   if (::stat(path.c_str(), &status) != 0) detail::fail_io("open", path, errno, where);
   static constexpr auto hugging_face = hugging_face_format<D>();
   const bool folder = S_ISDIR(status.st_mode);
+  if (folder && detail::is_peft_folder(path)) return detail::open_peft<D>(path, options, where);
   const bool whole = folder && detail::is_hugging_face_folder(path, where);
   const std::string file = whole || !folder ? path : detail::model_in_folder<D>(path, where);
   const ModelFormat<D>* const format = whole ? &hugging_face : detail::format_of<D>(file, where);
@@ -130,6 +131,9 @@ void save_model(const std::string& path, const Model<D>& model, const Language& 
   check<DataError>(extras.arrays.empty() || !(folder || path.ends_with(".gguf")),
                    "[model] what belongs to training is written in Plumb's own format alone",
                    where);
+  const bool own = !folder && !path.ends_with(".gguf") && !path.ends_with(".bin");
+  check<DataError>(own || !model.transformer().is_frozen(),
+                   "[model] adapters are written in Plumb's own format, or merged()", where);
   if (folder) return save_hugging_face(path, model, language, where);
   if (path.ends_with(".gguf"))
     return save_gguf(path, model, language,
@@ -139,17 +143,6 @@ void save_model(const std::string& path, const Model<D>& model, const Language& 
                      where);
   if (path.ends_with(".bin")) return save_llama2c(path, model, language, extras, where);
   save_plumb_file(path, model, language, extras, where);
-}
-
-/// Sixteen hexadecimal digits over all weights: which model made a file.
-template <class D>
-std::string fingerprint(const Model<D>& model) {
-  Hash64 hash;
-  for (const auto& entry : model.parameters().entries()) {
-    const HostValues<D> values(entry.tensor);
-    hash.add(as_text(values.view));
-  }
-  return hex64(hash.value());
 }
 
 }}  // namespace plumb::v0_1

@@ -13,6 +13,7 @@
 #include <cmath>
 #include <cstdint>
 #include <span>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -42,10 +43,11 @@ class Model {
     return model;
   }
 
-  /// A copy in memory of its own, with the same or another scalar head. Weights common to both are
-  /// taken over; a head that is new is drawn from `seed`.
+  /// A copy whose trained weights are its own, with the same or another scalar head. Weights common
+  /// to both are taken over; a head that is new is drawn from `seed`. What is frozen is shared.
   Model clone(ScalarHead head, std::uint64_t seed = 0) const {
-    Model copy = unset(config(), head, [](const Parameters<D>&) {});
+    Model copy = twin(head);
+    copy.parameters_.allocate_unset();
     copy.parameters_.copy_common(parameters_);
     for (const char* name : {kScalarWeight, kScalarBias})
       if (copy.parameters_.contains(name) && !parameters_.contains(name))
@@ -53,6 +55,31 @@ class Model {
     return copy;
   }
   Model clone() const { return clone(head_kind_); }
+
+  /// The same network with nothing to train and no scalar head; what adapters stand beside.
+  Model frozen(Storage storage = Storage::Float) const {
+    Model same([&](Parameters<D>&) { return trunk_.frozen(storage); }, ScalarHead::None);
+    same.parameters_.allocate_unset();
+    return same;
+  }
+  /// A frozen network with fresh adapters, drawn from `seed`: the policy, value and reward models
+  /// of one trunk in memory, which without adapters is the reference, too (LoRA, nn/lora.hpp).
+  Model adapted(const LoraConfig& lora, ScalarHead head, std::uint64_t seed,
+                Where where = Where::here()) const {
+    Model other([&](Parameters<D>& p) { return trunk_.adapted(p, lora, where); }, head);
+    other.parameters_.allocate(seed);
+    return other;
+  }
+  /// The same network with every weight a plain one of its own again, adapters merged into them.
+  Model merged() const {
+    Model full = unset(config(), head_kind_, [](const Parameters<D>&) {});
+    trunk_.copy_to(full.trunk_);
+    for (const char* name : {kScalarWeight, kScalarBias})
+      if (parameters_.contains(name))
+        copy(D{}, full.parameters_[name].data(), parameters_[name].data(),
+             parameters_[name].bytes());
+    return full;
+  }
 
   const Config& config() const { return trunk_.config(); }
   const Parameters<D>& parameters() const { return parameters_; }
@@ -73,6 +100,13 @@ class Model {
   }
   Index layers() const requires HasFeatures<Trunk> { return trunk_.layers(); }
   Packed pack(bool to_bf16 = false) const { return trunk_.pack(to_bf16); }
+  // What nn/budget.hpp asks, where the trunk can say it.
+  Index token_floats(bool recorded) const requires requires(const Trunk& t) {
+    t.token_floats(true);
+  }
+  { return trunk_.token_floats(recorded); }
+  Index cache_floats() const requires requires(const Trunk& t) { t.cache_floats(); }
+  { return trunk_.cache_floats(); }
   Cache make_cache(Index slots, Index capacity) const { return trunk_.make_cache(slots, capacity); }
 
   /// w·h + b of each row: hidden (N, C) -> (N).
@@ -90,10 +124,24 @@ class Model {
   }
 
  private:
+  /// The same trunk with another head; its trained weights are not provided yet.
+  Model twin(ScalarHead head) const {
+    if constexpr (requires { trunk_.is_frozen(); })
+      if (trunk_.is_frozen())
+        return Model([&](Parameters<D>& p) { return trunk_.adapted(p, trunk_.lora()); }, head);
+    return Model(config(), head);
+  }
+
   static constexpr const char* kScalarWeight = "scalar_head";
   static constexpr const char* kScalarBias = "scalar_head_bias";
 
-  Model(const Config& config, ScalarHead head) : trunk_(parameters_, config), head_kind_(head) {
+  Model(const Config& config, ScalarHead head)
+      : Model([&](Parameters<D>& parameters) { return Trunk(parameters, config); }, head) {}
+
+  /// `make(parameters)` is the trunk, its tensors added to them.
+  template <class Make>
+    requires std::is_invocable_v < Make, Parameters<D>
+  & > Model(Make make, ScalarHead head) : trunk_(make(parameters_)), head_kind_(head) {
     if (head == ScalarHead::None) return;
     const Index c = trunk_.head().dim(1);
     const float std =

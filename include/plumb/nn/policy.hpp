@@ -39,12 +39,17 @@ struct Batch {
   Tensor<D, std::int32_t> tokens;     ///< (N)
   Tensor<D, std::int32_t> positions;  ///< (N), from 0 in each sequence
   Tensor<D, std::int32_t> offsets;    ///< (B+1), where each sequence begins
+  /// What the first `below_layers` blocks made of the tokens, (N, C), if it is known already.
+  Tensor<D> below{};
+  Index below_layers = 0;
 
   static Batch from(const PackedBatch& packed) {
     const Index n = packed.size();
     return {Tensor<D, std::int32_t>::from(packed.tokens, {n}),
             Tensor<D, std::int32_t>::from(packed.positions(), {n}),
-            Tensor<D, std::int32_t>::from(packed.offsets, {packed.sequences() + 1})};
+            Tensor<D, std::int32_t>::from(packed.offsets, {packed.sequences() + 1}),
+            {},
+            0};
   }
 };
 
@@ -89,9 +94,6 @@ concept HasFeatures = requires(const T& t, const Batch<typename T::Device>& batc
   { t.features(batch, layers) } -> std::same_as<std::vector<Tensor<typename T::Device>>>;
   { t.layers() } -> std::same_as<Index>;
 };
-
-/// Tokens that one forward without gradient reads at most.
-inline constexpr Index kForwardTokens = 8192;
 
 /// Host values on the device, as a tensor of one dimension.
 template <class D, class T>

@@ -1,8 +1,4 @@
-// The decoder-only transformer, pre-norm. What such models differ in is a Family of independent
-// features, of which three settings have names:
-//   Llama: RMSNorm, rotary positions, SwiGLU, grouped-query heads, no biases (Touvron et al. 2023);
-//   Qwen2: Llama with biases on queries, keys and values (Yang et al. 2024);
-//   GPT-2: LayerNorm, learned positions, GELU (tanh form), biases everywhere (Radford et al. 2019).
+// The decoder-only transformer, pre-norm, of any family (nn/transformer_config.hpp).
 //
 // One forward serves training (packed sequences) and generation (new tokens against a cache): only
 // where attention looks for its keys differs, and both attention kernels compute the same bits.
@@ -10,11 +6,10 @@
 // computes. Not here: dropout (there is none in RL), the head's log-softmax (ops/loss.hpp).
 #pragma once
 
-#include <plumb/core/fields.hpp>
-#include <plumb/math/activation.hpp>
-#include <plumb/math/attention.hpp>
 #include <plumb/nn/kv_cache.hpp>
+#include <plumb/nn/lora.hpp>
 #include <plumb/nn/policy.hpp>
+#include <plumb/nn/transformer_config.hpp>
 #include <plumb/ops/attention.hpp>
 #include <plumb/ops/linear.hpp>
 #include <plumb/ops/norm.hpp>
@@ -24,172 +19,42 @@
 #include <cmath>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 namespace plumb { inline namespace v0_1 {
 
-/// Rms: weight alone; Layer: weight and bias.
-enum class Norm : int { Rms, Layer };
-constexpr std::array<std::pair<const char*, Norm>, 2> choices(Norm) {
-  return {{{"rms", Norm::Rms}, {"layer", Norm::Layer}}};
-}
-
-/// Rotary: queries and keys turned by their position (Su et al. 2021); Learned: a table added to
-/// the embedding.
-enum class Positions : int { Rotary, Learned };
-constexpr std::array<std::pair<const char*, Positions>, 2> choices(Positions) {
-  return {{{"rotary", Positions::Rotary}, {"learned", Positions::Learned}}};
-}
-
-constexpr std::array<std::pair<const char*, Activation>, 5> choices(Activation) {
-  return {{{"gelu", Activation::Gelu},
-           {"silu", Activation::Silu},
-           {"tanh", Activation::Tanh},
-           {"relu", Activation::Relu},
-           {"gelu_erf", Activation::GeluErf}}};
-}
-
-/// How rotary frequencies are lowered, for contexts longer than a model began with. Linear: all by
-/// `factor`. Llama3: those of waves longer than original/low by `factor`, those shorter than
-/// original/high not, between the two by degrees (Dubey et al. 2024; huggingface/transformers,
-/// modeling_rope_utils.py).
-enum class RopeScaling : int { None, Linear, Llama3 };
-constexpr std::array<std::pair<const char*, RopeScaling>, 3> choices(RopeScaling) {
-  return {{{"none", RopeScaling::None},
-           {"linear", RopeScaling::Linear},
-           {"llama3", RopeScaling::Llama3}}};
-}
-
-/// The features in which decoder-only transformers differ, each free of the others but for what
-/// check_config names.
-struct Family {
-  Norm norm = Norm::Rms;
-  Positions positions = Positions::Rotary;
-  bool qkv_bias = false;           ///< biases on queries, keys and values
-  bool projection_bias = false;    ///< bias on attention's output
-  bool feed_forward_bias = false;  ///< biases on the feed-forward's matrices
-  bool gated = true;               ///< activation(gate·x) ⊙ up·x, in place of activation(up·x)
-  Activation activation = Activation::Silu;
-
-  bool operator==(const Family&) const = default;
-  static const Family Llama, Gpt2, Qwen2;
-};
-inline constexpr Family Family::Llama{};
-inline constexpr Family Family::Gpt2{Norm::Layer, Positions::Learned, true, true, true,
-                                     false,       Activation::Gelu};
-inline constexpr Family Family::Qwen2{.qkv_bias = true};
-
-struct TransformerConfig {
-  Family family = Family::Llama;
-  Index vocab = 512;
-  Index context = 512;  ///< longest sequence, tokens
-  Index channels = 64;
-  Index layers = 5;
-  Index heads = 8;
-  Index kv_heads = 4;  ///< heads of keys and values: heads share them evenly
-  Index hidden = 172;  ///< width of the feed-forward layer
-  bool tied_head = true;
-  float norm_eps = 1e-5F;
-  float rope_base = 10000.0F;
-  RopeScaling rope_scaling = RopeScaling::None;
-  float rope_factor = 1.0F;
-  float rope_low = 1.0F, rope_high = 4.0F;  ///< Llama3: parts of the original context
-  Index rope_original = 8192;               ///< Llama3: the context that the model began with
-
-  Index head_size() const { return channels / heads; }
-  bool operator==(const TransformerConfig&) const = default;
-};
-
-/// How a model file spells the configuration, and what its numbers may be.
-template <class F>
-void fields(TransformerConfig& c, F&& f) {
-  constexpr double kMost = 1 << 30;  // products of two sizes stay countable
-  f(Field{"vocab", "tokens that there are", between(1, kMost)}, c.vocab);
-  f(Field{"context", "longest sequence", between(1, 1 << 20), "tokens"}, c.context);
-  f(Field{"channels", "width of a hidden state", between(1, kMost)}, c.channels);
-  f(Field{"layers", "blocks", between(1, kMost)}, c.layers);
-  f(Field{"heads", "attention heads", between(1, kMost)}, c.heads);
-  f(Field{"kv_heads", "heads of keys and values", between(1, kMost)}, c.kv_heads);
-  f(Field{"hidden", "width of the feed-forward layer", between(1, kMost)}, c.hidden);
-  f(Field{"norm", "rms or layer"}, c.family.norm);
-  f(Field{"positions", "rotary or learned"}, c.family.positions);
-  f(Field{"qkv_bias", "biases on queries, keys and values"}, c.family.qkv_bias);
-  f(Field{"projection_bias", "bias on attention's output"}, c.family.projection_bias);
-  f(Field{"feed_forward_bias", "biases on the feed-forward"}, c.family.feed_forward_bias);
-  f(Field{"gated", "whether the feed-forward has a gate"}, c.family.gated);
-  f(Field{"activation", "of the feed-forward"}, c.family.activation);
-  f(Field{"tied_head", "whether the head is the embedding"}, c.tied_head);
-  f(Field{"norm_eps", "added to a variance", above_to(0, 1)}, c.norm_eps);
-  f(Field{"rope_base", "base of the rotary frequencies", above(0)}, c.rope_base);
-  f(Field{"rope_scaling", "how they are lowered"}, c.rope_scaling);
-  f(Field{"rope_factor", "by how much", at_least(1)}, c.rope_factor);
-  f(Field{"rope_low", "waves longer than the original context by this are lowered", above(0)},
-    c.rope_low);
-  f(Field{"rope_high", "waves shorter than the original context by this are not", above(0)},
-    c.rope_high);
-  f(Field{"rope_original", "the context before", between(1, 1 << 20), "tokens"}, c.rope_original);
-}
-
-/// DataError naming the first size that is out of range or does not fit another, before anything is
-/// allocated.
-inline void check_config(const TransformerConfig& c, Where where = Where::here()) {
-  check_fields(c, "transformer", where);
-  if (c.channels % c.heads != 0)
-    fail<DataError>(
-        str("[transformer] ", c.channels, " channels do not split into ", c.heads, " heads"),
-        where);
-  if (c.head_size() > kMaxHeadSize)
-    fail<DataError>(
-        str("[transformer] heads of ", c.head_size(), " channels; at most ", kMaxHeadSize), where);
-  if (c.heads % c.kv_heads != 0)
-    fail<DataError>(str("[transformer] ", c.heads, " heads do not share ", c.kv_heads,
-                        " key/value heads evenly"),
-                    where);
-  if (c.family.positions == Positions::Rotary && c.head_size() % 2 != 0)
-    fail<DataError>(
-        str("[transformer] rotary positions need an even head size, not ", c.head_size()), where);
-  check<DataError>(!c.family.gated || c.family.activation == Activation::Silu,
-                   "[transformer] a gated feed-forward is computed with silu alone (SwiGLU)",
-                   where);
-  check<DataError>(c.rope_scaling != RopeScaling::Llama3 || c.rope_low < c.rope_high,
-                   "[transformer] rope_low must be less than rope_high", where);
-}
-
-/// Weights of one block, its matrices plain or packed.
-template <class D, class Matrix>
+/// Weights of one block.
+template <class D>
 struct TransformerBlock {
-  Matrix query, key, value, projection, gate, up, down;
+  AdaptedWeight<D> query, key, value, projection, gate, up, down;
   Tensor<D> norm1, norm1_bias, query_bias, key_bias, value_bias, projection_bias;
   Tensor<D> norm2, norm2_bias, gate_bias, up_bias, down_bias;
+
+  using Matrix = std::pair<const char*, AdaptedWeight<D> TransformerBlock::*>;
+  static constexpr std::array<Matrix, 7> kMatrices{{{"query", &TransformerBlock::query},
+                                                    {"key", &TransformerBlock::key},
+                                                    {"value", &TransformerBlock::value},
+                                                    {"projection", &TransformerBlock::projection},
+                                                    {"gate", &TransformerBlock::gate},
+                                                    {"up", &TransformerBlock::up},
+                                                    {"down", &TransformerBlock::down}}};
+  static constexpr std::array<Tensor<D> TransformerBlock::*, 11> kVectors{
+      &TransformerBlock::norm1,      &TransformerBlock::norm1_bias,
+      &TransformerBlock::query_bias, &TransformerBlock::key_bias,
+      &TransformerBlock::value_bias, &TransformerBlock::projection_bias,
+      &TransformerBlock::norm2,      &TransformerBlock::norm2_bias,
+      &TransformerBlock::gate_bias,  &TransformerBlock::up_bias,
+      &TransformerBlock::down_bias};
 };
 
 /// A transformer's matrices packed for generation; see PackedWeight.
 template <class D>
 struct PackedTransformer {
-  std::vector<TransformerBlock<D, PackedWeight<D>>> blocks;
+  std::vector<TransformerBlock<D>> blocks;
   PackedWeight<D> head;
 };
-
-/// The angle between two positions, radians, of each of the head_size/2 pairs of channels.
-inline std::vector<double> rotary_frequencies(const TransformerConfig& c) {
-  std::vector<double> all;
-  for (Index i = 0; i < c.head_size() / 2; ++i) {
-    double f = std::pow(static_cast<double>(c.rope_base),
-                        -2.0 * static_cast<double>(i) / static_cast<double>(c.head_size()));
-    const double lowered = f / static_cast<double>(c.rope_factor);
-    if (c.rope_scaling == RopeScaling::Linear) f = lowered;
-    if (c.rope_scaling == RopeScaling::Llama3) {
-      // Waves in the original context, as a place between low (0) and high (1).
-      const double low = c.rope_low, high = c.rope_high, pi = 3.14159265358979323846;
-      const double waves = static_cast<double>(c.rope_original) * f / (2 * pi);
-      const double place = (waves - low) / (high - low);
-      f = place <= 0 ? lowered : place >= 1 ? f : (1 - place) * lowered + place * f;
-    }
-    all.push_back(f);
-  }
-  return all;
-}
 
 template <class D>
 class Transformer {
@@ -259,33 +124,109 @@ class Transformer {
 
   /// The matrices as they are now, packed for generation; see PackedWeight.
   PackedTransformer<D> pack(bool to_bf16 = false) const {
-    const auto packed = [&](const Tensor<D>& weight) { return PackedWeight<D>(weight, to_bf16); };
-    PackedTransformer<D> all{{}, packed(head_)};
-    for (const Block& b : blocks_)
-      all.blocks.push_back({.query = packed(b.query),
-                            .key = packed(b.key),
-                            .value = packed(b.value),
-                            .projection = packed(b.projection),
-                            .gate = packed(b.gate),
-                            .up = packed(b.up),
-                            .down = packed(b.down),
-                            .norm1 = b.norm1,
-                            .norm1_bias = b.norm1_bias,
-                            .query_bias = b.query_bias,
-                            .key_bias = b.key_bias,
-                            .value_bias = b.value_bias,
-                            .projection_bias = b.projection_bias,
-                            .norm2 = b.norm2,
-                            .norm2_bias = b.norm2_bias,
-                            .gate_bias = b.gate_bias,
-                            .up_bias = b.up_bias,
-                            .down_bias = b.down_bias});
+    PackedTransformer<D> all{
+        blocks_, packed_head_ && !to_bf16 ? packed_head_ : PackedWeight<D>(head_, to_bf16)};
+    for (Block& b : all.blocks)
+      for (const auto& [name, matrix] : Block::kMatrices) b.*matrix = (b.*matrix).packed(to_bf16);
     return all;
+  }
+
+  /// This network with nothing to train, its adapters merged: matrices packed, the rest copied.
+  Transformer frozen(Storage storage) const {
+    Transformer same(config_);
+    for (const Block& from : blocks_) {
+      Block b;
+      for (const auto& [name, matrix] : Block::kMatrices)
+        if (const AdaptedWeight<D>& weight = from.*matrix; weight)
+          b.*matrix = frozen_matrix(weight, storage);
+      for (const auto vector : Block::kVectors)
+        if (from.*vector) b.*vector = (from.*vector).clone();
+      same.blocks_.push_back(std::move(b));
+    }
+    for (const auto part : {&Transformer::embedding_, &Transformer::position_embedding_,
+                            &Transformer::final_norm_, &Transformer::final_norm_bias_})
+      if (this->*part) same.*part = (this->*part).clone();
+    same.head_ = config_.tied_head ? same.embedding_ : head_.clone();
+    same.packed_head_ = PackedWeight<D>(same.head_);
+    same.cosine_ = cosine_;
+    same.sine_ = sine_;
+    return same;
+  }
+  bool is_frozen() const { return static_cast<bool>(packed_head_); }
+
+  /// A frozen network's frozen part, with adapters whose tensors are added to `parameters`: all
+  /// that is trained, and all that takes memory.
+  Transformer adapted(Parameters<D>& parameters, const LoraConfig& lora,
+                      Where where = Where::here()) const {
+    check(is_frozen(), "[lora] adapters stand beside frozen weights. HINT: frozen() first", where);
+    check_lora(lora, where);
+    Transformer other = *this;
+    other.lora_ = lora;
+    const Index first = lora.top_layers > 0 ? config_.layers - lora.top_layers : 0;
+    for (Index i = 0; i < config_.layers; ++i)
+      for (const auto& [name, matrix] : Block::kMatrices) {
+        AdaptedWeight<D>& weight = other.blocks_[static_cast<std::size_t>(i)].*matrix;
+        weight = {};
+        weight.base = (blocks_[static_cast<std::size_t>(i)].*matrix).base;
+        if (weight && lora.rank > 0 && i >= first && names(lora.targets, name))
+          add_adapter(parameters, str("blocks.", i, ".", name), weight, lora);
+      }
+    return other;
+  }
+  /// Rank 0: there are no adapters.
+  const LoraConfig& lora() const { return lora_; }
+
+  /// Numbers that a token takes in a cache.
+  Index cache_floats() const { return 2 * config_.layers * config_.kv_heads * config_.head_size(); }
+  /// Numbers that a token of a batch takes while a forward runs; and, recorded, until its backward
+  /// has run: each block's results, and the gradients of the one that backward is in.
+  Index token_floats(bool recorded) const {
+    const Index c = config_.channels, kv = config_.kv_heads * config_.head_size();
+    const Index h = config_.hidden, r = lora_.rank;
+    const bool turns = config_.family.positions == Positions::Rotary, gated = config_.family.gated;
+    const Index block = (turns ? 7 : 6) * c + (turns ? 3 : 2) * kv + (gated ? 3 : 2) * h + 14 * r;
+    const Index blocks = is_frozen() && lora_.top_layers > 0 ? lora_.top_layers : config_.layers;
+    return recorded ? (blocks + 1) * block : block;
+  }
+
+  /// Gives `full`, of the same configuration and all trained, this network's values, its adapters
+  /// merged into the matrices.
+  void copy_to(const Transformer& full) const {
+    const auto take = [](const Tensor<D>& to, const Tensor<D>& from) {
+      if (to) copy(D{}, to.data(), from.data(), to.bytes());
+    };
+    for (std::size_t i = 0; i < blocks_.size(); ++i) {
+      for (const auto& [name, matrix] : Block::kMatrices)
+        if (const AdaptedWeight<D>& weight = blocks_[i].*matrix; weight)
+          take((full.blocks_[i].*matrix).base.trained, weight.merged());
+      for (const auto vector : Block::kVectors) take(full.blocks_[i].*vector, blocks_[i].*vector);
+    }
+    for (const auto part : {&Transformer::embedding_, &Transformer::position_embedding_,
+                            &Transformer::final_norm_, &Transformer::final_norm_bias_})
+      take(full.*part, this->*part);
+    if (!config_.tied_head) take(full.head_, head_);
   }
 
   /// Hidden states after the final norm, packed sequences: (N, C).
   Tensor<D> operator()(const Batch<D>& batch) const {
-    return forward(blocks_, batch.tokens, batch.positions, packed_attention(batch));
+    return norm(blocks(batch, config_.layers), final_norm_, final_norm_bias_);
+  }
+
+  /// How many of the first blocks train nothing: what they make of a batch stays the same.
+  Index frozen_layers() const {
+    return lora_.rank > 0 && lora_.top_layers > 0 ? config_.layers - lora_.top_layers : 0;
+  }
+  /// What the first `layers` blocks make of a batch, before any further norm: (N, C).
+  Tensor<D> blocks(const Batch<D>& batch, Index layers) const {
+    const bool known = batch.below && batch.below_layers <= layers;
+    return forward(blocks_, known ? batch.below : embedded(batch.tokens, batch.positions),
+                   batch.positions, known ? batch.below_layers : 0, layers,
+                   packed_attention(batch));
+  }
+  /// Whether the first `layers` blocks are those of `other`, in the same memory, and stay so.
+  bool keeps(const Transformer& other, Index layers) const {
+    const bool none_trained = lora_.rank == 0 || layers <= frozen_layers();
+    return is_frozen() && none_trained && embedding_.data() == other.embedding_.data();
   }
 
   Tensor<D> hidden(const Batch<D>& batch) const { return (*this)(batch); }
@@ -303,29 +244,72 @@ class Transformer {
       return cached_attention(q, k, v, cache.keys(layer), cache.values(layer), batch.slots,
                               batch.positions, cache.shape());
     };
-    return packed != nullptr ? forward(packed->blocks, batch.tokens, batch.positions, attend)
-                             : forward(blocks_, batch.tokens, batch.positions, attend);
+    const auto x = forward(packed != nullptr ? packed->blocks : blocks_,
+                           embedded(batch.tokens, batch.positions), batch.positions, 0,
+                           config_.layers, attend);
+    return norm(x, final_norm_, final_norm_bias_);
   }
 
-  /// What each of `layers` blocks (ascending; 0: the embedding) leave of the tokens, before any
-  /// norm: (N, C) each. Blocks beyond the last of them are not computed.
+  /// What each of `layers` blocks (ascending; 0: none, the embedding) leave of the tokens, before
+  /// any norm: (N, C) each. Blocks beyond the last of them are not computed.
   std::vector<Tensor<D>> features(const Batch<D>& batch, std::span<const Index> layers,
                                   Where where = Where::here()) const {
-    const Index last = layers.empty() ? 0 : std::min(layers.back(), config_.layers);
+    for (std::size_t i = 0; i < layers.size(); ++i)
+      if (layers[i] < (i > 0 ? layers[i - 1] + 1 : 0) || layers[i] > config_.layers)
+        fail(str("[transformer] features after ", layers[i], " of ", config_.layers,
+                 " blocks; layers are named in ascending order"),
+             where);
     std::vector<Tensor<D>> all;
-    stream(blocks_, batch.tokens, batch.positions, packed_attention(batch), last,
-           [&](Index done, const Tensor<D>& x) {
-             if (all.size() < layers.size() && done == layers[all.size()]) all.push_back(x);
-           });
-    if (all.size() < layers.size())
-      fail(str("[transformer] features of layer ", layers[all.size()],
-               "; layers ascend, from 0 to the model's ", config_.layers),
-           where);
+    const auto attend = packed_attention(batch);
+    auto x = embedded(batch.tokens, batch.positions);
+    Index done = 0;
+    for (const Index layer : layers) {
+      x = forward(blocks_, x, batch.positions, done, layer, attend);
+      done = layer;
+      all.push_back(x);
+    }
     return all;
   }
 
  private:
-  using Block = TransformerBlock<D, Tensor<D>>;
+  using Block = TransformerBlock<D>;
+
+  explicit Transformer(const TransformerConfig& config) : config_(config) {}
+
+  static AdaptedWeight<D> frozen_matrix(const AdaptedWeight<D>& weight, Storage storage) {
+    AdaptedWeight<D> same;
+    if (storage == Storage::Int8)
+      same.base = PackedWeight<D>::int8(weight.merged());
+    else if (weight.down)
+      same.base = PackedWeight<D>(weight.merged(), storage == Storage::Bf16);
+    else
+      same.base = weight.base.packed(storage == Storage::Bf16);
+    return same;
+  }
+
+  void check_lora(const LoraConfig& lora, Where where) const {
+    check_fields(lora, "lora", where);
+    if (lora.top_layers > config_.layers)
+      fail<DataError>(str("[lora] lora-layers is ", lora.top_layers, "; the model has ",
+                          config_.layers, " blocks"),
+                      where);
+    std::string_view rest = lora.targets;
+    while (!rest.empty() && lora.targets != "all") {
+      const std::string_view name = rest.substr(0, rest.find(','));
+      rest.remove_prefix(std::min(rest.size(), name.size() + 1));
+      const auto& all = Block::kMatrices;
+      const auto found = std::find_if(all.begin(), all.end(),
+                                      [&](const auto& matrix) { return name == matrix.first; });
+      if (found == all.end() || !(blocks_[0].*(found->second)))
+        fail<DataError>(
+            str("[lora] a block of this model has no matrix '", std::string(name),
+                "'. HINT: lora-targets is all, or names of query, key, value, projection, ",
+                config_.family.gated ? "gate, " : "", "up, down"),
+            where);
+    }
+    check<DataError>(lora.rank == 0 || !lora.targets.empty(), "[lora] lora-targets names no matrix",
+                     where);
+  }
 
   AttentionShape attention_shape() const {
     const Index size = config_.head_size();
@@ -343,22 +327,18 @@ class Transformer {
     };
   }
 
-  template <class Blocks, class Attend>
-  Tensor<D> forward(const Blocks& blocks, const Tensor<D, std::int32_t>& tokens,
-                    const Tensor<D, std::int32_t>& positions, const Attend& attend) const {
-    const auto x = stream(blocks, tokens, positions, attend, config_.layers, [](auto&&...) {});
-    return norm(x, final_norm_, final_norm_bias_);
+  Tensor<D> embedded(const Tensor<D, std::int32_t>& tokens,
+                     const Tensor<D, std::int32_t>& positions) const {
+    const auto x = embedding(embedding_, tokens);
+    return position_embedding_ ? add(x, embedding(position_embedding_, positions)) : x;
   }
 
-  // The residual stream after `layers` blocks; visit(blocks done, stream) sees it on its way.
-  template <class Blocks, class Attend, class Visit>
-  Tensor<D> stream(const Blocks& blocks, const Tensor<D, std::int32_t>& tokens,
-                   const Tensor<D, std::int32_t>& positions, const Attend& attend, Index layers,
-                   Visit visit) const {
-    auto x = embedding(embedding_, tokens);
-    if (position_embedding_) x = add(x, embedding(position_embedding_, positions));
-    visit(0, x);
-    for (Index layer = 0; layer < layers; ++layer) {
+  /// x through the blocks [first, last).
+  template <class Attend>
+  Tensor<D> forward(const std::vector<Block>& blocks, Tensor<D> x,
+                    const Tensor<D, std::int32_t>& positions, Index first, Index last,
+                    const Attend& attend) const {
+    for (Index layer = first; layer < last; ++layer) {
       const auto& b = blocks[static_cast<std::size_t>(layer)];
       const auto h = norm(x, b.norm1, b.norm1_bias);
       auto q = linear(h, b.query, b.query_bias);
@@ -374,7 +354,6 @@ class Transformer {
                               ? swiglu(linear(m, b.gate, b.gate_bias), linear(m, b.up, b.up_bias))
                               : activated_linear(m, b.up, b.up_bias, config_.family.activation);
       x = linear(hidden, b.down, b.down_bias, x);
-      visit(layer + 1, x);
     }
     return x;
   }
@@ -401,6 +380,8 @@ class Transformer {
   TransformerConfig config_;
   Tensor<D> embedding_, position_embedding_, final_norm_, final_norm_bias_, head_, cosine_, sine_;
   std::vector<Block> blocks_;
+  PackedWeight<D> packed_head_;  // of a frozen network
+  LoraConfig lora_;
 };
 
 }}  // namespace plumb::v0_1

@@ -1,9 +1,11 @@
-// The linear layer, with its bias and a residual in one pass.
+// The linear layer, with its bias and a residual in one pass; its weight trained, or packed and
+// constant.
 #pragma once
 
 #include <plumb/core/bf16.hpp>
 #include <plumb/math/activation.hpp>
 #include <plumb/math/gemm.hpp>
+#include <plumb/math/int8.hpp>
 #include <plumb/ops/basic.hpp>
 
 namespace plumb { inline namespace v0_1 {
@@ -68,6 +70,22 @@ Tensor<D> linear(const Tensor<D>& x, const Tensor<D>& weight, const Tensor<D>& b
   return detail::checked("linear", y);
 }
 
+/// y += x·Wᵀ, where it stands: y (N, out) is what a linear() has just computed, and nobody has
+/// read yet; neither its backward nor its residual's reads y. x (N, in), weight (out, in). Up to
+/// kChunk inputs the bits are those of linear(x, weight, {}, y).
+template <class D>
+void add_linear(const Tensor<D>& y, const Tensor<D>& x, const Tensor<D>& weight,
+                Where where = Where::here()) {
+  detail::check_linear(x, weight, where);
+  const Index n = x.dim(0), in = x.dim(1), out = weight.dim(0);
+  if (y.shape() != Shape{n, out})
+    fail(str("[add_linear] y is ", y.shape(), ", expected ", Shape{n, out}), where);
+  matmul(D{}, y.data(), x.data(), weight.data(), n, out, in, Form::NT, true);
+  if (recording(x, weight))
+    record(y, [y, x, weight] { detail::linear_backward<D>(y.grad(), x, weight, {}); });
+  detail::checked("add_linear", y);
+}
+
 /// y = f(x·Wᵀ + bias), each part while it is in the cache; the bits of linear and the activation.
 /// x (N, in), weight (out, in), bias (out) or none -> y (N, out).
 template <class D>
@@ -94,12 +112,16 @@ Tensor<D> activated_linear(const Tensor<D>& x, const Tensor<D>& weight, const Te
 }
 
 /// A weight (out, in) in the order that products of few rows read fastest, with the values that it
-/// had when it was packed: for generation, where the weights stay as they are. No gradient flows to
-/// it. Rounded to bf16, it is half as long to read; sums stay in float.
+/// had when it was packed: for generation, where the weights stay as they are, and for weights that
+/// are not trained. No gradient flows to it, but through it. Rounded to bf16, it is half as long to
+/// read; in eight bits (cpu/int8.hpp) it takes least, and is expanded for each product. Sums stay
+/// in float.
 template <class D>
 struct PackedWeight {
-  Tensor<D> exact;          ///< this,
-  Tensor<D, bf16> rounded;  ///< or this
+  Tensor<D> exact;               ///< this,
+  Tensor<D, bf16> rounded;       ///< or this,
+  Tensor<D, std::int8_t> codes;  ///< or this, with
+  Tensor<D> scales;              ///< these
   Index out = 0, in = 0;
 
   PackedWeight() = default;
@@ -116,7 +138,30 @@ struct PackedWeight {
       pack_matrix(D{}, exact.data(), weight.data(), out, in);
     }
   }
-  explicit operator bool() const { return exact || rounded; }
+  explicit operator bool() const { return exact || rounded || codes; }
+
+  static PackedWeight int8(const Tensor<D>& weight) {
+    PackedWeight packed;
+    packed.out = weight.dim(0);
+    packed.in = weight.dim(1);
+    packed.codes = Tensor<D, std::int8_t>::empty(weight.shape());
+    packed.scales = Tensor<D>::empty({packed.out, int8_blocks(packed.in)});
+    quantize_rows(D{}, packed.codes.data(), packed.scales.data(), weight.data(), packed.out,
+                  packed.in);
+    return packed;
+  }
+
+  /// Its values as a matrix again, (out, in).
+  Tensor<D> dense() const {
+    auto weight = Tensor<D>::empty({out, in});
+    if (codes)
+      expand_rows(D{}, weight.data(), codes.data(), scales.data(), out, in);
+    else if (rounded)
+      unpack_matrix(D{}, weight.data(), rounded.data(), out, in);
+    else
+      unpack_matrix(D{}, weight.data(), exact.data(), out, in);
+    return weight;
+  }
 };
 
 namespace detail {
@@ -132,7 +177,10 @@ Tensor<D> packed_linear(const Tensor<D>& x, const PackedWeight<D>& weight, Epilo
   const auto multiply = [&](const auto* packed) {
     matmul_packed(D{}, y.data(), x.data(), packed, x.dim(0), weight.out, weight.in, epilogue);
   };
-  if (weight.rounded)
+  if (weight.codes)
+    matmul(D{}, y.data(), x.data(), weight.dense().data(), x.dim(0), weight.out, weight.in,
+           Form::NT, false, epilogue);
+  else if (weight.rounded)
     multiply(weight.rounded.data());
   else
     multiply(weight.exact.data());
@@ -141,15 +189,26 @@ Tensor<D> packed_linear(const Tensor<D>& x, const PackedWeight<D>& weight, Epilo
 }  // namespace detail
 
 /// The bits that the weight itself gives, or for bf16 the weight rounded. x (N, in) -> y (N, out).
+/// Backward unpacks the weight into memory that it gives back.
 template <class D>
 Tensor<D> linear(const Tensor<D>& x, const PackedWeight<D>& weight, const Tensor<D>& bias = {},
                  const Tensor<D>& residual = {}, Where where = Where::here()) {
   detail::check_epilogue(bias, residual, x.dim(0), weight.out, where);
-  return detail::packed_linear(x, weight, detail::epilogue(bias, residual), nullptr, where);
+  const auto y = detail::packed_linear(x, weight, detail::epilogue(bias, residual), nullptr, where);
+  if (recording(x, bias, residual))
+    record(y, [y, x, weight, bias, residual] {
+      if (x.requires_grad())
+        detail::linear_backward(y.grad(), x, weight.dense(), bias);
+      else if (bias.requires_grad())
+        sum_rows(D{}, bias.grad(), y.grad(), y.dim(0), weight.out);
+      if (residual.requires_grad()) accumulate(D{}, residual.grad(), y.grad(), 1.0F, y.size());
+    });
+  return y;
 }
 template <class D>
 Tensor<D> activated_linear(const Tensor<D>& x, const PackedWeight<D>& weight, const Tensor<D>& bias,
                            Activation f, Where where = Where::here()) {
+  if (recording(x, bias)) return activate(linear(x, weight, bias, {}, where), f);
   detail::check_epilogue(bias, {}, x.dim(0), weight.out, where);
   return detail::packed_linear(x, weight, detail::epilogue<D>(bias, {}), &f, where);
 }

@@ -6,6 +6,7 @@
 #include <plumb/ops/loss.hpp>
 #include <plumb/rlhf/sample.hpp>
 
+#include <initializer_list>
 #include <span>
 #include <vector>
 
@@ -53,6 +54,59 @@ struct EpisodeBatch {
             device_vector<D>(value_rows)};
   }
 };
+
+/// What the blocks below the first that is trained make of episodes: computed once, and read in
+/// every epoch, by the policy and by a reference on the same frozen trunk.
+template <class D>
+struct FrozenStates {
+  Index layers = 0;                ///< how many blocks; 0: nothing is kept
+  const Episode* first = nullptr;  ///< of the episodes, which lie one after another
+  std::vector<Tensor<D>> states;   ///< of each, (prompt and response, C)
+
+  /// Gives a batch of some of the episodes their states.
+  void attach(Batch<D>& batch, std::span<const Episode* const> episodes) const {
+    if (layers == 0) return;
+    const Index channels = states[0].dim(1);
+    batch.below = Tensor<D>::empty({batch.tokens.size(), channels});
+    batch.below_layers = layers;
+    Index row = 0;
+    for (const Episode* episode : episodes) {
+      const Tensor<D>& from = states[static_cast<std::size_t>(episode - first)];
+      copy(D{}, batch.below.data() + row * channels, from.data(), from.bytes());
+      row += from.dim(0);
+    }
+  }
+};
+
+/// The states of episodes for a policy and the `others` that read the same batches; none, where one
+/// of these has another trunk or trains more of it.
+template <Policy P>
+FrozenStates<typename P::Device> frozen_states(const P& policy,
+                                               std::initializer_list<const P*> others,
+                                               const std::vector<Episode>& episodes) {
+  using D = typename P::Device;
+  FrozenStates<D> kept{0, episodes.data(), {}};
+  if constexpr (requires { policy.transformer().frozen_layers(); }) {
+    const auto& trunk = policy.transformer();
+    const Index layers = trunk.frozen_layers();
+    for (const P* other : others)
+      if (other != nullptr && !other->transformer().keeps(trunk, layers)) return kept;
+    if (layers == 0) return kept;
+    kept.layers = layers;
+    const auto length = [&](std::size_t i) {
+      return static_cast<Index>(episodes[i].prompt.size() + episodes[i].response.size());
+    };
+    for_token_runs(episodes.size(), forward_tokens(policy), length,
+                   [&](std::size_t i, std::size_t end) {
+                     std::vector<const Episode*> members;
+                     for (std::size_t e = i; e < end; ++e) members.push_back(&episodes[e]);
+                     const auto all = trunk.blocks(EpisodeBatch<D>::from(members).batch, layers);
+                     for (Index row = 0; i < end; row += length(i++))
+                       kept.states.push_back(all.rows(row, row + length(i)));
+                   });
+  }
+  return kept;
+}
 
 /// Exact full-vocabulary KL(policy‖reference), nats, at rows of hidden states of the two: (N).
 template <Policy P, Policy R>

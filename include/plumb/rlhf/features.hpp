@@ -5,7 +5,7 @@
 #pragma once
 
 #include <plumb/core/pool.hpp>
-#include <plumb/nn/policy.hpp>
+#include <plumb/nn/budget.hpp>
 #include <plumb/ops/linear.hpp>
 #include <plumb/rlhf/episode.hpp>
 #include <plumb/rlhf/ranking.hpp>
@@ -116,15 +116,16 @@ template <Policy P>
     const auto length = [&](std::size_t i) {
       return static_cast<Index>(sequences[i].tokens.size());
     };
-    for_token_runs(sequences.size(), kForwardTokens, length, [&](std::size_t i, std::size_t end) {
-      PackedBatch packed;
-      for (std::size_t s = i; s < end; ++s) packed.add(sequences[s].tokens);
-      const auto hidden = trunk.features(Batch<D>::from(packed), out.layers);
-      for (std::size_t layer = 0; layer < hidden.size(); ++layer)
-        detail::pool_rows(out, i, layer, std::span(sequences).subspan(i, end - i), packed.offsets,
-                          hidden[layer].to_vector());
-      if (progress) progress(static_cast<Index>(end), out.rows());
-    });
+    for_token_runs(sequences.size(), forward_tokens(trunk), length,
+                   [&](std::size_t i, std::size_t end) {
+                     PackedBatch packed;
+                     for (std::size_t s = i; s < end; ++s) packed.add(sequences[s].tokens);
+                     const auto hidden = trunk.features(Batch<D>::from(packed), out.layers);
+                     for (std::size_t layer = 0; layer < hidden.size(); ++layer)
+                       detail::pool_rows(out, i, layer, std::span(sequences).subspan(i, end - i),
+                                         packed.offsets, hidden[layer].to_vector());
+                     if (progress) progress(static_cast<Index>(end), out.rows());
+                   });
     return out;
   }
 

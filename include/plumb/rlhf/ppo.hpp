@@ -40,6 +40,7 @@ class PpoTrainer {
         value_model_(value_model),
         config_(checked(config, where)),
         controller_(config.beta, config.kl_target, config.kl_horizon),
+        micro_tokens_(update_tokens(policy, config.micro_tokens, value_model)),
         optimizer_(policy.parameters(), config.optimizer) {
     if (!config_.advantage.compute) config_.advantage = gae_advantages(config.gamma, config.lambda);
     if (!config_.advantage.critic) {
@@ -62,8 +63,9 @@ class PpoTrainer {
         timed("time/sample", [&] { return collect(policy_, prompts, config_, iteration_); });
     try {
       const auto evaluation = [&] {
+        frozen_ = frozen_states(policy_, {&reference_, value_model_}, episodes);
         evaluate(episodes, policy_, reference_, critic_, value_model_,
-                 config_.sampling.sampling.temperature);
+                 config_.sampling.sampling.temperature, frozen_);
       };
       timed("time/evaluate", evaluation);
       require_finite(episodes, evaluation);
@@ -74,6 +76,7 @@ class PpoTrainer {
     const Metrics objective = shape_rewards(episodes, config_, controller_.beta());
     metrics_.insert(metrics_.end(), objective.begin(), objective.end());
     timed("time/update", [&] { update(episodes); });
+    frozen_ = {};
     controller_.update(static_cast<float>(objective.front().second),
                        static_cast<Index>(episodes.size()));
     episodes_ += static_cast<Index>(episodes.size());
@@ -170,11 +173,13 @@ class PpoTrainer {
       tokens += static_cast<double>(e->response.size());
       steps += static_cast<double>(e->steps);
     }
-    for_micro_batches(
-        members.size(), config_.micro_sequences, [&](std::size_t first, std::size_t last) {
-          micro_batch(std::span(members).subspan(first, last - first),
-                      static_cast<float>(1.0 / tokens), static_cast<float>(1.0 / steps), t);
-        });
+    const auto length = [&](std::size_t i) {
+      return static_cast<Index>(members[i]->prompt.size() + members[i]->response.size());
+    };
+    for_token_runs(members.size(), micro_tokens_, length, [&](std::size_t first, std::size_t last) {
+      micro_batch(std::span(members).subspan(first, last - first), static_cast<float>(1.0 / tokens),
+                  static_cast<float>(1.0 / steps), t);
+    });
   }
 
   void micro_batch(std::span<const Episode* const> part, float token_share, float step_share,
@@ -184,7 +189,8 @@ class PpoTrainer {
       for (const Episode* e : part) all.insert(all.end(), (e->*field).begin(), (e->*field).end());
       return device_vector<D>(all);
     };
-    const auto batch = EpisodeBatch<D>::from(part);
+    auto batch = EpisodeBatch<D>::from(part);
+    frozen_.attach(batch.batch, part);
     const auto old_logprob = gather(&Episode::logprobs), advantage = gather(&Episode::advantages);
     const auto share = [](Index n, float w) {
       return device_vector<D>(std::vector<float>(static_cast<std::size_t>(n), w));
@@ -279,9 +285,11 @@ class PpoTrainer {
   Critic critic_ = Critic::None;
   PpoConfig config_;
   KlController controller_;
+  Index micro_tokens_;  // of one forward in an update
   AdamW<D> optimizer_;
   std::optional<AdamW<D>> value_optimizer_;
   Index iteration_ = 0, episodes_ = 0;
+  FrozenStates<D> frozen_;  // of the iteration's episodes
   Metrics metrics_;
   std::vector<Episode> last_episodes_;
 };

@@ -36,10 +36,10 @@ constexpr std::array<std::pair<const char*, MissingEos>, 2> choices(MissingEos) 
 }
 
 struct PpoConfig {
-  Index iterations = 30;      ///< length of the linear schedule of the learning rate
-  Index epochs = 4;           ///< passes over an iteration's episodes
-  Index minibatches = 4;      ///< optimizer steps per epoch
-  Index micro_sequences = 0;  ///< sequences per forward in an update; 0: the whole minibatch
+  Index iterations = 30;   ///< length of the linear schedule of the learning rate
+  Index epochs = 4;        ///< passes over an iteration's episodes
+  Index minibatches = 4;   ///< optimizer steps per epoch
+  Index micro_tokens = 0;  ///< tokens per forward in an update; 0: see update_tokens
   SampleOptions sampling{.responses = 2};  ///< responses, length, temperature, stops, seed
   bool allow_filters = false;  ///< permit top-k, top-p or greedy rollouts, which are off-policy
   KlEstimator kl = KlEstimator::K1;  ///< of the penalty in the reward
@@ -72,10 +72,9 @@ void fields(PpoConfig& c, F&& f) {
   f(Field{"iterations", "PPO iterations", at_least(0)}, c.iterations);
   f(Field{"ppo-epochs", "passes over an iteration's episodes", at_least(1)}, c.epochs);
   f(Field{"minibatches", "optimizer steps per epoch", at_least(1)}, c.minibatches);
-  f(Field{"micro-sequences",
-          "sequences per forward pass; 0: the whole minibatch; changes memory, not the loss",
+  f(Field{"micro-tokens", "tokens of one pass of an update; 0: as memory allows; not the loss",
           at_least(0), "", "Memory"},
-    c.micro_sequences);
+    c.micro_tokens);
   fields(c.sampling, [&f](Field field, auto& member) {
     const std::string name = std::string("ppo-") + field.name;
     if (name == "ppo-bf16") return;  // refused: the first ratio would not be 1

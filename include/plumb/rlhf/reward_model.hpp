@@ -26,7 +26,8 @@ constexpr std::array<std::pair<const char*, RankingLossKind>, 2> choices(Ranking
 
 struct RewardConfig {
   Index epochs = 2;
-  Index batch = 8;  ///< prompts per update
+  Index batch = 8;         ///< prompts per update
+  Index micro_tokens = 0;  ///< tokens per forward in an update; 0: see update_tokens
   RankingLoss loss{.center = 0.01F};
   AdamWConfig optimizer{.lr = 1e-3F, .eps = 1e-5F};
   std::uint64_t seed = 1;
@@ -43,6 +44,9 @@ void fields(RewardConfig& c, F&& f) {
   f(Field{"center", "coefficient of the regulariser that centres scores on 0", at_least(0), "",
           "Loss"},
     c.loss.center);
+  f(Field{"micro-tokens", "tokens of one pass of an update; 0: as memory allows; not the loss",
+          at_least(0), "", "Memory"},
+    c.micro_tokens);
   fields(c.optimizer, f);
   f(Field{"seed", "seed of the head, the shuffles and the split"}, c.seed);
 }
@@ -66,15 +70,16 @@ std::vector<float> reward_scores(const P& model, const std::vector<Tokens>& sequ
                                  Where where = Where::here()) {
   std::vector<float> scores;
   const auto length = [&](std::size_t i) { return static_cast<Index>(sequences[i].size()); };
-  for_token_runs(sequences.size(), kForwardTokens, length, [&](std::size_t i, std::size_t end) {
-    PackedBatch packed;
-    for (; i < end; ++i) {
-      require_readable(model, sequences[i], "reward", "sequence", i, 0, where);
-      packed.add(sequences[i]);
-    }
-    for (const float score : detail::score_packed(model, packed).to_vector())
-      scores.push_back(score);
-  });
+  for_token_runs(sequences.size(), forward_tokens(model), length,
+                 [&](std::size_t i, std::size_t end) {
+                   PackedBatch packed;
+                   for (; i < end; ++i) {
+                     require_readable(model, sequences[i], "reward", "sequence", i, 0, where);
+                     packed.add(sequences[i]);
+                   }
+                   for (const float score : detail::score_packed(model, packed).to_vector())
+                     scores.push_back(score);
+                 });
   return scores;
 }
 
@@ -112,6 +117,40 @@ float reward_gradient(const P& model, std::span<const RankedPrompt* const> promp
   });
 }
 
+/// The same of one prompt whose responses together are more than `tokens`: its loss's derivative by
+/// the scores first, from forwards without gradient, then a part of the responses at a time.
+template <Policy P>
+float reward_gradient_in_parts(const P& model, const RankedPrompt& prompt,
+                               const RankingLoss& settings, float share, Index tokens,
+                               RankingStats& stats) {
+  using D = typename P::Device;
+  const auto score = device_vector<D>(reward_scores(model, prompt.sequences));
+  score.set_requires_grad(true);
+  const auto count = static_cast<std::int32_t>(prompt.rank.size());
+  const float loss = backpropagate([&] {
+    RankingStats part;
+    auto one =
+        ranking_loss(score, device_vector<D>(prompt.rank), device_vector<D>(Tokens{0, count}),
+                     device_vector<D>(std::vector<float>{share}), settings, &part);
+    add_stats(stats, part);
+    return one;
+  });
+  const std::vector<float> derivative = score.grad_tensor().to_vector();
+  const auto length = [&](std::size_t i) { return static_cast<Index>(prompt.sequences[i].size()); };
+  for_token_runs(prompt.sequences.size(), tokens, length, [&](std::size_t i, std::size_t end) {
+    PackedBatch packed;
+    std::vector<float> weights;
+    for (; i < end; ++i) {
+      packed.add(prompt.sequences[i]);
+      weights.push_back(derivative[i]);
+    }
+    backpropagate([&] {
+      return weighted_sum(detail::score_packed(model, packed), device_vector<D>(weights));
+    });
+  });
+  return loss;
+}
+
 /// Fits the model to the rankings. Prompts that decide no pair are left out.
 template <Policy P>
 void reward_train(P& model, const std::vector<RankedPrompt>& prompts, const RewardConfig& config,
@@ -128,6 +167,7 @@ void reward_train(P& model, const std::vector<RankedPrompt>& prompts, const Rewa
   const auto minibatches = Minibatches::of(static_cast<Index>(decided.size()), config.batch,
                                            config.epochs, config.seed, 1);
   const Index total = minibatches.parts * config.epochs;
+  const Index tokens = update_tokens(model, config.micro_tokens);
   AdamW<D> optimizer(model.parameters(), config.optimizer, where);
   minibatches.run([&](Index epoch, Index part, const std::vector<std::size_t>& places) {
     const Index update = epoch * minibatches.parts + part;
@@ -136,19 +176,20 @@ void reward_train(P& model, const std::vector<RankedPrompt>& prompts, const Rewa
     const Trained<D> trained{&model.parameters(), &optimizer,
                              linear_schedule(config.optimizer.lr, update, total)};
     const auto length = [&](std::size_t i) {
-      Index tokens = 0;
+      Index sum = 0;
       for (const Tokens& sequence : members[i]->sequences)
-        tokens += static_cast<Index>(sequence.size());
-      return tokens;
+        sum += static_cast<Index>(sequence.size());
+      return sum;
     };
     RankingStats stats;
     const float share = 1.0F / static_cast<float>(members.size());
     float loss = 0;
     const auto gradients = [&] {
-      for_token_runs(members.size(), kForwardTokens, length, [&](std::size_t i, std::size_t end) {
-        loss += reward_gradient(model,
-                                std::span<const RankedPrompt* const>(members).subspan(i, end - i),
-                                config.loss, share, stats);
+      for_token_runs(members.size(), tokens, length, [&](std::size_t i, std::size_t end) {
+        const auto some = std::span<const RankedPrompt* const>(members).subspan(i, end - i);
+        loss += length(i) > tokens
+                    ? reward_gradient_in_parts(model, *some[0], config.loss, share, tokens, stats)
+                    : reward_gradient(model, some, config.loss, share, stats);
       });
     };
     update_step<D>(

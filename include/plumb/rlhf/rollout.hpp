@@ -52,39 +52,42 @@ Tensor<typename P::Device> batch_values(const P& policy, const P* value_model,
 /// 2. Reference log-probs, exact KL and, with a critic, values, all under the policy as it sampled.
 template <Policy P, Policy R>
 void evaluate(std::vector<Episode>& episodes, const P& policy, const R& reference, Critic critic,
-              const P* value_model, float temperature) {
+              const P* value_model, float temperature,
+              const FrozenStates<typename P::Device>& frozen = {}) {
   using D = typename P::Device;
   const auto length = [&](std::size_t i) {
     return static_cast<Index>(episodes[i].prompt.size() + episodes[i].response.size());
   };
-  for_token_runs(episodes.size(), kForwardTokens, length, [&](std::size_t i, std::size_t end) {
-    std::vector<const Episode*> members;
-    for (std::size_t m = i; m < end; ++m) members.push_back(&episodes[m]);
-    const auto batch = EpisodeBatch<D>::from(members);
-    const auto hidden = policy.hidden(batch.batch);
-    const auto rows = embedding(hidden, batch.rows);
-    const auto ref_rows = embedding(reference.hidden(batch.batch), batch.rows);
-    const auto ref = head_logprob(ref_rows, reference.head(), batch.targets, temperature);
-    const auto kl = row_kl(policy, rows, reference, ref_rows, temperature);
-    const auto ref_host = ref.logprob.to_vector(), kl_host = kl.to_vector();
-    std::vector<float> value_host;
-    if (critic != Critic::None)
-      value_host = batch_values(policy, value_model, hidden, batch).to_vector();
-    const auto cut = [](const std::vector<float>& from, std::size_t at, std::size_t n) {
-      const auto first = from.begin() + static_cast<std::ptrdiff_t>(at);
-      return std::vector<float>(first, first + static_cast<std::ptrdiff_t>(n));
-    };
-    std::size_t token = 0, step = 0;
-    for (; i < end; ++i) {
-      Episode& e = episodes[i];
-      const auto steps = static_cast<std::size_t>(e.steps);
-      e.ref_logprobs = cut(ref_host, token, e.response.size());
-      e.kl_exact = cut(kl_host, token, e.response.size());
-      if (critic != Critic::None) e.values = cut(value_host, step, steps);
-      token += e.response.size();
-      step += steps;
-    }
-  });
+  for_token_runs(
+      episodes.size(), forward_tokens(policy), length, [&](std::size_t i, std::size_t end) {
+        std::vector<const Episode*> members;
+        for (std::size_t m = i; m < end; ++m) members.push_back(&episodes[m]);
+        auto batch = EpisodeBatch<D>::from(members);
+        frozen.attach(batch.batch, members);
+        const auto hidden = policy.hidden(batch.batch);
+        const auto rows = embedding(hidden, batch.rows);
+        const auto ref_rows = embedding(reference.hidden(batch.batch), batch.rows);
+        const auto ref = head_logprob(ref_rows, reference.head(), batch.targets, temperature);
+        const auto kl = row_kl(policy, rows, reference, ref_rows, temperature);
+        const auto ref_host = ref.logprob.to_vector(), kl_host = kl.to_vector();
+        std::vector<float> value_host;
+        if (critic != Critic::None)
+          value_host = batch_values(policy, value_model, hidden, batch).to_vector();
+        const auto cut = [](const std::vector<float>& from, std::size_t at, std::size_t n) {
+          const auto first = from.begin() + static_cast<std::ptrdiff_t>(at);
+          return std::vector<float>(first, first + static_cast<std::ptrdiff_t>(n));
+        };
+        std::size_t token = 0, step = 0;
+        for (; i < end; ++i) {
+          Episode& e = episodes[i];
+          const auto steps = static_cast<std::size_t>(e.steps);
+          e.ref_logprobs = cut(ref_host, token, e.response.size());
+          e.kl_exact = cut(kl_host, token, e.response.size());
+          if (critic != Critic::None) e.values = cut(value_host, step, steps);
+          token += e.response.size();
+          step += steps;
+        }
+      });
 }
 
 /// NumericError naming the op if an evaluation is not finite: it would surface only later, as a

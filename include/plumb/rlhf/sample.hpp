@@ -12,7 +12,7 @@
 #include <plumb/core/fields.hpp>
 #include <plumb/core/replay.hpp>
 #include <plumb/math/sampling.hpp>
-#include <plumb/nn/policy.hpp>
+#include <plumb/nn/budget.hpp>
 #include <plumb/ops/linear.hpp>
 
 #include <algorithm>
@@ -33,7 +33,7 @@ struct SampleOptions {
       stop_when{};  ///< or when this says so; optional
   std::uint64_t seed = 1;
   std::uint32_t step = 0;  ///< part of the random key: the round or PPO iteration
-  Index slots = 64;        ///< sequences that run together
+  Index slots = 64;        ///< sequences that run together, where memory_limit() allows
   /// Reads the matrices rounded to bf16: half the bytes, which bound small batches. The log-probs
   /// are then those of the rounded model, and PPO refuses them.
   bool bf16_weights = false;
@@ -97,9 +97,10 @@ class Sampler {
         options_(options),
         weights_(model.pack(options.bf16_weights)),
         results_(prompts.size() * static_cast<std::size_t>(options.responses)),
-        slots_(std::min<Index>(options.slots, static_cast<Index>(results_.size()))),
-        cache_(model.make_cache(
-            slots_ + 1, std::min(longest_prompt() + options.max_new_tokens, model.context()))),
+        capacity_(std::min(longest_prompt() + options.max_new_tokens, model.context())),
+        slots_(cache_slots(
+            model, std::min<Index>(options.slots, static_cast<Index>(results_.size())), capacity_)),
+        cache_(model.make_cache(slots_ + 1, capacity_)),
         inputs_{Ids::empty({slots_}), Ids::empty({slots_}), Ids::empty({slots_})} {
     for (Index slot = slots_; slot-- > 0;) free_.push_back(static_cast<std::int32_t>(slot));
   }
@@ -244,7 +245,8 @@ class Sampler {
   const SampleOptions& options_;
   typename P::Packed weights_;  // as they are during this call
   std::vector<Response> results_;
-  Index slots_;  // slot number `slots_` holds the prompt that is being handed out
+  Index capacity_;  // tokens of a slot
+  Index slots_;     // slot number `slots_` holds the prompt that is being handed out
   typename P::Cache cache_;
   CachedBatch<D> inputs_;  // of a decoding step
   Replay<D> step_;

@@ -19,8 +19,8 @@ struct Example {
 
 struct SftConfig {
   Index epochs = 1;
-  Index batch = 16;           ///< examples per update
-  Index micro_sequences = 0;  ///< examples per forward; 0: the whole batch
+  Index batch = 16;        ///< examples per update
+  Index micro_tokens = 0;  ///< tokens per forward; 0: see update_tokens
   AdamWConfig optimizer{.lr = 3e-4F, .weight_decay = 0.01F};
   bool linear_lr = true;
   std::uint64_t seed = 1;
@@ -31,13 +31,21 @@ template <class F>
 void fields(SftConfig& c, F&& f) {
   f(Field{"epochs", "passes over the demonstrations", at_least(0)}, c.epochs);
   f(Field{"batch", "demonstrations per update", at_least(1)}, c.batch);
-  f(Field{"micro-sequences", "demonstrations per forward pass; 0: the whole batch", at_least(0), "",
-          "Memory"},
-    c.micro_sequences);
+  f(Field{"micro-tokens", "tokens of one pass of an update; 0: as memory allows; not the loss",
+          at_least(0), "", "Memory"},
+    c.micro_tokens);
   fields(c.optimizer, f);
   f(Field{"linear-lr", "the learning rate falls to zero", {}, "", "Optimizer"}, c.linear_lr);
   f(Field{"seed", "seed of the shuffles"}, c.seed);
 }
+
+/// The forward passes of a training: how many, and how full of the tokens that one may have.
+struct PackedPasses {
+  Index count = 0, tokens = 0, budget = 0;
+  double fill() const {
+    return count > 0 ? static_cast<double>(tokens) / static_cast<double>(count * budget) : 0.0;
+  }
+};
 
 /// Adds the gradient of the completion loss of some examples to the model's. `share` is one over
 /// the completion tokens of the minibatch. Returns the examples' part of the loss.
@@ -68,8 +76,8 @@ float sft_gradient(const P& policy, std::span<const Example* const> examples, fl
 /// Trains the policy on the examples. DataError if one has no prompt token or no
 /// completion, or the policy cannot read it.
 template <Policy P>
-void sft_train(P& policy, const std::vector<Example>& examples, const SftConfig& config,
-               const UpdateCallback& after_update = {}, Where where = Where::here()) {
+PackedPasses sft_train(P& policy, const std::vector<Example>& examples, const SftConfig& config,
+                       const UpdateCallback& after_update = {}, Where where = Where::here()) {
   using D = typename P::Device;
   check_fields(config, "sft", where);
   check<DataError>(!examples.empty(), "[sft] there are no examples", where);
@@ -85,6 +93,7 @@ void sft_train(P& policy, const std::vector<Example>& examples, const SftConfig&
   const auto minibatches = Minibatches::of(static_cast<Index>(examples.size()), config.batch,
                                            config.epochs, config.seed, 0);
   const Index total = minibatches.parts * config.epochs;
+  PackedPasses passes{.budget = update_tokens(policy, config.micro_tokens)};
   AdamW<D> optimizer(policy.parameters(), config.optimizer, where);
   minibatches.run([&](Index epoch, Index part, const std::vector<std::size_t>& places) {
     const Index update = epoch * minibatches.parts + part;
@@ -99,17 +108,23 @@ void sft_train(P& policy, const std::vector<Example>& examples, const SftConfig&
     const Trained<D> model{&policy.parameters(), &optimizer, lr};
     float loss = 0;
     const auto gradients = [&] {
-      for_micro_batches(
-          members.size(), config.micro_sequences, [&](std::size_t first, std::size_t last) {
-            loss += sft_gradient(policy, std::span(members).subspan(first, last - first),
-                                 1.0F / static_cast<float>(tokens));
-          });
+      const auto length = [&](std::size_t i) {
+        return static_cast<Index>(members[i]->prompt.size() + members[i]->completion.size());
+      };
+      for_token_runs(members.size(), passes.budget, length,
+                     [&](std::size_t first, std::size_t last) {
+                       ++passes.count;
+                       for (std::size_t i = first; i < last; ++i) passes.tokens += length(i);
+                       loss += sft_gradient(policy, std::span(members).subspan(first, last - first),
+                                            1.0F / static_cast<float>(tokens));
+                     });
     };
     update_step<D>(
         std::span(&model, 1), gradients, [&] { return str("[sft] update ", update); },
         config.before_step);
     if (after_update) after_update(update, total, loss);
   });
+  return passes;
 }
 
 }}  // namespace plumb::v0_1

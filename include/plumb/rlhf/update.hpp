@@ -77,13 +77,6 @@ struct Minibatches {
   }
 };
 
-/// Calls body(first, last) on runs of at most `micro` of `count` items; 0: one run.
-template <class Body>
-void for_micro_batches(std::size_t count, Index micro, Body body) {
-  const auto step = micro > 0 ? static_cast<std::size_t>(micro) : count;
-  for (std::size_t i = 0; i < count; i += step) body(i, std::min(count, i + step));
-}
-
 /// One minibatch: `gradients()` adds the gradients of all models. Returns the first model's
 /// gradient norm, before clipping. What is thrown names the minibatch by `name()`, a NumericError
 /// stays one.

@@ -1,0 +1,232 @@
+// Records out of forms: the prompts, demonstrations, candidates and rankings that one record of any
+// form of data/forms.hpp gives. Whatever is asked for is made of whatever is there: a prompt of
+// each form; of rankings, demonstrations of the best response; candidates without their ranks.
+//
+// A record may give several (a message tree) or none (a tree in which nobody ranked). DataError
+// with the bare reason where a form cannot give what is asked for.
+#pragma once
+
+#include <plumb/data/forms.hpp>
+
+#include <algorithm>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace plumb { inline namespace v0_1 { namespace detail {
+
+/// Replies of a message that are there and say something.
+inline std::vector<JsonRecord> replies_of(const JsonRecord& message) {
+  std::vector<JsonRecord> out;
+  if (!message.has_list("replies")) return out;
+  for (const Json& reply : message.at("replies")) {
+    if (!reply.is_object()) bad_record("expected only messages in \"replies\"", message.where);
+    const JsonRecord r{reply, message.line, message.where};
+    if (r.at("deleted") != true) out.push_back(r);
+  }
+  return out;
+}
+
+inline std::string role_in_tree(const JsonRecord& message) {
+  const std::string role = message.text("role");
+  if (role == "prompter") return "user";
+  if (role != "assistant")
+    bad_record(
+        str("the role \"", shown(role.substr(0, 40)), "\" is not one of: prompter, assistant"),
+        message.where);
+  return role;
+}
+
+/// Calls visit(turns, replies) for each message of the user's in a tree that has answers; `turns`
+/// lead to it. The depth is that of the JSON, which is bounded.
+template <class Visit>
+void visit_tree(const JsonRecord& message, Turns& turns, Visit&& visit) {
+  turns.push_back({role_in_tree(message), message.text("text")});
+  const std::vector<JsonRecord> replies = replies_of(message);
+  if (turns.back().role == "user" && !replies.empty()) visit(message, turns, replies);
+  for (const JsonRecord& reply : replies) visit_tree(reply, turns, visit);
+  turns.pop_back();
+}
+
+/// Of a tree: a ranking for each message of the user's with two answers or more that are ranked.
+inline void rankings_of_tree(const JsonRecord& r, std::vector<Ranking>& to) {
+  Turns path;
+  visit_tree({r.at("prompt"), r.line, r.where}, path,
+             [&](const JsonRecord& message, const Turns& turns, const auto& replies) {
+               Ranking out;
+               set_prompt(out, &Ranking::prompt, turns, r.where);
+               for (const JsonRecord& reply : replies) {
+                 if (role_in_tree(reply) != "assistant") continue;
+                 out.responses.push_back(reply.text("text"));
+                 const Json& rank = reply.at("rank");
+                 const bool ranked = rank.is_number_unsigned() && rank < 1'000'000'000;
+                 out.rank.push_back(ranked ? rank.get<int>() : -1);
+               }
+               require_few(out.responses.size(), r.where);
+               if (std::count(out.rank.begin(), out.rank.end(), -1) + 2 > std::ssize(out.rank))
+                 return;
+               out.group = r.text("message_tree_id");
+               out.id = message.text_or("message_id", out.group);
+               out.finished.assign(out.responses.size(), true);
+               out.labeller = "person";
+               to.push_back(std::move(out));
+             });
+}
+
+inline void ranking_from(const JsonRecord& r, std::vector<Ranking>& to) {
+  const DataForm form = form_of(r);
+  if (form == DataForm::Tree) return rankings_of_tree(r, to);
+  refuse_form(form, r.where);
+  Ranking out;
+  out.id = r.id();
+  if (form == DataForm::Ranking || form == DataForm::Ranked || form == DataForm::Votes ||
+      form == DataForm::Prompt || form == DataForm::Unknown) {
+    read_prompt(r, "prompt", out, &Ranking::prompt);
+    out.group = out.prompt;
+  }
+  switch (form) {
+    case DataForm::Ranking:
+      out.responses = r.texts("responses");
+      read_ranking_groups(r, out);
+      break;
+    case DataForm::Ranked:
+      out.responses = r.texts("ranked");
+      for (std::size_t i = 0; i < out.responses.size(); ++i)
+        out.rank.push_back(static_cast<int>(i));
+      out.group = r.text("tree");
+      break;
+    case DataForm::Votes:
+      out.responses = {r.text("response1"), r.text("response2")};
+      out.rank = ranks_from_votes(r);
+      break;
+    case DataForm::Pair:
+    case DataForm::PairWithoutPrompt:
+    case DataForm::Transcripts: read_pair(r, form, out); break;
+    case DataForm::Summaries: read_summaries(r, out); break;
+    case DataForm::Scores:
+      read_scores(r, out);
+      out.group = out.prompt;
+      break;
+    default:
+      bad_record(
+          str("expected a ranking: \"ranking\" with \"responses\", \"chosen\" and \"rejected\", or "
+              "another of the forms that README.md lists; these are ",
+              form_name(form),
+              form == DataForm::Liked ? ": one response each, which is better than no other" : ""),
+          r.where);
+  }
+  require_few(out.responses.size(), r.where);
+  out.finished = r.finished(out.responses.size());
+  out.tokens = r.tokens(out.responses.size());
+  out.group = r.text_or("group", std::move(out.group));
+  if (out.annotator.empty()) out.annotator = r.text_or("annotator", "");
+  out.labeller = r.text_or("labeller", "person");
+  out.time = r.text_or("time", "");
+  to.push_back(std::move(out));
+}
+
+inline void candidates_from(const JsonRecord& r, std::vector<Candidates>& to) {
+  const DataForm form = form_of(r);
+  if (form != DataForm::Candidates && form != DataForm::Ranking && form != DataForm::Prompt &&
+      form != DataForm::Unknown) {
+    std::vector<Ranking> rankings;
+    ranking_from(r, rankings);
+    for (Ranking& ranking : rankings)
+      to.push_back({std::move(ranking.id), std::move(ranking.prompt), std::move(ranking.responses),
+                    std::move(ranking.finished), "", "", std::move(ranking.tokens),
+                    std::move(ranking.turns)});
+    return;
+  }
+  Candidates out;
+  out.id = r.id();
+  read_prompt(r, "prompt", out, &Candidates::prompt);
+  out.responses = r.texts("responses");
+  out.finished = r.finished(out.responses.size());
+  out.tokens = r.tokens(out.responses.size());
+  out.model = r.text_or("model", "");
+  if (r.has("sampling")) out.sampling = r.json["sampling"].dump();
+  to.push_back(std::move(out));
+}
+
+/// {"messages"}: what comes before the last message of the assistant, and that one.
+inline void demonstration_of_messages(const JsonRecord& r, std::vector<Demonstration>& to) {
+  Demonstration out;
+  Turns turns = r.messages("messages");
+  out.completion = take_answer(turns, "messages", r.where);
+  set_prompt(out, &Demonstration::prompt, std::move(turns), r.where);
+  to.push_back(std::move(out));
+}
+
+/// The best answer to each message of the user's in a tree: the first of rank 0, or the only one.
+inline void demonstrations_of_tree(const JsonRecord& r, std::vector<Demonstration>& to) {
+  Turns path;
+  visit_tree({r.at("prompt"), r.line, r.where}, path,
+             [&](const JsonRecord&, const Turns& turns, const auto& replies) {
+               for (const JsonRecord& reply : replies) {
+                 if (role_in_tree(reply) != "assistant") continue;
+                 if (reply.at("rank") != 0U && replies.size() > 1) continue;
+                 Demonstration out;
+                 set_prompt(out, &Demonstration::prompt, turns, r.where);
+                 out.completion = reply.text("text");
+                 to.push_back(std::move(out));
+                 return;
+               }
+             });
+}
+
+inline void demonstrations_from(const JsonRecord& r, std::vector<Demonstration>& to) {
+  const DataForm form = form_of(r);
+  refuse_form(form, r.where);
+  if (form == DataForm::Tree) return demonstrations_of_tree(r, to);
+  if (r.has_list("messages")) return demonstration_of_messages(r, to);
+  if (form == DataForm::Demonstration || form == DataForm::Liked || form == DataForm::Prompt ||
+      form == DataForm::Unknown) {
+    Demonstration out;
+    read_prompt(r, "prompt", out, &Demonstration::prompt);
+    out.completion = read_answer(r, "completion", turns_of(out.prompt, out.turns));
+    if (form == DataForm::Liked && !r.at("label").is_boolean())
+      bad_record("expected true or false as \"label\"", r.where);
+    if (form == DataForm::Liked && r.at("label") == false)
+      bad_record("a completion with \"label\" false is not one to imitate", r.where);
+    to.push_back(std::move(out));
+    return;
+  }
+  std::vector<Ranking> rankings;
+  ranking_from(r, rankings);
+  for (Ranking& ranking : rankings) {
+    const auto best = std::find(ranking.rank.begin(), ranking.rank.end(), 0);
+    if (best == ranking.rank.end()) continue;
+    to.push_back(
+        {std::move(ranking.prompt),
+         std::move(ranking.responses[static_cast<std::size_t>(best - ranking.rank.begin())]),
+         std::move(ranking.turns)});
+  }
+}
+
+inline void prompts_from(const JsonRecord& r, std::vector<Prompt>& to) {
+  const DataForm form = form_of(r);
+  refuse_form(form, r.where);
+  Prompt out;
+  out.id = r.id();
+  if (form == DataForm::Tree) {
+    out.id = r.text_or("message_tree_id", out.id);
+    out.text = JsonRecord{r.at("prompt"), r.line, r.where}.text("text");
+  } else if (form == DataForm::Messages) {
+    Turns turns = r.messages("messages");
+    if (turns.back().role == "assistant") turns.pop_back();
+    set_prompt(out, &Prompt::text, std::move(turns), r.where);
+  } else if (form == DataForm::PairWithoutPrompt || form == DataForm::Transcripts ||
+             form == DataForm::Summaries || (form == DataForm::Scores && r.has("instruction"))) {
+    std::vector<Ranking> rankings;
+    ranking_from(r, rankings);
+    out.text = std::move(rankings.at(0).prompt);
+    out.turns = std::move(rankings[0].turns);
+  } else {
+    read_prompt(r, "prompt", out, &Prompt::text);
+  }
+  to.push_back(std::move(out));
+}
+
+}  // namespace detail
+
+}}  // namespace plumb::v0_1
