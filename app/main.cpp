@@ -101,17 +101,17 @@ AlignSettings story_settings(const std::string& model) {
   s.prompts = data_path("explain_to_a_child.jsonl");
   s.held_out_prompts = data_path("explain_to_a_child_heldout.jsonl");
   s.labeller = "rule:child";
-  s.rank_prompts = 48;
+  s.rank_prompts = 64;
   s.eval_stories = 20;
-  s.generate.sampling.max_new_tokens = 110;
+  s.generate.sampling.max_new_tokens = 80;
   s.ppo.lora.rank = 16;
   s.ppo.lora.top_layers = 10;
   s.ppo.config.iterations = 8;
-  s.ppo.prompts = 6;
+  s.ppo.prompts = 8;
   s.ppo.config.epochs = 2;
   s.ppo.config.minibatches = 2;
   s.ppo.config.sampling.responses = 4;
-  s.ppo.config.sampling.max_new_tokens = 110;
+  s.ppo.config.sampling.max_new_tokens = 80;
   s.ppo.config.optimizer.lr = 5e-4F;
   return s;
 }

@@ -250,19 +250,20 @@ class Transformer {
     return norm(x, final_norm_, final_norm_bias_);
   }
 
-  /// What each of `layers` blocks (ascending; 0: the embedding) leave of the tokens, before any
-  /// norm: (N, C) each. Blocks beyond the last of them are not computed.
+  /// What each of `layers` blocks (ascending; 0: none, the embedding) leave of the tokens, before
+  /// any norm: (N, C) each. Blocks beyond the last of them are not computed.
   std::vector<Tensor<D>> features(const Batch<D>& batch, std::span<const Index> layers,
                                   Where where = Where::here()) const {
+    for (std::size_t i = 0; i < layers.size(); ++i)
+      if (layers[i] < (i > 0 ? layers[i - 1] + 1 : 0) || layers[i] > config_.layers)
+        fail(str("[transformer] features after ", layers[i], " of ", config_.layers,
+                 " blocks; layers are named in ascending order"),
+             where);
     std::vector<Tensor<D>> all;
     const auto attend = packed_attention(batch);
     auto x = embedded(batch.tokens, batch.positions);
     Index done = 0;
     for (const Index layer : layers) {
-      if (layer < done || (layer == done && !all.empty()) || layer > config_.layers)
-        fail(str("[transformer] features of layer ", layer,
-                 "; layers ascend, from 0 to the model's ", config_.layers),
-             where);
       x = forward(blocks_, x, batch.positions, done, layer, attend);
       done = layer;
       all.push_back(x);
