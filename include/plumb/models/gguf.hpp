@@ -152,10 +152,7 @@ LanguageModel<D> open_gguf(const std::string& path, const OpenOptions& options, 
                    "' belongs to no part of such a model that "
                    "Plumb has"));
   if (options.tokenizer.empty())
-    set_tokenizer(opened,
-                  std::make_shared<BpeTokenizer>(
-                      read_gguf_vocabulary(file, shown(last_name(path)), where), c.vocab, where),
-                  path);
+    set_tokenizer(opened, read_gguf_tokenizer(file, shown(last_name(path)), c.vocab, where), path);
   else
     find_tokenizer(opened, path, {}, {}, c.vocab, options, where);
   if (options.chat.empty())

@@ -1,5 +1,6 @@
 // A tokenizer opened by its bytes: Hugging Face's folder or tokenizer.json, GPT-2's vocab.json or
-// encoder.json with its merges, tiktoken's ranks, the one in a GGUF file, llama2.c's tok*.bin.
+// encoder.json with its merges, tiktoken's ranks, the one in a GGUF file, SentencePiece's
+// tokenizer.model, llama2.c's tok*.bin.
 //
 // Which tokens begin and end a text stands in files beside a tokenizer.json, and is read from them.
 #pragma once
@@ -7,6 +8,7 @@
 #include <plumb/io/gguf.hpp>
 #include <plumb/text/bpe_files.hpp>
 #include <plumb/text/bytes.hpp>
+#include <plumb/text/piece_files.hpp>
 #include <plumb/text/sentencepiece.hpp>
 
 #include <sys/stat.h>
@@ -52,7 +54,16 @@ inline std::int32_t id_of(const BpeVocabulary& v, std::string_view text) {
   return -1;
 }
 
-inline void add_stop(BpeVocabulary& v, std::int32_t id) {
+inline std::int32_t id_of(const PieceVocabulary& v, std::string_view text) {
+  for (std::size_t id = 0; id < v.pieces.size(); ++id)
+    if (v.pieces[id].text == text) return static_cast<std::int32_t>(id);
+  return -1;
+}
+inline std::size_t count_of(const BpeVocabulary& v) { return v.tokens.size(); }
+inline std::size_t count_of(const PieceVocabulary& v) { return v.pieces.size(); }
+
+template <class Vocabulary>
+void add_stop(Vocabulary& v, std::int32_t id) {
   if (id >= 0 && std::find(v.stops.begin(), v.stops.end(), id) == v.stops.end())
     v.stops.push_back(id);
 }
@@ -69,7 +80,8 @@ inline std::int32_t token_put_first(const BpeVocabulary& v, const Json& json) {
 }
 
 /// What the files of a Hugging Face folder say of the ends of a text.
-inline void read_ends(BpeVocabulary& v, const std::string& folder, Where where) {
+template <class Vocabulary>
+void read_ends(Vocabulary& v, const std::string& folder, Where where) {
   const Json settings = json_beside(folder, "tokenizer_config.json", where);
   if (const std::string eos = token_text(member(settings, "eos_token")); !eos.empty())
     v.eos = id_of(v, eos);
@@ -80,7 +92,7 @@ inline void read_ends(BpeVocabulary& v, const std::string& folder, Where where) 
     const auto add = [&](const Json& id) {
       if (!id.is_number_integer()) return;
       const auto token = id.get<std::int64_t>();
-      if (token < 0 || token >= static_cast<std::int64_t>(v.tokens.size())) return;
+      if (token < 0 || token >= static_cast<std::int64_t>(count_of(v))) return;
       if (v.eos < 0) v.eos = static_cast<std::int32_t>(token);
       add_stop(v, static_cast<std::int32_t>(token));
     };
@@ -115,12 +127,25 @@ inline BpeVocabulary read_json_vocabulary(const std::string& path, Where where) 
                   where);
 }
 
-/// The vocabulary in a GGUF file.
+/// A GGUF file's token of that key; -1: it says none.
+inline std::int32_t gguf_token(const GgufView& file, const char* key, std::size_t count) {
+  const double said = file.number(key).value_or(-1);
+  return said >= 0 && said < static_cast<double>(count) ? static_cast<std::int32_t>(said) : -1;
+}
+/// How a GGUF file's tokens end a text, and begin one if it says so, or says nothing and `begins`.
+template <class Vocabulary>
+void read_gguf_ends(Vocabulary& v, const GgufView& file, bool begins) {
+  const std::size_t count = count_of(v);
+  if (file.number("tokenizer.ggml.add_bos_token").value_or(begins ? 1 : 0) != 0)
+    v.bos = gguf_token(file, "tokenizer.ggml.bos_token_id", count);
+  v.eos = gguf_token(file, "tokenizer.ggml.eos_token_id", count);
+  add_stop(v, v.eos);
+  add_stop(v, gguf_token(file, "tokenizer.ggml.eot_token_id", count));
+}
+
+/// The byte-level BPE in a GGUF file.
 inline BpeVocabulary read_gguf_vocabulary(const GgufView& file, const std::string& name,
                                           Where where) {
-  const std::string kind = file.text("tokenizer.ggml.model").value_or("");
-  if (kind != "gpt2")
-    file.bad(str("its tokenizer is '", shown(kind), "'; gpt2 (byte-level BPE) can be read"));
   BpeBuilder to(name, where);
   const std::string pattern = file.text("tokenizer.ggml.pre").value_or("default");
   if (pattern == "gpt-2" || pattern == "default")
@@ -148,18 +173,53 @@ inline BpeVocabulary read_gguf_vocabulary(const GgufView& file, const std::strin
       to.token(tokens[i], id, tokens.size());
   }
   for (const std::string_view merge : file.texts("tokenizer.ggml.merges")) to.merge_line(merge);
-  const auto id = [&](const char* key) {
-    const double said = file.number(key).value_or(-1);
-    return said >= 0 && said < static_cast<double>(tokens.size()) ? static_cast<std::int32_t>(said)
-                                                                  : -1;
-  };
   to.v.space_first = file.number("tokenizer.ggml.add_space_prefix").value_or(0) != 0;
-  if (file.number("tokenizer.ggml.add_bos_token").value_or(0) != 0)
-    to.v.bos = id("tokenizer.ggml.bos_token_id");
-  to.v.eos = id("tokenizer.ggml.eos_token_id");
-  add_stop(to.v, to.v.eos);
-  add_stop(to.v, id("tokenizer.ggml.eot_token_id"));
+  read_gguf_ends(to.v, file, false);
   return std::move(to.v);
+}
+
+/// The pieces in a GGUF file, as SentencePiece has them: BPE by scores ("llama"), unigram ("t5").
+inline PieceVocabulary read_gguf_pieces(const GgufView& file, const std::string& name,
+                                        bool unigram) {
+  PieceVocabulary v;
+  v.name = name;
+  v.unigram = unigram;
+  const auto tokens = file.texts("tokenizer.ggml.tokens");
+  const auto types = file.numbers("tokenizer.ggml.token_type");
+  const auto scores = file.numbers("tokenizer.ggml.scores");
+  if (tokens.empty() || types.size() != tokens.size() || scores.size() != tokens.size())
+    file.bad(str("it has ", tokens.size(), " tokens, ", types.size(), " types and ", scores.size(),
+                 " scores of them"));
+  bool bytes = false;
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    if (!(types[i] >= 1 && types[i] <= 6)) file.bad(str("its token ", i, " is of no known type"));
+    const auto kind = static_cast<PieceVocabulary::Kind>(types[i]);
+    bytes = bytes || kind == PieceVocabulary::Kind::Byte;
+    v.pieces.push_back({std::string(tokens[i]), static_cast<float>(scores[i]), kind});
+  }
+  v.byte_fallback = bytes;
+  v.repair = unigram;  // llama.cpp's other kind keeps a byte that is no UTF-8
+  v.space_first = file.number("tokenizer.ggml.add_space_prefix").value_or(1) != 0;
+  v.collapse =
+      file.number("tokenizer.ggml.remove_extra_whitespaces").value_or(unigram ? 1 : 0) != 0;
+  for (const double byte : file.numbers("tokenizer.ggml.precompiled_charsmap"))
+    v.rules += static_cast<char>(static_cast<int>(byte));
+  read_gguf_ends(v, file, !unigram);
+  return v;
+}
+
+/// The tokenizer in a GGUF file. `vocab`: the model's tokens.
+inline std::shared_ptr<const Tokenizer> read_gguf_tokenizer(const GgufView& file,
+                                                            const std::string& name, Index vocab,
+                                                            Where where) {
+  const std::string kind = file.text("tokenizer.ggml.model").value_or("");
+  if (kind == "gpt2")
+    return std::make_shared<BpeTokenizer>(read_gguf_vocabulary(file, name, where), vocab, where);
+  if (kind == "llama" || kind == "t5")
+    return std::make_shared<PieceTokenizer>(read_gguf_pieces(file, name, kind == "t5"), vocab,
+                                            where);
+  file.bad(str("its tokenizer is '", shown(kind),
+               "'; gpt2 (byte-level BPE), llama and t5 (SentencePiece) can be read"));
 }
 
 }  // namespace detail
@@ -179,7 +239,8 @@ inline std::shared_ptr<const Tokenizer> read_tokenizer(const std::string& path, 
   std::string file = path;
   if (detail::is_folder(path)) {
     file = detail::in_folder(path, "tokenizer.json");
-    if (!detail::file_exists(file)) file = detail::in_folder(path, "vocab.json");
+    for (const char* other : {"tokenizer.model", "vocab.json"})
+      if (!detail::file_exists(file)) file = detail::in_folder(path, other);
   }
   const auto bpe = [&](BpeVocabulary v) {
     return std::make_shared<BpeTokenizer>(std::move(v), vocab, where);
@@ -188,10 +249,15 @@ inline std::shared_ptr<const Tokenizer> read_tokenizer(const std::string& path, 
   const MappedFile mapped(file, where);
   std::string_view bytes = mapped.bytes();
   if (bytes.starts_with("GGUF"))
-    return bpe(detail::read_gguf_vocabulary(GgufView(file, where), name, where));
+    return detail::read_gguf_tokenizer(GgufView(file, where), name, vocab, where);
   if (bytes.substr(0, 64).find_first_not_of(" \t\r\n") != bytes.npos &&
       bytes[bytes.find_first_not_of(" \t\r\n")] == '{')
     return bpe(detail::read_json_vocabulary(file, where));
+  if (detail::is_sentencepiece(bytes)) {
+    PieceVocabulary v = read_sentencepiece(bytes, name, where);
+    detail::read_ends(v, detail::directory_of(file), where);
+    return std::make_shared<PieceTokenizer>(std::move(v), vocab, where);
+  }
   std::string first;
   const std::string_view line = bytes.substr(0, std::min(bytes.find('\n'), bytes.size()));
   if (line.size() < 512 && line.find(' ') != line.npos &&

@@ -17,13 +17,12 @@
 #include <plumb/text/merge.hpp>
 #include <plumb/text/normal_form.hpp>
 #include <plumb/text/pattern.hpp>
+#include <plumb/text/seen_words.hpp>
 #include <plumb/text/tokenizer.hpp>
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <cstdint>
-#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -33,20 +32,6 @@
 #include <vector>
 
 namespace plumb { inline namespace v0_1 {
-
-namespace detail {
-
-/// So that a view finds a string in a map.
-struct StringHash {
-  using is_transparent = void;
-  std::size_t operator()(std::string_view text) const {
-    return static_cast<std::size_t>(hash64(text));
-  }
-};
-template <class Value>
-using StringMap = std::unordered_map<std::string, Value, StringHash, std::equal_to<>>;
-
-}  // namespace detail
 
 /// What defines a byte-level BPE tokenizer.
 struct BpeVocabulary {
@@ -163,19 +148,7 @@ class BpeTokenizer final : public Tokenizer {
 
  private:
   using Merge = detail::Joined<std::int32_t>;  // by rank
-  using Words = detail::StringMap<std::vector<std::int32_t>>;
-
-  /// Words that this thread has encoded with this tokenizer: a language repeats itself.
-  Words& seen_words() const {
-    static thread_local std::uint64_t owner = 0;
-    static thread_local Words words;
-    if (std::exchange(owner, number_) != number_) words.clear();
-    return words;
-  }
-  static std::uint64_t next_number() {
-    static std::atomic<std::uint64_t> last{0};
-    return ++last;
-  }
+  using Words = detail::SeenWords::Map;
 
   static std::uint64_t pair_key(std::int32_t left, std::int32_t right) {
     return static_cast<std::uint64_t>(static_cast<std::uint32_t>(left)) << 32 |
@@ -186,7 +159,7 @@ class BpeTokenizer final : public Tokenizer {
                                     bool with_special) const {
     std::vector<std::int32_t> out;
     out.reserve(text.size() / 3 + 1);
-    Words& seen = seen_words();
+    Words& seen = seen_.of_this_thread();
     std::string spaced;
     const auto plain = [&](std::string_view piece) {
       if (piece.empty()) return;
@@ -250,9 +223,7 @@ class BpeTokenizer final : public Tokenizer {
       merge(tokens);
     }
     out.insert(out.end(), tokens.begin(), tokens.end());
-    constexpr std::size_t kMostWords = 1 << 16, kLongest = 64;
-    if (word.size() <= kLongest && seen.size() < kMostWords)
-      seen.emplace(std::string(word), std::move(tokens));
+    detail::SeenWords::keep(seen, word, std::move(tokens));
   }
 
   void merge(std::vector<std::int32_t>& symbols) const {
@@ -263,7 +234,7 @@ class BpeTokenizer final : public Tokenizer {
   }
 
   BpeVocabulary v_;
-  std::uint64_t number_ = next_number();  ///< of all tokenizers of this process
+  detail::SeenWords seen_;
   Index vocab_;
   std::array<std::int32_t, 256> byte_tokens_{};
   std::vector<bool> is_special_;
