@@ -4,6 +4,8 @@
 
 #include "align.hpp"
 
+#include <plumb/text/bpe_train.hpp>
+
 #include <string>
 #include <vector>
 
@@ -95,6 +97,14 @@ struct ConvertCommand {
   bool adapters = false;  // written apart, as PEFT's
 };
 void convert_command(const ConvertCommand& c, Json& results);
+
+struct TokenizerCommand {
+  std::string action;  // train, so far
+  std::vector<std::string> files;
+  std::string out;
+  BpeTrainConfig settings;
+};
+void tokenizer_command(const TokenizerCommand& c, Json& results);
 
 struct InfoCommand {
   ModelOptions from;

@@ -145,6 +145,7 @@ class Program {
     add_eval();
     add_chat();
     add_data();
+    add_tokenizer();
     add_convert();
     add_info();
   }
@@ -479,6 +480,23 @@ class Program {
                        data_.samples);
   }
 
+  void add_tokenizer() {
+    CLI::App& sub = command(
+        "tokenizer", "train a byte-level BPE vocabulary of your own texts",
+        [this](Json& results) { tokenizer_command(tokenizer_, results); },
+        [this] {
+          Paths paths = tokenizer_.files;
+          paths.push_back(tokenizer_.out);
+          return paths;
+        });
+    sub.add_option("action", tokenizer_.action, "train")
+        ->required()
+        ->check(CLI::IsMember({"train"}));
+    sub.add_option("files", tokenizer_.files, "texts, UTF-8")->required();
+    sub.add_option("--out", tokenizer_.out, "FOLDER, or its tokenizer.json")->required();
+    flags(sub).add(tokenizer_.settings);
+  }
+
   void add_convert() {
     CLI::App& sub = command(
         "convert", "write a model in another format",
@@ -522,6 +540,7 @@ class Program {
   EvalCommand eval_;
   ChatCommand chat_;
   DataCommand data_;
+  TokenizerCommand tokenizer_;
   ConvertCommand convert_;
   InfoCommand info_;
 };

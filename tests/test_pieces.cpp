@@ -1,5 +1,5 @@
-// SentencePiece: the original's ids of texts that are hard to normalise and of whole files, from its
-// own files and from GGUF; what comes back; files that are damaged or ask for what is unknown.
+// SentencePiece: the original's ids of texts that are hard to normalise and of whole files, from
+// its own files and from GGUF; what comes back; files that are damaged or ask for what is unknown.
 // Golden file: tests/golden/make_pieces.py.
 #include "support.hpp"
 #include "temporary.hpp"

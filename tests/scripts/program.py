@@ -119,6 +119,14 @@ def commands():
     header = open(os.path.join(WORK, "align/metrics.csv")).readline()
     check("judge/total" in header and "judge/friendly" in header, "align: the rule's true score in the metrics")
     check(not re.search(r'(src|href)="?http', page), "align: the report loads nothing from elsewhere")
+    stories = os.path.join(os.path.dirname(MODEL), "tinystories_heldout.txt")
+    trained = succeeds("tokenizer", "tokenizer", "train", stories, "--vocab", "500", "--words", "llama3", "--special",
+                       "<|end|>", "--out", "vocabulary", expect=["tokens", "merges", "seconds"])
+    check(trained.get("tokens") == 500, "tokenizer: 500 tokens were asked for")
+    made = json.load(open(os.path.join(WORK, "vocabulary/tokenizer.json")))
+    check(made["added_tokens"][0]["content"] == "<|end|>", "tokenizer: the special token is the first")
+    fails("tokenizer", "tokenizer", "guess", stories, "--out", "vocabulary", says=["train"])
+    fails("tokenizer", "tokenizer", "train", stories, "--vocab", "0", "--out", "vocabulary", says=["--vocab"])
     with open(os.path.join(WORK, "settings.json"), "w") as file:
         json.dump({"max-new-tokens": 8, "responses": 2}, file)
     results = succeeds("config", "generate", "--config", "settings.json", "--responses", "3", "--limit", "2",

@@ -61,7 +61,7 @@ class BpeTokenizer final : public Tokenizer {
   /// DataError if most bytes have no token, a merge names none, or a pattern is malformed. `vocab`:
   /// the model's, which may be larger: what is beyond the tokens decodes to nothing.
   BpeTokenizer(BpeVocabulary vocabulary, Index vocab, Where where = Where::here())
-      : v_(std::move(vocabulary)), vocab_(vocab) {
+      : v_(std::move(vocabulary)), vocab_(vocab), patterns_(v_.patterns, where) {
     const auto bad = [&](const std::string& what) {
       fail<DataError>(str("[tokenizer] ", v_.name, ": ", what), where);
     };
@@ -101,7 +101,6 @@ class BpeTokenizer final : public Tokenizer {
       if (!known(id)) bad(str("its end token ", id, " does not exist"));
     if ((v_.bos != -1 && !known(v_.bos)) || (v_.eos != -1 && !known(v_.eos)))
       bad("its first or its last token does not exist");
-    for (const std::string& pattern : v_.patterns) patterns_.emplace_back(pattern, where);
     std::sort(v_.added.begin(), v_.added.end(),
               [](const auto& a, const auto& b) { return a.text.size() > b.text.size(); });
   }
@@ -165,7 +164,7 @@ class BpeTokenizer final : public Tokenizer {
       if (piece.empty()) return;
       std::string composed;
       if (v_.compose) piece = composed = normal_form_c(piece);
-      split(piece, 0, [&](std::string_view word) { append_word(out, word, seen); });
+      patterns_.split(piece, [&](std::string_view word) { append_word(out, word, seen); });
     };
     if (space_first) {
       spaced = str(' ', text);
@@ -194,12 +193,6 @@ class BpeTokenizer final : public Tokenizer {
       if ((with_special || !added.special) && text.substr(at).starts_with(added.text))
         return &added;
     return nullptr;
-  }
-
-  template <class Take>
-  void split(std::string_view piece, std::size_t stage, const Take& take) const {
-    if (stage == patterns_.size()) return take(piece);
-    patterns_[stage].split(piece, [&](std::string_view part) { split(part, stage + 1, take); });
   }
 
   void append_word(std::vector<std::int32_t>& out, std::string_view word, Words& seen) const {
@@ -241,7 +234,7 @@ class BpeTokenizer final : public Tokenizer {
   bool has_typed_ = false;  ///< whether a user's text may hold an added token
   detail::StringMap<std::int32_t> ids_;
   std::unordered_map<std::uint64_t, Merge> merges_;
-  std::vector<Pattern> patterns_;
+  Patterns patterns_;
 };
 
 }}  // namespace plumb::v0_1

@@ -15,6 +15,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace plumb { inline namespace v0_1 {
 
@@ -93,6 +94,24 @@ class Pattern {
   }
 
   std::unique_ptr<pcre2_code, FreeCode> code_;
+};
+
+/// Patterns of which each splits the pieces that the one before left.
+class Patterns {
+ public:
+  explicit Patterns(const std::vector<std::string>& texts, Where where = Where::here()) {
+    for (const std::string& text : texts) patterns_.emplace_back(text, where);
+  }
+
+  /// Calls take(part) for each part, in their order; together they are the text.
+  template <class Take>
+  void split(std::string_view text, const Take& take, std::size_t from = 0) const {
+    if (from == patterns_.size()) return take(text);
+    patterns_[from].split(text, [&](std::string_view part) { split(part, take, from + 1); });
+  }
+
+ private:
+  std::vector<Pattern> patterns_;
 };
 
 }}  // namespace plumb::v0_1

@@ -1,17 +1,17 @@
 // PieceTokenizer: SentencePiece, BPE and unigram, as Llama 2, Gemma, T5 and XLM-R use it.
 //
 // Encoding: the text is normalised (text/piece_normal.hpp). BPE: characters merge, the pair whose
-// piece has the highest score first, the leftmost on ties; or the pair that is listed first, where a
-// list is (text/merge.hpp). Unigram: the pieces of the highest sum of scores (text/unigram.hpp).
+// piece has the highest score first, the leftmost on ties; or the pair that is listed first, where
+// a list is (text/merge.hpp). Unigram: the pieces of the highest sum of scores (text/unigram.hpp).
 // What has no piece becomes its bytes' pieces, or one unknown piece a run.
 //
 // Control pieces are read by encode_form() alone, never out of a user's text; symbols that the
 // vocabulary's maker defined are read everywhere. decode() strips the first space after BOS, as the
-// original does for a whole text, so that a response by itself keeps its space; pieces of bytes give
-// their bytes, which the original repairs. What this is not: a reader of files
-// (text/piece_files.hpp); the models of words and of characters; sampling of segmentations. Sources:
-// Kudo and Richardson 2018; google/sentencepiece, src/{bpe_model,sentencepiece_processor}.cc;
-// huggingface/tokenizers, models/bpe.
+// original does for a whole text, so that a response by itself keeps its space; pieces of bytes
+// give their bytes, which the original repairs. What this is not: a reader of files
+// (text/piece_files.hpp); the models of words and of characters; sampling of segmentations.
+// Sources: Kudo and Richardson 2018; google/sentencepiece,
+// src/{bpe_model,sentencepiece_processor}.cc; huggingface/tokenizers, models/bpe.
 #pragma once
 
 #include <plumb/core/check.hpp>
