@@ -289,9 +289,13 @@ class Program {
                 person_ ? "You rank its answers." : rule_of(demo_.labeller).text.c_str());
     align_command(demo_, str("Plumb demo: ", demo_.model), results);
     const std::string policy = str(demo_.run, "/round-", demo_.rounds - 1, "/policy.safetensors");
-    Json more;
-    for (const char* form : {"/policy/", "/policy.q8_0.gguf"})
-      convert_command({{policy}, demo_.run + form}, more);
+    ConvertCommand convert;
+    convert.from.model = policy;
+    Json unused;
+    for (const char* form : {"/policy/", "/policy.q8_0.gguf"}) {
+      convert.out = demo_.run + form;
+      convert_command(convert, unused);
+    }
     if (!person_) return;
     std::printf("\nNow judge blind: which answer would a child follow better?\n");
     const auto samples = [&](const char* file) {
