@@ -43,11 +43,25 @@ std::string field(int number, std::string_view bytes) {
   return str(static_cast<char>(number << 3 | 2), static_cast<char>(bytes.size()), bytes);
 }
 // A model of few pieces, with more fields behind them.
-std::string tiny_model(const std::string& more = "") {
+std::string tiny_pieces(const std::string& more = "") {
   return field(1, field(1, "<unk>") + "\x18\x02") + field(1, field(1, "a") + "\x18\x01") + more;
 }
 std::string complaint_about(const std::string& bytes) {
   return message_of<Error>([&] { PieceTokenizer(read_sentencepiece(bytes, "tiny.model"), 10); });
+}
+
+// Ids of one of the shipped files, and how fast they come.
+void check_sum(const Tokenizer& tokenizer, const std::string& name, const Json& said) {
+  const std::string text = read_file(PLUMB_SOURCE_DIR "/examples/data/" + name);
+  const auto begin = std::chrono::steady_clock::now();
+  const Tokens ids = tokenizer.encode(text);
+  const std::chrono::duration<double> time = std::chrono::steady_clock::now() - begin;
+  std::uint64_t sum = 0;
+  for (const std::int32_t id : ids) sum = sum * 1000003 + static_cast<std::uint64_t>(id) + 1;
+  if (text.size() > 1'000'000)
+    MESSAGE(tokenizer.name(), ": ", static_cast<double>(text.size()) / time.count() / 1e6, " MB/s");
+  CHECK(ids.size() == said["count"].get<std::size_t>());
+  CHECK(hex64(sum) == said["sum"].get<std::string>());
 }
 
 }  // namespace
@@ -77,17 +91,8 @@ TEST_CASE("pieces: ids of whole files are the original's") {
     const auto tokenizer = pieces_of(kPieces + item.key());
     CHECK(item.value()["files"].size() == 6);
     for (const auto& file : item.value()["files"].items()) {
-      const std::string text = read_file(PLUMB_SOURCE_DIR "/examples/data/" + file.key());
-      const auto begin = std::chrono::steady_clock::now();
-      const Tokens ids = tokenizer->encode(text);
-      const std::chrono::duration<double> time = std::chrono::steady_clock::now() - begin;
-      std::uint64_t sum = 0;
-      for (const std::int32_t id : ids) sum = sum * 1000003 + static_cast<std::uint64_t>(id) + 1;
       INFO(item.key(), " ", file.key());
-      if (text.size() > 1'000'000)
-        MESSAGE(item.key(), ": ", static_cast<double>(text.size()) / time.count() / 1e6, " MB/s");
-      CHECK(ids.size() == file.value()["count"].get<std::size_t>());
-      CHECK(hex64(sum) == file.value()["sum"].get<std::string>());
+      check_sum(*tokenizer, file.key(), file.value());
     }
   }
 }
@@ -104,7 +109,7 @@ TEST_CASE("pieces: a GGUF file gives the ids of the tokenizer.model that it was 
     std::vector<std::int32_t> types;
     for (const auto& [text, score, kind] : original->vocabulary().pieces) {
       tokens.push_back(text);
-      scores.push_back(score);
+      scores.push_back(static_cast<float>(score));
       types.push_back(static_cast<std::int32_t>(kind));
     }
     m.add("tokenizer.ggml.model", unigram ? "t5" : "llama");
@@ -128,6 +133,52 @@ TEST_CASE("pieces: a GGUF file gives the ids of the tokenizer.model that it was 
     const auto texts = all["texts"].get<std::vector<std::string>>();
     for (const std::string& text : texts) CHECK(same->encode(text) == original->encode(text));
   }
+}
+
+TEST_CASE("pieces: a tokenizer.json gives the package tokenizers' ids") {
+  const Json all = piece_originals();
+  CHECK(all["json"].size() == 4);
+  for (const auto& item : all["json"].items()) {
+    const auto tokenizer = pieces_of(kPieces + item.key());
+    REQUIRE(tokenizer != nullptr);
+    for (std::size_t i = 0; i < all["texts"].size(); ++i) {
+      const Json& ids = item.value()["ids"][i];
+      INFO(item.key(), ": ", all["texts"][i].dump());
+      if (!ids.is_null())
+        CHECK(tokenizer->encode(all["texts"][i].get<std::string>()) == ids.get<Tokens>());
+    }
+    for (const auto& file : item.value()["files"].items()) {
+      INFO(item.key(), " ", file.key());
+      check_sum(*tokenizer, file.key(), file.value());
+    }
+  }
+  const auto llama = pieces_of(kPieces + "llama.json");
+  CHECK(llama->encode_form("<s>x").front() == 1);
+  for (const std::string& text : {std::string("a\xff\xfe z"), std::string("  Лily\0 你 ", 14)})
+    CHECK(llama->decode(llama->encode(text)) == " " + text);
+}
+
+TEST_CASE("pieces: a tokenizer.json that asks for what is unknown is refused by name") {
+  const auto opening = [](const char* file, const std::string& from, const std::string& to) {
+    const Temporary folder;
+    std::string text = read_file(kPieces + file);
+    const std::size_t at = text.find(from);
+    REQUIRE(at != text.npos);
+    write_atomically(folder / "tokenizer.json", text.replace(at, from.size(), to));
+    return message_of<Error>([&] { read_tokenizer(folder / "tokenizer.json", 700); });
+  };
+  CHECK(opening("llama.json", "\"BPE\"", "\"BPE\"").empty());
+  CHECK(contains(opening("llama.json", "\"Prepend\"", "\"Lowercase\""), "Lowercase"));
+  CHECK(contains(opening("llama-later.json", "\"Metaspace\"", "\"Punctuation\""), "Punctuation"));
+  CHECK(contains(opening("llama.json", "\"dropout\":null", "\"dropout\":0.5"), "dropout"));
+  CHECK(contains(opening("llama.json", "\"merges\":[", "\"merges\":[[\"q\",\"qq\"],"), "merge 0"));
+  CHECK(contains(opening("llama.json", "\"merges\":[", "\"merges\":[7,"), "merge 0"));
+  CHECK(contains(opening("llama.json", "\"id\":0", "\"id\":4000000000"), "4000000000"));
+  CHECK(contains(opening("t5.json", "\"unk_id\":0", "\"unk_id\":9999"), "9999"));
+  CHECK(contains(opening("t5.json", "\"precompiled_charsmap\":\"", "\"precompiled_charsmap\":\"?"),
+                 "base64"));
+  CHECK(
+      contains(opening("t5-later.json", "\"strip_right\":true", "\"strip_right\":false"), "Strip"));
 }
 
 TEST_CASE("pieces: what is no UTF-8 is repaired, as in the original") {
@@ -242,15 +293,15 @@ TEST_CASE(
 }
 
 TEST_CASE("pieces: what a file asks for that is unknown is refused by name") {
-  CHECK(complaint_about(tiny_model()).empty());
-  CHECK(contains(complaint_about(tiny_model(field(2, "\x18\x03"))), "words"));
-  CHECK(contains(complaint_about(tiny_model(field(2, "\x18\x04"))), "characters"));
-  CHECK(contains(complaint_about(tiny_model(field(2, "\xC0\x01\x01"))), "whitespace_as_suffix"));
-  CHECK(contains(complaint_about(tiny_model(field(2, std::string("\x98\x02\x01", 3)))), "bytes"));
-  CHECK(contains(complaint_about(tiny_model(field(3, std::string("\x28\x00", 2)))), "escape"));
-  CHECK(contains(complaint_about(tiny_model(field(3, field(2, "abcdefgh")))), "normalisation"));
-  CHECK(contains(complaint_about(tiny_model("\x0B")), "type 3"));
-  CHECK(contains(complaint_about(tiny_model("\x0A\x7F")), "127 bytes"));
-  CHECK(contains(complaint_about(tiny_model(field(1, field(1, "b") + "\x18\x09"))), "kind 9"));
+  CHECK(complaint_about(tiny_pieces()).empty());
+  CHECK(contains(complaint_about(tiny_pieces(field(2, "\x18\x03"))), "words"));
+  CHECK(contains(complaint_about(tiny_pieces(field(2, "\x18\x04"))), "characters"));
+  CHECK(contains(complaint_about(tiny_pieces(field(2, "\xC0\x01\x01"))), "whitespace_as_suffix"));
+  CHECK(contains(complaint_about(tiny_pieces(field(2, std::string("\x98\x02\x01", 3)))), "bytes"));
+  CHECK(contains(complaint_about(tiny_pieces(field(3, std::string("\x28\x00", 2)))), "escape"));
+  CHECK(contains(complaint_about(tiny_pieces(field(3, field(2, "abcdefgh")))), "normalisation"));
+  CHECK(contains(complaint_about(tiny_pieces("\x0B")), "type 3"));
+  CHECK(contains(complaint_about(tiny_pieces("\x0A\x7F")), "127 bytes"));
+  CHECK(contains(complaint_about(tiny_pieces(field(1, field(1, "b") + "\x18\x09"))), "kind 9"));
   CHECK(contains(complaint_about(field(1, field(1, "a") + "\x18\x01")), "unknown piece"));
 }

@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
 """Trains small SentencePiece models (pieces/) and writes pieces.json: the original's ids and texts.
 
+The same pieces as tokenizer.json, as Llama 2, Llama 2 of later transformers, and T5 have them, with
+the package tokenizers' ids.
+
 The unigram model's rules of normalisation are those of nmt_nfkc for the characters of the texts,
 since all of them would take a quarter of a megabyte.
-Usage: python3 make_pieces.py  (needs sentencepiece)
+Usage: python3 make_pieces.py  (needs sentencepiece and tokenizers)
 """
 import itertools
 import json
@@ -12,6 +15,8 @@ import pathlib
 import random
 
 import sentencepiece
+import tokenizers
+from tokenizers import decoders, normalizers, pre_tokenizers
 
 from make_tokenizers import TEXTS
 
@@ -54,6 +59,101 @@ def train(name, **settings):
     (HERE / "pieces" / f"{name}.vocab").unlink()
 
 
+def rules_of(path):
+    """The compiled rules in a model file: field 2 of field 3, by a look at the wire format."""
+    def fields(data):
+        at = 0
+        def number():
+            nonlocal at
+            value = shift = 0
+            while True:
+                byte = data[at]
+                at += 1
+                value |= (byte & 0x7F) << shift
+                shift += 7
+                if byte < 0x80:
+                    return value
+        while at < len(data):
+            key = number()
+            size = {0: 0, 1: 8, 5: 4}.get(key & 7)
+            if size is None:
+                size = number()
+            if key & 7 == 0:
+                yield key >> 3, number()
+            else:
+                yield key >> 3, data[at:at + size]
+                at += size
+    normalizer = dict(fields(path.read_bytes()))[3]
+    return dict(fields(normalizer))[2]
+
+
+def as_bpe(model, later):
+    pieces = [model.id_to_piece(i) for i in range(model.vocab_size())]
+    ids = {piece: i for i, piece in enumerate(pieces)}
+    merges = []
+    for i, piece in enumerate(pieces):
+        if model.is_control(i) or model.is_byte(i) or model.is_unknown(i):
+            continue
+        cuts = [(piece[:k], piece[k:]) for k in range(1, len(piece))]
+        cuts = [(a, b) for a, b in cuts if a in ids and b in ids]
+        merges += [(-model.get_score(i), ids[a], ids[b], a, b) for a, b in cuts]
+    t = tokenizers.Tokenizer(tokenizers.models.BPE(
+        ids, [(a, b) for *_, a, b in sorted(merges)], unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    if later:
+        t.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    else:
+        t.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    t.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(),
+                                   decoders.Strip(" ", 1, 0)])
+    t.add_special_tokens(["<unk>", "<s>", "</s>"])
+    return t
+
+
+def as_unigram(model, charsmap, later):
+    scores = [(model.id_to_piece(i), model.get_score(i)) for i in range(model.vocab_size())]
+    t = tokenizers.Tokenizer(tokenizers.models.Unigram(scores, model.unk_id(), False))
+    if later:
+        t.normalizer = normalizers.Sequence([
+            normalizers.Precompiled(charsmap), normalizers.Strip(False, True),
+            normalizers.Replace(tokenizers.Regex(" {2,}"), "▁")])
+        t.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    else:
+        t.normalizer = normalizers.Precompiled(charsmap)
+        t.pre_tokenizer = pre_tokenizers.Sequence([
+            pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")])
+    t.decoder = decoders.Metaspace()
+    t.add_special_tokens(["<s>", "</s>", "<unk>", "<pad>"])
+    return t
+
+
+def as_json(texts):
+    """The same pieces in Hugging Face's form, and their ids."""
+    load = lambda name: sentencepiece.SentencePieceProcessor(model_file=f"pieces/{name}.model")
+    charsmap = rules_of(HERE / "pieces/unigram.model")
+    out = {}
+    for name, t in (("llama", as_bpe(load("bpe"), False)), ("llama-later", as_bpe(load("bpe"), True)),
+                    ("t5", as_unigram(load("unigram"), charsmap, False)),
+                    ("t5-later", as_unigram(load("unigram"), charsmap, True))):
+        pathlib.Path(f"pieces/{name}.json").write_text(t.to_str())
+        # What reads as a special token is one to the package, and a user's letters to Plumb.
+        special = lambda x: any(s in x for s in ("<s>", "</s>", "<unk>", "<pad>"))
+        out[f"{name}.json"] = {"ids": [None if special(x) else t.encode(x, add_special_tokens=False).ids
+                                       for x in texts]}
+        files = out[f"{name}.json"]["files"] = {}
+        for file in sorted(DATA.iterdir()):
+            if file.suffix in (".txt", ".jsonl"):
+                files[file.name] = summed(t.encode(file.read_text(), add_special_tokens=False).ids)
+    return out
+
+
+def summed(ids):
+    """How many ids there are, and a sum that depends on their order."""
+    total = 0
+    for token in ids:
+        total = (total * 1000003 + token + 1) % 2**64
+    return {"count": len(ids), "sum": f"{total:016x}"}
+
+
 def main():
     texts = TEXTS + MORE + random_texts()
     (HERE / "pieces").mkdir(exist_ok=True)
@@ -75,11 +175,9 @@ def main():
         for file in sorted(DATA.iterdir()):
             if file.suffix not in (".txt", ".jsonl"):
                 continue
-            ids, total = model.encode(file.read_text()), 0
-            for token in ids:
-                total = (total * 1000003 + token + 1) % 2**64
-            said["files"][file.name] = {"count": len(ids), "sum": f"{total:016x}"}
+            said["files"][file.name] = summed(model.encode(file.read_text()))
         out["models"][path.name] = said
+    out["json"] = as_json(texts)
     (HERE / "pieces.json").write_text(json.dumps(out, separators=(",", ":")))
 
 

@@ -9,6 +9,7 @@
 #include <plumb/text/bpe_files.hpp>
 #include <plumb/text/bytes.hpp>
 #include <plumb/text/piece_files.hpp>
+#include <plumb/text/piece_json.hpp>
 #include <plumb/text/sentencepiece.hpp>
 
 #include <sys/stat.h>
@@ -69,7 +70,8 @@ void add_stop(Vocabulary& v, std::int32_t id) {
 }
 
 /// Which token a TemplateProcessing puts before a text; -1: none.
-inline std::int32_t token_put_first(const BpeVocabulary& v, const Json& json) {
+template <class Vocabulary>
+std::int32_t token_put_first(const Vocabulary& v, const Json& json) {
   for (const Json* step : steps_of(member(json, "post_processor"), "processors")) {
     const Json* single = member(*step, "single");
     if (single == nullptr || !single->is_array() || single->empty()) continue;
@@ -104,22 +106,30 @@ void read_ends(Vocabulary& v, const std::string& folder, Where where) {
   add_stop(v, v.eos);
 }
 
-/// The vocabulary in a JSON file.
-inline BpeVocabulary read_json_vocabulary(const std::string& path, Where where) {
+/// The tokenizer in a JSON file. `vocab`: the model's tokens.
+inline std::shared_ptr<const Tokenizer> read_json_tokenizer(const std::string& path, Index vocab,
+                                                            Where where) {
   const Json json = parse_json(read_file(path, where), shown(path), where);
   const std::string folder = directory_of(path);
   if (member(json, "model") != nullptr && json["model"].is_object()) {
-    BpeVocabulary v = read_tokenizer_json(json, shown(last_name(path)), where);
-    v.bos = token_put_first(v, json);
-    read_ends(v, folder, where);
-    return v;
+    const auto complete = [&]<class Vocabulary>(Vocabulary v) {
+      v.bos = token_put_first(v, json);
+      read_ends(v, folder, where);
+      return v;
+    };
+    const std::string name = shown(last_name(path));
+    if (is_pieces_json(json))
+      return std::make_shared<PieceTokenizer>(complete(read_pieces_json(json, name, where)), vocab,
+                                              where);
+    return std::make_shared<BpeTokenizer>(complete(read_tokenizer_json(json, name, where)), vocab,
+                                          where);
   }
   for (const char* merges : {"merges.txt", "vocab.bpe", "gpt2_vocab.bpe"})
     if (json.is_object() && file_exists(in_folder(folder, merges))) {
       BpeVocabulary v = read_vocab_and_merges(json, read_file(in_folder(folder, merges), where),
                                               shown(last_name(path)), where);
       read_ends(v, folder, where);
-      return v;
+      return std::make_shared<BpeTokenizer>(std::move(v), vocab, where);
     }
   fail<DataError>(str("[tokenizer] ", shown(path),
                       " is neither a tokenizer.json nor a vocabulary with its merges (merges.txt "
@@ -242,9 +252,6 @@ inline std::shared_ptr<const Tokenizer> read_tokenizer(const std::string& path, 
     for (const char* other : {"tokenizer.model", "vocab.json"})
       if (!detail::file_exists(file)) file = detail::in_folder(path, other);
   }
-  const auto bpe = [&](BpeVocabulary v) {
-    return std::make_shared<BpeTokenizer>(std::move(v), vocab, where);
-  };
   const std::string name = shown(detail::last_name(file));
   const MappedFile mapped(file, where);
   std::string_view bytes = mapped.bytes();
@@ -252,7 +259,7 @@ inline std::shared_ptr<const Tokenizer> read_tokenizer(const std::string& path, 
     return detail::read_gguf_tokenizer(GgufView(file, where), name, vocab, where);
   if (bytes.substr(0, 64).find_first_not_of(" \t\r\n") != bytes.npos &&
       bytes[bytes.find_first_not_of(" \t\r\n")] == '{')
-    return bpe(detail::read_json_vocabulary(file, where));
+    return detail::read_json_tokenizer(file, vocab, where);
   if (detail::is_sentencepiece(bytes)) {
     PieceVocabulary v = read_sentencepiece(bytes, name, where);
     detail::read_ends(v, detail::directory_of(file), where);
@@ -262,7 +269,7 @@ inline std::shared_ptr<const Tokenizer> read_tokenizer(const std::string& path, 
   const std::string_view line = bytes.substr(0, std::min(bytes.find('\n'), bytes.size()));
   if (line.size() < 512 && line.find(' ') != line.npos &&
       detail::read_base64(line.substr(0, line.find(' ')), first))
-    return bpe(read_tiktoken(bytes, name, where));
+    return std::make_shared<BpeTokenizer>(read_tiktoken(bytes, name, where), vocab, where);
   return std::make_shared<SentencePieceTokenizer>(file, vocab, where);
 }
 

@@ -1,5 +1,5 @@
-// Unicode's normalisation form C, by the library utf8proc, whose only user this header is (link
-// with -lutf8proc).
+// Unicode's normalisation form C, and where what a reader sees as one character ends, by the
+// library utf8proc, whose only user this header is (link with -lutf8proc).
 #pragma once
 
 #include <plumb/io/utf8.hpp>
@@ -35,6 +35,25 @@ inline std::string normal_form_c(std::string_view text) {
     text.remove_prefix(bad);
   }
   return out;
+}
+
+/// Bytes of what `text`, which is not empty, begins with that a reader sees as one character: a
+/// letter with its accents, say (extended grapheme clusters of Unicode's annex 29). A byte that is
+/// not UTF-8 is one by itself.
+inline std::size_t grapheme_bytes(std::string_view text) {
+  std::size_t at = 0;
+  utf8proc_int32_t previous = -1, state = 0;
+  while (at < text.size()) {
+    utf8proc_int32_t code = -1;
+    const utf8proc_ssize_t size =
+        utf8proc_iterate(reinterpret_cast<const utf8proc_uint8_t*>(text.data()) + at,
+                         static_cast<utf8proc_ssize_t>(text.size() - at), &code);
+    if (size <= 0) return at == 0 ? 1 : at;
+    if (at > 0 && utf8proc_grapheme_break_stateful(previous, code, &state)) return at;
+    previous = code;
+    at += static_cast<std::size_t>(size);
+  }
+  return at;
 }
 
 }}  // namespace plumb::v0_1

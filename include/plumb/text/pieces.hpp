@@ -93,11 +93,12 @@ class PieceTokenizer final : public Tokenizer {
     Hash64 hash;
     for (const auto& [text, score, kind] : v_.pieces)
       hash.field(text)
-          .add(as_text(std::span<const float>(&score, 1)))
+          .add(as_text(std::span<const double>(&score, 1)))
           .add(as_text(std::span(&kind, 1)));
     hash.add(as_text(std::span<const std::array<std::int32_t, 3>>(v_.merges))).field(v_.rules);
     return hash
-        .field(str(v_.unigram, v_.space_first, v_.collapse, v_.byte_fallback, v_.repair, v_.words))
+        .field(str(v_.unigram, v_.space_first, v_.space_once, v_.collapse, v_.byte_fallback,
+                   v_.repair, v_.words, v_.graphemes, v_.any_space))
         .value();
   }
 
@@ -215,7 +216,7 @@ class PieceTokenizer final : public Tokenizer {
       pairs_.insert_or_assign(pair_key(left, right), Merge{rank, merged});
     }
     if (!v_.merges.empty()) return;
-    std::vector<float> scores;
+    std::vector<double> scores;
     for (const auto& [text, id] : ids_) scores.push_back(-score(id));
     std::sort(scores.begin(), scores.end());
     auto next = static_cast<std::int32_t>(v_.pieces.size());
@@ -236,7 +237,7 @@ class PieceTokenizer final : public Tokenizer {
       });
     }
   }
-  float score(std::int32_t id) const { return v_.pieces[static_cast<std::size_t>(id)].score; }
+  double score(std::int32_t id) const { return v_.pieces[static_cast<std::size_t>(id)].score; }
   static std::uint64_t pair_key(std::int32_t left, std::int32_t right) {
     return static_cast<std::uint64_t>(static_cast<std::uint32_t>(left)) << 32 |
            static_cast<std::uint32_t>(right);
@@ -344,11 +345,11 @@ class PieceTokenizer final : public Tokenizer {
       const auto& [piece, score, kind] = v_.pieces[static_cast<std::size_t>(id)];
       if (kind == Kind::Unused) return std::nullopt;
       if (kind != Kind::Defined) return score;
-      return static_cast<double>(static_cast<float>(length) * highest_) - 0.1;  // always better
+      // Always the better way; the product is a float in the original.
+      return static_cast<double>(static_cast<float>(static_cast<double>(length) * highest_)) - 0.1;
     };
-    constexpr float kPenalty = 10;
     for (const auto& [part, id] :
-         detail::best_pieces<Real>(text, usable_, gain, unknown_, lowest_ - kPenalty)) {
+         detail::best_pieces<Real>(text, usable_, gain, unknown_, lowest_)) {
       if (id == unknown_)
         push_unknown(out, part);
       else
@@ -362,7 +363,7 @@ class PieceTokenizer final : public Tokenizer {
   detail::SeenWords seen_;
   std::array<std::int32_t, 256> bytes_{};
   std::int32_t unknown_ = -1;
-  float lowest_ = std::numeric_limits<float>::max(), highest_ = std::numeric_limits<float>::min();
+  double lowest_ = std::numeric_limits<float>::max(), highest_ = std::numeric_limits<float>::min();
   bool splits_ = true, has_unused_ = false;
   detail::StringMap<std::int32_t> ids_, symbols_;  ///< pieces that text can become; BPE's symbols
   std::unordered_map<std::uint64_t, Merge> pairs_;

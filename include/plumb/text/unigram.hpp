@@ -24,19 +24,20 @@
 namespace plumb { inline namespace v0_1 { namespace detail {
 
 /// The parts of `text` and their ids. `gain(id, length)`: a piece's score, or nothing if it may not
-/// be used. A character that is no piece is a part of id `unknown` and the score beside it.
+/// be used. A character that is no piece is a part of id `unknown`, of a score below `lowest`.
 template <class Real, class Gain>
 std::vector<std::pair<std::string_view, std::int32_t>> best_pieces(std::string_view text,
                                                                    const DoubleArray& pieces,
                                                                    const Gain& gain,
                                                                    std::int32_t unknown,
-                                                                   float unknown_score) {
+                                                                   double lowest) {
   struct Node {  // the best way to where it stands
     Real sum = 0;
     std::int32_t id = -1;
     std::uint32_t length = 0;  // of the last piece; 0: no way yet
   };
-  constexpr Real kFar = 100000;
+  constexpr Real kFar = 100000, kPenalty = 10;
+  const Real unknown_score = static_cast<Real>(lowest) - kPenalty;
   std::vector<Node> nodes(text.size() + 1);
   std::size_t reach = 0;
   const auto offer = [&](std::size_t from, std::size_t length, std::int32_t id, double sum) {
@@ -60,8 +61,7 @@ std::vector<std::pair<std::string_view, std::int32_t>> best_pieces(std::string_v
       offer(at, length, id, *score + static_cast<double>(before));
       single = single || length == character;
     });
-    if (!single)
-      offer(at, character, unknown, static_cast<double>(static_cast<Real>(unknown_score) + before));
+    if (!single) offer(at, character, unknown, static_cast<double>(unknown_score + before));
     at += character;
   }
   std::vector<std::pair<std::string_view, std::int32_t>> path;
