@@ -63,6 +63,7 @@ TEST_CASE("BPE training: the package tokenizers' vocabulary") {
   }
   CHECK(all["trained"].size() == 12);
   for (const Json& said : all["trained"]) {
+    if (test::sanitized() && said["vocab"] > 1000) continue;
     const auto begin = std::chrono::steady_clock::now();
     const BpeVocabulary v = trained_on(texts, training_as(said));
     const std::chrono::duration<double> time = std::chrono::steady_clock::now() - begin;

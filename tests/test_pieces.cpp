@@ -39,12 +39,13 @@ std::string whole_text(const Tokenizer& tokenizer, Tokens ids) {
   return tokenizer.decode(ids);
 }
 
-std::string field(int number, std::string_view bytes) {
+std::string wire_field(int number, std::string_view bytes) {
   return str(static_cast<char>(number << 3 | 2), static_cast<char>(bytes.size()), bytes);
 }
 // A model of few pieces, with more fields behind them.
-std::string tiny_pieces(const std::string& more = "") {
-  return field(1, field(1, "<unk>") + "\x18\x02") + field(1, field(1, "a") + "\x18\x01") + more;
+std::string two_pieces(const std::string& more = "") {
+  return wire_field(1, wire_field(1, "<unk>") + "\x18\x02") +
+         wire_field(1, wire_field(1, "a") + "\x18\x01") + more;
 }
 std::string complaint_about(const std::string& bytes) {
   return message_of<Error>([&] { PieceTokenizer(read_sentencepiece(bytes, "tiny.model"), 10); });
@@ -215,6 +216,19 @@ TEST_CASE("pieces: a response keeps its space, a text that goes on gets none") {
   CHECK(contains(message_of<Error>([] { pieces_of(kPieces + "bpe.model", 699); }), "699"));
 }
 
+TEST_CASE("pieces: a folder with a tokenizer.model, and what lies beside it says of the ends") {
+  const Temporary folder;
+  write_atomically(folder / "tokenizer.model", read_file(kPieces + "bpe.model"));
+  CHECK(pieces_of(folder / "")->bos() == 1);
+  CHECK(pieces_of(folder / "")->stops() == Tokens{2});
+  write_atomically(folder / "tokenizer_config.json",
+                   R"({"add_bos_token": false, "eos_token": {"content": "<|end|>"}})");
+  const auto said = pieces_of(folder / "");
+  CHECK(said->bos() == -1);
+  CHECK(said->stops() == Tokens{2, said->eos()});
+  CHECK(said->vocabulary().pieces[static_cast<std::size_t>(said->eos())].text == "<|end|>");
+}
+
 TEST_CASE("pieces: an unused piece is taken apart again, and none is met by a longer way") {
   PieceVocabulary v;
   v.space_first = v.collapse = false;
@@ -293,15 +307,19 @@ TEST_CASE(
 }
 
 TEST_CASE("pieces: what a file asks for that is unknown is refused by name") {
-  CHECK(complaint_about(tiny_pieces()).empty());
-  CHECK(contains(complaint_about(tiny_pieces(field(2, "\x18\x03"))), "words"));
-  CHECK(contains(complaint_about(tiny_pieces(field(2, "\x18\x04"))), "characters"));
-  CHECK(contains(complaint_about(tiny_pieces(field(2, "\xC0\x01\x01"))), "whitespace_as_suffix"));
-  CHECK(contains(complaint_about(tiny_pieces(field(2, std::string("\x98\x02\x01", 3)))), "bytes"));
-  CHECK(contains(complaint_about(tiny_pieces(field(3, std::string("\x28\x00", 2)))), "escape"));
-  CHECK(contains(complaint_about(tiny_pieces(field(3, field(2, "abcdefgh")))), "normalisation"));
-  CHECK(contains(complaint_about(tiny_pieces("\x0B")), "type 3"));
-  CHECK(contains(complaint_about(tiny_pieces("\x0A\x7F")), "127 bytes"));
-  CHECK(contains(complaint_about(tiny_pieces(field(1, field(1, "b") + "\x18\x09"))), "kind 9"));
-  CHECK(contains(complaint_about(field(1, field(1, "a") + "\x18\x01")), "unknown piece"));
+  CHECK(complaint_about(two_pieces()).empty());
+  CHECK(contains(complaint_about(two_pieces(wire_field(2, "\x18\x03"))), "words"));
+  CHECK(contains(complaint_about(two_pieces(wire_field(2, "\x18\x04"))), "characters"));
+  CHECK(
+      contains(complaint_about(two_pieces(wire_field(2, "\xC0\x01\x01"))), "whitespace_as_suffix"));
+  CHECK(contains(complaint_about(two_pieces(wire_field(2, std::string("\x98\x02\x01", 3)))),
+                 "bytes"));
+  CHECK(contains(complaint_about(two_pieces(wire_field(3, std::string("\x28\x00", 2)))), "escape"));
+  CHECK(contains(complaint_about(two_pieces(wire_field(3, wire_field(2, "abcdefgh")))),
+                 "normalisation"));
+  CHECK(contains(complaint_about(two_pieces("\x0B")), "type 3"));
+  CHECK(contains(complaint_about(two_pieces("\x0A\x7F")), "127 bytes"));
+  CHECK(contains(complaint_about(two_pieces(wire_field(1, wire_field(1, "b") + "\x18\x09"))),
+                 "kind 9"));
+  CHECK(contains(complaint_about(wire_field(1, wire_field(1, "a") + "\x18\x01")), "unknown piece"));
 }

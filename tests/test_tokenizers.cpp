@@ -5,8 +5,8 @@
 #include "temporary.hpp"
 
 #include <plumb/core/random.hpp>
-#include <plumb/io/output.hpp>
 #include <plumb/data/packing.hpp>
+#include <plumb/io/output.hpp>
 #include <plumb/models/tokenizers.hpp>
 
 #include <doctest/doctest.h>
@@ -175,6 +175,11 @@ TEST_CASE("a tokenizer.json that asks for what is unknown is refused by name") {
   CHECK(contains(opening_with("\"id\":0", "\"id\":4000000000"), "4000000000"));
   CHECK(contains(opening_with("\"merges\":[", "\"merges\":[\"zz qq\","), "merge 0"));
   CHECK(contains(opening_with("\"merges\":[", "\"merges\":[7,"), "merge 0"));
+  CHECK(contains(opening_with(R"("pre_tokenizer":)",
+                              R"("pre_tokenizer":{"type":"Sequence","pretokenizers":[)"
+                              R"({"type":"Split","behavior":"Isolated","pattern":{"Regex":"a(b"}},)"
+                              R"({"type":"ByteLevel"}]},"was":)"),
+                 R"(tokenizer.json: "a(b" is no regular expression)"));
 }
 
 TEST_CASE("a pattern that is none is refused with its place") {

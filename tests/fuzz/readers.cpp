@@ -1,6 +1,6 @@
-// What reads files, given damaged ones by libFuzzer: each is read, or refused by a plumb::Error that
-// names the file; never a crash, a hang, or memory beyond libFuzzer's limits. PLUMB_FUZZ names the
-// reader. Started with seeds by run.sh.
+// What reads files, given damaged ones by libFuzzer: each is read, or refused by a plumb::Error
+// that names the file; never a crash, a hang, or memory beyond libFuzzer's limits. PLUMB_FUZZ names
+// the reader. Started with seeds by run.sh.
 #include <plumb/data/jsonl.hpp>
 #include <plumb/data/prompts.hpp>
 #include <plumb/io/checkpoint.hpp>

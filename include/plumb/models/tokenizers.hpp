@@ -262,7 +262,10 @@ inline std::shared_ptr<const Tokenizer> read_tokenizer(const std::string& path, 
     return detail::read_json_tokenizer(file, vocab, where);
   if (detail::is_sentencepiece(bytes)) {
     PieceVocabulary v = read_sentencepiece(bytes, name, where);
-    detail::read_ends(v, detail::directory_of(file), where);
+    const std::string folder = detail::directory_of(file);
+    detail::read_ends(v, folder, where);
+    const Json settings = detail::json_beside(folder, "tokenizer_config.json", where);
+    if (!detail::true_in(settings, "add_bos_token", true)) v.bos = -1;
     return std::make_shared<PieceTokenizer>(std::move(v), vocab, where);
   }
   std::string first;

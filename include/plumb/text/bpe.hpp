@@ -61,7 +61,7 @@ class BpeTokenizer final : public Tokenizer {
   /// DataError if most bytes have no token, a merge names none, or a pattern is malformed. `vocab`:
   /// the model's, which may be larger: what is beyond the tokens decodes to nothing.
   BpeTokenizer(BpeVocabulary vocabulary, Index vocab, Where where = Where::here())
-      : v_(std::move(vocabulary)), vocab_(vocab), patterns_(v_.patterns, where) {
+      : v_(std::move(vocabulary)), vocab_(vocab), patterns_(v_.patterns, where, v_.name) {
     const auto bad = [&](const std::string& what) {
       fail<DataError>(str("[tokenizer] ", v_.name, ": ", what), where);
     };

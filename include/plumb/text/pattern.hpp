@@ -21,8 +21,9 @@ namespace plumb { inline namespace v0_1 {
 
 class Pattern {
  public:
-  /// DataError, with the place, if it is malformed.
-  explicit Pattern(const std::string& text, Where where = Where::here()) {
+  /// DataError, with the place, if it is malformed. `file`: in which it stands, for the message.
+  explicit Pattern(const std::string& text, Where where = Where::here(),
+                   const std::string& file = "") {
     const std::string spelled = with_unicode_space(text);
     int error = 0;
     PCRE2_SIZE at = 0;
@@ -32,8 +33,9 @@ class Pattern {
     if (code_ == nullptr) {
       PCRE2_UCHAR message[160] = {};
       pcre2_get_error_message(error, message, sizeof message);
-      fail<DataError>(str("[pattern] \"", shown(text), "\" is no regular expression: ",
-                          reinterpret_cast<const char*>(message), " (at ", at, ")"),
+      fail<DataError>(str("[pattern] ", file, file.empty() ? "\"" : ": \"", shown(text),
+                          "\" is no regular expression: ", reinterpret_cast<const char*>(message),
+                          " (at ", at, ")"),
                       where);
     }
     pcre2_jit_compile(code_.get(), PCRE2_JIT_COMPLETE);  // where there is none, it is interpreted
@@ -99,8 +101,9 @@ class Pattern {
 /// Patterns of which each splits the pieces that the one before left.
 class Patterns {
  public:
-  explicit Patterns(const std::vector<std::string>& texts, Where where = Where::here()) {
-    for (const std::string& text : texts) patterns_.emplace_back(text, where);
+  explicit Patterns(const std::vector<std::string>& texts, Where where = Where::here(),
+                    const std::string& file = "") {
+    for (const std::string& text : texts) patterns_.emplace_back(text, where, file);
   }
 
   /// Calls take(part) for each part, in their order; together they are the text.
