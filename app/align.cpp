@@ -157,6 +157,7 @@ Round run_round(const AlignSettings& s, const Inputs& in, const Loaded& referenc
   PpoTask task{reference,   *result.policy,          *reference.model,
                value.get(), reward_function(reward), in.prompts};
   if (s.labeller != "person") task.observe = rule_observer(reference, rule_of(s.labeller));
+  if (round == 0) note_memory(*result.policy, value.get(), ppo);
   run_ppo(task, ppo, directory + "/policy.safetensors", metrics, round * ppo.config.iterations,
           tag("4 PPO"));
   policy.model = result.policy;

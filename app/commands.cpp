@@ -278,7 +278,7 @@ void ppo_command(const PpoCommand& c, Json& results) {
                                                 : fingerprint(*reward->loaded.model)},
                       {"prompts", contents_hash(source)}};
   const RunLock lock = begin_run(c.run, config, {"iterations"});
-  note_memory(*policy, value.get(), settings.config.micro_tokens);
+  note_memory(*policy, value.get(), settings);
   const PpoTask task{first,
                      *policy,
                      *reference.model,

@@ -7,8 +7,8 @@
 namespace plumb { inline namespace v0_1 {
 
 /// The file of the model that `name` names, fetched first if need be: said, and asked where a
-/// person is at the terminal. Anything else is a path, and stays it. IoError with the reason if it cannot
-/// be had; DataError if what came is not that file.
+/// person is at the terminal. Anything else is a path, and stays it. IoError with the reason if it
+/// cannot be had; DataError if what came is not that file.
 std::string model_file(const std::string& name);
 
 }}  // namespace plumb::v0_1

@@ -3,6 +3,7 @@
 #include "commands.hpp"
 #include "device.hpp"
 #include "flags.hpp"
+#include "format.hpp"
 #include "rank.hpp"
 #include "screen.hpp"
 
@@ -277,6 +278,7 @@ class Program {
       demo_.rank_prompts = 24;
       demo_.ppo.config.iterations = 3;
     }
+    demo_.judge = demo_.labeller;
     if (person_) {
       demo_.labeller = "person";
       demo_.rank_prompts = std::min<Index>(demo_.rank_prompts, 24);
@@ -286,14 +288,25 @@ class Program {
                 harmless(demo_.model).c_str(),
                 person_ ? "You rank its answers." : rule_of(demo_.labeller).text.c_str());
     align_command(demo_, str("Plumb demo: ", demo_.model), results);
-    const std::string round = str(demo_.run, "/round-", demo_.rounds - 1);
+    const std::string policy = str(demo_.run, "/round-", demo_.rounds - 1, "/policy.safetensors");
     ConvertCommand convert;
-    convert.from.model = round + "/policy.safetensors";
+    convert.from.model = policy;
+    Json unused;
     for (const char* form : {"/policy/", "/policy.q8_0.gguf"}) {
       convert.out = demo_.run + form;
-      Json unused;
       convert_command(convert, unused);
     }
+    if (!person_) return;
+    std::printf("\nNow judge blind: which answer would a child follow better?\n");
+    const auto samples = [&](const char* file) {
+      return read_candidates(demo_.run + file).records;
+    };
+    const Verdict verdict =
+        make_judge("person", {{}, demo_.run + "/my-judgements.jsonl", demo_.annotator, 1})
+            ->compare(samples("/samples-before.jsonl"), samples("/samples-after.jsonl"));
+    std::printf("win rate by you, after against before: %s of %s\n",
+                percent(verdict.rate()).c_str(), fixed(verdict.n(), 0).c_str());
+    results["judged_by_person"] = verdict.json();
   }
 
   void add_generate() {

@@ -34,8 +34,9 @@ struct Reward {
 };
 
 /// Opens a reward model. The trunk of a linear head, or of adapters, is that of `like`, where it is
-/// the one that they were fitted on, else it is opened where their file says. DataError if the file holds no reward
-/// model, its trunk is not the one it was fitted on, or its tokenizer is another than `like` has.
+/// the one that they were fitted on, else it is opened where their file says. DataError if the file
+/// holds no reward model, its trunk is not the one it was fitted on, or its tokenizer is another
+/// than `like` has.
 Reward load_reward(const std::string& path, const Loaded* like = nullptr,
                    const std::string& tokenizer = {});
 

@@ -21,7 +21,8 @@ void restore_flat(const CheckpointView& file, const std::string& name, const Ten
 }
 
 // Everything that the next iteration depends on.
-void save_ppo(const std::string& path, const PpoTask& task, const PpoTrainer<Device>& trainer) {
+void save_ppo(const std::string& path, const PpoTask& task, const PpoTrainer<Device>& trainer,
+              Previous previous) {
   std::vector<HostValues<Device>> values;
   SaveExtras extras;
   const auto keep = [&](const std::string& name, const Tensor<Device>& tensor) {
@@ -43,7 +44,7 @@ void save_ppo(const std::string& path, const PpoTask& task, const PpoTrainer<Dev
       {"episodes", state.episodes},
       {"optimizer_steps", state.optimizer_steps},
       {"beta", state.beta}}.dump();
-  extras.previous = Previous::Keep;
+  extras.previous = previous;
   save_model(path, task.policy, task.language, extras);
 }
 
@@ -117,7 +118,8 @@ EpisodeObserver rule_observer(const Loaded& loaded, const Rule& rule) {
   };
 }
 
-void note_memory(const DeviceModel& policy, const DeviceModel* value, Index micro_tokens) {
+void note_memory(const DeviceModel& policy, const DeviceModel* value, const PpoSettings& s) {
+  const Index micro_tokens = s.config.micro_tokens;
   double trained = 0, update = 0;
   for (const DeviceModel* model : {&policy, value})
     if (model != nullptr) {
@@ -128,7 +130,8 @@ void note_memory(const DeviceModel& policy, const DeviceModel* value, Index micr
   const double used = static_cast<double>(memory_counters().used_bytes);
   note(str(megabytes(used), " of weights, ", megabytes(3 * trained),
            " of gradients and moments, updates of ", micro_tokens, " tokens at a time in ",
-           megabytes(update), "; checkpoints of ", megabytes(3 * trained), ", two kept"));
+           megabytes(update), "; checkpoints of ", megabytes(3 * trained), ", ", s.checkpoints,
+           " kept"));
 }
 
 void run_ppo(const PpoTask& task, const PpoSettings& s, const std::string& path,
@@ -142,8 +145,9 @@ void run_ppo(const PpoTask& task, const PpoSettings& s, const std::string& path,
   PpoTrainer<Device> trainer(task.policy, task.reference, task.score, config, task.value);
   if (detail::file_exists(path) || detail::file_exists(previous_checkpoint(path)))
     restore_ppo(path, task, trainer);
+  const Previous previous = s.checkpoints > 1 ? Previous::Keep : Previous::Drop;
   if (trainer.iteration() >= config.iterations) {  // later rows belong to later rounds
-    if (!detail::file_exists(path)) save_ppo(path, task, trainer);
+    if (!detail::file_exists(path)) save_ppo(path, task, trainer, previous);
     return;
   }
   metrics.truncate_after(metrics_offset + trainer.iteration() - 1);
@@ -167,7 +171,7 @@ void run_ppo(const PpoTask& task, const PpoSettings& s, const std::string& path,
     const bool last = trainer.iteration() == config.iterations;
     if (last || trainer.iteration() % s.checkpoint_every == 0 || interrupted()) {
       metrics.sync();
-      save_ppo(path, task, trainer);
+      save_ppo(path, task, trainer, previous);
     }
     if (!last) stop_if_interrupted("PPO");
   }

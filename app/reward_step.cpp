@@ -13,6 +13,7 @@
 #include <map>
 #include <numeric>
 #include <optional>
+#include <set>
 
 namespace plumb { inline namespace v0_1 {
 
@@ -252,7 +253,11 @@ RewardFitter::Fitted RewardFitter::fit(const std::vector<std::size_t>& places,
   }
   stop_if_interrupted("Reward model training");
   // Folds of the training set alone, dealt by another seed than those that hold out.
-  const auto folds = folds_of(at_places(data_.rankings, places), 5, config.seed + 1);
+  const std::vector<Ranking> rankings = at_places(data_.rankings, places);
+  std::set<std::string> groups;
+  for (const Ranking& ranking : rankings) groups.insert(ranking.group);
+  const auto folds =
+      folds_of(rankings, std::min(5, static_cast<int>(groups.size())), config.seed + 1);
   const FittedHead found =
       choose_head(prompts, *features_, places, folds, settings_.linear, config.loss.kind);
   fitted.reward.head = found.head;

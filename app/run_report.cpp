@@ -50,6 +50,9 @@ void add_results(Report& report, const Outcome& o, const RewardReport& reward) {
   if (!std::isnan(reward.shuffled))
     report.add_summary("  control: fitted to shuffled labels", percent(reward.shuffled));
   report.add_summary("  on what it was fitted to", percent(reward.training));
+  if (!std::isnan(reward.without_length))
+    report.add_summary("  without the length", percent(reward.without_length));
+  if (!reward.fit.empty()) report.add_summary("  a linear head of", reward.fit);
   report.add_summary("KL to the first policy", fixed(o.kl, 2) + " nats",
                      "exact, full vocabulary, mean per response");
   report.add_summary("Perplexity of held-out stories",

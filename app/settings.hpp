@@ -85,6 +85,7 @@ struct PpoSettings {
   Index prompts = 64;
   bool separate_value = false;
   Index checkpoint_every = 5;
+  Index checkpoints = 2;
 };
 
 template <class F>
@@ -93,9 +94,11 @@ void fields(PpoSettings& s, F&& f) {
   fields(s.config, f);
   f(Field{"separate-value", "a value model of its own instead of a shared trunk", {}, "", "Losses"},
     s.separate_value);
-  f(Field{"checkpoint-every", "between checkpoints; the last two are kept", at_least(1),
-          "iterations", "Memory"},
+  f(Field{"checkpoint-every", "between checkpoints", at_least(1), "iterations", "Memory"},
     s.checkpoint_every);
+  f(Field{"checkpoints", "kept: 2, the last and the one before it, or 1", between(1, 2), "",
+          "Memory"},
+    s.checkpoints);
   fields(s.lora, f);
 }
 

@@ -13,7 +13,9 @@
 namespace plumb { inline namespace v0_1 {
 
 void note(const std::string& text) {
-  if (!text.empty()) std::fprintf(stderr, "note: %s\n", harmless(text).c_str());
+  if (text.empty()) return;
+  std::fflush(stdout);  // what was printed before it stands before it
+  std::fprintf(stderr, "note: %s\n", harmless(text).c_str());
 }
 
 std::vector<Prompt> noted_prompts(const std::string& path) {

@@ -146,7 +146,7 @@ struct PpoTask {
 };
 
 /// Says what training will take: weights and state, an update's tokens, and each checkpoint.
-void note_memory(const DeviceModel& policy, const DeviceModel* value, Index micro_tokens);
+void note_memory(const DeviceModel& policy, const DeviceModel* value, const PpoSettings& s);
 
 /// Whether a reward model is a linear head on the trunk of `base`, which stays as it is.
 bool is_linear(const RewardSettings& settings, const Loaded& base);

@@ -6,6 +6,7 @@
 #include "tiny.hpp"
 
 #include <plumb/io/output.hpp>
+#include <plumb/text/bpe_train.hpp>
 
 #include <doctest/doctest.h>
 
@@ -161,6 +162,7 @@ TEST_CASE("docs/settings.md is made of the lists") {
       "name in "
       "front: `sft-lr`,\n`generate-seed`, `reward-epochs`.\n\n";
   add_table(made, "Sampling", "`rlhf/sample.hpp`: `SampleOptions`", SampleOptions{});
+  add_table(made, "A vocabulary", "`text/bpe_train.hpp`: `BpeTrainConfig`", BpeTrainConfig{});
   add_table(made, "Supervised fine-tuning", "`rlhf/sft.hpp`: `SftConfig`", SftConfig{});
   add_table(made, "Reward model",
             "`rlhf/reward_model.hpp`: `RewardConfig`; `rlhf/reward_head.hpp`: `HeadConfig`",

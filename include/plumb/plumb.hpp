@@ -8,5 +8,6 @@
 #include <plumb/optim/adamw.hpp>
 #include <plumb/optim/schedule.hpp>
 #include <plumb/rlhf/ppo.hpp>
+#include <plumb/rlhf/reward_head.hpp>
 #include <plumb/rlhf/reward_model.hpp>
 #include <plumb/rlhf/sft.hpp>

@@ -135,7 +135,7 @@ TEST_CASE("two iterations of PPO end with the CPU's weights: GPT-2, the value he
   check_same_run(run_ppo<Cpu>(policy, nullptr, 2), run_ppo<Cuda>(policy, nullptr, 2));
 }
 
-TEST_CASE("fine-tuning and a reward model's training end with the CPU's weights") {
+TEST_CASE("fine-tuning and a reward model's training end with the CPU's weights and features") {
   const auto train = []<class D>(D, const Model<Cpu>& start) {
     auto model = on_device<D>(start);
     std::vector<Example> examples;
@@ -149,11 +149,14 @@ TEST_CASE("fine-tuning and a reward model's training end with the CPU's weights"
             random_tokens(4 + static_cast<Index>(i), 19, 90 + 3 * p + i));
         rankings[p].rank.push_back(static_cast<std::int32_t>(i));
         rankings[p].lengths.push_back(4 + static_cast<Index>(i));
+        rankings[p].begins.push_back(2);
       }
     reward_train(model, rankings, RewardConfig{.epochs = 2, .batch = 2});
     auto result = weights(model);
     const auto scores = reward_scores(model, rankings[0].sequences);
     result.insert(result.end(), scores.begin(), scores.end());
+    const auto features = response_features(model, answered(rankings), {0, 2});
+    result.insert(result.end(), features.values.begin(), features.values.end());
     return result;
   };
   auto gpt2 = tiny_gpt2();

@@ -186,6 +186,16 @@ def read(name):
         return file.read()
 
 
+def read_bytes(name):
+    with open(os.path.join(WORK, name), "rb") as file:
+        return file.read()
+
+
+def write_bytes(name, content):
+    with open(os.path.join(WORK, name), "wb") as file:
+        file.write(content)
+
+
 def some_inputs():
     write("p.jsonl", {"id": "one", "prompt": "One day"}, {"id": "two", "prompt": "Lily"})
     write("s.jsonl", {"prompt": "Once upon a time", "completion": " there was a cat."})
@@ -402,6 +412,7 @@ def judges():
     check(len(lines) == 12 and all(len(line["scores"]) == 2 for line in lines) and scored["responses"] == 24,
           "score adds two scores to each of twelve lines")
     check(all(line["scores"][0] > line["scores"][1] for line in lines), "and they are the model's")
+    linear_heads(small)
     # A chat form is saved with the model, and stands around its prompts from then on.
     succeeds("sft with a chat form", "sft", "s.jsonl", "--before-prompt", "Q: ", "--after-prompt", " A:", "--epochs", "0",
              "--out", "chat.safetensors")
@@ -409,6 +420,47 @@ def judges():
     _, framed, _ = run("generate", "--model", "chat.safetensors", "--prompts", "p.jsonl", "--limit", "1",
                        "--max-new-tokens", "12", "--out", "-")
     check(json.loads(plain)["responses"] != json.loads(framed)["responses"], "the chat form reaches generation")
+
+
+def linear_heads(small):
+    """A linear head on a frozen trunk, wherever a reward model goes; and heads that are of no use."""
+    lines = [{"id": str(i), "prompt": f"Then {i}", "responses": [" a cat", " a big dog ran", " it was fun"],
+              "ranking": [[0], [1, 2]]} for i in range(12)]
+    write("k.jsonl", *lines)
+    made = succeeds("reward --head linear", "reward", "k.jsonl", "--head", "linear", "--out", "head.safetensors",
+                    "--test", "t.jsonl", expect=["reward_accuracy_without_length", "reward_fit"])
+    check(made["reward_accuracy"] > 0.9 and "layer" in made["reward_fit"], "an easy lesson is learned by a head")
+    check(os.path.getsize(os.path.join(WORK, "head.safetensors")) < 4096, "its file is small")
+    kept = read_bytes("head.safetensors.features")
+    code, out, err = run("reward", "k.jsonl", "--head", "linear", "--out", "head.safetensors", "--no-control")
+    check(code == 0 and "features of" not in err, "features that are kept are not computed again")
+    check(read_bytes("head.safetensors.features") == kept, "nor their file written")
+    write_bytes("head.safetensors.features", kept[:-1] + b"x")
+    code, out, err = run("reward", "k.jsonl", "--head", "linear", "--out", "head.safetensors", "--no-control")
+    check(code == 0 and "corrupt" in err and "computed again" in err, "damaged ones are, and that is said")
+    check(read_bytes("head.safetensors.features") == kept, "and come out the same")
+    info = succeeds("info of a head", "info", "--model", "head.safetensors", expect=["layer", "pool", "trunk_fingerprint"])
+    check(info["trunk"].endswith("stories260K.bin"), "info says which model a head reads")
+    alone = succeeds("reward --test of a head", "reward", "--model", "head.safetensors", "--test", "t.jsonl")["test"]
+    check(abs(alone["reward_accuracy"] - made["test"]["reward_accuracy"]) < 1e-9, "a saved head gives the same")
+    scored = succeeds("score by a head", "score", "t.jsonl", "--judge", "head.safetensors", "--out", "headed.jsonl")
+    check(scored["responses"] == 24, "a head scores")
+    succeeds("eval by a head", "eval", *small, "--judge", "head.safetensors", expect=["win_rate", "score_difference"])
+    succeeds("ppo by a head", "ppo", "--reward", "head.safetensors", "--run", "by-head", "--iterations", "1", *SMALL_PPO,
+             "--separate-value", expect=["objective/scores"])
+    succeeds("align by heads", "align", "--run", "heads", *SMALL, "--rounds", "2", "--reward-head", "linear",
+             expect=["win_rate", "reward_accuracy"])
+    check(os.path.exists(os.path.join(WORK, "heads/features.safetensors")), "the rounds of align share their features")
+    fails("a layer that is not there", "reward", "k.jsonl", "--head", "linear", "--layer", "6", says=["layer", "at most 5"])
+    fails("a head as a model", "generate", "--model", "head.safetensors", "--out", "x.jsonl", says=["head.safetensors"])
+    run("convert", "--out", "trunk.safetensors")
+    run("reward", "k.jsonl", "--model", "trunk.safetensors", "--head", "linear", "--folds", "0", "--out", "moved.safetensors")
+    shutil.copy(os.path.join(WORK, "after.safetensors"), os.path.join(WORK, "trunk.safetensors"))
+    fails("a head whose trunk has changed", "score", "t.jsonl", "--judge", "moved.safetensors", "--out", "x.jsonl",
+          says=["trunk.safetensors", "another", "HINT"])
+    os.remove(os.path.join(WORK, "trunk.safetensors"))
+    fails("a head whose trunk is gone", "score", "t.jsonl", "--judge", "moved.safetensors", "--out", "x.jsonl",
+          says=["trunk.safetensors", "not there", "HINT"])
 
 
 def data():

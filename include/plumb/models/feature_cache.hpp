@@ -5,7 +5,7 @@
 #pragma once
 
 #include <plumb/io/checkpoint.hpp>
-#include <plumb/models/plumb_file.hpp>
+#include <plumb/io/hash.hpp>
 #include <plumb/rlhf/features.hpp>
 
 #include <algorithm>

@@ -73,14 +73,22 @@ inline std::vector<float> transposed(std::span<const float> values, Index rows) 
   return out;
 }
 
-/// Arrays on their way into a file, their numbers kept while they are needed.
+/// Arrays on their way into a file. What lies there as it does here is a view, the rest is kept
+/// while it is needed.
 struct ForeignArrays {
-  std::vector<std::unique_ptr<std::vector<float>>> kept;
+  std::vector<std::shared_ptr<const void>> kept;
   std::vector<NamedArray> arrays;
 
   void add(const std::string& name, const Shape& shape, std::vector<float> values) {
-    kept.push_back(std::make_unique<std::vector<float>>(std::move(values)));
-    arrays.push_back({name, shape, *kept.back()});
+    const auto owned = std::make_shared<std::vector<float>>(std::move(values));
+    arrays.push_back({name, shape, *owned});
+    kept.push_back(owned);
+  }
+  template <class D>
+  void add(const std::string& name, const Tensor<D>& tensor) {
+    const auto host = std::make_shared<HostValues<D>>(tensor);
+    arrays.push_back({name, tensor.shape(), host->view});
+    kept.push_back(host);
   }
 };
 
@@ -93,10 +101,7 @@ ForeignArrays foreign_arrays(const Model<D>& model, const char* embedding, const
                              auto&& block_name, bool conv, bool halves) {
   const TransformerConfig& c = model.config();
   ForeignArrays out;
-  const auto& entries = model.parameters().entries();
-  for (const auto& entry : entries) {
-    std::vector<float> values = entry.tensor.to_vector();
-    Shape shape = entry.tensor.shape();
+  for (const auto& entry : model.parameters().entries()) {
     const std::size_t dot = entry.name.rfind('.');
     if (dot == std::string::npos) {
       const std::string& n = entry.name;
@@ -105,32 +110,40 @@ ForeignArrays foreign_arrays(const Model<D>& model, const char* embedding, const
               : n == "final_norm"         ? norm
               : n == "final_norm_bias"    ? norm_bias
                                           : head,
-              shape, std::move(values));
+              entry.tensor);
       continue;
     }
     std::string part = entry.name.substr(dot + 1);
     const std::string layer = entry.name.substr(7, dot - 7);
     const bool bias = part.ends_with("_bias");
     if (bias) part.resize(part.size() - 5);
-    const bool one_of_three = part == "query" || part == "key" || part == "value";
-    if (c.family.norm == Norm::Layer && one_of_three) {
-      if (part != "query") continue;  // all three at once
+    const bool one_of_three =
+        c.family.norm == Norm::Layer && (part == "query" || part == "key" || part == "value");
+    if (one_of_three && part != "query") continue;  // all three at once
+    const std::string name = str(block_name(layer, part), bias ? ".bias" : ".weight");
+    const bool moved = halves && (part == "query" || part == "key");
+    const bool turned = conv && entry.tensor.shape().rank() == 2;
+    if (!one_of_three && !moved && !turned) {
+      out.add(name, entry.tensor);
+      continue;
+    }
+    std::vector<float> values = entry.tensor.to_vector();
+    Shape shape = entry.tensor.shape();
+    if (one_of_three) {
       for (const char* other : {"key", "value"}) {
-        const std::string name = str("blocks.", layer, ".", other, bias ? "_bias" : "");
-        const auto found = std::find_if(entries.begin(), entries.end(),
-                                        [&](const auto& one) { return one.name == name; });
-        const auto more = found->tensor.to_vector();
+        const auto more =
+            model.parameters()[str("blocks.", layer, ".", other, bias ? "_bias" : "")].to_vector();
         values.insert(values.end(), more.begin(), more.end());
       }
       shape = bias ? Shape{3 * c.channels} : Shape{3 * c.channels, c.channels};
-    } else if (halves && (part == "query" || part == "key")) {
+    } else if (moved) {
       values = in_halves(values, shape[0], part == "query" ? c.heads : c.kv_heads);
     }
-    if (conv && shape.rank() == 2) {
+    if (turned) {
       values = transposed(values, shape[0]);
       shape = Shape{shape[1], shape[0]};
     }
-    out.add(str(block_name(layer, part), bias ? ".bias" : ".weight"), shape, std::move(values));
+    out.add(name, shape, std::move(values));
   }
   return out;
 }
