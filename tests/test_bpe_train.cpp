@@ -84,6 +84,8 @@ TEST_CASE("BPE training: what was trained is written, read and encodes") {
   CHECK(v.tokens.size() == 271);  // no pair is left
   const Temporary folder;
   write_atomically(folder / "tokenizer.json", tokenizer_json(v));
+  // The package tokenizers looks for an added token's id there.
+  CHECK(parse_json(tokenizer_json(v))["model"]["vocab"]["<|end|>"] == 0);
   const auto tokenizer = read_tokenizer(folder / "tokenizer.json", 271);
   CHECK(tokenizer->encode(" three").size() == 1);
   CHECK(tokenizer->encode_form("<|end|>") == Tokens{0});

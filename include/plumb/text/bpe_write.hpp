@@ -81,8 +81,9 @@ inline std::string tokenizer_json(const BpeVocabulary& v) {
   }
   auto& members = vocab.get_ref<Json::object_t&>();  // insertion would look for each name
   for (std::size_t id = 0; id < v.tokens.size(); ++id)
-    if (!v.tokens[id].empty() && !is_added[id])
-      members.emplace_back(letters.write(v.tokens[id]), id);
+    // Added tokens, too: the package gives those that are not here ids of its own.
+    if (!v.tokens[id].empty())
+      members.emplace_back(is_added[id] ? v.tokens[id] : letters.write(v.tokens[id]), id);
   for (const auto& [left, right, merged] : v.merges)
     merges.push_back(Json::array({letters.write(v.tokens[static_cast<std::size_t>(left)]),
                                   letters.write(v.tokens[static_cast<std::size_t>(right)])}));
