@@ -289,6 +289,7 @@ class Program {
                 person_ ? "You rank its answers." : rule_of(demo_.labeller).text.c_str());
     align_command(demo_, str("Plumb demo: ", demo_.model), results);
     const std::string policy = str(demo_.run, "/round-", demo_.rounds - 1, "/policy.safetensors");
+    release_cached_memory();  // the policy is opened anew, with every weight
     ConvertCommand convert;
     convert.from.model = policy;
     Json unused;
