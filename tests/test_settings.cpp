@@ -66,12 +66,12 @@ void add_table(std::string& out, const char* title, const char* where, Config co
   fields(config, [&](const Field& field, const auto& member) {
     const Json json = setting_json(member);
     std::string value = json.is_string() ? json.template get<std::string>() : json.dump();
-    std::string range = field.range.text();
+    std::string help = field.help, range = field.range.text();
+    for (std::size_t at = 0; (at = help.find('|', at)) != help.npos; at += 2) help.insert(at, "\\");
     if constexpr (Choice<std::decay_t<decltype(member)>>)
       range = choice_names<std::decay_t<decltype(member)>>();
-    out +=
-        str("| `", field.name, "` | ", value.empty() || value == "[]" ? "" : value, " | ", range,
-            " | ", field.help, *field.unit != '\0' ? str(", ", field.unit) : std::string(), " |\n");
+    out += str("| `", field.name, "` | ", value.empty() || value == "[]" ? "" : value, " | ", range,
+               " | ", help, *field.unit != '\0' ? str(", ", field.unit) : std::string(), " |\n");
   });
   out += "\n";
 }
