@@ -125,7 +125,7 @@ void reward_command(const RewardCommand& c, Json& results) {
   if (rankings.empty() && !c.from.model.empty() && is_reward_head(c.from.model))
     head_alone = load_reward(c.from.model, nullptr, c.from.tokenizer);
   Loaded base = head_alone ? head_alone->loaded : load(c.from);
-  if (!rankings.empty() && !is_linear(c.settings.reward, base))
+  if (!rankings.empty() && !is_linear(c.settings.config, base))
     prepare_adapters(base, c.settings.lora);
   double by_rule = 0;
   for (const Ranking& ranking : rankings) by_rule += ranking.labeller == "person" ? 0 : 1;
@@ -139,11 +139,11 @@ void reward_command(const RewardCommand& c, Json& results) {
   note(data.count.text(base.context));
   std::optional<RewardFitter> fitter;
   if (!rankings.empty())
-    fitter.emplace(base, data, c.settings.reward,
+    fitter.emplace(base, data, c.settings.config,
                    c.out.empty() ? std::string() : c.out + ".features");
   if (fitter && c.folds > 0) {
     const RewardReport report =
-        cross_validate(*fitter, static_cast<int>(c.folds), c.settings.reward.full.seed, c.control);
+        cross_validate(*fitter, static_cast<int>(c.folds), c.settings.config.full.seed, c.control);
     std::printf("%lld folds by prompt, %zu rankings\n", static_cast<long long>(c.folds),
                 rankings.size());
     report.print();

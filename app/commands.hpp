@@ -32,7 +32,7 @@ struct SftCommand {
   ModelOptions from;
   std::string data, out, before, after;
   bool skip_bad_lines = false;
-  SftSettings settings;
+  WithAdapters<SftConfig> settings;
 };
 void sft_command(const SftCommand& c, Json& results);
 
@@ -43,7 +43,7 @@ struct RewardCommand {
   Index folds = 5;
   bool control = true;
   bool skip_bad_lines = false;
-  RewardCommandSettings settings;
+  WithAdapters<RewardSettings> settings;
 };
 void reward_command(const RewardCommand& c, Json& results);
 

@@ -141,16 +141,13 @@ ResponseFeatures features_of(const Loaded& base, const std::vector<Answered>& se
                              const HeadConfig& config, const std::string& path) {
   std::optional<Progress> progress;
   // Weights kept in fewer bits make other features.
-  const char* const kept =
-      choice_name(base.model->parameters().size() > 0 ? Storage::Float : base.lora.frozen);
-  return cached_features(*base.model, str(trunk_fingerprint(base), " ", kept), sequences,
-                         head_layers(base.model->layers(), config), path, note,
-                         [&](Index done, Index total) {
-                           if (!progress)
-                             progress.emplace("features of the frozen trunk", total, "sequence");
-                           progress->update(done);
-                           stop_if_interrupted("Reading the responses");
-                         });
+  return cached_features(
+      *base.model, str(trunk_fingerprint(base), " ", choice_name(base.lora.frozen)), sequences,
+      head_layers(base.model->layers(), config), path, note, [&](Index done, Index total) {
+        if (!progress) progress.emplace("features of the frozen trunk", total, "sequence");
+        progress->update(done);
+        stop_if_interrupted("Reading the responses");
+      });
 }
 
 }  // namespace

@@ -30,13 +30,14 @@ void fields(GenerateSettings& s, F&& f) {
   f(Field{"stop", "text that ends a response (may be repeated)", {}, "", "Sampling"}, s.stop);
 }
 
-/// Fine-tuning, of all weights or of adapters.
-struct SftSettings {
-  SftConfig config;
+/// A step's settings, and those of the adapters that it may train in place of all weights.
+template <class Config>
+struct WithAdapters {
+  Config config;
   LoraConfig lora;
 };
-template <class F>
-void fields(SftSettings& s, F&& f) {
+template <class Config, class F>
+void fields(WithAdapters<Config>& s, F&& f) {
   fields(s.config, f);
   fields(s.lora, f);
 }
@@ -65,17 +66,6 @@ void fields(RewardSettings& s, F&& f) {
     s.head);
   fields(s.full, f);
   fields(s.linear, f);
-}
-
-/// The command's: a full one may be of adapters.
-struct RewardCommandSettings {
-  RewardSettings reward;
-  LoraConfig lora;
-};
-template <class F>
-void fields(RewardCommandSettings& s, F&& f) {
-  fields(s.reward, f);
-  fields(s.lora, f);
 }
 
 /// PPO on files.

@@ -1,4 +1,4 @@
-// Weights in eight bits: the sizes and the rounding that all devices share. See cpu/int8.hpp.
+// Weights in eight bits: the sizes that all devices share. See cpu/int8.hpp.
 #pragma once
 
 #include <plumb/core/shape.hpp>

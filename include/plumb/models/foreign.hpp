@@ -250,8 +250,7 @@ void save_hugging_face(const std::string& folder, const Model<D>& model, const L
   const std::string jinja = chat_template(language.chat, where);
   const bool gpt2 = c.family.norm == Norm::Layer;
   const auto name = [&](const std::string& layer, const std::string& part) {
-    const auto& names = gpt2 ? detail::kGpt2Names : detail::kLlamaNames;
-    return str(gpt2 ? "transformer.h." : "model.layers.", layer, ".", names.find(part)->second);
+    return detail::hugging_face_module(str("blocks.", layer, ".", part), gpt2);
   };
   const auto arrays =
       gpt2 ? detail::foreign_arrays(model, "transformer.wte.weight", "transformer.wpe.weight",

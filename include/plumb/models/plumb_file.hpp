@@ -100,6 +100,15 @@ inline ScalarHead said_head(const std::map<std::string, std::string>& metadata,
   return head;
 }
 
+/// Which adapters a file says that it holds.
+inline LoraConfig said_lora(const std::map<std::string, std::string>& metadata,
+                            const std::string& path, Where where) {
+  LoraConfig lora;
+  read_settings(lora, parse_json(said(metadata, "lora", path, where), path, where),
+                str(shown(path), ", its adapters"), true, where);
+  return lora;
+}
+
 /// The chat form that a file says, if it says one.
 inline void read_chat_form(Language& language, const std::map<std::string, std::string>& metadata,
                            const std::string& path, Where where) {
@@ -170,15 +179,13 @@ std::shared_ptr<Model<D>> open_adapters(const LanguageModel<D>& base, const std:
                                         Where where = Where::here()) {
   const CheckpointView file(path, where);
   const auto metadata = file.metadata();
-  LoraConfig lora;
-  read_settings(lora, parse_json(detail::said(metadata, "lora", path, where), path, where),
-                str(shown(path), ", its adapters"), true, where);
   if (detail::said(metadata, "base_fingerprint", path, where) != base.base_fingerprint)
     fail<DataError>(str("[model] the adapters ", shown(path),
                         " were trained beside other weights than those of ", shown(base.base_file)),
                     where);
   auto model = std::make_shared<Model<D>>(
-      base.model->adapted(lora, detail::said_head(metadata, path, where), 0, where));
+      base.model->adapted(detail::said_lora(metadata, path, where),
+                          detail::said_head(metadata, path, where), 0, where));
   copy_parameters(file, *model, "", where);
   return model;
 }
@@ -192,10 +199,7 @@ LanguageModel<D> open_plumb_adapters(const std::string& path, const CheckpointVi
   LanguageModel<D> opened =
       open_base<D>(path, said(metadata, "base", path, where),
                    said(metadata, "base_fingerprint", path, where), options, where);
-  LoraConfig lora;
-  read_settings(lora, parse_json(said(metadata, "lora", path, where), path, where),
-                str(shown(path), ", its adapters"), true, where);
-  prepare_adapters(opened, lora, where);
+  prepare_adapters(opened, said_lora(metadata, path, where), where);
   opened.model = open_adapters(opened, path, where);
   if (!options.keep_adapters) {
     opened.model = std::make_shared<Model<D>>(opened.model->merged());
