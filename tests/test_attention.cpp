@@ -28,7 +28,7 @@ struct Result {
 /// be met again in another batch.
 struct Batch {
   AttentionShape shape;
-  Ints offsets{0};
+  Ints offsets{0}, key_offsets{0};
   Floats q, k, v, dout;
 
   Batch(AttentionShape s, const std::vector<Index>& lengths) : shape(s) {
@@ -44,20 +44,45 @@ struct Batch {
       add(v, shape.kv_heads, 3);
       add(dout, shape.heads, 4);
     }
+    key_offsets = offsets;
+  }
+
+  /// The same sequences from position `first` on (or the last one's, if that is less).
+  Batch from_position(Index first) const {
+    Batch some = *this;
+    some.offsets = {0};
+    some.q.clear();
+    some.dout.clear();
+    const Index width = shape.heads * shape.head_size;
+    for (std::size_t s = 0; s + 1 < offsets.size(); ++s) {
+      const Index most = std::max<Index>(offsets[s], offsets[s + 1] - 1);
+      const Index begin = std::min<Index>(offsets[s] + first, most);
+      const auto take = [&](Floats& to, const Floats& x) {
+        to.insert(to.end(), x.begin() + begin * width, x.begin() + offsets[s + 1] * width);
+      };
+      take(some.q, q);
+      take(some.dout, dout);
+      some.offsets.push_back(some.offsets.back() +
+                             static_cast<std::int32_t>(offsets[s + 1] - begin));
+    }
+    return some;
   }
 
   Index sequences() const { return static_cast<Index>(offsets.size()) - 1; }
   Index rows() const { return offsets.back(); }
+  Index keys() const { return key_offsets.back(); }
 
   /// Gradients start at `start`, as they accumulate.
   Result run(Cpu device, float start = 0.0F) const {
     Result r{Floats(q.size(), NAN), Floats(at(rows() * shape.heads), NAN), Floats(q.size(), start),
              Floats(k.size(), start), Floats(v.size(), start)};
     kernels::attention_forward(device, r.out.data(), r.lse.data(), q.data(), k.data(), v.data(),
-                               offsets.data(), sequences(), rows(), shape);
+                               offsets.data(), key_offsets.data(), sequences(), rows(), keys(),
+                               shape);
     kernels::attention_backward(device, r.dq.data(), r.dk.data(), r.dv.data(), dout.data(),
                                 r.out.data(), r.lse.data(), q.data(), k.data(), v.data(),
-                                offsets.data(), sequences(), rows(), shape);
+                                offsets.data(), key_offsets.data(), sequences(), rows(), keys(),
+                                shape);
     return r;
   }
 };
@@ -282,10 +307,47 @@ TEST_CASE("attention: a row's bits do not depend on what follows it") {
     Floats out(at(length * 16));
     Floats lse(at(length * 2));
     kernels::attention_forward(Cpu{}, out.data(), lse.data(), b.q.data(), b.k.data(), b.v.data(),
-                               b.offsets.data(), 1, length, shape);
+                               b.offsets.data(), b.offsets.data(), 1, length, length, shape);
     CHECK(same_bits(out, std::span(whole.out).first(out.size())));
     CHECK(same_bits(lse, std::span(whole.lse).first(lse.size())));
   }
+}
+
+TEST_CASE("attention: from a later position on, the bits of whole sequences") {
+  Pool pool(3);
+  for (const Batch& whole : batches())
+    for (const Index first : {1, 5, 31, 32, 33, 257, 600}) {
+      CAPTURE(whole.shape.head_size);
+      CAPTURE(first);
+      const Batch some = whole.from_position(first);
+      // What a query that nobody asks for adds to a gradient is 0.
+      Batch zeroed = whole;
+      const Index width = whole.shape.heads * whole.shape.head_size;
+      for (std::size_t s = 0; s + 1 < whole.offsets.size(); ++s) {
+        const Index own = some.offsets[s + 1] - some.offsets[s];
+        std::fill(zeroed.dout.begin() + whole.offsets[s] * width,
+                  zeroed.dout.begin() + (whole.offsets[s + 1] - own) * width, 0.0F);
+      }
+      const Result all = zeroed.run(Cpu{});
+      for_each_isa([&](Isa isa) {
+        CAPTURE(name(isa));
+        const Result part = some.run(Cpu{&pool});
+        for (std::size_t s = 0; s + 1 < whole.offsets.size(); ++s) {
+          const Index own = some.offsets[s + 1] - some.offsets[s];
+          const auto same = [&](const Floats& x, const Floats& of, Index columns) {
+            return same_bits(
+                std::span(x).subspan(at(some.offsets[s] * columns), at(own * columns)),
+                std::span(of).subspan(at((whole.offsets[s + 1] - own) * columns),
+                                      at(own * columns)));
+          };
+          CHECK(same(part.out, all.out, width));
+          CHECK(same(part.lse, all.lse, whole.shape.heads));
+          CHECK(same(part.dq, all.dq, width));
+        }
+        CHECK(same_bits(part.dk, all.dk));
+        CHECK(same_bits(part.dv, all.dv));
+      });
+    }
 }
 
 TEST_CASE("attention: a batch of no sequences, or of empty ones, does nothing") {

@@ -182,13 +182,13 @@ void bench_attention(const Peak& peak) {
     const Cuda device;
     line(str("attention forward B4 H12 D64 T", length), microseconds([&] {
            attention_forward(device, out.data(), lse.data(), q.data(), k.data(), v.data(),
-                             offsets.data(), sequences, n, shape);
+                             offsets.data(), offsets.data(), sequences, n, n, shape);
          }),
          flops, peak.float_tflops, 0, 0);
     line(str("attention backward B4 H12 D64 T", length), microseconds([&] {
            attention_backward(device, dq.data(), dk.data(), dv.data(), dout.data(), out.data(),
-                              lse.data(), q.data(), k.data(), v.data(), offsets.data(), sequences,
-                              n, shape);
+                              lse.data(), q.data(), k.data(), v.data(), offsets.data(),
+                              offsets.data(), sequences, n, n, shape);
          }),
          2.5 * flops, peak.float_tflops, 0, 0);
   }

@@ -56,8 +56,8 @@ void training(Cuda d, Any x, Index n) {
 }
 
 void attention(Cuda d, Any x, Index n, KvShape shape) {
-  attention_forward(d, x, x, x, x, x, x, n, n, shape.attention);
-  attention_backward(d, x, x, x, x, x, x, x, x, x, x, n, n, shape.attention);
+  attention_forward(d, x, x, x, x, x, x, x, n, n, n, shape.attention);
+  attention_backward(d, x, x, x, x, x, x, x, x, x, x, x, n, n, n, shape.attention);
   kv_append(d, x, x, x, x, x, x, n, shape);
   kv_copy(d, x, x, n, n, n, shape);
   attention_cached_forward(d, x, x, x, x, x, x, n, shape);

@@ -26,26 +26,30 @@ Ints offsets_of(std::span<const Index> lengths, Index first = 0) {
 }
 
 /// Both passes; `shift` floats before each array unalign it, gradients start from what is there.
-void check_training(const AttentionShape& shape, const Ints& offsets, Index shift = 0) {
+/// With key offsets, queries are the last positions of their sequences.
+void check_training(const AttentionShape& shape, const Ints& offsets, Index shift = 0,
+                    const Ints& of_keys = {}) {
   CAPTURE(shape.head_size);
+  const Ints& key_offsets = of_keys.empty() ? offsets : of_keys;
   const Index sequences = static_cast<Index>(offsets.size()) - 1;
   const Index rows = offsets.back() - offsets.front();
+  const Index seen = key_offsets.back() - key_offsets.front();
   const Index queries = offsets.back() * shape.heads * shape.head_size + shift;
-  const Index keys = offsets.back() * shape.kv_heads * shape.head_size + shift;
+  const Index keys = key_offsets.back() * shape.kv_heads * shape.head_size + shift;
   const Index sums = offsets.back() * shape.heads + shift;
   const Floats q = random_vector(queries, 1), k = random_vector(keys, 2),
                v = random_vector(keys, 3), dout = random_vector(queries, 4),
                dq = random_vector(queries, 5), dk = random_vector(keys, 6),
                dv = random_vector(keys, 7);
   check_same_bits(Cuda{}, [&](auto device, auto& arrays) {
-    const auto* of = arrays.in(offsets);
+    const auto *of = arrays.in(offsets), *key_of = arrays.in(key_offsets);
     const float *qs = arrays.in(q) + shift, *ks = arrays.in(k) + shift, *vs = arrays.in(v) + shift,
                 *douts = arrays.in(dout) + shift;
     float *out = arrays.out(queries, 0.5F) + shift, *lse = arrays.out(sums, 0.5F) + shift;
-    attention_forward(device, out, lse, qs, ks, vs, of, sequences, rows, shape);
+    attention_forward(device, out, lse, qs, ks, vs, of, key_of, sequences, rows, seen, shape);
     attention_backward(device, arrays.out(dq) + shift, arrays.out(dk) + shift,
-                       arrays.out(dv) + shift, douts, out, lse, qs, ks, vs, of, sequences, rows,
-                       shape);
+                       arrays.out(dv) + shift, douts, out, lse, qs, ks, vs, of, key_of, sequences,
+                       rows, seen, shape);
   });
 }
 
@@ -111,6 +115,17 @@ TEST_CASE("attention past a chunk of keys has the CPU's bits") {
   check_training({1, 1, 7, 0.4F}, offsets_of(std::array<Index, 1>{1030}));
 }
 
+TEST_CASE("attention from a later position on has the CPU's bits") {
+  for (const AttentionShape& shape : kSmall)
+    for (const Index own : {Index{1}, Index{3}, Index{45}}) {
+      Ints offsets{0};
+      for (const Index length : kSmallLengths)
+        offsets.push_back(offsets.back() + static_cast<std::int32_t>(std::min(length, own)));
+      check_training(shape, offsets, 0, offsets_of(kSmallLengths));
+    }
+  check_training({2, 1, 64, 0.125F}, {2, 79, 80}, 0, offsets_of(std::array<Index, 2>{103, 541}, 3));
+}
+
 TEST_CASE("attention of no rows does nothing") {
   check_training({2, 1, 8, 0.35F}, {0});
   check_training({2, 1, 8, 0.35F}, {0, 0, 0});
@@ -126,7 +141,7 @@ TEST_CASE("attention: a row's bits do not depend on what follows it") {
     test::Arrays<Cuda> arrays;
     float* to = arrays.out(rows * 16);
     attention_forward(Cuda{}, to, arrays.out(rows * 2), arrays.in(q), arrays.in(k), arrays.in(v),
-                      arrays.in(Ints{0, rows}), 1, rows, shape);
+                      arrays.in(Ints{0, rows}), arrays.in(Ints{0, rows}), 1, rows, rows, shape);
     out = arrays.results()[0];
     out.resize(at(kept * 16));
     std::fill(k.begin() + kept * 8, k.end(), NAN);

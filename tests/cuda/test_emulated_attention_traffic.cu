@@ -46,7 +46,7 @@ TEST_CASE("attention's sectors and banks stay as they are") {
   const Cuda device;
   const Use forward = use_of("forward", [&] {
     attention_forward(device, out.data(), lse.data(), q.data(), k.data(), v.data(), offsets.data(),
-                      1, n, shape);
+                      offsets.data(), 1, n, n, shape);
   });
   // Results leave an element at a time, since a view may lie at any address: four requests for each
   // sector.

@@ -22,7 +22,7 @@ namespace gpu {
 struct AttentionForward {
   float *out, *lse;
   const float *q, *k, *v;
-  const std::int32_t* offsets;
+  const std::int32_t *offsets, *key_offsets;
   Index sequences;
   int heads, kv_heads, size;
   float scale;
@@ -131,8 +131,8 @@ __global__ void __launch_bounds__(kAttentionThreads, kSize <= 64 ? 3 : 2)
     attention_forward_kernel(AttentionForward t) {
   using Tile = ForwardTile<kSize>;
   // Late positions have the most keys: they begin first.
-  const SequenceTile tile = find_tile<Tile::kQueries>(
-      t.offsets, t.sequences, static_cast<Index>(gridDim.x) - 1 - blockIdx.x);
+  const SequenceTile tile = find_tile<Tile::kQueries, false>(
+      t.offsets, t.key_offsets, t.sequences, static_cast<Index>(gridDim.x) - 1 - blockIdx.x);
   if (!tile.exists()) return;
 
   const QueryPlace<Tile::kRows> at(tile);
@@ -140,7 +140,7 @@ __global__ void __launch_bounds__(kAttentionThreads, kSize <= 64 ? 3 : 2)
   const Index width = static_cast<Index>(t.heads) * t.size;
   const Index kv_width = static_cast<Index>(t.kv_heads) * t.size;
   const Index kv_at = tile.begin * kv_width + head / (t.heads / t.kv_heads) * t.size;
-  const Index first_row = tile.begin + tile.first;
+  const Index first_row = tile.query_row(tile.first);
   const int blocks = at.blocks();
   float* queries = dynamic_shared<float>();
   float* weights = queries + Tile::kQueries * Tile::kStride;
@@ -184,11 +184,13 @@ __global__ void __launch_bounds__(kAttentionThreads, kSize <= 64 ? 3 : 2)
 
 }  // namespace gpu
 
-/// out (N, H·D), lse (N, H) from q (N, H·D), k, v (N, Hkv·D); sequence b holds the rows offsets[b]
-/// to offsets[b + 1], `rows` = N in all. offsets lie on the device.
+/// out (N, H·D), lse (N, H) from q (N, H·D), k, v (K, Hkv·D); sequence b holds the rows offsets[b]
+/// to offsets[b + 1], `rows` = N in all, and sees the keys key_offsets[b] to key_offsets[b + 1],
+/// its own the last. Both offsets lie on the device.
 inline void attention_forward(Cuda device, float* out, float* lse, const float* q, const float* k,
-                              const float* v, const std::int32_t* offsets, Index sequences,
-                              Index rows, AttentionShape shape) {
+                              const float* v, const std::int32_t* offsets,
+                              const std::int32_t* key_offsets, Index sequences, Index rows,
+                              Index /*keys*/, AttentionShape shape) {
   const Index size = shape.head_size;
   assert(size >= 1 && size <= kMaxHeadSize && shape.heads % shape.kv_heads == 0);
   if (rows == 0) return;
@@ -198,6 +200,7 @@ inline void attention_forward(Cuda device, float* out, float* lse, const float* 
                                    k,
                                    v,
                                    offsets,
+                                   key_offsets,
                                    sequences,
                                    static_cast<int>(shape.heads),
                                    static_cast<int>(shape.kv_heads),

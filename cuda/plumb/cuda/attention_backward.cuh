@@ -20,7 +20,7 @@ struct AttentionBackward {
   float *dq, *dk, *dv;
   const float *dout, *out, *lse, *q, *k, *v;
   float* delta;  ///< (N, H), from the first sequence's first row on
-  const std::int32_t* offsets;
+  const std::int32_t *offsets, *key_offsets;
   Index sequences, rows;
   int heads, kv_heads, size;
   float scale;
@@ -99,14 +99,14 @@ __global__ void __launch_bounds__(kAttentionThreads, kSize <= 64 ? 3 : 2)
     attention_dq_kernel(AttentionBackward t) {
   using Tile = QueryGradientTile<kSize>;
   constexpr int kRows = Tile::kRows;
-  const SequenceTile tile = find_tile<Tile::kQueries>(
-      t.offsets, t.sequences, static_cast<Index>(gridDim.x) - 1 - blockIdx.x);
+  const SequenceTile tile = find_tile<Tile::kQueries, false>(
+      t.offsets, t.key_offsets, t.sequences, static_cast<Index>(gridDim.x) - 1 - blockIdx.x);
   if (!tile.exists()) return;
 
   const QueryPlace<kRows> at(tile);
   const int head = static_cast<int>(blockIdx.y);
   const Index kv_at = tile.begin * t.kv_width() + head / (t.heads / t.kv_heads) * t.size;
-  const Index first_row = tile.begin + tile.first;
+  const Index first_row = tile.query_row(tile.first);
   const Index q_at = first_row * t.width() + head * t.size;
   const int blocks = at.blocks();
   float* queries = dynamic_shared<float>();
@@ -209,7 +209,7 @@ struct KeyGradients {
 #pragma unroll
     for (int i = 0; i < Tile::kRows; ++i) {
       const int query = row + i * kRowStep;
-      const Index at = (tile.begin + first + query) * t.heads + head;
+      const Index at = (tile.query_row(first) + query) * t.heads + head;
       const float lse = query < count ? t.lse[at] : 0.0F;
       const float delta = query < count ? t.delta_of(at) : 0.0F;
 #pragma unroll
@@ -223,14 +223,18 @@ struct KeyGradients {
     }
   }
 
-  /// Where the CPU's tile of queries ends that holds query i of the first 32: tiles of eight, then
-  /// of four, then of one. Masked queries of a tile are added as zeros, those before the tile are
-  /// not.
+  /// The first position from the block's keys on that has a query.
+  __device__ int first_query() const { return tile.first < tile.own ? tile.own : tile.first; }
+  /// Where the CPU's tile of queries ends that holds position i of the block's 32: tiles of eight,
+  /// then of four, then of one, from the first query on. Masked queries of a tile are added as
+  /// zeros, those before the tile are not.
   __device__ int query_tile_end(int i) const {
-    const int n = keys_here();
-    if (i < n / 8 * 8) return i / 8 * 8 + 8;
-    if (i < n / 4 * 4) return i / 4 * 4 + 4;
-    return i + 1;
+    const int from = first_query() - tile.first;
+    const int n = keys_here() - from;
+    i -= from;
+    if (i < n / 8 * 8) return from + i / 8 * 8 + 8;
+    if (i < n / 4 * 4) return from + i / 4 * 4 + 4;
+    return from + i + 1;
   }
 
   /// Adds `count` queries' parts to the thread's dk and dv.
@@ -271,7 +275,8 @@ __global__ void __launch_bounds__(KeyGradientTile<kSize>::kThreads, kSize <= 64 
     attention_dkv_kernel(AttentionBackward t) {
   using Tile = KeyGradientTile<kSize>;
   constexpr int kThreads = Tile::kThreads;
-  const SequenceTile tile = find_tile<kBlockKeys>(t.offsets, t.sequences, blockIdx.x);
+  const SequenceTile tile =
+      find_tile<kBlockKeys, true>(t.offsets, t.key_offsets, t.sequences, blockIdx.x);
   if (!tile.exists()) return;
 
   const KeyGradients<kSize> block(dynamic_shared<float>(), tile);
@@ -285,10 +290,10 @@ __global__ void __launch_bounds__(KeyGradientTile<kSize>::kThreads, kSize <= 64 
   stage_rows<kThreads, kBlockKeys, kSize>(block.values, t.v + kv_at, t.kv_width(),
                                           block.keys_here(), t.size, t.aligned);
   for (int head = kv_head * group; head < (kv_head + 1) * group; ++head)
-    for (int first = tile.first; first < tile.length; first += Tile::kQueries) {
+    for (int first = block.first_query(); first < tile.length; first += Tile::kQueries) {
       const int left = tile.length - first;
       const int count = left < Tile::kQueries ? left : Tile::kQueries;
-      const Index q_at = (tile.begin + first) * t.width() + head * t.size;
+      const Index q_at = tile.query_row(first) * t.width() + head * t.size;
       __syncthreads();  // the tile before was read
       stage_rows<kThreads, Tile::kQueries, kSize>(block.queries, t.q + q_at, t.width(), count,
                                                   t.size, t.aligned);
@@ -314,12 +319,13 @@ __global__ void __launch_bounds__(KeyGradientTile<kSize>::kThreads, kSize <= 64 
 
 }  // namespace gpu
 
-/// dq (N, H·D), dk, dv (N, Hkv·D) += the gradients, from dout (N, H·D) and what the forward pass
-/// took and gave. offsets lie on the device.
+/// dq (N, H·D), dk, dv (K, Hkv·D) += the gradients, from dout (N, H·D) and what the forward pass
+/// took and gave. Both offsets lie on the device.
 inline void attention_backward(Cuda device, float* dq, float* dk, float* dv, const float* dout,
                                const float* out, const float* lse, const float* q, const float* k,
-                               const float* v, const std::int32_t* offsets, Index sequences,
-                               Index rows, AttentionShape shape) {
+                               const float* v, const std::int32_t* offsets,
+                               const std::int32_t* key_offsets, Index sequences, Index rows,
+                               Index keys, AttentionShape shape) {
   const Index size = shape.head_size;
   assert(size >= 1 && size <= kMaxHeadSize && shape.heads % shape.kv_heads == 0);
   if (rows == 0) return;
@@ -335,6 +341,7 @@ inline void attention_backward(Cuda device, float* dq, float* dk, float* dv, con
                                     v,
                                     delta.data(),
                                     offsets,
+                                    key_offsets,
                                     sequences,
                                     rows,
                                     static_cast<int>(shape.heads),
@@ -356,7 +363,7 @@ inline void attention_backward(Cuda device, float* dq, float* dk, float* dv, con
                       static_cast<unsigned>(shape.heads)),
                  gpu::kAttentionThreads, Queries::kBytes, device.stream, call);
     PLUMB_LAUNCH((gpu::attention_dkv_kernel<kSize>),
-                 dim3(static_cast<unsigned>(rows / kKeyBlock + sequences),
+                 dim3(static_cast<unsigned>(keys / kKeyBlock + sequences),
                       static_cast<unsigned>(shape.kv_heads)),
                  Keys::kThreads, Keys::kBytes, device.stream, call);
   });

@@ -37,26 +37,33 @@ __device__ Index first_tile(const std::int32_t* offsets, Index b) {
   return (offsets[b] - offsets[0]) / kTile + b;
 }
 
-/// The rows of a tile: positions from `first` on, of a sequence of `length` that begins at row
-/// `begin`.
+/// The rows of a tile: positions from `first` on, of a sequence of `length` whose keys begin at row
+/// `begin`, and whose queries, from position `own` on, at row `queries`.
 struct SequenceTile {
-  Index begin;
-  int length, first;
+  Index begin, queries;
+  int length, own, first;
 
   __device__ bool exists() const { return first < length; }
+  /// The row of the query at a position.
+  __device__ Index query_row(int position) const { return queries + (position - own); }
 };
 
-/// By bisection: log₂(sequences) reads, which all threads do alike.
-template <int kTile>
-__device__ SequenceTile find_tile(const std::int32_t* offsets, Index sequences, Index tile) {
+/// Which tile of kTile queries, or keys, `tile` is. By bisection: log₂(sequences) reads, which all
+/// threads do alike.
+template <int kTile, bool kOfKeys>
+__device__ SequenceTile find_tile(const std::int32_t* query_offsets,
+                                  const std::int32_t* key_offsets, Index sequences, Index tile) {
+  const std::int32_t* offsets = kOfKeys ? key_offsets : query_offsets;
   Index low = 0;
   Index high = sequences;
   while (high - low > 1) {
     const Index middle = (low + high) / 2;
     (first_tile<kTile>(offsets, middle) <= tile ? low : high) = middle;
   }
-  const int length = offsets[low + 1] - offsets[low];
-  return {offsets[low], length, static_cast<int>(tile - first_tile<kTile>(offsets, low)) * kTile};
+  const int length = key_offsets[low + 1] - key_offsets[low];
+  const int own = length - (query_offsets[low + 1] - query_offsets[low]);
+  const int first = static_cast<int>(tile - first_tile<kTile>(offsets, low)) * kTile;
+  return {key_offsets[low], query_offsets[low], length, own, kOfKeys ? first : own + first};
 }
 
 /// Begins to copy a tile of kRows rows of kColumns elements to shared memory, of which `rows` and

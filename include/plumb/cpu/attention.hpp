@@ -19,6 +19,10 @@
 // over the group's heads ascending and, within a head, queries ascending, masked queries of a tile
 // as +0. Each is then added once to the gradient.
 // Cost for a sequence of T: 2·T²·D FLOPs a head forward, 5·T²·D backward.
+//
+// A sequence may have fewer queries than keys: its queries are then the last of its positions. So
+// sequences that begin alike can be computed from where they part: rows' bits are those of the
+// whole sequence, and dk and dv sums over the queries that are there (ops/attention.hpp).
 #pragma once
 
 #include <plumb/core/memory.hpp>
@@ -68,7 +72,8 @@ struct AttentionUnit {
   const float* k;
   const float* v;
   Index q_stride, kv_stride, lse_stride;
-  Index length, group, head_size;
+  Index length, first;  ///< keys; the first query's position
+  Index group, head_size;
   float scale;
   float* scratch;  ///< 4 · (length rounded up to 32) · padded_head_size(D)
 };
@@ -86,22 +91,23 @@ inline Index first_block(const std::int32_t* offsets, Index b) {
   return (offsets[b] - offsets[0]) / kKeyBlock + b;
 }
 
-/// The rows of one query block, tile by tile, for every head of the group of kv_head.
+/// The rows of one query block, tile by tile, for every head of the group of kv_head: positions
+/// `first` to `last`, the first of which is row `row`. v: the sequence's values.
 inline void attention_query_block(float* out, float* lse, const float* q, const float* packed,
-                                  const float* v, Index start, Index first, Index last,
-                                  Index kv_head, AttentionShape shape) {
+                                  const float* v, Index row, Index first, Index last, Index kv_head,
+                                  AttentionShape shape) {
   const Index width = shape.heads * shape.head_size;
   const Index group = shape.heads / shape.kv_heads;
   for (Index head = kv_head * group; head < (kv_head + 1) * group; ++head) {
-    const Index at = (start + first) * width + head * shape.head_size;
+    const Index at = row * width + head * shape.head_size;
     dispatch<AttentionTable>().forward(
         {.out = out + at,
-         .lse = lse + (start + first) * shape.heads + head,
+         .lse = lse + row * shape.heads + head,
          .q = q + at,
          .q_stride = width,
          .lse_stride = shape.heads,
          .keys = packed,
-         .values = v + (start * shape.kv_heads + kv_head) * shape.head_size,
+         .values = v + kv_head * shape.head_size,
          .value_stride = shape.kv_heads * shape.head_size,
          .head_step = 0,
          .position = first,
@@ -112,33 +118,37 @@ inline void attention_query_block(float* out, float* lse, const float* q, const 
   }
 }
 
-/// out (N, H·D), lse (N, H) from q (N, H·D), k, v (N, Hkv·D); sequence b holds the rows offsets[b]
-/// to offsets[b + 1], and `rows` = N is their total, which a GPU's host knows only if it is told.
+/// out (N, H·D), lse (N, H) from q (N, H·D), k, v (K, Hkv·D); sequence b holds the rows offsets[b]
+/// to offsets[b + 1], and sees the keys key_offsets[b] to key_offsets[b + 1], of which its own are
+/// the last. `rows` = N and `keys` = K are the totals, which a GPU's host knows only if it is told.
 /// lse is the log of the softmax's denominator, which the backward pass needs.
 inline void attention_forward(Cpu device, float* out, float* lse, const float* q, const float* k,
-                              const float* v, const std::int32_t* offsets, Index sequences,
-                              [[maybe_unused]] Index rows, AttentionShape shape) {
+                              const float* v, const std::int32_t* offsets,
+                              const std::int32_t* key_offsets, Index sequences,
+                              [[maybe_unused]] Index rows, [[maybe_unused]] Index keys,
+                              AttentionShape shape) {
   const Index size = shape.head_size;
   assert(size >= 1 && size <= kMaxHeadSize && shape.heads % shape.kv_heads == 0);
   if (sequences == 0) return;
   assert(rows == offsets[sequences] - offsets[0]);
-  const Index blocks = first_block(offsets, sequences);
+  assert(keys == key_offsets[sequences] - key_offsets[0]);
+  const auto length_of = [&](Index b) { return Index{key_offsets[b + 1] - key_offsets[b]}; };
+  const Index blocks = first_block(key_offsets, sequences);
   const Index block_size = kKeyBlock * size;
   const Scratch<std::int32_t> owner(blocks);
   std::fill_n(owner.data(), blocks, -1);
   Index work = 0;
   for (Index b = 0; b < sequences; ++b) {
-    const Index length = offsets[b + 1] - offsets[b];
-    work += length * length * shape.heads * size;
-    std::fill_n(&owner[first_block(offsets, b)], (length + kKeyBlock - 1) / kKeyBlock,
+    const Index length = length_of(b);
+    work += length * (offsets[b + 1] - offsets[b]) * shape.heads * size;
+    std::fill_n(&owner[first_block(key_offsets, b)], (length + kKeyBlock - 1) / kKeyBlock,
                 static_cast<std::int32_t>(b));
   }
   const Scratch<float> packed(blocks * shape.kv_heads * block_size);
   const auto keys_of = [&](Index b, Index kv_head, Index block) {
-    const Index length = offsets[b + 1] - offsets[b];
-    const Index own = (length + kKeyBlock - 1) / kKeyBlock;
+    const Index own = (length_of(b) + kKeyBlock - 1) / kKeyBlock;
     return packed.data() +
-           (first_block(offsets, b) * shape.kv_heads + kv_head * own + block) * block_size;
+           (first_block(key_offsets, b) * shape.kv_heads + kv_head * own + block) * block_size;
   };
   // Calls body(sequence, kv_head, block, first position, last position) on each block of positions.
   const auto each_block = [&](auto body) {
@@ -147,40 +157,46 @@ inline void attention_forward(Cpu device, float* out, float* lse, const float* q
       for (; i < end; ++i) {
         const Index b = owner[i / shape.kv_heads];
         if (b < 0) continue;
-        const Index block = i / shape.kv_heads - first_block(offsets, b);
-        const Index length = offsets[b + 1] - offsets[b];
+        const Index block = i / shape.kv_heads - first_block(key_offsets, b);
         body(b, i % shape.kv_heads, block, block * kKeyBlock,
-             std::min(length, (block + 1) * kKeyBlock));
+             std::min(length_of(b), (block + 1) * kKeyBlock));
       }
     });
   };
   each_block([&](Index b, Index kv_head, Index block, Index first, Index last) {
-    const float* from = k + ((offsets[b] + first) * shape.kv_heads + kv_head) * size;
+    const float* from = k + ((key_offsets[b] + first) * shape.kv_heads + kv_head) * size;
     dispatch<AttentionTable>().pack(keys_of(b, kv_head, block), from, shape.kv_heads * size,
                                     last - first, size);
   });
   each_block([&](Index b, Index kv_head, Index, Index first, Index last) {
-    attention_query_block(out, lse, q, keys_of(b, kv_head, 0), v, offsets[b], first, last, kv_head,
-                          shape);
+    const Index position = length_of(b) - (offsets[b + 1] - offsets[b]);  // of the first query
+    first = std::max(first, position);
+    if (first < last)
+      attention_query_block(out, lse, q, keys_of(b, kv_head, 0),
+                            v + key_offsets[b] * shape.kv_heads * size,
+                            offsets[b] + first - position, first, last, kv_head, shape);
   });
 }
 
-/// dq (N, H·D), dk, dv (N, Hkv·D) += the gradients, from dout (N, H·D) and what the forward pass
+/// dq (N, H·D), dk, dv (K, Hkv·D) += the gradients, from dout (N, H·D) and what the forward pass
 /// took and gave.
 inline void attention_backward(Cpu device, float* dq, float* dk, float* dv, const float* dout,
                                const float* out, const float* lse, const float* q, const float* k,
-                               const float* v, const std::int32_t* offsets, Index sequences,
-                               [[maybe_unused]] Index rows, AttentionShape shape) {
+                               const float* v, const std::int32_t* offsets,
+                               const std::int32_t* key_offsets, Index sequences,
+                               [[maybe_unused]] Index rows, [[maybe_unused]] Index keys,
+                               AttentionShape shape) {
   const Index size = shape.head_size;
   const Index group = shape.heads / shape.kv_heads;
   assert(size >= 1 && size <= kMaxHeadSize && shape.heads % shape.kv_heads == 0);
   assert(sequences == 0 || rows == offsets[sequences] - offsets[0]);
+  assert(sequences == 0 || keys == key_offsets[sequences] - key_offsets[0]);
   Index longest = 0;
   Index work = 0;
   for (Index b = 0; b < sequences; ++b) {
-    const Index length = offsets[b + 1] - offsets[b];
+    const Index length = key_offsets[b + 1] - key_offsets[b];
     longest = std::max(longest, length);
-    work += length * length * shape.heads * size;
+    work += length * (offsets[b + 1] - offsets[b]) * shape.heads * size;
   }
   const Index units = sequences * shape.kv_heads;
   const Index lanes =
@@ -192,7 +208,8 @@ inline void attention_backward(Cpu device, float* dq, float* dk, float* dv, cons
     const Index b = unit / shape.kv_heads;
     const Index kv_head = unit % shape.kv_heads;
     const Index at_q = (offsets[b] * shape.heads + kv_head * group) * size;
-    const Index at_kv = (offsets[b] * shape.kv_heads + kv_head) * size;
+    const Index at_kv = (key_offsets[b] * shape.kv_heads + kv_head) * size;
+    const Index length = key_offsets[b + 1] - key_offsets[b];
     dispatch<AttentionTable>().backward({.dq = dq + at_q,
                                          .dk = dk + at_kv,
                                          .dv = dv + at_kv,
@@ -205,7 +222,8 @@ inline void attention_backward(Cpu device, float* dq, float* dk, float* dv, cons
                                          .q_stride = shape.heads * size,
                                          .kv_stride = shape.kv_heads * size,
                                          .lse_stride = shape.heads,
-                                         .length = offsets[b + 1] - offsets[b],
+                                         .length = length,
+                                         .first = length - (offsets[b + 1] - offsets[b]),
                                          .group = group,
                                          .head_size = size,
                                          .scale = shape.scale,

@@ -278,14 +278,15 @@ struct AttentionSums {
   float* dv;
 };
 
-/// R queries of one head, from `row` on, against one block of keys.
+/// R queries of one head, from position `row` on, against one block of keys.
 template <Index R>
 inline void attention_slope_tile(const AttentionUnit& t, const AttentionSums& sums, Index head,
                                  Index row, Index first, float* dq, const float* delta) {
   const Index size = t.head_size;
   const Index stride = padded_head_size(size);
-  const float* q = t.q + row * t.q_stride + head * size;
-  const float* dout = t.dout + row * t.q_stride + head * size;
+  const Index own = row - t.first;
+  const float* q = t.q + own * t.q_stride + head * size;
+  const float* dout = t.dout + own * t.q_stride + head * size;
   alignas(64) float p[R * kLanes];
   alignas(64) float ds[R * kLanes];
   float one[R];
@@ -293,7 +294,7 @@ inline void attention_slope_tile(const AttentionUnit& t, const AttentionSums& su
   attention_dots<R>(ds, dout, t.q_stride, sums.values + first * size, size);
   for (Index r = 0; r < R; ++r) {
     one[r] = 1.0F;
-    attention_slopes(p + r * kLanes, ds + r * kLanes, t.lse[(row + r) * t.lse_stride + head],
+    attention_slopes(p + r * kLanes, ds + r * kLanes, t.lse[(own + r) * t.lse_stride + head],
                      delta[r], t.scale, row + r + 1 - first);
   }
   const Index count = row + 1 - first < kKeyBlock ? row + 1 - first : kKeyBlock;
@@ -310,7 +311,8 @@ inline void attention_add(float* to, Index stride, const float* from, Index coun
     accumulate(to + j * stride, from + j * padded_head_size(head_size), 1.0F, head_size);
 }
 
-/// One block of at most 32 queries of one head, against the keys before each.
+/// One block of at most 32 queries of one head, at positions `row` to `end`, against the keys
+/// before each.
 inline void attention_backward_block(const AttentionUnit& t, const AttentionSums& sums, Index head,
                                      Index row, Index end) {
   const Index size = t.head_size;
@@ -319,7 +321,7 @@ inline void attention_backward_block(const AttentionUnit& t, const AttentionSums
   const Index stride = padded_head_size(size);
   for (Index i = 0; i < (end - row) * stride; ++i) dq[i] = 0.0F;
   for (Index i = row; i < end; ++i) {
-    const Index at = i * t.q_stride + head * size;
+    const Index at = (i - t.first) * t.q_stride + head * size;
     delta[i - row] = attention_delta(t.dout + at, t.out + at, size);
   }
   for (Index first = 0; first <= row; first += kKeyBlock) {
@@ -331,7 +333,7 @@ inline void attention_backward_block(const AttentionUnit& t, const AttentionSums
     for (; i < end; ++i)
       attention_slope_tile<1>(t, sums, head, i, first, dq + (i - row) * stride, delta + (i - row));
   }
-  attention_add(t.dq + row * t.q_stride + head * size, t.q_stride, dq, end - row, size);
+  attention_add(t.dq + (row - t.first) * t.q_stride + head * size, t.q_stride, dq, end - row, size);
 }
 
 inline void attention_unit(const AttentionUnit& t) {
@@ -344,9 +346,11 @@ inline void attention_unit(const AttentionUnit& t) {
   attention_pack(values, t.v, t.kv_stride, t.length, t.head_size);
   for (Index i = 0; i < 2 * part; ++i) sums.dk[i] = 0.0F;
   for (Index head = 0; head < t.group; ++head)
-    for (Index row = 0; row < t.length; row += kKeyBlock)
-      attention_backward_block(t, sums, head, row,
-                               row + kKeyBlock < t.length ? row + kKeyBlock : t.length);
+    for (Index row = t.first, end; row < t.length; row = end) {
+      end = (row / kKeyBlock + 1) * kKeyBlock;
+      end = end < t.length ? end : t.length;
+      attention_backward_block(t, sums, head, row, end);
+    }
   attention_add(t.dk, t.kv_stride, sums.dk, t.length, t.head_size);
   attention_add(t.dv, t.kv_stride, sums.dv, t.length, t.head_size);
 }

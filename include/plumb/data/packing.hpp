@@ -1,10 +1,15 @@
 // PackedBatch: sequences of any length as one flat token array and offsets. No padding, no mask.
 //
 //   tokens (N), offsets (B + 1): sequence b is tokens[offsets[b]] … tokens[offsets[b + 1] - 1]
+//
+// In a batch made with PackedBatch(true) a beginning that several sequences share is there once: a
+// sequence continues another's, and has only its own tokens in `tokens`. Several answers to one
+// prompt, dialogues with one system prompt, turns upon turns: each is found as it is added.
 #pragma once
 
 #include <plumb/core/check.hpp>
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <span>
@@ -15,21 +20,8 @@ namespace plumb { inline namespace v0_1 {
 /// Token ids of a text.
 using Tokens = std::vector<std::int32_t>;
 
-/// Calls body(first, last) on runs of consecutive items of at most `budget` tokens together; an
-/// item longer than that is a run of its own.
-template <class Length, class Body>
-void for_token_runs(std::size_t count, Index budget, Length length, Body body) {
-  for (std::size_t first = 0; first < count;) {
-    Index tokens = 0;
-    std::size_t last = first;
-    while (last < count && (last == first || tokens + length(last) <= budget))
-      tokens += length(last++);
-    body(first, last);
-    first = last;
-  }
-}
-
-/// The runs of for_token_runs over items that come one by one: how many, and how full they are.
+/// Batches of at most `budget` tokens of sequences that come one by one, nothing shared: how many,
+/// and how full they are. A sequence longer than that is a batch of its own.
 class TokenRuns {
  public:
   explicit TokenRuns(Index budget) : budget_(budget) {}
@@ -55,12 +47,33 @@ class TokenRuns {
 struct PackedBatch {
   std::vector<std::int32_t> tokens;
   std::vector<std::int32_t> offsets{0};
+  /// Sequence b continues the first prefixes[b] tokens of sequence parents[b], which comes before
+  /// it; 0: it stands alone. Its own tokens are at least one.
+  std::vector<std::int32_t> prefixes, parents;
+  bool shared;
+
+  /// `shared`: whether beginnings that sequences have in common are kept once.
+  explicit PackedBatch(bool share = false) : shared(share) {}
 
   /// B, the number of sequences.
   Index sequences() const { return static_cast<Index>(offsets.size()) - 1; }
 
-  /// N, the number of tokens of all sequences together.
+  /// N, the number of tokens to compute.
   Index size() const { return static_cast<Index>(tokens.size()); }
+
+  /// Tokens of sequence b, shared ones included.
+  Index length(Index b) const {
+    const auto i = static_cast<std::size_t>(b);
+    return prefixes[i] + offsets[i + 1] - offsets[i];
+  }
+
+  /// Where token number `position` of sequence b is in `tokens`, and what a network makes of it in
+  /// its results.
+  std::int32_t row(Index b, Index position) const {
+    auto i = static_cast<std::size_t>(b);
+    while (position < prefixes[i]) i = static_cast<std::size_t>(parents[i]);
+    return offsets[i] + static_cast<std::int32_t>(position) - prefixes[i];
+  }
 
   /// Appends one sequence. ShapeError if it is empty, or if N would no longer fit the offsets.
   void add(std::span<const std::int32_t> sequence, Where where = Where::here()) {
@@ -69,11 +82,23 @@ struct PackedBatch {
           where);
     check(sequence.size() <= std::numeric_limits<std::int32_t>::max() - tokens.size(),
           "[packing] a batch holds at most 2^31 - 1 tokens", where);
-    tokens.insert(tokens.end(), sequence.begin(), sequence.end());
+    const auto [parent, prefix] = shared ? longest_prefix(sequence) : Prefix{};
+    parents.push_back(parent);
+    prefixes.push_back(prefix);
+    tokens.insert(tokens.end(), sequence.begin() + prefix, sequence.end());
     offsets.push_back(static_cast<std::int32_t>(tokens.size()));
   }
 
-  /// Tokens of sequence b.
+  /// Takes back what was added after the first `count` sequences.
+  void keep(Index count) {
+    const auto n = static_cast<std::size_t>(count);
+    offsets.resize(n + 1);
+    prefixes.resize(n);
+    parents.resize(n);
+    tokens.resize(static_cast<std::size_t>(offsets[n]));
+  }
+
+  /// Tokens of sequence b that are its own: all, where nothing is shared.
   std::span<const std::int32_t> sequence(Index b, Where where = Where::here()) const {
     check(b >= 0 && b < sequences(), "[packing] no such sequence in this batch", where);
     const auto i = static_cast<std::size_t>(b);
@@ -86,9 +111,76 @@ struct PackedBatch {
     std::vector<std::int32_t> out;
     out.reserve(tokens.size());
     for (std::size_t b = 0; b + 1 < offsets.size(); ++b)
-      for (std::int32_t t = 0; t < offsets[b + 1] - offsets[b]; ++t) out.push_back(t);
+      for (std::int32_t t = 0; t < offsets[b + 1] - offsets[b]; ++t) out.push_back(prefixes[b] + t);
     return out;
   }
+
+  /// Rows that sequence after sequence sees, its own last: sequence b's are rows[offsets[b]] … .
+  struct Keys {
+    std::vector<std::int32_t> offsets{0}, rows;
+  };
+  /// Both empty where nothing is shared: a sequence then sees its own rows.
+  Keys keys() const {
+    if (std::all_of(prefixes.begin(), prefixes.end(), [](auto n) { return n == 0; }))
+      return {{}, {}};
+    Keys all;
+    for (std::size_t b = 0; b + 1 < offsets.size(); ++b) {
+      const auto parent = static_cast<std::size_t>(parents[b]);
+      const auto first = static_cast<std::size_t>(all.offsets[parent]);
+      for (std::size_t t = 0; t < static_cast<std::size_t>(prefixes[b]); ++t)
+        all.rows.push_back(all.rows[first + t]);
+      for (std::int32_t row = offsets[b]; row < offsets[b + 1]; ++row) all.rows.push_back(row);
+      all.offsets.push_back(static_cast<std::int32_t>(all.rows.size()));
+    }
+    return all;
+  }
+
+ private:
+  struct Prefix {
+    std::int32_t parent = 0, length = 0;
+  };
+
+  // The sequence that has most of another's beginning, the first of several; none where it is too
+  // little: a sixteenth of what has then to be copied for attention costs as much as it saves.
+  Prefix longest_prefix(std::span<const std::int32_t> sequence) const {
+    Prefix best;
+    const auto most = static_cast<std::int32_t>(sequence.size()) - 1;
+    std::vector<std::int32_t> common;  // with each sequence
+    for (std::size_t b = 0; b < prefixes.size(); ++b) {
+      // Up to where it continues another, what it has in common is what that one has.
+      const std::int32_t own = prefixes[b];
+      std::int32_t n = own > 0 ? std::min(common[static_cast<std::size_t>(parents[b])], own) : 0;
+      if (n == own)
+        while (n < most && n < own + offsets[b + 1] - offsets[b] &&
+               tokens[static_cast<std::size_t>(offsets[b] + n - own)] ==
+                   sequence[static_cast<std::size_t>(n)])
+          ++n;
+      common.push_back(n);
+      if (n > best.length) best = {static_cast<std::int32_t>(b), n};
+    }
+    return 16 * static_cast<std::size_t>(best.length) >= sequence.size() ? best : Prefix{};
+  }
 };
+
+/// Packs items 0 … count - 1 in order: add(batch, i) appends one's sequences to a batch; each batch
+/// of at most `budget` tokens goes to body(batch, first, last), with the items in it. An item that
+/// takes more alone is a batch alone.
+template <class Add, class Body>
+void for_packed_runs(bool share, std::size_t count, Index budget, Add add, Body body) {
+  for (std::size_t first = 0; first < count;) {
+    PackedBatch packed(share);
+    std::size_t last = first;
+    for (; last < count; ++last) {
+      const Index before = packed.sequences();
+      add(packed, last);
+      if (last > first && packed.size() > budget) {
+        packed.keep(before);
+        break;
+      }
+    }
+    body(packed, first, last);
+    first = last;
+  }
+}
 
 }}  // namespace plumb::v0_1

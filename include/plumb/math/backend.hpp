@@ -51,7 +51,7 @@ concept Backend = DeviceMemory<D> &&
   swiglu_backward(d, y, y, x, x, x, n);
   rms_norm_forward(d, y, y, x, x, n, n, f);
   layer_norm_forward(d, y, y, y, x, x, x, n, n, f);
-  attention_forward(d, y, y, x, x, x, ids, n, n, AttentionShape{});
+  attention_forward(d, y, y, x, x, x, ids, ids, n, n, n, AttentionShape{});
   attention_cached_forward(d, y, x, x, x, ids, ids, n, KvShape{});
   kv_append(d, y, y, x, x, ids, ids, n, KvShape{});
   weighted_sum(d, y, x, x, n);

@@ -26,6 +26,7 @@ class Model {
   using Config = typename Trunk::Config;
   using Cache = typename Trunk::Cache;
   using Packed = typename Trunk::Packed;
+  static constexpr bool kSharesPrefixes = shares_prefixes<Trunk>;
 
   /// Fresh weights drawn from `seed`.
   Model(const Config& config, std::uint64_t seed, ScalarHead head = ScalarHead::None)

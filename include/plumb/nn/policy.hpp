@@ -20,6 +20,7 @@
 #include <plumb/core/tensor.hpp>
 #include <plumb/data/packing.hpp>
 #include <plumb/nn/parameters.hpp>
+#include <plumb/ops/attention.hpp>
 
 #include <concepts>
 #include <cstdint>
@@ -33,21 +34,29 @@ namespace plumb { inline namespace v0_1 {
 /// at zero.
 enum class ScalarHead { None, Reward, Value };
 
+/// Host values on the device, as a tensor of one dimension.
+template <class D, class T>
+Tensor<D, T> device_vector(const std::vector<T>& values) {
+  return Tensor<D, T>::from(values, {static_cast<Index>(values.size())});
+}
+
 /// Packed sequences on the device: N tokens of B sequences one after another, without padding.
 template <class D>
 struct Batch {
   Tensor<D, std::int32_t> tokens;     ///< (N)
   Tensor<D, std::int32_t> positions;  ///< (N), from 0 in each sequence
-  Tensor<D, std::int32_t> offsets;    ///< (B+1), where each sequence begins
+  Tensor<D, std::int32_t> offsets;    ///< (B+1), where each sequence's own tokens begin
+  SharedKeys<D> keys{};               ///< which rows each sees, where beginnings are shared
   /// What the first `below_layers` blocks made of the tokens, (N, C), if it is known already.
   Tensor<D> below{};
   Index below_layers = 0;
 
   static Batch from(const PackedBatch& packed) {
-    const Index n = packed.size();
-    return {Tensor<D, std::int32_t>::from(packed.tokens, {n}),
-            Tensor<D, std::int32_t>::from(packed.positions(), {n}),
-            Tensor<D, std::int32_t>::from(packed.offsets, {packed.sequences() + 1}),
+    const PackedBatch::Keys keys = packed.keys();
+    return {device_vector<D>(packed.tokens),
+            device_vector<D>(packed.positions()),
+            device_vector<D>(packed.offsets),
+            {device_vector<D>(keys.offsets), device_vector<D>(keys.rows)},
             {},
             0};
   }
@@ -85,6 +94,11 @@ concept Policy = Generates<P> && requires(const P& p, const Tensor<typename P::D
   { p.clone(ScalarHead::Value, std::uint64_t{}) } -> std::same_as<P>;
 };
 
+/// Whether a network reads batches in which beginnings are shared (Batch::keys). One that does not
+/// say so is given each sequence whole.
+template <class P>
+constexpr bool shares_prefixes = requires { requires P::kSharesPrefixes; };
+
 /// A network, or a trunk, that shows what its layers make of the tokens: what a linear reward head
 /// reads (rlhf/features.hpp).
 template <class T>
@@ -94,12 +108,6 @@ concept HasFeatures = requires(const T& t, const Batch<typename T::Device>& batc
   { t.features(batch, layers) } -> std::same_as<std::vector<Tensor<typename T::Device>>>;
   { t.layers() } -> std::same_as<Index>;
 };
-
-/// Host values on the device, as a tensor of one dimension.
-template <class D, class T>
-Tensor<D, T> device_vector(const std::vector<T>& values) {
-  return Tensor<D, T>::from(values, {static_cast<Index>(values.size())});
-}
 
 /// DataError unless the policy can read the tokens and `room` more: `what` number `i` of operation
 /// `op` is what the message names.

@@ -63,6 +63,7 @@ class Transformer {
   using Config = TransformerConfig;
   using Cache = KvCache<D>;
   using Packed = PackedTransformer<D>;
+  static constexpr bool kSharesPrefixes = true;
 
   /// Adds the model's tensors to `parameters` (names: embedding, blocks.0.query, …, final_norm,
   /// head). DataError unless check_config agrees.
@@ -323,7 +324,7 @@ class Transformer {
 
   auto packed_attention(const Batch<D>& batch) const {
     return [this, &batch](Index, const Tensor<D>& q, const Tensor<D>& k, const Tensor<D>& v) {
-      return attention(q, k, v, batch.offsets, attention_shape());
+      return attention(q, k, v, batch.offsets, attention_shape(), batch.keys);
     };
   }
 

@@ -7,13 +7,23 @@
 
 namespace plumb { inline namespace v0_1 {
 
+/// Which rows of a batch each sequence sees where beginnings are shared (data/packing.hpp), its own
+/// the last of them: sequence b's are rows[offsets[b]] … rows[offsets[b + 1] - 1].
+template <class D>
+struct SharedKeys {
+  Tensor<D, std::int32_t> offsets;  ///< (B+1); empty where nothing is shared
+  Tensor<D, std::int32_t> rows;
+};
+
 /// softmax(q·kᵀ · scale)·v per head and sequence, each token seeing itself and what precedes it in
-/// its own sequence.
+/// its own sequence, or in that which it continues. The bits of a row are those that it has in a
+/// batch of whole sequences; the gradients of a shared row are added in the order of the sequences
+/// that see it.
 /// q (N, H·D), k and v (N, Hkv·D), offsets (B+1) -> (N, H·D).
 template <class D>
 Tensor<D> attention(const Tensor<D>& q, const Tensor<D>& k, const Tensor<D>& v,
                     const Tensor<D, std::int32_t>& offsets, const AttentionShape& shape,
-                    Where where = Where::here()) {
+                    const SharedKeys<D>& shared = {}, Where where = Where::here()) {
   detail::require_backend<D>();
   const Index n = q.dim(0), sequences = offsets.dim(0) - 1;
   const Shape keys{n, shape.kv_heads * shape.head_size};
@@ -26,12 +36,35 @@ Tensor<D> attention(const Tensor<D>& q, const Tensor<D>& k, const Tensor<D>& v,
     fail(str("[attention] the head size ", shape.head_size, " exceeds ", kMaxHeadSize), where);
   auto y = Tensor<D>::empty(q.shape());
   auto lse = Tensor<D>::empty({n, shape.heads});
-  attention_forward(D{}, y.data(), lse.data(), q.data(), k.data(), v.data(), offsets.data(),
-                    sequences, n, shape);
+  const Index seen = shared.rows.size();
+  if (seen == 0) {
+    attention_forward(D{}, y.data(), lse.data(), q.data(), k.data(), v.data(), offsets.data(),
+                      offsets.data(), sequences, n, n, shape);
+    if (recording(q, k, v))
+      record(y, [=] {
+        attention_backward(D{}, q.grad(), k.grad(), v.grad(), y.grad(), y.data(), lse.data(),
+                           q.data(), k.data(), v.data(), offsets.data(), offsets.data(), sequences,
+                           n, n, shape);
+      });
+    return detail::checked("attention", y);
+  }
+  // Keys and values as each sequence sees them, one sequence after another; not kept for backward.
+  const auto spread = [shared, seen](const Tensor<D>& x) {
+    auto all = Tensor<D>::empty({seen, x.dim(1)});
+    embedding_forward(D{}, all.data(), x.data(), shared.rows.data(), seen, x.dim(1));
+    return all;
+  };
+  attention_forward(D{}, y.data(), lse.data(), q.data(), spread(k).data(), spread(v).data(),
+                    offsets.data(), shared.offsets.data(), sequences, n, seen, shape);
   if (recording(q, k, v))
     record(y, [=] {
-      attention_backward(D{}, q.grad(), k.grad(), v.grad(), y.grad(), y.data(), lse.data(),
-                         q.data(), k.data(), v.data(), offsets.data(), sequences, n, shape);
+      const auto all_k = spread(k), all_v = spread(v);
+      const auto dk = Tensor<D>::zeros(all_k.shape()), dv = Tensor<D>::zeros(all_v.shape());
+      attention_backward(D{}, q.grad(), dk.data(), dv.data(), y.grad(), y.data(), lse.data(),
+                         q.data(), all_k.data(), all_v.data(), offsets.data(),
+                         shared.offsets.data(), sequences, n, seen, shape);
+      embedding_backward(D{}, k.grad(), dk.data(), shared.rows.data(), seen, k.dim(1), n);
+      embedding_backward(D{}, v.grad(), dv.data(), shared.rows.data(), seen, v.dim(1), n);
     });
   return detail::checked("attention", y);
 }

@@ -28,6 +28,13 @@ struct Episode {
   float score = 0;                  ///< of the whole response, penalties included
 };
 
+/// Appends an episode to a batch.
+inline void pack(PackedBatch& packed, const Episode& episode) {
+  Tokens sequence = episode.prompt;
+  sequence.insert(sequence.end(), episode.response.begin(), episode.response.end());
+  packed.add(sequence);
+}
+
 /// Episodes packed for a forward pass.
 template <class D>
 struct EpisodeBatch {
@@ -36,24 +43,39 @@ struct EpisodeBatch {
   Tensor<D, std::int32_t> targets;     ///< (ΣR) that token
   Tensor<D, std::int32_t> value_rows;  ///< (Σ steps) the rows that are valued
 
-  static EpisodeBatch from(std::span<const Episode* const> episodes) {
-    PackedBatch packed;
-    Tokens rows, targets, value_rows, sequence;
-    for (const Episode* episode : episodes) {
-      const auto before = static_cast<std::int32_t>(packed.tokens.size() + episode->prompt.size());
-      for (Index t = 0; t < episode->steps; ++t)
-        value_rows.push_back(before - 1 + static_cast<std::int32_t>(t));
-      for (std::size_t t = 0; t < episode->response.size(); ++t)
-        rows.push_back(before - 1 + static_cast<std::int32_t>(t));
-      targets.insert(targets.end(), episode->response.begin(), episode->response.end());
-      sequence = episode->prompt;
-      sequence.insert(sequence.end(), episode->response.begin(), episode->response.end());
-      packed.add(sequence);
+  /// Sequence b of `packed` being episode b.
+  static EpisodeBatch from(const PackedBatch& packed, std::span<const Episode* const> episodes) {
+    Tokens rows, targets, value_rows;
+    for (std::size_t i = 0; i < episodes.size(); ++i) {
+      const Episode& e = *episodes[i];
+      const auto before = static_cast<Index>(e.prompt.size()) - 1;
+      const auto tokens = static_cast<Index>(e.response.size());
+      for (Index t = 0; t < e.steps; ++t)
+        value_rows.push_back(packed.row(static_cast<Index>(i), before + t));
+      for (Index t = 0; t < tokens; ++t)
+        rows.push_back(packed.row(static_cast<Index>(i), before + t));
+      targets.insert(targets.end(), e.response.begin(), e.response.end());
     }
     return {Batch<D>::from(packed), device_vector<D>(rows), device_vector<D>(targets),
             device_vector<D>(value_rows)};
   }
+  /// The episodes in one batch; `share`: beginnings that they have in common once.
+  static EpisodeBatch from(std::span<const Episode* const> episodes, bool share = false) {
+    PackedBatch packed(share);
+    for (const Episode* episode : episodes) pack(packed, *episode);
+    return from(packed, episodes);
+  }
 };
+
+/// Episodes packed into batches of at most `budget` tokens, for policies P: body(batch, episodes).
+template <class P, class Body>
+void for_episode_runs(std::span<const Episode* const> episodes, Index budget, Body body) {
+  const auto add = [&](PackedBatch& packed, std::size_t i) { pack(packed, *episodes[i]); };
+  for_packed_runs(shares_prefixes<P>, episodes.size(), budget, add,
+                  [&](const PackedBatch& packed, std::size_t first, std::size_t last) {
+                    body(packed, episodes.subspan(first, last - first));
+                  });
+}
 
 /// What the blocks below the first that is trained make of episodes: computed once, and read in
 /// every epoch, by the policy and by a reference on the same frozen trunk.
@@ -63,17 +85,17 @@ struct FrozenStates {
   const Episode* first = nullptr;  ///< of the episodes, which lie one after another
   std::vector<Tensor<D>> states;   ///< of each, (prompt and response, C)
 
-  /// Gives a batch of some of the episodes their states.
-  void attach(Batch<D>& batch, std::span<const Episode* const> episodes) const {
+  /// Gives a batch of some of the episodes, packed so, their states.
+  void attach(Batch<D>& batch, const PackedBatch& packed,
+              std::span<const Episode* const> episodes) const {
     if (layers == 0) return;
     const Index channels = states[0].dim(1);
     batch.below = Tensor<D>::empty({batch.tokens.size(), channels});
     batch.below_layers = layers;
-    Index row = 0;
-    for (const Episode* episode : episodes) {
-      const Tensor<D>& from = states[static_cast<std::size_t>(episode - first)];
-      copy(D{}, batch.below.data() + row * channels, from.data(), from.bytes());
-      row += from.dim(0);
+    for (std::size_t b = 0; b < episodes.size(); ++b) {
+      const Tensor<D>& all = states[static_cast<std::size_t>(episodes[b] - first)];
+      const auto own = all.rows(packed.prefixes[b], all.dim(0));
+      copy(D{}, batch.below.data() + packed.offsets[b] * channels, own.data(), own.bytes());
     }
   }
 };
@@ -93,17 +115,18 @@ FrozenStates<typename P::Device> frozen_states(const P& policy,
       if (other != nullptr && !other->transformer().keeps(trunk, layers)) return kept;
     if (layers == 0) return kept;
     kept.layers = layers;
-    const auto length = [&](std::size_t i) {
-      return static_cast<Index>(episodes[i].prompt.size() + episodes[i].response.size());
-    };
-    for_token_runs(episodes.size(), forward_tokens(policy), length,
-                   [&](std::size_t i, std::size_t end) {
-                     std::vector<const Episode*> members;
-                     for (std::size_t e = i; e < end; ++e) members.push_back(&episodes[e]);
-                     const auto all = trunk.blocks(EpisodeBatch<D>::from(members).batch, layers);
-                     for (Index row = 0; i < end; row += length(i++))
-                       kept.states.push_back(all.rows(row, row + length(i)));
-                   });
+    std::vector<const Episode*> all;
+    for (const Episode& e : episodes) all.push_back(&e);
+    for_episode_runs<P>(
+        all, forward_tokens(policy),
+        [&](const PackedBatch& packed, std::span<const Episode* const> members) {
+          const auto states = trunk.blocks(Batch<D>::from(packed), layers);
+          for (Index b = 0; b < static_cast<Index>(members.size()); ++b) {
+            Tokens rows;
+            for (Index t = 0; t < packed.length(b); ++t) rows.push_back(packed.row(b, t));
+            kept.states.push_back(embedding(states, device_vector<D>(rows)));
+          }
+        });
   }
   return kept;
 }

@@ -70,25 +70,26 @@ using FeatureProgress = std::function<void(Index done, Index total)>;
 
 namespace detail {
 
-// Rows `first` … of one layer: hidden (N, C) of sequences that begin at `offsets`.
+// Rows `first` … of one layer: hidden (N, C) of sequences packed so.
 inline void pool_rows(ResponseFeatures& out, std::size_t first, std::size_t layer,
-                      std::span<const Answered> sequences, const std::vector<std::int32_t>& offsets,
+                      std::span<const Answered> sequences, const PackedBatch& packed,
                       const std::vector<float>& hidden) {
   const auto channels = static_cast<std::size_t>(out.channels);
   default_pool().run(static_cast<Index>(sequences.size()), [&](Index s) {
     const auto i = static_cast<std::size_t>(s);
     float* const to = out.values.data() + (first + i) * static_cast<std::size_t>(out.width()) +
                       layer * 2 * channels;
-    const auto end = static_cast<std::size_t>(offsets[i + 1]);
+    const Index end = packed.length(s);
     // A response of no tokens is read at the end of its prompt.
-    const std::size_t tokens = std::max<std::size_t>(
-        1, static_cast<std::size_t>(std::max<Index>(0, sequences[i].response())));
+    const Index tokens = std::max<Index>(1, sequences[i].response());
+    const auto row = [&](Index t) {
+      return hidden.data() + static_cast<std::size_t>(packed.row(s, t)) * channels;
+    };
     std::vector<double> sum(channels);
-    for (std::size_t t = end - tokens; t < end; ++t)
-      for (std::size_t c = 0; c < channels; ++c)
-        sum[c] += static_cast<double>(hidden[t * channels + c]);
+    for (Index t = end - tokens; t < end; ++t)
+      for (std::size_t c = 0; c < channels; ++c) sum[c] += static_cast<double>(row(t)[c]);
     for (std::size_t c = 0; c < channels; ++c) {
-      to[c] = hidden[(end - 1) * channels + c];
+      to[c] = row(end - 1)[c];
       to[channels + c] = static_cast<float>(sum[c] / static_cast<double>(tokens));
     }
   });
@@ -113,19 +114,16 @@ template <Policy P>
       out.lengths.push_back(sequences[i].response());
     }
     out.values.resize(static_cast<std::size_t>(out.rows() * out.width()));
-    const auto length = [&](std::size_t i) {
-      return static_cast<Index>(sequences[i].tokens.size());
-    };
-    for_token_runs(sequences.size(), forward_tokens(trunk), length,
-                   [&](std::size_t i, std::size_t end) {
-                     PackedBatch packed;
-                     for (std::size_t s = i; s < end; ++s) packed.add(sequences[s].tokens);
-                     const auto hidden = trunk.features(Batch<D>::from(packed), out.layers);
-                     for (std::size_t layer = 0; layer < hidden.size(); ++layer)
-                       detail::pool_rows(out, i, layer, std::span(sequences).subspan(i, end - i),
-                                         packed.offsets, hidden[layer].to_vector());
-                     if (progress) progress(static_cast<Index>(end), out.rows());
-                   });
+    const auto add = [&](PackedBatch& packed, std::size_t i) { packed.add(sequences[i].tokens); };
+    for_packed_runs(
+        shares_prefixes<P>, sequences.size(), forward_tokens(trunk), add,
+        [&](const PackedBatch& packed, std::size_t i, std::size_t end) {
+          const auto hidden = trunk.features(Batch<D>::from(packed), out.layers);
+          for (std::size_t layer = 0; layer < hidden.size(); ++layer)
+            detail::pool_rows(out, i, layer, std::span(sequences).subspan(i, end - i), packed,
+                              hidden[layer].to_vector());
+          if (progress) progress(static_cast<Index>(end), out.rows());
+        });
     return out;
   }
 

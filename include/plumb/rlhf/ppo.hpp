@@ -131,7 +131,8 @@ class PpoTrainer {
   void update(const std::vector<Episode>& episodes) {
     const float fraction =
         config_.linear_lr ? linear_schedule(1.0F, iteration_, config_.iterations) : 1.0F;
-    const auto count = static_cast<Index>(episodes.size());
+    const std::vector<std::size_t> items = minibatch_items(episodes);
+    const auto count = static_cast<Index>(items.size()) - 1;
     std::vector<Trained<D>> models{
         {&policy_.parameters(), &optimizer_, config_.optimizer.lr * fraction}};
     if (value_optimizer_)
@@ -147,7 +148,9 @@ class PpoTrainer {
     const auto minibatch = [&](Index epoch, Index part, const std::vector<std::size_t>& places) {
       if (part == 0) this_epoch = {};
       std::vector<const Episode*> members;
-      for (const std::size_t place : places) members.push_back(&episodes[place]);
+      for (const std::size_t place : places)
+        for (std::size_t e = items[place]; e < items[place + 1]; ++e)
+          members.push_back(&episodes[e]);
       this_epoch.grad_norm += update_step<D>(
           models, [&] { add_gradients(members, this_epoch); },
           [&] {
@@ -166,6 +169,19 @@ class PpoTrainer {
     report(all, first, epochs, config_.optimizer.lr * fraction);
   }
 
+  // Where each item of the shuffles begins, and the end: the episodes of a prompt together, so that
+  // the prompt is computed once for them, if there is a prompt at least for each minibatch.
+  std::vector<std::size_t> minibatch_items(const std::vector<Episode>& episodes) const {
+    std::vector<std::size_t> prompts, each;
+    for (std::size_t e = 0; e < episodes.size(); ++e) {
+      each.push_back(e);
+      if (e == 0 || episodes[e].group != episodes[e - 1].group) prompts.push_back(e);
+    }
+    auto& items = static_cast<Index>(prompts.size()) >= config_.minibatches ? prompts : each;
+    items.push_back(episodes.size());
+    return items;
+  }
+
   // The gradient of a minibatch, a micro-batch at a time; weights are shares of the minibatch.
   void add_gradients(const std::vector<const Episode*>& members, Totals& t) {
     double tokens = 0, steps = 0;
@@ -173,24 +189,22 @@ class PpoTrainer {
       tokens += static_cast<double>(e->response.size());
       steps += static_cast<double>(e->steps);
     }
-    const auto length = [&](std::size_t i) {
-      return static_cast<Index>(members[i]->prompt.size() + members[i]->response.size());
-    };
-    for_token_runs(members.size(), micro_tokens_, length, [&](std::size_t first, std::size_t last) {
-      micro_batch(std::span(members).subspan(first, last - first), static_cast<float>(1.0 / tokens),
-                  static_cast<float>(1.0 / steps), t);
-    });
+    for_episode_runs<P>(members, micro_tokens_,
+                        [&](const PackedBatch& packed, std::span<const Episode* const> part) {
+                          micro_batch(packed, part, static_cast<float>(1.0 / tokens),
+                                      static_cast<float>(1.0 / steps), t);
+                        });
   }
 
-  void micro_batch(std::span<const Episode* const> part, float token_share, float step_share,
-                   Totals& t) {
+  void micro_batch(const PackedBatch& packed, std::span<const Episode* const> part,
+                   float token_share, float step_share, Totals& t) {
     const auto gather = [&](std::vector<float> Episode::*field) {
       std::vector<float> all;
       for (const Episode* e : part) all.insert(all.end(), (e->*field).begin(), (e->*field).end());
       return device_vector<D>(all);
     };
-    auto batch = EpisodeBatch<D>::from(part);
-    frozen_.attach(batch.batch, part);
+    auto batch = EpisodeBatch<D>::from(packed, part);
+    frozen_.attach(batch.batch, packed, part);
     const auto old_logprob = gather(&Episode::logprobs), advantage = gather(&Episode::advantages);
     const auto share = [](Index n, float w) {
       return device_vector<D>(std::vector<float>(static_cast<std::size_t>(n), w));

@@ -69,17 +69,15 @@ template <Policy P>
 std::vector<float> reward_scores(const P& model, const std::vector<Tokens>& sequences,
                                  Where where = Where::here()) {
   std::vector<float> scores;
-  const auto length = [&](std::size_t i) { return static_cast<Index>(sequences[i].size()); };
-  for_token_runs(sequences.size(), forward_tokens(model), length,
-                 [&](std::size_t i, std::size_t end) {
-                   PackedBatch packed;
-                   for (; i < end; ++i) {
-                     require_readable(model, sequences[i], "reward", "sequence", i, 0, where);
-                     packed.add(sequences[i]);
-                   }
-                   for (const float score : detail::score_packed(model, packed).to_vector())
-                     scores.push_back(score);
-                 });
+  const auto add = [&](PackedBatch& packed, std::size_t i) {
+    require_readable(model, sequences[i], "reward", "sequence", i, 0, where);
+    packed.add(sequences[i]);
+  };
+  for_packed_runs(shares_prefixes<P>, sequences.size(), forward_tokens(model), add,
+                  [&](const PackedBatch& packed, std::size_t, std::size_t) {
+                    for (const float score : detail::score_packed(model, packed).to_vector())
+                      scores.push_back(score);
+                  });
   return scores;
 }
 
@@ -94,16 +92,20 @@ std::vector<float> score_episodes(const P& model, const std::vector<Episode>& ep
   return reward_scores(model, sequences);
 }
 
-/// Adds the gradient of the ranking loss of some prompts, each weighted `share`. Returns their part
-/// of the loss and adds their counts to `stats`.
+/// Appends a prompt's responses to a batch.
+inline void pack(PackedBatch& packed, const RankedPrompt& prompt) {
+  for (const Tokens& sequence : prompt.sequences) packed.add(sequence);
+}
+
+/// Adds the gradient of the ranking loss of some prompts, whose responses are packed so, each
+/// weighted `share`. Returns their part of the loss and adds their counts to `stats`.
 template <Policy P>
-float reward_gradient(const P& model, std::span<const RankedPrompt* const> prompts,
-                      const RankingLoss& settings, float share, RankingStats& stats) {
+float reward_gradient(const P& model, const PackedBatch& packed,
+                      std::span<const RankedPrompt* const> prompts, const RankingLoss& settings,
+                      float share, RankingStats& stats) {
   using D = typename P::Device;
-  PackedBatch packed;
   Tokens rank, offsets{0};
   for (const RankedPrompt* prompt : prompts) {
-    for (const Tokens& sequence : prompt->sequences) packed.add(sequence);
     rank.insert(rank.end(), prompt->rank.begin(), prompt->rank.end());
     offsets.push_back(static_cast<std::int32_t>(rank.size()));
   }
@@ -115,6 +117,15 @@ float reward_gradient(const P& model, std::span<const RankedPrompt* const> promp
     add_stats(stats, part);
     return loss;
   });
+}
+
+/// The same in one batch.
+template <Policy P>
+float reward_gradient(const P& model, std::span<const RankedPrompt* const> prompts,
+                      const RankingLoss& settings, float share, RankingStats& stats) {
+  PackedBatch packed(shares_prefixes<P>);
+  for (const RankedPrompt* prompt : prompts) pack(packed, *prompt);
+  return reward_gradient(model, packed, prompts, settings, share, stats);
 }
 
 /// The same of one prompt whose responses together are more than `tokens`: its loss's derivative by
@@ -136,18 +147,17 @@ float reward_gradient_in_parts(const P& model, const RankedPrompt& prompt,
     return one;
   });
   const std::vector<float> derivative = score.grad_tensor().to_vector();
-  const auto length = [&](std::size_t i) { return static_cast<Index>(prompt.sequences[i].size()); };
-  for_token_runs(prompt.sequences.size(), tokens, length, [&](std::size_t i, std::size_t end) {
-    PackedBatch packed;
-    std::vector<float> weights;
-    for (; i < end; ++i) {
-      packed.add(prompt.sequences[i]);
-      weights.push_back(derivative[i]);
-    }
-    backpropagate([&] {
-      return weighted_sum(detail::score_packed(model, packed), device_vector<D>(weights));
-    });
-  });
+  const auto add = [&](PackedBatch& packed, std::size_t i) { packed.add(prompt.sequences[i]); };
+  for_packed_runs(shares_prefixes<P>, prompt.sequences.size(), tokens, add,
+                  [&](const PackedBatch& packed, std::size_t i, std::size_t end) {
+                    const auto first = derivative.begin() + static_cast<std::ptrdiff_t>(i);
+                    const std::vector<float> weights(first,
+                                                     first + static_cast<std::ptrdiff_t>(end - i));
+                    backpropagate([&] {
+                      return weighted_sum(detail::score_packed(model, packed),
+                                          device_vector<D>(weights));
+                    });
+                  });
   return loss;
 }
 
@@ -175,22 +185,20 @@ void reward_train(P& model, const std::vector<RankedPrompt>& prompts, const Rewa
     for (const std::size_t place : places) members.push_back(decided[place]);
     const Trained<D> trained{&model.parameters(), &optimizer,
                              linear_schedule(config.optimizer.lr, update, total)};
-    const auto length = [&](std::size_t i) {
-      Index sum = 0;
-      for (const Tokens& sequence : members[i]->sequences)
-        sum += static_cast<Index>(sequence.size());
-      return sum;
-    };
+    const auto add = [&](PackedBatch& packed, std::size_t i) { pack(packed, *members[i]); };
     RankingStats stats;
     const float share = 1.0F / static_cast<float>(members.size());
     float loss = 0;
     const auto gradients = [&] {
-      for_token_runs(members.size(), tokens, length, [&](std::size_t i, std::size_t end) {
-        const auto some = std::span<const RankedPrompt* const>(members).subspan(i, end - i);
-        loss += length(i) > tokens
-                    ? reward_gradient_in_parts(model, *some[0], config.loss, share, tokens, stats)
-                    : reward_gradient(model, some, config.loss, share, stats);
-      });
+      for_packed_runs(
+          shares_prefixes<P>, members.size(), tokens, add,
+          [&](const PackedBatch& packed, std::size_t i, std::size_t end) {
+            const auto some = std::span<const RankedPrompt* const>(members).subspan(i, end - i);
+            loss += packed.size() > tokens
+                        ? reward_gradient_in_parts(model, *some[0], config.loss, share, tokens,
+                                                   stats)
+                        : reward_gradient(model, packed, some, config.loss, share, stats);
+          });
     };
     update_step<D>(
         std::span(&trained, 1), gradients, [&] { return str("[reward] update ", update); },

@@ -55,15 +55,14 @@ void evaluate(std::vector<Episode>& episodes, const P& policy, const R& referenc
               const P* value_model, float temperature,
               const FrozenStates<typename P::Device>& frozen = {}) {
   using D = typename P::Device;
-  const auto length = [&](std::size_t i) {
-    return static_cast<Index>(episodes[i].prompt.size() + episodes[i].response.size());
-  };
-  for_token_runs(
-      episodes.size(), forward_tokens(policy), length, [&](std::size_t i, std::size_t end) {
-        std::vector<const Episode*> members;
-        for (std::size_t m = i; m < end; ++m) members.push_back(&episodes[m]);
-        auto batch = EpisodeBatch<D>::from(members);
-        frozen.attach(batch.batch, members);
+  std::vector<const Episode*> all;
+  for (const Episode& e : episodes) all.push_back(&e);
+  std::size_t i = 0;
+  for_episode_runs<P>(
+      all, forward_tokens(policy),
+      [&](const PackedBatch& packed, std::span<const Episode* const> members) {
+        auto batch = EpisodeBatch<D>::from(packed, members);
+        frozen.attach(batch.batch, packed, members);
         const auto hidden = policy.hidden(batch.batch);
         const auto rows = embedding(hidden, batch.rows);
         const auto ref_rows = embedding(reference.hidden(batch.batch), batch.rows);
@@ -78,7 +77,7 @@ void evaluate(std::vector<Episode>& episodes, const P& policy, const R& referenc
           return std::vector<float>(first, first + static_cast<std::ptrdiff_t>(n));
         };
         std::size_t token = 0, step = 0;
-        for (; i < end; ++i) {
+        for (const std::size_t end = i + members.size(); i < end; ++i) {
           Episode& e = episodes[i];
           const auto steps = static_cast<std::size_t>(e.steps);
           e.ref_logprobs = cut(ref_host, token, e.response.size());

@@ -47,21 +47,27 @@ struct PackedPasses {
   }
 };
 
-/// Adds the gradient of the completion loss of some examples to the model's. `share` is one over
+/// Appends an example to a batch.
+inline void pack(PackedBatch& packed, const Example& example) {
+  Tokens sequence = example.prompt;
+  sequence.insert(sequence.end(), example.completion.begin(), example.completion.end());
+  packed.add(sequence);
+}
+
+/// Adds the gradient of the completion loss of some examples, packed so, to the model's. `share` is one over
 /// the completion tokens of the minibatch. Returns the examples' part of the loss.
 template <Policy P>
-float sft_gradient(const P& policy, std::span<const Example* const> examples, float share) {
+float sft_gradient(const P& policy, const PackedBatch& packed,
+                   std::span<const Example* const> examples, float share) {
   using D = typename P::Device;
-  PackedBatch packed;
-  Tokens rows, targets, sequence;
-  for (const Example* example : examples) {
-    const auto before = static_cast<std::int32_t>(packed.tokens.size() + example->prompt.size());
-    for (std::size_t t = 0; t < example->completion.size(); ++t)
-      rows.push_back(before - 1 + static_cast<std::int32_t>(t));
-    targets.insert(targets.end(), example->completion.begin(), example->completion.end());
-    sequence = example->prompt;
-    sequence.insert(sequence.end(), example->completion.begin(), example->completion.end());
-    packed.add(sequence);
+  Tokens rows, targets;
+  for (std::size_t b = 0; b < examples.size(); ++b) {
+    const Example& example = *examples[b];
+    const auto before = static_cast<Index>(example.prompt.size()) - 1;
+    const auto tokens = static_cast<Index>(example.completion.size());
+    for (Index t = 0; t < tokens; ++t)
+      rows.push_back(packed.row(static_cast<Index>(b), before + t));
+    targets.insert(targets.end(), example.completion.begin(), example.completion.end());
   }
   const auto batch = Batch<D>::from(packed);
   const auto row_ids = device_vector<D>(rows), target_ids = device_vector<D>(targets);
@@ -71,6 +77,14 @@ float sft_gradient(const P& policy, std::span<const Example* const> examples, fl
     const auto out = head_logprob(hidden, policy.head(), target_ids);
     return weighted_sum(out.logprob, weight);
   });
+}
+
+/// The same in one batch.
+template <Policy P>
+float sft_gradient(const P& policy, std::span<const Example* const> examples, float share) {
+  PackedBatch packed(shares_prefixes<P>);
+  for (const Example* example : examples) pack(packed, *example);
+  return sft_gradient(policy, packed, examples, share);
 }
 
 /// Trains the policy on the examples. DataError if one has no prompt token or no
@@ -108,16 +122,15 @@ PackedPasses sft_train(P& policy, const std::vector<Example>& examples, const Sf
     const Trained<D> model{&policy.parameters(), &optimizer, lr};
     float loss = 0;
     const auto gradients = [&] {
-      const auto length = [&](std::size_t i) {
-        return static_cast<Index>(members[i]->prompt.size() + members[i]->completion.size());
-      };
-      for_token_runs(members.size(), passes.budget, length,
-                     [&](std::size_t first, std::size_t last) {
-                       ++passes.count;
-                       for (std::size_t i = first; i < last; ++i) passes.tokens += length(i);
-                       loss += sft_gradient(policy, std::span(members).subspan(first, last - first),
-                                            1.0F / static_cast<float>(tokens));
-                     });
+      const auto add = [&](PackedBatch& packed, std::size_t i) { pack(packed, *members[i]); };
+      for_packed_runs(shares_prefixes<P>, members.size(), passes.budget, add,
+                      [&](const PackedBatch& packed, std::size_t first, std::size_t last) {
+                        ++passes.count;
+                        passes.tokens += packed.size();
+                        loss += sft_gradient(policy, packed,
+                                             std::span(members).subspan(first, last - first),
+                                             1.0F / static_cast<float>(tokens));
+                      });
     };
     update_step<D>(
         std::span(&model, 1), gradients, [&] { return str("[sft] update ", update); },
