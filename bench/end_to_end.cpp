@@ -9,6 +9,15 @@ namespace {
 
 using namespace end_to_end;
 
+/// How often `b` is faster than `a`, step by step, and what it holds of a's memory.
+void print_ratio(const Result& a, const Result& b) {
+  std::vector<double> ratios;
+  for (std::size_t i = 0; i < a.samples.size(); ++i) ratios.push_back(a.samples[i] / b.samples[i]);
+  const auto [low, high] = std::minmax_element(ratios.begin(), ratios.end());
+  std::printf("%-26s %.2f x faster (%.2f … %.2f), %.2f of the memory\n", "", median(ratios), *low,
+              *high, b.used / a.used);
+}
+
 /// Every case that the options ask for, in turn; each is printed when it is done.
 std::vector<Result> run(const Options& options) {
   std::vector<Result> results;
@@ -34,6 +43,18 @@ std::vector<Result> run(const Options& options) {
       add(str("ppo/", size.name, form.shared ? "/shared" : "/separate",
               form.geometric ? "/geometric" : "/full"),
           [&] { return ppo(size, form, options.repeat); });
+  if (options.wants("tree"))
+    for (const TreeShape& shape : kTreeShapes) {
+      if (!options.wants_case(str("tree/", size.name, "/", shape.prompt, "-", shape.response, "-",
+                                  shape.responses)))
+        continue;
+      for (const Result& result : tree(size, shape, options.repeat)) {
+        results.push_back(result);
+        print(result);
+      }
+      print_ratio(results.end()[-2], results.back());
+      std::fflush(stdout);
+    }
   if (options.wants("reward"))
     add(str("reward/", size.name), [&] { return reward(size, options.repeat); });
   return results;

@@ -1,5 +1,5 @@
-// The four measurements, each written as a user of the library would: a training step, generation,
-// an iteration of PPO, a step of the reward model.
+// The measurements, each written as a user of the library would: a training step, generation,
+// an iteration of PPO, a step of the reward model, an update on groups of responses.
 #pragma once
 
 #include "end_to_end_support.hpp"
@@ -183,6 +183,93 @@ inline Result reward(const Size& size, int repeat) {
   result.estimate =
       model_bytes(model.parameters().size(), true) + training_bytes(size, 2.0 * kPairs * kLength);
   return result;
+}
+
+/// `responses` responses of `response` tokens to each prompt of `prompt`.
+struct TreeShape {
+  Index prompt, response, responses;
+};
+inline constexpr TreeShape kTreeShapes[] = {{512, 64, 4},  {256, 128, 8}, {512, 128, 8},
+                                            {128, 128, 4}, {256, 64, 2},  {64, 64, 1}};
+
+/// Forward, backward, clipping and AdamW of a loss on the responses' log-probabilities, on about
+/// 4600 tokens of whole sequences: whole, and with each prompt once. Step about, so that a noisy
+/// neighbour slows both.
+inline std::array<Result, 2> tree(const Size& size, const TreeShape& shape, int repeat) {
+  const auto [prompt, response, responses] = shape;
+  const Index groups = std::max<Index>(1, 4608 / (responses * (prompt + response)));
+  TransformerConfig config = size.config();
+  config.context = std::max(config.context, prompt + response);
+  std::vector<Tokens> sequences;
+  for (Index g = 0; g < groups; ++g)
+    for (Index k = 0; k < responses; ++k) {
+      Tokens all = random_tokens(prompt, size.vocab, static_cast<std::uint32_t>(g));
+      const Tokens own =
+          random_tokens(response, size.vocab, static_cast<std::uint32_t>(1000 + g * responses + k));
+      all.insert(all.end(), own.begin(), own.end());
+      sequences.push_back(std::move(all));
+    }
+
+  struct Form {
+    Model<Cpu> model;
+    AdamW<Cpu> adamw;
+    PackedBatch packed;
+    Result result{};
+    std::vector<float> losses{};
+
+    Form(const TransformerConfig& config, bool share)
+        : model(config, 1),
+          adamw(model.parameters(), {.lr = 3e-4F, .weight_decay = 0.01F}),
+          packed(share) {}
+
+    void step(Index prompt, Index response) {
+      Tokens rows, targets;
+      for (Index b = 0; b < packed.sequences(); ++b)
+        for (Index t = prompt - 1; t < prompt + response - 1; ++t) {
+          rows.push_back(packed.row(b, t));
+          targets.push_back(packed.tokens[static_cast<std::size_t>(packed.row(b, t + 1))]);
+        }
+      const auto batch = Batch<Cpu>::from(packed, read_rows(packed, {&rows}));
+      const float share = -1.0F / static_cast<float>(rows.size());
+      const auto weight = device_vector<Cpu>(std::vector<float>(rows.size(), share));
+      model.parameters().flat().zero_grad();
+      losses.push_back(backpropagate([&] {
+        const auto hidden = embedding(model.hidden(batch), device_vector<Cpu>(rows));
+        return weighted_sum(head_logprob(hidden, model.head(), device_vector<Cpu>(targets)).logprob,
+                            weight);
+      }));
+      adamw.step();
+    }
+  };
+  std::array<Form, 2> forms{Form(config, false), Form(config, true)};
+  for (Form& form : forms) {
+    for (const Tokens& sequence : sequences) form.packed.add(sequence);
+    form.result = {.name = str("tree/", size.name, "/", prompt, "-", response, "-", responses,
+                               form.packed.shared ? "/shared" : "/whole"),
+                   .unit = "s"};
+    form.result.work = {{"parameters", static_cast<double>(form.model.parameters().count())},
+                        {"prompts", static_cast<double>(groups)},
+                        {"responses", static_cast<double>(responses)},
+                        {"prompt", static_cast<double>(prompt)},
+                        {"response", static_cast<double>(response)},
+                        {"tokens", static_cast<double>(form.packed.size())}};
+  }
+  for (Form& form : forms)
+    for (int i = 0; i < 2; ++i) form.step(prompt, response);
+  for (int i = 0; i < repeat; ++i)
+    for (Form& form : forms) {
+      Result one;
+      release_cached_memory();
+      measure(one, 1, 1, [&] { form.step(prompt, response); });
+      append(form.result, one);
+    }
+  for (Form& form : forms) {
+    check(form.losses.back() < form.losses.front(), "[tree] the loss did not fall");
+    form.result.estimate = model_bytes(form.model.parameters().size(), true) +
+                           training_bytes(size, static_cast<double>(form.packed.size()));
+  }
+  check(std::abs(forms[0].losses[0] - forms[1].losses[0]) < 1e-4F, "[tree] the losses differ");
+  return {forms[0].result, forms[1].result};
 }
 
 }  // namespace end_to_end

@@ -44,11 +44,13 @@ inline constexpr Size kSizes[] = {{"S", 4, 256, 8, 512, 256, 16},
                                   {"L", 12, 768, 12, 50257, 1024, 4}};
 
 inline constexpr const char* kUsage =
-    "usage: end_to_end [--size S|M|L] [--what train|generate|ppo|reward|all] [--threads N]\n"
+    "usage: end_to_end [--size S|M|L] [--what train|generate|ppo|reward|tree|all] [--threads N]\n"
     "                  [--repeat N] [--only TEXT] [--json FILE]\n"
     "  --size     which model (S)\n"
     "  --what     which measurement (all: without ppo at size L, which takes a quarter of an "
-    "hour)\n"
+    "hour,\n"
+    "             and without tree: updates on several responses to a prompt, with the prompt\n"
+    "             computed once and for each of them)\n"
     "  --threads  of the pool (one per core)\n"
     "  --repeat   timed steps of each, after the warm-up (5)\n"
     "  --only     only the cases whose name contains TEXT: generate/S/b16, ppo/S/shared/full, …\n"
@@ -60,7 +62,8 @@ struct Options {
   int threads = 0, repeat = 5;
 
   bool wants(std::string_view kind) const {
-    return what == kind || (what == "all" && (kind != "ppo" || size.name != std::string_view("L")));
+    return what == kind || (what == "all" && kind != "tree" &&
+                            (kind != "ppo" || size.name != std::string_view("L")));
   }
   bool wants_case(const std::string& name) const { return name.find(only) != std::string::npos; }
 };
@@ -94,9 +97,9 @@ inline Options parse(int argc, char** argv) {
       if (size == std::end(kSizes)) usage("--size is S, M or L");
       options.size = *size;
     } else if (name == "--what") {
-      constexpr std::string_view known[] = {"train", "generate", "ppo", "reward", "all"};
+      constexpr std::string_view known[] = {"train", "generate", "ppo", "reward", "tree", "all"};
       if (std::find(std::begin(known), std::end(known), value) == std::end(known))
-        usage("--what is train, generate, ppo, reward or all");
+        usage("--what is train, generate, ppo, reward, tree or all");
       options.what = value;
     } else if (name == "--threads") {
       options.threads = number(name, value);
@@ -177,6 +180,15 @@ void measure(Result& result, int warm_up, int repeat, Step step) {
   result.system_calls = static_cast<double>(memory_counters().system_calls - calls) / repeat;
   result.used = static_cast<double>(memory_counters().peak_bytes);
   result.resident = resident_peak();
+}
+
+/// Adds what one more timed step gave.
+inline void append(Result& result, const Result& step) {
+  result.samples.insert(result.samples.end(), step.samples.begin(), step.samples.end());
+  result.busy.insert(result.busy.end(), step.busy.begin(), step.busy.end());
+  result.system_calls = std::max(result.system_calls, step.system_calls);
+  result.used = std::max(result.used, step.used);
+  result.resident = std::max(result.resident, step.resident);
 }
 
 /// Turns samples of seconds into samples of `amount` of something per second.

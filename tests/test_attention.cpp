@@ -335,10 +335,9 @@ TEST_CASE("attention: from a later position on, the bits of whole sequences") {
         for (std::size_t s = 0; s + 1 < whole.offsets.size(); ++s) {
           const Index own = some.offsets[s + 1] - some.offsets[s];
           const auto same = [&](const Floats& x, const Floats& of, Index columns) {
-            return same_bits(
-                std::span(x).subspan(at(some.offsets[s] * columns), at(own * columns)),
-                std::span(of).subspan(at((whole.offsets[s + 1] - own) * columns),
-                                      at(own * columns)));
+            return same_bits(std::span(x).subspan(at(some.offsets[s] * columns), at(own * columns)),
+                             std::span(of).subspan(at((whole.offsets[s + 1] - own) * columns),
+                                                   at(own * columns)));
           };
           CHECK(same(part.out, all.out, width));
           CHECK(same(part.lse, all.lse, whole.shape.heads));

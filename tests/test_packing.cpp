@@ -42,8 +42,8 @@ TEST_CASE("packing: an empty sequence and an unknown one are refused") {
 }
 
 TEST_CASE("packing: a beginning that sequences share is there once") {
-  const std::vector<Tokens> sequences{{1, 2, 3, 4}, {1, 2, 5}, {7, 8}, {1, 2, 5, 6, 9}, {1, 2, 5},
-                                      {1, 2}, {7, 8, 8, 8}, {1, 2, 3, 4, 4}};
+  const std::vector<Tokens> sequences{{1, 2, 3, 4}, {1, 2, 5}, {7, 8},       {1, 2, 5, 6, 9},
+                                      {1, 2, 5},    {1, 2},    {7, 8, 8, 8}, {1, 2, 3, 4, 4}};
   PackedBatch batch(true), apart;
   for (const Tokens& sequence : sequences) {
     batch.add(sequence);

@@ -41,6 +41,12 @@ PackedBatch packed_of(const std::vector<Tokens>& sequences, bool share) {
   return packed;
 }
 
+double largest(const std::vector<float>& values) {
+  double most = 0;
+  for (const float x : values) most = std::max(most, std::abs(static_cast<double>(x)));
+  return most;
+}
+
 std::vector<TransformerConfig> models() { return {tiny_llama(), tiny_gpt2()}; }
 
 /// What is computed of each sequence, token by token.
@@ -83,7 +89,8 @@ TEST_CASE("prefixes: past a chunk of keys, and a long prompt of many answers") {
   std::vector<Tokens> sequences;
   for (const Index answer : {1, 40, 3}) {
     sequences.push_back(random_tokens(530, config.vocab, 5));
-    const Tokens rest = random_tokens(answer, config.vocab, 60 + static_cast<std::uint64_t>(answer));
+    const Tokens rest =
+        random_tokens(answer, config.vocab, 60 + static_cast<std::uint64_t>(answer));
     sequences.back().insert(sequences.back().end(), rest.begin(), rest.end());
   }
   const auto shared = packed_of(sequences, true);
@@ -106,8 +113,8 @@ TEST_CASE("prefixes: keys' gradients are the sequences', added in their order") 
   const auto run = [&] {
     for (const auto& x : {q, k, v}) x.zero_grad();
     backpropagate([&] {
-      const auto y = attention(q, k, v, ids(shared.offsets), shape,
-                               {ids(keys.offsets), ids(keys.rows)});
+      const auto y =
+          attention(q, k, v, ids(shared.offsets), shape, {ids(keys.offsets), ids(keys.rows)});
       return weighted_sum(y.reshape({n * 32}), weight);
     });
     return std::vector<std::vector<float>>{grad_of(q), grad_of(k), grad_of(v)};
@@ -167,17 +174,67 @@ TEST_CASE("prefixes: the gradient of every weight is that of whole sequences") {
       return grad_of(model.parameters().flat());
     };
     const auto whole = gradient(false), shared = gradient(true);
-    double most = 0, worst = 0;
-    for (std::size_t i = 0; i < whole.size(); ++i) {
-      most = std::max(most, std::abs(static_cast<double>(whole[i])));
-      worst = std::max(worst, std::abs(static_cast<double>(whole[i]) - double{shared[i]}));
-    }
-    CHECK(worst < 2e-6 * most);
+    CHECK(max_error(shared, std::vector<double>(whole.begin(), whole.end()), largest(whole)) <
+          2e-6);
+    for (const int threads : {1, 3})
+      with_threads(threads,
+                   [&] { for_each_isa([&](Isa) { CHECK(same_bits(gradient(true), shared)); }); });
+  }
+}
+
+TEST_CASE("rows: what is read has the bits and the gradient that it has among all rows") {
+  for (const TransformerConfig& config : models()) {
+    const auto model = tiny_model(config, 7, ScalarHead::Reward);
+    const auto sequences = related_sequences(config.vocab);
+    const auto packed = packed_of(sequences, true);
+    Tokens all, some;  // sequence 2 is not read at all, sequence 3 as a whole
+    for (Index b = 0; b < packed.sequences(); ++b)
+      for (Index t = packed.length(b) - 1; b != 2 && t >= 0; t -= b == 3 ? 1 : 9 + b) {
+        all.push_back(packed.row(b, t));
+        if (t < packed.length(b) / 2 && b != 3) break;
+      }
+    some = all;
+    const ReadRows read = read_rows(packed, {&some});
+    REQUIRE(!read.rows.empty());
+    for (std::size_t i = 0; i < all.size(); ++i)
+      REQUIRE(read.rows[static_cast<std::size_t>(some[i])] == all[i]);
+    const auto weights = random_vector(static_cast<Index>(all.size()), 5);
+    const auto gradient = [&](const Batch<Cpu>& batch, const Tokens& rows) {
+      model.parameters().flat().zero_grad();
+      backpropagate([&] {
+        const auto score = model.scalar(embedding(model.hidden(batch), device_vector<Cpu>(rows)));
+        return weighted_sum(score, device_vector<Cpu>(weights));
+      });
+      return grad_of(model.parameters().flat());
+    };
+    const auto whole = gradient(Batch<Cpu>::from(packed), all);
+    const auto part = gradient(Batch<Cpu>::from(packed, read), some);
+    CHECK(max_error(part, std::vector<double>(whole.begin(), whole.end()), largest(whole)) < 2e-6);
+    const auto expected =
+        embedding(model.hidden(Batch<Cpu>::from(packed)), device_vector<Cpu>(all)).to_vector();
     for (const int threads : {1, 3})
       with_threads(threads, [&] {
-        for_each_isa([&](Isa) { CHECK(same_bits(gradient(true), shared)); });
+        for_each_isa([&](Isa) {
+          const auto hidden = model.hidden(Batch<Cpu>::from(packed, read));
+          CHECK(hidden.dim(0) == static_cast<Index>(read.rows.size()));
+          CHECK(same_bits(embedding(hidden, device_vector<Cpu>(some)).to_vector(), expected));
+          CHECK(same_bits(gradient(Batch<Cpu>::from(packed, read), some), part));
+        });
       });
   }
+}
+
+TEST_CASE(
+    "rows: where nearly all are read, all are computed; and for a policy that knows no better") {
+  const std::vector<Tokens> sequences{Tokens(16, 1), Tokens(16, 2)};
+  Tokens rows{1, 20, 31};
+  CHECK(read_rows(packed_of(sequences, true), {&rows}).rows.size() == 27);
+  CHECK(rows == Tokens{0, 15, 26});  // 15 of the first sequence, 12 of the second
+  rows = {1, 17};
+  CHECK(read_rows(packed_of(sequences, true), {&rows}).rows.empty());
+  CHECK(rows == Tokens{1, 17});
+  rows = {31};
+  CHECK(read_rows(packed_of(sequences, false), {&rows}).rows.empty());
 }
 
 TEST_CASE("prefixes: scores, features and likelihoods have the bits of sequences alone") {

@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <initializer_list>
 #include <limits>
 #include <span>
 #include <vector>
@@ -161,6 +162,45 @@ struct PackedBatch {
     return 16 * static_cast<std::size_t>(best.length) >= sequence.size() ? best : Prefix{};
   }
 };
+
+/// Which of a batch's rows have results that somebody reads: the last of each sequence's own.
+struct ReadRows {
+  std::vector<std::int32_t> offsets;  ///< (B+1); empty: all rows are read
+  std::vector<std::int32_t> rows, positions;
+};
+
+/// From lists of rows that are read. The lists then say places among these rows. All rows, and the
+/// lists as they are, where a batch is not shared (its policy may not know of this), or where less
+/// than an eighth is not read.
+inline ReadRows read_rows(const PackedBatch& packed, std::initializer_list<Tokens*> lists) {
+  if (!packed.shared) return {};
+  const auto& offsets = packed.offsets;
+  Tokens first(offsets.begin() + 1, offsets.end());
+  const auto sequence_of = [&](std::int32_t row) {
+    const auto after = std::upper_bound(offsets.begin(), offsets.end(), row);
+    return static_cast<std::size_t>(after - offsets.begin()) - 1;
+  };
+  for (const Tokens* list : lists)
+    for (const std::int32_t row : *list) {
+      std::int32_t& least = first[sequence_of(row)];
+      least = std::min(least, row);
+    }
+  ReadRows read{{0}, {}, {}};
+  for (std::size_t b = 0; b < first.size(); ++b) {
+    for (std::int32_t row = first[b]; row < offsets[b + 1]; ++row) {
+      read.rows.push_back(row);
+      read.positions.push_back(packed.prefixes[b] + row - offsets[b]);
+    }
+    read.offsets.push_back(static_cast<std::int32_t>(read.rows.size()));
+  }
+  if (8 * read.rows.size() > 7 * packed.tokens.size()) return {};
+  for (Tokens* list : lists)
+    for (std::int32_t& row : *list) {
+      const std::size_t b = sequence_of(row);
+      row += read.offsets[b] - first[b];
+    }
+  return read;
+}
 
 /// Packs items 0 … count - 1 in order: add(batch, i) appends one's sequences to a batch; each batch
 /// of at most `budget` tokens goes to body(batch, first, last), with the items in it. An item that

@@ -20,7 +20,7 @@ double mean_nll(const P& policy, const std::vector<Tokens>& sequences,
     require_readable(policy, sequences[i], "nll", "sequence", i, 0, where);
     packed.add(sequences[i]);
   };
-  for_packed_runs(shares_prefixes<P>, sequences.size(), forward_tokens(policy), add,
+  for_packed_runs(partial_batches<P>, sequences.size(), forward_tokens(policy), add,
                   [&](const PackedBatch& packed, std::size_t i, std::size_t end) {
                     Tokens rows, targets;
                     for (Index b = 0; i < end; ++i, ++b)

@@ -26,7 +26,7 @@ class Model {
   using Config = typename Trunk::Config;
   using Cache = typename Trunk::Cache;
   using Packed = typename Trunk::Packed;
-  static constexpr bool kSharesPrefixes = shares_prefixes<Trunk>;
+  static constexpr bool kPartialBatches = partial_batches<Trunk>;
 
   /// Fresh weights drawn from `seed`.
   Model(const Config& config, std::uint64_t seed, ScalarHead head = ScalarHead::None)

@@ -2,7 +2,7 @@
 // network.
 //
 //   hidden(batch)                  hidden states (N, C) of packed sequences, recorded on a tape in
-//   scope
+//   scope; of some rows alone where the batch says so (Batch::read)
 //   hidden(cached, cache, packed)  the same, bit for bit, of new tokens of cached sequences: (M, C)
 //   head()                         the weight (V, C) whose product with a hidden state is the
 //   logits
@@ -47,16 +47,24 @@ struct Batch {
   Tensor<D, std::int32_t> positions;  ///< (N), from 0 in each sequence
   Tensor<D, std::int32_t> offsets;    ///< (B+1), where each sequence's own tokens begin
   SharedKeys<D> keys{};               ///< which rows each sees, where beginnings are shared
+  /// Rows of which hidden() gives the states, in this order; empty: all.
+  struct Read {
+    Tensor<D, std::int32_t> offsets;  ///< (B+1), where each sequence's begin: the last of its own
+    Tensor<D, std::int32_t> rows, positions;  ///< (M)
+  };
+  Read read{};
   /// What the first `below_layers` blocks made of the tokens, (N, C), if it is known already.
   Tensor<D> below{};
   Index below_layers = 0;
 
-  static Batch from(const PackedBatch& packed) {
+  static Batch from(const PackedBatch& packed, const ReadRows& read = {}) {
     const PackedBatch::Keys keys = packed.keys();
     return {device_vector<D>(packed.tokens),
             device_vector<D>(packed.positions()),
             device_vector<D>(packed.offsets),
             {device_vector<D>(keys.offsets), device_vector<D>(keys.rows)},
+            {device_vector<D>(read.offsets), device_vector<D>(read.rows),
+             device_vector<D>(read.positions)},
             {},
             0};
   }
@@ -94,10 +102,12 @@ concept Policy = Generates<P> && requires(const P& p, const Tensor<typename P::D
   { p.clone(ScalarHead::Value, std::uint64_t{}) } -> std::same_as<P>;
 };
 
-/// Whether a network reads batches in which beginnings are shared (Batch::keys). One that does not
-/// say so is given each sequence whole.
+/// Whether a network reads batches in which beginnings are shared (Batch::keys), and computes what
+/// is read alone (Batch::read). One that does not say so is given whole sequences, and gives all.
 template <class P>
-constexpr bool shares_prefixes = requires { requires P::kSharesPrefixes; };
+constexpr bool partial_batches = requires {
+  requires P::kPartialBatches;
+};
 
 /// A network, or a trunk, that shows what its layers make of the tokens: what a linear reward head
 /// reads (rlhf/features.hpp).

@@ -63,7 +63,7 @@ class Transformer {
   using Config = TransformerConfig;
   using Cache = KvCache<D>;
   using Packed = PackedTransformer<D>;
-  static constexpr bool kSharesPrefixes = true;
+  static constexpr bool kPartialBatches = true;
 
   /// Adds the model's tensors to `parameters` (names: embedding, blocks.0.query, …, final_norm,
   /// head). DataError unless check_config agrees.
@@ -208,9 +208,19 @@ class Transformer {
     if (!config_.tied_head) take(full.head_, head_);
   }
 
-  /// Hidden states after the final norm, packed sequences: (N, C).
+  /// Hidden states after the final norm, packed sequences: (N, C). Where only some rows are read,
+  /// the last block computes keys and values of all, and all else of these.
   Tensor<D> operator()(const Batch<D>& batch) const {
-    return norm(blocks(batch, config_.layers), final_norm_, final_norm_bias_);
+    if (batch.read.rows.size() == 0)
+      return norm(blocks(batch, config_.layers), final_norm_, final_norm_bias_);
+    const Batch<D>& b = batch;
+    const SharedKeys<D> keys{b.keys.rows.size() > 0 ? b.keys.offsets : b.offsets, b.keys.rows};
+    const auto attend = [&](const Tensor<D>& q, const Tensor<D>& k, const Tensor<D>& v) {
+      return attention(q, k, v, b.read.offsets, attention_shape(), keys);
+    };
+    const auto x =
+        block(blocks_.back(), blocks(batch, config_.layers - 1), b.positions, attend, &b.read);
+    return norm(x, final_norm_, final_norm_bias_);
   }
 
   /// How many of the first blocks train nothing: what they make of a batch stays the same.
@@ -339,24 +349,34 @@ class Transformer {
   Tensor<D> forward(const std::vector<Block>& blocks, Tensor<D> x,
                     const Tensor<D, std::int32_t>& positions, Index first, Index last,
                     const Attend& attend) const {
-    for (Index layer = first; layer < last; ++layer) {
-      const auto& b = blocks[static_cast<std::size_t>(layer)];
-      const auto h = norm(x, b.norm1, b.norm1_bias);
-      auto q = linear(h, b.query, b.query_bias);
-      auto k = linear(h, b.key, b.key_bias);
-      const auto v = linear(h, b.value, b.value_bias);
-      if (cosine_) {
-        q = rope(q, cosine_, sine_, positions);
-        k = rope(k, cosine_, sine_, positions);
-      }
-      x = linear(attend(layer, q, k, v), b.projection, b.projection_bias, x);
-      const auto m = norm(x, b.norm2, b.norm2_bias);
-      const auto hidden = b.gate
-                              ? swiglu(linear(m, b.gate, b.gate_bias), linear(m, b.up, b.up_bias))
-                              : activated_linear(m, b.up, b.up_bias, config_.family.activation);
-      x = linear(hidden, b.down, b.down_bias, x);
-    }
+    for (Index layer = first; layer < last; ++layer)
+      x = block(
+          blocks[static_cast<std::size_t>(layer)], x, positions,
+          [&](const auto& q, const auto& k, const auto& v) { return attend(layer, q, k, v); });
     return x;
+  }
+
+  /// x through a block: all rows of it, or those that are read.
+  template <class Attend>
+  Tensor<D> block(const Block& b, Tensor<D> x, const Tensor<D, std::int32_t>& positions,
+                  const Attend& attend, const typename Batch<D>::Read* read = nullptr) const {
+    auto h = norm(x, b.norm1, b.norm1_bias);
+    auto k = linear(h, b.key, b.key_bias);
+    const auto v = linear(h, b.value, b.value_bias);
+    if (read != nullptr) {
+      h = embedding(h, read->rows);
+      x = embedding(x, read->rows);
+    }
+    auto q = linear(h, b.query, b.query_bias);
+    if (cosine_) {
+      q = rope(q, cosine_, sine_, read != nullptr ? read->positions : positions);
+      k = rope(k, cosine_, sine_, positions);
+    }
+    x = linear(attend(q, k, v), b.projection, b.projection_bias, x);
+    const auto m = norm(x, b.norm2, b.norm2_bias);
+    const auto hidden = b.gate ? swiglu(linear(m, b.gate, b.gate_bias), linear(m, b.up, b.up_bias))
+                               : activated_linear(m, b.up, b.up_bias, config_.family.activation);
+    return linear(hidden, b.down, b.down_bias, x);
   }
 
   // cos and sin of position · base^(-2i/D), computed in double: constants of the model, so that no

@@ -7,26 +7,27 @@
 
 namespace plumb { inline namespace v0_1 {
 
-/// Which rows of a batch each sequence sees where beginnings are shared (data/packing.hpp), its own
-/// the last of them: sequence b's are rows[offsets[b]] … rows[offsets[b + 1] - 1].
+/// Which rows of keys and values each sequence sees, if not just those of its queries: sequence b
+/// rows[offsets[b]] … rows[offsets[b + 1] - 1], where beginnings are shared (data/packing.hpp). Its
+/// queries are the last of these positions.
 template <class D>
 struct SharedKeys {
-  Tensor<D, std::int32_t> offsets;  ///< (B+1); empty where nothing is shared
-  Tensor<D, std::int32_t> rows;
+  Tensor<D, std::int32_t> offsets;  ///< (B+1)
+  Tensor<D, std::int32_t> rows;     ///< empty: all rows in their order
 };
 
 /// softmax(q·kᵀ · scale)·v per head and sequence, each token seeing itself and what precedes it in
 /// its own sequence, or in that which it continues. The bits of a row are those that it has in a
 /// batch of whole sequences; the gradients of a shared row are added in the order of the sequences
 /// that see it.
-/// q (N, H·D), k and v (N, Hkv·D), offsets (B+1) -> (N, H·D).
+/// q (N, H·D), k and v (M, Hkv·D), offsets (B+1) of q's rows -> (N, H·D).
 template <class D>
 Tensor<D> attention(const Tensor<D>& q, const Tensor<D>& k, const Tensor<D>& v,
                     const Tensor<D, std::int32_t>& offsets, const AttentionShape& shape,
                     const SharedKeys<D>& shared = {}, Where where = Where::here()) {
   detail::require_backend<D>();
-  const Index n = q.dim(0), sequences = offsets.dim(0) - 1;
-  const Shape keys{n, shape.kv_heads * shape.head_size};
+  const Index n = q.dim(0), sequences = offsets.dim(0) - 1, rows = k.dim(0);
+  const Shape keys{rows, shape.kv_heads * shape.head_size};
   if (q.dim(1) != shape.heads * shape.head_size || k.shape() != keys || v.shape() != keys ||
       shape.heads % shape.kv_heads != 0)
     fail(str("[attention] q ", q.shape(), ", k ", k.shape(), ", v ", v.shape(), " do not fit ",
@@ -37,14 +38,19 @@ Tensor<D> attention(const Tensor<D>& q, const Tensor<D>& k, const Tensor<D>& v,
   auto y = Tensor<D>::empty(q.shape());
   auto lse = Tensor<D>::empty({n, shape.heads});
   const Index seen = shared.rows.size();
+  const auto of_keys = shared.offsets.size() > 0 ? shared.offsets : offsets;
+  if (of_keys.dim(0) != sequences + 1 || (of_keys.data() == offsets.data() && rows != n))
+    fail(str("[attention] ", n, " queries, ", rows, " keys and offsets ", of_keys.shape(),
+             " of these do not fit ", sequences, " sequences"),
+         where);
   if (seen == 0) {
     attention_forward(D{}, y.data(), lse.data(), q.data(), k.data(), v.data(), offsets.data(),
-                      offsets.data(), sequences, n, n, shape);
+                      of_keys.data(), sequences, n, rows, shape);
     if (recording(q, k, v))
       record(y, [=] {
         attention_backward(D{}, q.grad(), k.grad(), v.grad(), y.grad(), y.data(), lse.data(),
-                           q.data(), k.data(), v.data(), offsets.data(), offsets.data(), sequences,
-                           n, n, shape);
+                           q.data(), k.data(), v.data(), offsets.data(), of_keys.data(), sequences,
+                           n, rows, shape);
       });
     return detail::checked("attention", y);
   }
@@ -55,16 +61,16 @@ Tensor<D> attention(const Tensor<D>& q, const Tensor<D>& k, const Tensor<D>& v,
     return all;
   };
   attention_forward(D{}, y.data(), lse.data(), q.data(), spread(k).data(), spread(v).data(),
-                    offsets.data(), shared.offsets.data(), sequences, n, seen, shape);
+                    offsets.data(), of_keys.data(), sequences, n, seen, shape);
   if (recording(q, k, v))
     record(y, [=] {
       const auto all_k = spread(k), all_v = spread(v);
       const auto dk = Tensor<D>::zeros(all_k.shape()), dv = Tensor<D>::zeros(all_v.shape());
       attention_backward(D{}, q.grad(), dk.data(), dv.data(), y.grad(), y.data(), lse.data(),
-                         q.data(), all_k.data(), all_v.data(), offsets.data(),
-                         shared.offsets.data(), sequences, n, seen, shape);
-      embedding_backward(D{}, k.grad(), dk.data(), shared.rows.data(), seen, k.dim(1), n);
-      embedding_backward(D{}, v.grad(), dv.data(), shared.rows.data(), seen, v.dim(1), n);
+                         q.data(), all_k.data(), all_v.data(), offsets.data(), of_keys.data(),
+                         sequences, n, seen, shape);
+      embedding_backward(D{}, k.grad(), dk.data(), shared.rows.data(), seen, k.dim(1), rows);
+      embedding_backward(D{}, v.grad(), dv.data(), shared.rows.data(), seen, v.dim(1), rows);
     });
   return detail::checked("attention", y);
 }

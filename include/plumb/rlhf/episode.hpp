@@ -39,9 +39,9 @@ inline void pack(PackedBatch& packed, const Episode& episode) {
 template <class D>
 struct EpisodeBatch {
   Batch<D> batch;
-  Tensor<D, std::int32_t> rows;        ///< (ΣR) the row that predicts each response token
+  Tensor<D, std::int32_t> rows;        ///< (ΣR) the hidden state that predicts each response token
   Tensor<D, std::int32_t> targets;     ///< (ΣR) that token
-  Tensor<D, std::int32_t> value_rows;  ///< (Σ steps) the rows that are valued
+  Tensor<D, std::int32_t> value_rows;  ///< (Σ steps) the hidden states that are valued
 
   /// Sequence b of `packed` being episode b.
   static EpisodeBatch from(const PackedBatch& packed, std::span<const Episode* const> episodes) {
@@ -56,7 +56,8 @@ struct EpisodeBatch {
         rows.push_back(packed.row(static_cast<Index>(i), before + t));
       targets.insert(targets.end(), e.response.begin(), e.response.end());
     }
-    return {Batch<D>::from(packed), device_vector<D>(rows), device_vector<D>(targets),
+    const ReadRows read = read_rows(packed, {&rows, &value_rows});
+    return {Batch<D>::from(packed, read), device_vector<D>(rows), device_vector<D>(targets),
             device_vector<D>(value_rows)};
   }
   /// The episodes in one batch; `share`: beginnings that they have in common once.
@@ -67,11 +68,12 @@ struct EpisodeBatch {
   }
 };
 
-/// Episodes packed into batches of at most `budget` tokens, for policies P: body(batch, episodes).
-template <class P, class Body>
-void for_episode_runs(std::span<const Episode* const> episodes, Index budget, Body body) {
+/// Episodes packed into batches of at most `budget` tokens: body(batch, episodes).
+template <class Body>
+void for_episode_runs(bool share, std::span<const Episode* const> episodes, Index budget,
+                      Body body) {
   const auto add = [&](PackedBatch& packed, std::size_t i) { pack(packed, *episodes[i]); };
-  for_packed_runs(shares_prefixes<P>, episodes.size(), budget, add,
+  for_packed_runs(share, episodes.size(), budget, add,
                   [&](const PackedBatch& packed, std::size_t first, std::size_t last) {
                     body(packed, episodes.subspan(first, last - first));
                   });
@@ -117,16 +119,16 @@ FrozenStates<typename P::Device> frozen_states(const P& policy,
     kept.layers = layers;
     std::vector<const Episode*> all;
     for (const Episode& e : episodes) all.push_back(&e);
-    for_episode_runs<P>(
-        all, forward_tokens(policy),
-        [&](const PackedBatch& packed, std::span<const Episode* const> members) {
-          const auto states = trunk.blocks(Batch<D>::from(packed), layers);
-          for (Index b = 0; b < static_cast<Index>(members.size()); ++b) {
-            Tokens rows;
-            for (Index t = 0; t < packed.length(b); ++t) rows.push_back(packed.row(b, t));
-            kept.states.push_back(embedding(states, device_vector<D>(rows)));
-          }
-        });
+    for_episode_runs(partial_batches<P>, all, forward_tokens(policy),
+                     [&](const PackedBatch& packed, std::span<const Episode* const> members) {
+                       const auto states = trunk.blocks(Batch<D>::from(packed), layers);
+                       for (Index b = 0; b < static_cast<Index>(members.size()); ++b) {
+                         Tokens rows;
+                         for (Index t = 0; t < packed.length(b); ++t)
+                           rows.push_back(packed.row(b, t));
+                         kept.states.push_back(embedding(states, device_vector<D>(rows)));
+                       }
+                     });
   }
   return kept;
 }

@@ -115,15 +115,14 @@ template <Policy P>
     }
     out.values.resize(static_cast<std::size_t>(out.rows() * out.width()));
     const auto add = [&](PackedBatch& packed, std::size_t i) { packed.add(sequences[i].tokens); };
-    for_packed_runs(
-        shares_prefixes<P>, sequences.size(), forward_tokens(trunk), add,
-        [&](const PackedBatch& packed, std::size_t i, std::size_t end) {
-          const auto hidden = trunk.features(Batch<D>::from(packed), out.layers);
-          for (std::size_t layer = 0; layer < hidden.size(); ++layer)
-            detail::pool_rows(out, i, layer, std::span(sequences).subspan(i, end - i), packed,
-                              hidden[layer].to_vector());
-          if (progress) progress(static_cast<Index>(end), out.rows());
-        });
+    for_packed_runs(partial_batches<P>, sequences.size(), forward_tokens(trunk), add,
+                    [&](const PackedBatch& packed, std::size_t i, std::size_t end) {
+                      const auto hidden = trunk.features(Batch<D>::from(packed), out.layers);
+                      for (std::size_t layer = 0; layer < hidden.size(); ++layer)
+                        detail::pool_rows(out, i, layer, std::span(sequences).subspan(i, end - i),
+                                          packed, hidden[layer].to_vector());
+                      if (progress) progress(static_cast<Index>(end), out.rows());
+                    });
     return out;
   }
 

@@ -189,11 +189,11 @@ class PpoTrainer {
       tokens += static_cast<double>(e->response.size());
       steps += static_cast<double>(e->steps);
     }
-    for_episode_runs<P>(members, micro_tokens_,
-                        [&](const PackedBatch& packed, std::span<const Episode* const> part) {
-                          micro_batch(packed, part, static_cast<float>(1.0 / tokens),
-                                      static_cast<float>(1.0 / steps), t);
-                        });
+    for_episode_runs(partial_batches<P>, members, micro_tokens_,
+                     [&](const PackedBatch& packed, std::span<const Episode* const> part) {
+                       micro_batch(packed, part, static_cast<float>(1.0 / tokens),
+                                   static_cast<float>(1.0 / steps), t);
+                     });
   }
 
   void micro_batch(const PackedBatch& packed, std::span<const Episode* const> part,

@@ -58,7 +58,8 @@ Tensor<typename P::Device> score_packed(const P& model, const PackedBatch& packe
   using D = typename P::Device;
   Tokens last;
   for (std::size_t s = 1; s < packed.offsets.size(); ++s) last.push_back(packed.offsets[s] - 1);
-  const auto hidden = model.hidden(Batch<D>::from(packed));
+  const ReadRows read = read_rows(packed, {&last});
+  const auto hidden = model.hidden(Batch<D>::from(packed, read));
   return model.scalar(embedding(hidden, device_vector<D>(last)));
 }
 }  // namespace detail
@@ -73,7 +74,7 @@ std::vector<float> reward_scores(const P& model, const std::vector<Tokens>& sequ
     require_readable(model, sequences[i], "reward", "sequence", i, 0, where);
     packed.add(sequences[i]);
   };
-  for_packed_runs(shares_prefixes<P>, sequences.size(), forward_tokens(model), add,
+  for_packed_runs(partial_batches<P>, sequences.size(), forward_tokens(model), add,
                   [&](const PackedBatch& packed, std::size_t, std::size_t) {
                     for (const float score : detail::score_packed(model, packed).to_vector())
                       scores.push_back(score);
@@ -123,7 +124,7 @@ float reward_gradient(const P& model, const PackedBatch& packed,
 template <Policy P>
 float reward_gradient(const P& model, std::span<const RankedPrompt* const> prompts,
                       const RankingLoss& settings, float share, RankingStats& stats) {
-  PackedBatch packed(shares_prefixes<P>);
+  PackedBatch packed(partial_batches<P>);
   for (const RankedPrompt* prompt : prompts) pack(packed, *prompt);
   return reward_gradient(model, packed, prompts, settings, share, stats);
 }
@@ -148,16 +149,15 @@ float reward_gradient_in_parts(const P& model, const RankedPrompt& prompt,
   });
   const std::vector<float> derivative = score.grad_tensor().to_vector();
   const auto add = [&](PackedBatch& packed, std::size_t i) { packed.add(prompt.sequences[i]); };
-  for_packed_runs(shares_prefixes<P>, prompt.sequences.size(), tokens, add,
-                  [&](const PackedBatch& packed, std::size_t i, std::size_t end) {
-                    const auto first = derivative.begin() + static_cast<std::ptrdiff_t>(i);
-                    const std::vector<float> weights(first,
-                                                     first + static_cast<std::ptrdiff_t>(end - i));
-                    backpropagate([&] {
-                      return weighted_sum(detail::score_packed(model, packed),
-                                          device_vector<D>(weights));
-                    });
-                  });
+  for_packed_runs(
+      partial_batches<P>, prompt.sequences.size(), tokens, add,
+      [&](const PackedBatch& packed, std::size_t i, std::size_t end) {
+        const auto first = derivative.begin() + static_cast<std::ptrdiff_t>(i);
+        const std::vector<float> weights(first, first + static_cast<std::ptrdiff_t>(end - i));
+        backpropagate([&] {
+          return weighted_sum(detail::score_packed(model, packed), device_vector<D>(weights));
+        });
+      });
   return loss;
 }
 
@@ -191,13 +191,13 @@ void reward_train(P& model, const std::vector<RankedPrompt>& prompts, const Rewa
     float loss = 0;
     const auto gradients = [&] {
       for_packed_runs(
-          shares_prefixes<P>, members.size(), tokens, add,
+          partial_batches<P>, members.size(), tokens, add,
           [&](const PackedBatch& packed, std::size_t i, std::size_t end) {
             const auto some = std::span<const RankedPrompt* const>(members).subspan(i, end - i);
-            loss += packed.size() > tokens
-                        ? reward_gradient_in_parts(model, *some[0], config.loss, share, tokens,
-                                                   stats)
-                        : reward_gradient(model, packed, some, config.loss, share, stats);
+            loss +=
+                packed.size() > tokens
+                    ? reward_gradient_in_parts(model, *some[0], config.loss, share, tokens, stats)
+                    : reward_gradient(model, packed, some, config.loss, share, stats);
           });
     };
     update_step<D>(

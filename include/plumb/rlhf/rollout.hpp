@@ -58,8 +58,8 @@ void evaluate(std::vector<Episode>& episodes, const P& policy, const R& referenc
   std::vector<const Episode*> all;
   for (const Episode& e : episodes) all.push_back(&e);
   std::size_t i = 0;
-  for_episode_runs<P>(
-      all, forward_tokens(policy),
+  for_episode_runs(
+      partial_batches<P> && partial_batches<R>, all, forward_tokens(policy),
       [&](const PackedBatch& packed, std::span<const Episode* const> members) {
         auto batch = EpisodeBatch<D>::from(packed, members);
         frozen.attach(batch.batch, packed, members);

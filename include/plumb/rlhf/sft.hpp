@@ -69,7 +69,7 @@ float sft_gradient(const P& policy, const PackedBatch& packed,
       rows.push_back(packed.row(static_cast<Index>(b), before + t));
     targets.insert(targets.end(), example.completion.begin(), example.completion.end());
   }
-  const auto batch = Batch<D>::from(packed);
+  const auto batch = Batch<D>::from(packed, read_rows(packed, {&rows}));
   const auto row_ids = device_vector<D>(rows), target_ids = device_vector<D>(targets);
   const auto weight = device_vector<D>(std::vector<float>(rows.size(), -share));
   return backpropagate([&] {
@@ -82,7 +82,7 @@ float sft_gradient(const P& policy, const PackedBatch& packed,
 /// The same in one batch.
 template <Policy P>
 float sft_gradient(const P& policy, std::span<const Example* const> examples, float share) {
-  PackedBatch packed(shares_prefixes<P>);
+  PackedBatch packed(partial_batches<P>);
   for (const Example* example : examples) pack(packed, *example);
   return sft_gradient(policy, packed, examples, share);
 }
@@ -123,7 +123,7 @@ PackedPasses sft_train(P& policy, const std::vector<Example>& examples, const Sf
     float loss = 0;
     const auto gradients = [&] {
       const auto add = [&](PackedBatch& packed, std::size_t i) { pack(packed, *members[i]); };
-      for_packed_runs(shares_prefixes<P>, members.size(), passes.budget, add,
+      for_packed_runs(partial_batches<P>, members.size(), passes.budget, add,
                       [&](const PackedBatch& packed, std::size_t first, std::size_t last) {
                         ++passes.count;
                         passes.tokens += packed.size();
