@@ -48,8 +48,8 @@ struct Inputs {
 
   void forward(Cpu device) const {
     plumb::kernels::attention_forward(device, out.data(), lse.data(), q.data(), k.data(), v.data(),
-                                      offsets.data(), offsets.data(), sequences(), attention::tokens(of),
-                                      attention::tokens(of), of.shape);
+                                      offsets.data(), offsets.data(), sequences(),
+                                      attention::tokens(of), attention::tokens(of), of.shape);
   }
 
   // What the oracle looks at: the last sequence's last key/value head and the heads that read it.

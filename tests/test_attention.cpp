@@ -250,13 +250,14 @@ TEST_CASE("attention: the oracle's gradient agrees with central differences") {
 }
 
 TEST_CASE("attention: every instruction set and thread count gives the same bits") {
-  Pool pools[] = {Pool(1), Pool(2), Pool(3)};
+  Pool pools[] = {Pool(3), Pool(2), Pool(1)};
   for (const Batch& b : batches()) {
-    const Result expected = b.run(Cpu{&pools[0]}, 0.5F);
+    const Result expected = b.run(Cpu{&pools[2]}, 0.5F);
     CAPTURE(b.shape.head_size);
     for_each_isa([&](Isa isa) {
       CAPTURE(name(isa));
-      for (Pool& pool : pools) check_same(b.run(Cpu{&pool}, 0.5F), expected);
+      for (Pool& pool : std::span(pools).first(sanitized() ? 1 : 3))
+        check_same(b.run(Cpu{&pool}, 0.5F), expected);
     });
   }
 }
@@ -315,8 +316,11 @@ TEST_CASE("attention: a row's bits do not depend on what follows it") {
 
 TEST_CASE("attention: from a later position on, the bits of whole sequences") {
   Pool pool(3);
+  const std::vector<Index> firsts =
+      sanitized() ? std::vector<Index>{33} : std::vector<Index>{1, 31, 33, 257, 600};
   for (const Batch& whole : batches())
-    for (const Index first : {1, 5, 31, 32, 33, 257, 600}) {
+    for (const Index first : firsts) {
+      if (first > whole.rows()) continue;
       CAPTURE(whole.shape.head_size);
       CAPTURE(first);
       const Batch some = whole.from_position(first);

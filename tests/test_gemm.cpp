@@ -76,7 +76,7 @@ TEST_CASE("gemm: every form at odd sizes is near the oracle") {
 
 TEST_CASE(
     "gemm: bits are those of the documented order, for every instruction set and thread count") {
-  Pool pools[] = {Pool(1), Pool(2), Pool(3)};
+  Pool pools[] = {Pool(3), Pool(2), Pool(1)};
   for (const Size size : kSmall)
     for (const Form form : kForms)
       for (const bool accumulate : {false, true})
@@ -89,7 +89,7 @@ TEST_CASE(
           CAPTURE(static_cast<int>(form));
           for_each_isa([&](Isa isa) {
             CAPTURE(name(isa));
-            for (Pool& pool : pools)
+            for (Pool& pool : std::span(pools).first(sanitized() ? 1 : 3))
               CHECK(same_bits(p.run(Cpu{&pool}, accumulate, epilogue), expected));
           });
         }

@@ -181,6 +181,37 @@ TEST_CASE("gradients: attention, grouped heads, sequences of 1, 3 and more than 
   }
 }
 
+TEST_CASE("head: with the loss's slopes known, the same bits from logits computed once") {
+  const Index n = 300, c = 5, v = 50257;  // two chunks
+  const auto x = random_tensor({n, c}, 1), w = random_tensor({v, c}, 2, 0.5F);
+  const auto dlogprob = random_tensor({n}, 3), dentropy = random_tensor({n}, 4);
+  const auto targets = ids(random_tokens(n, v, 5));
+  const auto run = [&](bool with_entropy, bool known) {
+    for (const auto& tensor : {x, w}) {
+      tensor.set_requires_grad(true);
+      tensor.zero_grad();
+    }
+    const HeadSlope<Cpu> slope = [&](Index first, Index rows, const LogProbs<Cpu>& out, float* to,
+                                     float* to_entropy) {
+      CHECK(std::isfinite(out.logprob.data()[first + rows - 1]));
+      std::copy_n(dlogprob.data() + first, rows, to);
+      CHECK((to_entropy != nullptr) == with_entropy);
+      if (with_entropy) std::copy_n(dentropy.data() + first, rows, to_entropy);
+    };
+    Tape tape;
+    const auto out =
+        head_logprob(x, w, targets, 0.7F, with_entropy, known ? slope : HeadSlope<Cpu>{});
+    auto loss = weighted_sum(out.logprob, dlogprob);
+    if (with_entropy) loss = add(loss, weighted_sum(out.entropy, dentropy));
+    tape.backward(loss);
+    return std::vector<std::vector<float>>{out.logprob.to_vector(), grad_of(x), grad_of(w)};
+  };
+  for (const bool with_entropy : {false, true}) {
+    const auto expected = run(with_entropy, false), once = run(with_entropy, true);
+    for (std::size_t i = 0; i < expected.size(); ++i) CHECK(same_bits(once[i], expected[i]));
+  }
+}
+
 TEST_CASE("gradients: head log-probability and entropy, together and alone") {
   const auto targets = ids({3, 0, 10, 10, 7});
   for (const float temperature : {1.0F, 0.7F}) {

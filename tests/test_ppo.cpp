@@ -157,6 +157,17 @@ TEST_CASE("the trainer's gradients are those of the objective, for every clip") 
   }
 }
 
+TEST_CASE("the trainer's gradients, of a vocabulary whose logits are not kept") {
+  if (sanitized()) return;  // a minute; test_ops.cpp has the op
+  PpoConfig config = small_config();
+  config.optimizer.lr = 0.01F;
+  config.entropy_coef = 0.1F;
+  TransformerConfig large = tiny_llama();
+  large.vocab = 300000;
+  large.layers = 1;
+  check_objective(large, config, false);
+}
+
 TEST_CASE(
     "the same with GPT-2, a separate value model of another shape, and the score after the end") {
   PpoConfig config = small_config();

@@ -3,9 +3,11 @@
 
 Usage: headers.py COMPILER
 """
+import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -26,23 +28,30 @@ def public_headers() -> list[str]:
     return headers + sorted(h.relative_to(CUDA).as_posix() for h in (CUDA / "plumb").rglob("*.cuh"))
 
 
+def compile_alone(compiler: str, header: str) -> tuple[float, str]:
+    """Seconds, and what the compiler had to say: nothing, where all is well."""
+    more = CUDA_FLAGS if header.endswith(".cuh") else []
+    command = [compiler, *FLAGS, "-I", str(INCLUDE), *more, "-x", "c++", "-"]
+    start = time.monotonic()
+    result = subprocess.run(command, input=f"#include <{header}>\n#include <{header}>\n",
+                            capture_output=True, text=True)
+    wrong = (result.stderr or f"status {result.returncode}") if result.returncode else ""
+    return time.monotonic() - start, wrong
+
+
 def main() -> int:
     compiler = sys.argv[1]
     headers = public_headers()
-    failed, total = [], 0.0
-    for header in headers:
-        more = CUDA_FLAGS if header.endswith(".cuh") else []
-        command = [compiler, *FLAGS, "-I", str(INCLUDE), *more, "-x", "c++", "-"]
-        start = time.monotonic()
-        result = subprocess.run(command, input=f"#include <{header}>\n#include <{header}>\n",
-                                capture_output=True, text=True)
-        seconds = time.monotonic() - start
-        total += seconds
-        print(f"{seconds:6.2f} s  {header}{'  FAILED' if result.returncode else ''}", flush=True)
-        if result.returncode:
-            failed.append(header)
-            print(result.stderr[:4000], flush=True)
-    print(f"{len(headers)} headers by {compiler} in {total:.1f} s, {len(failed)} failed")
+    failed, start = [], time.monotonic()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = pool.map(lambda header: compile_alone(compiler, header), headers)
+        for header, (seconds, wrong) in zip(headers, results):
+            print(f"{seconds:6.2f} s  {header}{'  FAILED' if wrong else ''}", flush=True)
+            if wrong:
+                failed.append(header)
+                print(wrong[:4000], flush=True)
+    seconds = time.monotonic() - start
+    print(f"{len(headers)} headers by {compiler} in {seconds:.1f} s, {len(failed)} failed")
     return 1 if failed or not headers else 0
 
 

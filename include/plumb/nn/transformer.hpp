@@ -211,10 +211,11 @@ class Transformer {
   /// Hidden states after the final norm, packed sequences: (N, C). Where only some rows are read,
   /// the last block computes keys and values of all, and all else of these.
   Tensor<D> operator()(const Batch<D>& batch) const {
-    if (batch.read.rows.size() == 0)
+    if (!batch.read.rows || batch.read.rows.size() == 0)
       return norm(blocks(batch, config_.layers), final_norm_, final_norm_bias_);
     const Batch<D>& b = batch;
-    const SharedKeys<D> keys{b.keys.rows.size() > 0 ? b.keys.offsets : b.offsets, b.keys.rows};
+    const bool shared = b.keys.rows && b.keys.rows.size() > 0;
+    const SharedKeys<D> keys{shared ? b.keys.offsets : b.offsets, b.keys.rows};
     const auto attend = [&](const Tensor<D>& q, const Tensor<D>& k, const Tensor<D>& v) {
       return attention(q, k, v, b.read.offsets, attention_shape(), keys);
     };
@@ -360,14 +361,11 @@ class Transformer {
   template <class Attend>
   Tensor<D> block(const Block& b, Tensor<D> x, const Tensor<D, std::int32_t>& positions,
                   const Attend& attend, const typename Batch<D>::Read* read = nullptr) const {
-    auto h = norm(x, b.norm1, b.norm1_bias);
+    const auto h = norm(x, b.norm1, b.norm1_bias);
+    auto q = linear(read != nullptr ? embedding(h, read->rows) : h, b.query, b.query_bias);
     auto k = linear(h, b.key, b.key_bias);
     const auto v = linear(h, b.value, b.value_bias);
-    if (read != nullptr) {
-      h = embedding(h, read->rows);
-      x = embedding(x, read->rows);
-    }
-    auto q = linear(h, b.query, b.query_bias);
+    if (read != nullptr) x = embedding(x, read->rows);
     if (cosine_) {
       q = rope(q, cosine_, sine_, read != nullptr ? read->positions : positions);
       k = rope(k, cosine_, sine_, positions);

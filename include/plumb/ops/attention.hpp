@@ -37,8 +37,8 @@ Tensor<D> attention(const Tensor<D>& q, const Tensor<D>& k, const Tensor<D>& v,
     fail(str("[attention] the head size ", shape.head_size, " exceeds ", kMaxHeadSize), where);
   auto y = Tensor<D>::empty(q.shape());
   auto lse = Tensor<D>::empty({n, shape.heads});
-  const Index seen = shared.rows.size();
-  const auto of_keys = shared.offsets.size() > 0 ? shared.offsets : offsets;
+  const Index seen = shared.rows ? shared.rows.size() : 0;
+  const auto of_keys = shared.offsets && shared.offsets.size() > 0 ? shared.offsets : offsets;
   if (of_keys.dim(0) != sequences + 1 || (of_keys.data() == offsets.data() && rows != n))
     fail(str("[attention] ", n, " queries, ", rows, " keys and offsets ", of_keys.shape(),
              " of these do not fit ", sequences, " sequences"),

@@ -2,8 +2,13 @@
 // losses. Each loss takes weights that carry the denominator of the whole batch; see weighted_sum.
 #pragma once
 
+#include <plumb/math/head.hpp>
 #include <plumb/math/loss.hpp>
 #include <plumb/ops/basic.hpp>
+
+#include <algorithm>
+#include <functional>
+#include <vector>
 
 namespace plumb { inline namespace v0_1 {
 
@@ -14,13 +19,54 @@ struct LogProbs {
   Tensor<D> entropy;  ///< (N), nats, of the whole distribution; none unless asked for
 };
 
+/// Writes a loss's derivative by the logprob and the entropy (or null) of `rows` rows from `first`
+/// on, which are in `out`.
+template <class D>
+using HeadSlope = std::function<void(Index first, Index rows, const LogProbs<D>& out,
+                                     float* dlogprob, float* dentropy)>;
+
+namespace detail {
+// A part of the rows at a time: both passes of the head, with the loss's derivative between them.
+template <class D>
+void head_by_slope(const LogProbs<D>& y, const Tensor<D>& lse, const Tensor<D>& x,
+                   const Tensor<D>& weight, const Tensor<D, std::int32_t>& targets, float inverse,
+                   const HeadSlope<D>& slope) {
+  const Index n = x.dim(0), c = x.dim(1), v = weight.dim(0), most = std::min(n, head_rows(v));
+  const auto logits = Tensor<D>::empty({most, v}), dlogprob = Tensor<D>::empty({n});
+  const auto dx = x.requires_grad() ? Tensor<D>::zeros({n, c}) : Tensor<D>{};
+  const auto dentropy = y.entropy ? Tensor<D>::empty({n}) : Tensor<D>{};
+  const auto from = [](const Tensor<D>& tensor, Index at) {
+    return tensor ? tensor.data() + at : nullptr;
+  };
+  for (Index i = 0; i < n; i += most) {
+    const Index rows = std::min(most, n - i);
+    head_logprob_forward(D{}, y.logprob.data() + i, from(y.entropy, i), lse.data() + i,
+                         x.data() + i * c, weight.data(), targets.data() + i, rows, c, v, inverse,
+                         logits.data());
+    slope(i, rows, y, dlogprob.data() + i, from(dentropy, i));
+    head_logprob_backward(D{}, from(dx, i * c), weight.requires_grad() ? weight.grad() : nullptr,
+                          dlogprob.data() + i, from(dentropy, i), x.data() + i * c, weight.data(),
+                          targets.data() + i, lse.data() + i, from(y.entropy, i), rows, c, v,
+                          inverse, logits.data());
+  }
+  if (y.entropy) y.entropy.set_requires_grad(true);
+  record(y.logprob, [x, dx] {
+    if (dx) accumulate(D{}, x.grad(), dx.data(), 1.0F, dx.size());
+  });
+}
+}  // namespace detail
+
 /// log softmax(x·Wᵀ / temperature) at the targets. Logits are kept for the backward pass where they
-/// are few; otherwise both passes hold a part of them at a time (cpu/head.hpp).
+/// are few; otherwise both passes hold a part of them at a time (cpu/head.hpp), and compute it
+/// twice, unless `slope` says what the loss, whose own gradient is 1, makes of each row by itself.
+/// Then its gradients are formed while the logits are there, the weight's is added at once, and
+/// what ops on the result say of theirs is not asked. The bits are the same.
 /// x (N, C), weight (V, C), targets (N) -> logprob (N), entropy (N).
 template <class D>
 LogProbs<D> head_logprob(const Tensor<D>& x, const Tensor<D>& weight,
                          const Tensor<D, std::int32_t>& targets, float temperature = 1.0F,
-                         bool with_entropy = false, Where where = Where::here()) {
+                         bool with_entropy = false, const HeadSlope<D>& slope = {},
+                         Where where = Where::here()) {
   detail::require_backend<D>();
   if (x.shape().rank() != 2 || weight.shape().rank() != 2 || x.dim(1) != weight.dim(1) ||
       targets.size() != x.dim(0))
@@ -34,6 +80,11 @@ LogProbs<D> head_logprob(const Tensor<D>& x, const Tensor<D>& weight,
   if (with_entropy) y.entropy = Tensor<D>::empty({n});
   auto lse = Tensor<D>::empty({n});
   float* entropy = with_entropy ? y.entropy.data() : nullptr;
+  if (slope && recording(x, weight) && !head_keeps_logits(D{}, n, v)) {
+    detail::head_by_slope(y, lse, x, weight, targets, inverse, slope);
+    detail::checked("head_logprob", y.logprob);
+    return y;
+  }
   Tensor<D> logits;
   if (recording(x, weight) && head_keeps_logits(D{}, n, v)) logits = Tensor<D>::empty({n, v});
   head_logprob_forward(D{}, y.logprob.data(), entropy, lse.data(), x.data(), weight.data(),
@@ -67,7 +118,7 @@ void record_saved_derivative(const Tensor<D>& loss, const Tensor<D>& x, const Te
 template <class D>
 Tensor<D> cross_entropy(const Tensor<D>& x, const Tensor<D>& weight,
                         const Tensor<D, std::int32_t>& targets, Where where = Where::here()) {
-  const auto out = head_logprob(x, weight, targets, 1.0F, false, where);
+  const auto out = head_logprob(x, weight, targets, 1.0F, false, {}, where);
   const Index n = targets.size();
   const std::vector<float> share(static_cast<std::size_t>(n), -1.0F / static_cast<float>(n));
   return weighted_sum(out.logprob, Tensor<D>::from(share, {n}), where);

@@ -210,11 +210,21 @@ class PpoTrainer {
       return device_vector<D>(std::vector<float>(static_cast<std::size_t>(n), w));
     };
     const auto token_weight = share(batch.targets.size(), token_share);
+    // What the losses below make of each token, for the head: the policy's, and the entropy's.
+    const auto unused = Tensor<D>::empty({});
+    const HeadSlope<D> slope = [&](Index i, Index n, const LogProbs<D>& out, float* dlogprob,
+                                   float* dentropy) {
+      PolicyStats none;
+      ppo_policy_loss(D{}, unused.data(), dlogprob, &none, out.logprob.data() + i,
+                      old_logprob.data() + i, advantage.data() + i, token_weight.data() + i, n,
+                      config_.clip);
+      scale_forward(D{}, dentropy, token_weight.data() + i, -config_.entropy_coef, n);
+    };
 
     backpropagate([&] {
       const auto hidden = policy_.hidden(batch.batch);
       const auto out = head_logprob(embedding(hidden, batch.rows), policy_.head(), batch.targets,
-                                    config_.sampling.sampling.temperature, true);
+                                    config_.sampling.sampling.temperature, true, slope);
       PolicyStats policy_stats;
       const auto policy_loss = ppo_policy_loss(out.logprob, old_logprob, advantage, token_weight,
                                                config_.clip, &policy_stats);

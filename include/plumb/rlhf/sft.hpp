@@ -54,8 +54,8 @@ inline void pack(PackedBatch& packed, const Example& example) {
   packed.add(sequence);
 }
 
-/// Adds the gradient of the completion loss of some examples, packed so, to the model's. `share` is one over
-/// the completion tokens of the minibatch. Returns the examples' part of the loss.
+/// Adds the gradient of the completion loss of some examples, packed so, to the model's. `share` is
+/// one over the completion tokens of the minibatch. Returns the examples' part of the loss.
 template <Policy P>
 float sft_gradient(const P& policy, const PackedBatch& packed,
                    std::span<const Example* const> examples, float share) {
@@ -74,7 +74,10 @@ float sft_gradient(const P& policy, const PackedBatch& packed,
   const auto weight = device_vector<D>(std::vector<float>(rows.size(), -share));
   return backpropagate([&] {
     const auto hidden = embedding(policy.hidden(batch), row_ids);
-    const auto out = head_logprob(hidden, policy.head(), target_ids);
+    const HeadSlope<D> slope = [&](Index first, Index count, const LogProbs<D>&, float* d, float*) {
+      copy(D{}, d, weight.data() + first, static_cast<std::size_t>(count) * sizeof(float));
+    };
+    const auto out = head_logprob(hidden, policy.head(), target_ids, 1.0F, false, slope);
     return weighted_sum(out.logprob, weight);
   });
 }
