@@ -11,14 +11,14 @@
 //     Once upon a time, there was a little girl called Lucy. | She loved to sing like a pretty …
 //   iteration  0  score 0.84  KL  0.00 nats  entropy 1.33  clipped 0.345
 //   iteration  3  score 1.31  KL 11.56 nats  entropy 1.38  clipped 0.204
-//   iteration  6  score 1.69  KL 19.14 nats  entropy 1.24  clipped 0.150
-//   iteration  9  score 1.88  KL 22.62 nats  entropy 1.14  clipped 0.118
-//   iteration 12  score 2.22  KL 19.86 nats  entropy 1.16  clipped 0.073
-//   iteration 15  score 2.47  KL 20.39 nats  entropy 1.12  clipped 0.010
+//   iteration  6  score 1.69  KL 19.13 nats  entropy 1.25  clipped 0.152
+//   iteration  9  score 2.25  KL 22.49 nats  entropy 1.27  clipped 0.128
+//   iteration 12  score 2.16  KL 23.92 nats  entropy 1.26  clipped 0.066
+//   iteration 15  score 2.53  KL 22.96 nats  entropy 1.16  clipped 0.012
 //   after:
-//     Once upon a time, there was a little cat named Tom. | He lived new friends. He loved to p…
-//     Once upon a time, there was a little girl called Lucy. | She loved to look for some snow …
-//   mean score on held-out prompts: 0.85 before, 2.35 after
+//     Once upon a time, there was a little cat named Tom. | Tom loved to play with his towers. …
+//     Once upon a time, there was a little girl called Lucy. | She loved to send time of all th…
+//   mean score on held-out prompts: 0.85 before, 2.55 after
 //   ratio of every first minibatch exactly 1: yes
 #include "stories.hpp"
 

@@ -8,12 +8,12 @@
 //   reward model: 97.2 % of 36 held-out pairs right (the longer one wins: 31.9 %)
 //   iteration  0  objective/kl_exact  0.000
 //   iteration  0  objective/scores   -0.077
-//   iteration 11  objective/kl_exact 20.896
-//   iteration 11  objective/scores    2.012
+//   iteration 11  objective/kl_exact 20.876
+//   iteration 11  objective/scores    2.032
 //   Once upon a time, there was a little cat named Tom.
 //     before | Tom loved to play with his toy cars. In the sun. One day, Tom saw a big, round…
-//     after  | Tom loved to run higg and run and even take down from the way were anxious any…
-//   after beats before on 87.5 of 100 prompts (ties count half): 0.80 to 0.93
+//     after  | Tom loved to run and rush in the floor. He was very pretty and just then he re…
+//   after beats before on 91.5 of 100 prompts (ties count half): 0.84 to 0.96
 #include "stories.hpp"
 
 #include <plumb/run/statistics.hpp>

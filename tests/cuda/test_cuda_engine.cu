@@ -140,13 +140,17 @@ TEST_CASE("fine-tuning and a reward model's training end with the CPU's weights 
     auto model = on_device<D>(start);
     std::vector<Example> examples;
     for (std::uint64_t i = 0; i < 4; ++i)
-      examples.push_back({random_tokens(3, 19, i), random_tokens(5, 19, 50 + i)});
+      examples.push_back({random_tokens(20, 19, i / 2), random_tokens(5, 19, 50 + i)});
     sft_train(model, examples, SftConfig{.epochs = 2, .batch = 2});
     std::vector<RankedPrompt> rankings(3);
     for (std::size_t p = 0; p < rankings.size(); ++p)
       for (std::uint64_t i = 0; i < 3; ++i) {
-        rankings[p].sequences.push_back(
-            random_tokens(4 + static_cast<Index>(i), 19, 90 + 3 * p + i));
+        // One prompt, so that its responses share it; of the second, responses share a token more.
+        Tokens sequence = random_tokens(p == 2 ? 2 : 33, 19, 80 + p);
+        const Tokens own = random_tokens(4 + static_cast<Index>(i), 19, 90 + 3 * p + i);
+        if (p == 1) sequence.push_back(3);
+        sequence.insert(sequence.end(), own.begin(), own.end());
+        rankings[p].sequences.push_back(sequence);
         rankings[p].rank.push_back(static_cast<std::int32_t>(i));
         rankings[p].lengths.push_back(4 + static_cast<Index>(i));
         rankings[p].begins.push_back(2);

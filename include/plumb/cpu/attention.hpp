@@ -83,6 +83,11 @@ struct AttentionTable {
   void (*pack)(float* to, const float* rows, Index stride, Index count, Index head_size);
   void (*forward)(const AttentionRows& rows);
   void (*backward)(const AttentionUnit& unit);
+  // The same in parts: keys and values transposed first; then dq of a head's block of queries from
+  // a position on, dk and dv of a block of keys. The sums are the same, scores are computed twice.
+  void (*backward_pack)(const AttentionUnit& unit);
+  void (*backward_queries)(const AttentionUnit& unit, Index head, Index row);
+  void (*backward_keys)(const AttentionUnit& unit, Index first);
 };
 
 /// Where sequence b's blocks of keys start in an array that has room for offsets[B] / 32 + B
@@ -178,6 +183,11 @@ inline void attention_forward(Cpu device, float* out, float* lse, const float* q
   });
 }
 
+/// Whether units of the backward pass are too few for the threads, and are split: by blocks of 32
+/// queries and of 32 keys, each the owner of its sums. That computes scores twice, 7·T²·D FLOPs a
+/// head, so it pays where there are two threads or more to a unit.
+inline bool attention_splits(Index units, Index threads) { return 2 * units <= threads; }
+
 /// dq (N, H·D), dk, dv (K, Hkv·D) += the gradients, from dout (N, H·D) and what the forward pass
 /// took and gave.
 inline void attention_backward(Cpu device, float* dq, float* dk, float* dv, const float* dout,
@@ -199,36 +209,58 @@ inline void attention_backward(Cpu device, float* dq, float* dk, float* dv, cons
     work += length * (offsets[b + 1] - offsets[b]) * shape.heads * size;
   }
   const Index units = sequences * shape.kv_heads;
-  const Index lanes =
-      work < kAttentionParallel ? 1 : std::min<Index>(units, pool_of(device).threads());
+  const Index threads = work < kAttentionParallel ? 1 : pool_of(device).threads();
+  const bool split = attention_splits(units, threads);
+  const Index lanes = split ? units : std::min(units, threads);
   const Index room =
       4 * ((longest + kKeyBlock - 1) / kKeyBlock) * kKeyBlock * padded_head_size(size);
   const Scratch<float> scratch(lanes * room);
-  run_lanes(device, units, lanes, [&](Index unit, Index lane) {
+  const auto unit_of = [&](Index unit, Index lane) {
     const Index b = unit / shape.kv_heads;
     const Index kv_head = unit % shape.kv_heads;
     const Index at_q = (offsets[b] * shape.heads + kv_head * group) * size;
     const Index at_kv = (key_offsets[b] * shape.kv_heads + kv_head) * size;
     const Index length = key_offsets[b + 1] - key_offsets[b];
-    dispatch<AttentionTable>().backward({.dq = dq + at_q,
-                                         .dk = dk + at_kv,
-                                         .dv = dv + at_kv,
-                                         .dout = dout + at_q,
-                                         .out = out + at_q,
-                                         .lse = lse + at_q / size,
-                                         .q = q + at_q,
-                                         .k = k + at_kv,
-                                         .v = v + at_kv,
-                                         .q_stride = shape.heads * size,
-                                         .kv_stride = shape.kv_heads * size,
-                                         .lse_stride = shape.heads,
-                                         .length = length,
-                                         .first = length - (offsets[b + 1] - offsets[b]),
-                                         .group = group,
-                                         .head_size = size,
-                                         .scale = shape.scale,
-                                         .scratch = scratch.data() + lane * room});
-  });
+    return AttentionUnit{.dq = dq + at_q,
+                         .dk = dk + at_kv,
+                         .dv = dv + at_kv,
+                         .dout = dout + at_q,
+                         .out = out + at_q,
+                         .lse = lse + at_q / size,
+                         .q = q + at_q,
+                         .k = k + at_kv,
+                         .v = v + at_kv,
+                         .q_stride = shape.heads * size,
+                         .kv_stride = shape.kv_heads * size,
+                         .lse_stride = shape.heads,
+                         .length = length,
+                         .first = length - (offsets[b + 1] - offsets[b]),
+                         .group = group,
+                         .head_size = size,
+                         .scale = shape.scale,
+                         .scratch = scratch.data() + lane * room};
+  };
+  const AttentionTable& table = dispatch<AttentionTable>();
+  if (!split) {
+    run_lanes(device, units, lanes,
+              [&](Index unit, Index lane) { table.backward(unit_of(unit, lane)); });
+    return;
+  }
+  pool_of(device).run(units, [&](Index unit) { table.backward_pack(unit_of(unit, unit)); });
+  // The longest tasks first: a unit's last queries, and its first keys.
+  for (Index unit = 0; unit < units; ++unit) {
+    const AttentionUnit one = unit_of(unit, unit);
+    const Index blocks = (one.length + kKeyBlock - 1) / kKeyBlock;
+    const Index skipped = one.first / kKeyBlock, query_blocks = blocks - skipped;
+    pool_of(device).run(group * query_blocks + blocks, [&](Index task) {
+      if (task >= group * query_blocks) {
+        table.backward_keys(one, (task - group * query_blocks) * kKeyBlock);
+        return;
+      }
+      const Index row = (blocks - 1 - task / group) * kKeyBlock;
+      table.backward_queries(one, task % group, std::max(row, one.first));
+    });
+  }
 }
 
 /// Writes the keys and values of `rows` new tokens, k, v (rows, Hkv·D), at positions[r] of

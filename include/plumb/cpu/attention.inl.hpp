@@ -278,7 +278,8 @@ struct AttentionSums {
   float* dv;
 };
 
-/// R queries of one head, from position `row` on, against one block of keys.
+/// R queries of one head, from position `row` on, against one block of keys: adds to dq, unless it
+/// is null, and to the sums of dk and dv, unless these are.
 template <Index R>
 inline void attention_slope_tile(const AttentionUnit& t, const AttentionSums& sums, Index head,
                                  Index row, Index first, float* dq, const float* delta) {
@@ -299,7 +300,9 @@ inline void attention_slope_tile(const AttentionUnit& t, const AttentionSums& su
   }
   const Index count = row + 1 - first < kKeyBlock ? row + 1 - first : kKeyBlock;
   const Index most = row + R - first < kKeyBlock ? row + R - first : kKeyBlock;
-  attention_gather<R>(dq, one, ds, t.k + first * t.kv_stride, t.kv_stride, count, 1, size);
+  if (dq != nullptr)
+    attention_gather<R>(dq, one, ds, t.k + first * t.kv_stride, t.kv_stride, count, 1, size);
+  if (sums.dk == nullptr) return;
   attention_scatter<R>(sums.dv + first * stride, p, dout, t.q_stride, most, size);
   attention_scatter<R>(sums.dk + first * stride, ds, q, t.q_stride, most, size);
 }
@@ -311,48 +314,91 @@ inline void attention_add(float* to, Index stride, const float* from, Index coun
     accumulate(to + j * stride, from + j * padded_head_size(head_size), 1.0F, head_size);
 }
 
-/// One block of at most 32 queries of one head, at positions `row` to `end`, against the keys
-/// before each.
+/// Where the block of queries ends that begins at position `row`.
+inline Index attention_block_end(const AttentionUnit& t, Index row) {
+  const Index end = (row / kKeyBlock + 1) * kKeyBlock;
+  return end < t.length ? end : t.length;
+}
+
+/// One block of at most 32 queries of one head, at positions `row` to `end`, against the blocks of
+/// keys from `first` to `last`, of those before each. With or without dq.
 inline void attention_backward_block(const AttentionUnit& t, const AttentionSums& sums, Index head,
-                                     Index row, Index end) {
+                                     Index row, Index first, Index last, bool with_dq) {
   const Index size = t.head_size;
-  alignas(64) float dq[kKeyBlock * kMaxHeadSize];
+  const Index end = attention_block_end(t, row);
+  alignas(64) float sum[kKeyBlock * kMaxHeadSize];
   float delta[kKeyBlock];
   const Index stride = padded_head_size(size);
-  for (Index i = 0; i < (end - row) * stride; ++i) dq[i] = 0.0F;
+  if (with_dq)
+    for (Index i = 0; i < (end - row) * stride; ++i) sum[i] = 0.0F;
   for (Index i = row; i < end; ++i) {
     const Index at = (i - t.first) * t.q_stride + head * size;
     delta[i - row] = attention_delta(t.dout + at, t.out + at, size);
   }
-  for (Index first = 0; first <= row; first += kKeyBlock) {
+  for (; first <= row && first < last; first += kKeyBlock) {
     Index i = row;
+    const auto dq = [&] { return with_dq ? sum + (i - row) * stride : nullptr; };
     for (; i + 8 <= end; i += 8)
-      attention_slope_tile<8>(t, sums, head, i, first, dq + (i - row) * stride, delta + (i - row));
+      attention_slope_tile<8>(t, sums, head, i, first, dq(), delta + (i - row));
     for (; i + 4 <= end; i += 4)
-      attention_slope_tile<4>(t, sums, head, i, first, dq + (i - row) * stride, delta + (i - row));
+      attention_slope_tile<4>(t, sums, head, i, first, dq(), delta + (i - row));
     for (; i < end; ++i)
-      attention_slope_tile<1>(t, sums, head, i, first, dq + (i - row) * stride, delta + (i - row));
+      attention_slope_tile<1>(t, sums, head, i, first, dq(), delta + (i - row));
   }
-  attention_add(t.dq + (row - t.first) * t.q_stride + head * size, t.q_stride, dq, end - row, size);
+  if (with_dq)
+    attention_add(t.dq + (row - t.first) * t.q_stride + head * size, t.q_stride, sum, end - row,
+                  size);
+}
+
+/// A quarter of a unit's scratch.
+inline Index attention_part(const AttentionUnit& t) {
+  const Index blocks = (t.length + kKeyBlock - 1) / kKeyBlock;
+  return blocks * kKeyBlock * padded_head_size(t.head_size);
+}
+
+inline AttentionSums attention_sums(const AttentionUnit& t) {
+  const Index part = attention_part(t);
+  return {t.scratch, t.scratch + part, t.scratch + 2 * part, t.scratch + 3 * part};
+}
+
+inline void attention_unit_pack(const AttentionUnit& t) {
+  attention_pack(t.scratch, t.k, t.kv_stride, t.length, t.head_size);
+  attention_pack(t.scratch + attention_part(t), t.v, t.kv_stride, t.length, t.head_size);
 }
 
 inline void attention_unit(const AttentionUnit& t) {
-  const Index blocks = (t.length + kKeyBlock - 1) / kKeyBlock;
-  const Index part = blocks * kKeyBlock * padded_head_size(t.head_size);
-  float* keys = t.scratch;
-  float* values = keys + part;
-  const AttentionSums sums{keys, values, values + part, values + 2 * part};
-  attention_pack(keys, t.k, t.kv_stride, t.length, t.head_size);
-  attention_pack(values, t.v, t.kv_stride, t.length, t.head_size);
-  for (Index i = 0; i < 2 * part; ++i) sums.dk[i] = 0.0F;
+  const AttentionSums sums = attention_sums(t);
+  attention_unit_pack(t);
+  for (Index i = 0; i < 2 * attention_part(t); ++i) sums.dk[i] = 0.0F;
   for (Index head = 0; head < t.group; ++head)
-    for (Index row = t.first, end; row < t.length; row = end) {
-      end = (row / kKeyBlock + 1) * kKeyBlock;
-      end = end < t.length ? end : t.length;
-      attention_backward_block(t, sums, head, row, end);
-    }
+    for (Index row = t.first; row < t.length; row = attention_block_end(t, row))
+      attention_backward_block(t, sums, head, row, 0, t.length, true);
   attention_add(t.dk, t.kv_stride, sums.dk, t.length, t.head_size);
   attention_add(t.dv, t.kv_stride, sums.dv, t.length, t.head_size);
+}
+
+/// dq of one block of queries.
+inline void attention_queries(const AttentionUnit& t, Index head, Index row) {
+  AttentionSums sums = attention_sums(t);
+  sums.dk = sums.dv = nullptr;
+  attention_backward_block(t, sums, head, row, 0, t.length, true);
+}
+
+/// dk and dv of one block of keys.
+inline void attention_keys(const AttentionUnit& t, Index first) {
+  const AttentionSums sums = attention_sums(t);
+  const Index stride = padded_head_size(t.head_size);
+  const Index count = t.length - first < kKeyBlock ? t.length - first : kKeyBlock;
+  for (float* sum : {sums.dk, sums.dv})
+    for (Index i = first * stride; i < (first + count) * stride; ++i) sum[i] = 0.0F;
+  for (Index head = 0; head < t.group; ++head)
+    for (Index row = first < t.first ? t.first : first; row < t.length;
+         row = attention_block_end(t, row))
+      attention_backward_block(t, sums, head, row, first, first + kKeyBlock, false);
+  attention_add(t.dk + first * t.kv_stride, t.kv_stride, sums.dk + first * stride, count,
+                t.head_size);
+  attention_add(t.dv + first * t.kv_stride, t.kv_stride, sums.dv + first * stride, count,
+                t.head_size);
 }
 
 inline const AttentionTable& attention_table() {
@@ -360,6 +406,9 @@ inline const AttentionTable& attention_table() {
       .pack = attention_pack,
       .forward = attention_rows,
       .backward = attention_unit,
+      .backward_pack = attention_unit_pack,
+      .backward_queries = attention_queries,
+      .backward_keys = attention_keys,
   };
   return table;
 }

@@ -184,7 +184,8 @@ Tensor<D> ranking_loss(const Tensor<D>& score, const Tensor<D, std::int32_t>& ra
 }
 
 /// Computes a loss under a tape, adds its gradients, and returns it. If it is not finite, nothing
-/// is added: the forward pass runs again and NumericError names the first op whose result is not.
+/// is added, but by a HeadSlope: the forward pass runs again and NumericError names the first op
+/// whose result is not.
 template <class Forward>
 float backpropagate(Forward forward) {
   {
