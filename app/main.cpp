@@ -283,7 +283,7 @@ class Program {
       demo_.labeller = "person";
       demo_.rank_prompts = std::min<Index>(demo_.rank_prompts, 24);
     }
-    if (memory_.empty()) set_memory(std::min(available_memory(), parse_bytes("2.4GB")));
+    if (memory_.empty()) set_memory(std::min(available_memory(), parse_bytes("2GB")));
     std::printf("%s learns to explain things to a child of six.\n\n%s\n",
                 harmless(demo_.model).c_str(),
                 person_ ? "You rank its answers." : rule_of(demo_.labeller).text.c_str());

@@ -38,10 +38,11 @@ inline constexpr Index kLongLengths[] = {511, 512, 513, 1025};
 inline constexpr AttentionShape kLong[] = {{4, 2, 8, 0.35F}, {4, 4, 7, 0.4F}, {1, 1, 33, 0.2F}};
 
 inline constexpr auto k8x256 = each<8>(256), k8x1024 = each<8>(1024);
-inline constexpr auto k4x256 = each<4>(256), k4x1024 = each<4>(1024);
+inline constexpr auto k4x256 = each<4>(256), k4x1024 = each<4>(1024), k1x4096 = each<1>(4096);
 inline constexpr Index kRagged[] = {7, 256, 33, 180, 91, 1, 300, 129, 64, 215};
 inline constexpr AttentionShape kHeads8 = {8, 8, 32, 0.17677670F};
 inline constexpr AttentionShape kHeads12 = {12, 12, 64, 0.125F};
+inline constexpr AttentionShape kHead1 = {1, 1, 64, 0.125F};
 inline constexpr AttentionShape kGrouped = {8, 2, 32, 0.17677670F};
 
 inline constexpr Case kTimed[] = {
@@ -53,6 +54,7 @@ inline constexpr Case kTimed[] = {
     {"grouped/B8H8kv2T1024D32", k8x1024, kGrouped},
     {"ragged/B10H8D32", kRagged, kHeads8},
     {"odd/B8H3T256D33", k8x256, {3, 3, 33, 0.17407766F}},
+    {"B1H1T4096D64", k1x4096, kHead1},
 };
 
 /// FLOPs forward: causal, so that half of the keys count; backward is 5/2 of it.

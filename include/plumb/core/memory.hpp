@@ -10,6 +10,7 @@
 
 #include <bit>
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
@@ -70,15 +71,12 @@ class FreeLists {
     }
     // What another step left is given back before more is asked for than may be.
     if (limit_ > 0 && counters_.system_bytes + capacity > limit_) trim_all();
-    const std::size_t unit = capacity < kHugePage ? 64 : kHugePage;
-    void* block = std::aligned_alloc(unit, (capacity + unit - 1) / unit * unit);
+    void* block = capacity < kHugePage ? std::aligned_alloc(64, (capacity + 63) / 64 * 64)
+                                       : map_pages(capacity);
     if (block == nullptr) {
       counters_.used_bytes -= capacity;
       throw std::bad_alloc();
     }
-#ifdef MADV_HUGEPAGE
-    if (capacity >= kHugePage) madvise(block, capacity, MADV_HUGEPAGE);  // a wish: may fail
-#endif
     ++counters_.system_calls;
     counters_.system_bytes += capacity;
     return block;
@@ -123,12 +121,37 @@ class FreeLists {
   };
   static constexpr std::size_t kHugePage = std::size_t{2} << 20;
 
+  static std::size_t whole_pages(std::size_t bytes) {
+    return (bytes + kHugePage - 1) / kHugePage * kHugePage;
+  }
+
+  // Large blocks are the system's pages, not the C library's: so they are gone when given back, and
+  // leave no holes. At a boundary of huge pages, by mapping one more and cutting off what is over.
+  static void* map_pages(std::size_t bytes) {
+    const std::size_t size = whole_pages(bytes);
+    void* all = mmap(nullptr, size + kHugePage, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (all == MAP_FAILED) return nullptr;
+    char* const begin = static_cast<char*>(all);
+    char* const block =
+        begin + (kHugePage - reinterpret_cast<std::uintptr_t>(begin) % kHugePage) % kHugePage;
+    if (block > begin) munmap(begin, static_cast<std::size_t>(block - begin));
+    munmap(block + size, static_cast<std::size_t>(begin + kHugePage - block));
+#ifdef MADV_HUGEPAGE
+    madvise(block, size, MADV_HUGEPAGE);  // a wish: may fail
+#endif
+    return block;
+  }
+
   void trim_all() {
     for (int size_class = 0; size_class < SizeClasses::kCount; ++size_class) {
       while (Block* block = heads_[size_class]) {
         heads_[size_class] = block->next;
         counters_.system_bytes -= SizeClasses::capacity(size_class);
-        std::free(block);
+        if (SizeClasses::capacity(size_class) < kHugePage)
+          std::free(block);
+        else
+          munmap(block, whole_pages(SizeClasses::capacity(size_class)));
       }
     }
 #ifdef __GLIBC__

@@ -141,8 +141,8 @@ struct PackedBatch {
     std::int32_t parent = 0, length = 0;
   };
 
-  // The sequence that has most of another's beginning, the first of several. None where that is less
-  // than a sixteenth of it: attention copies all of its keys and values, which costs about as much.
+  // The sequence that has most of another's beginning, the first of several. None where that is
+  // less than a sixteenth of it: attention copies all its keys and values, which costs as much.
   Prefix longest_prefix(std::span<const std::int32_t> sequence) const {
     Prefix best;
     const auto most = static_cast<std::int32_t>(sequence.size()) - 1;

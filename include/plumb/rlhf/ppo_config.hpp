@@ -71,7 +71,9 @@ template <class F>
 void fields(PpoConfig& c, F&& f) {
   f(Field{"iterations", "PPO iterations", at_least(0)}, c.iterations);
   f(Field{"ppo-epochs", "passes over an iteration's episodes", at_least(1)}, c.epochs);
-  f(Field{"minibatches", "optimizer steps per epoch", at_least(1)}, c.minibatches);
+  f(Field{"minibatches", "optimizer steps per epoch, each of whole prompts if there are enough",
+          at_least(1)},
+    c.minibatches);
   f(Field{"micro-tokens", "tokens of one pass of an update; 0: as memory allows; not the loss",
           at_least(0), "", "Memory"},
     c.micro_tokens);
