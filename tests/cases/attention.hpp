@@ -38,7 +38,8 @@ inline constexpr Index kLongLengths[] = {511, 512, 513, 1025};
 inline constexpr AttentionShape kLong[] = {{4, 2, 8, 0.35F}, {4, 4, 7, 0.4F}, {1, 1, 33, 0.2F}};
 
 inline constexpr auto k8x256 = each<8>(256), k8x1024 = each<8>(1024);
-inline constexpr auto k4x256 = each<4>(256), k4x1024 = each<4>(1024), k1x4096 = each<1>(4096);
+inline constexpr auto k4x256 = each<4>(256), k4x1024 = each<4>(1024);
+inline constexpr auto k1x4096 = each<1>(4096);
 inline constexpr Index kRagged[] = {7, 256, 33, 180, 91, 1, 300, 129, 64, 215};
 inline constexpr AttentionShape kHeads8 = {8, 8, 32, 0.17677670F};
 inline constexpr AttentionShape kHeads12 = {12, 12, 64, 0.125F};
