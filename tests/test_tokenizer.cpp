@@ -186,7 +186,7 @@ TEST_CASE("sentencepiece: a megabyte of text takes seconds at most") {
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
   MESSAGE(ids.size(), " tokens in ", seconds.count(), " s");
   CHECK(tokenizer.decode(after_bos(ids)) == text);
-  CHECK(seconds.count() < 20.0);  // a quadratic encoder would take hours; sanitizers a few seconds
+  CHECK(seconds.count() < 60.0);  // a quadratic encoder would take hours; sanitizers a few seconds
 }
 
 TEST_CASE("sentencepiece: a file cut short anywhere is refused, named, with a hint") {
