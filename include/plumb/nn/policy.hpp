@@ -47,7 +47,7 @@ struct Batch {
   Tensor<D, std::int32_t> positions;  ///< (N), from 0 in each sequence
   Tensor<D, std::int32_t> offsets;    ///< (B+1), where each sequence's own tokens begin
   SharedKeys<D> keys{};               ///< which rows each sees, where beginnings are shared
-  /// Rows of which hidden() gives the states, in this order; empty: all.
+  /// Rows of which hidden() gives the states, in this order; none: all.
   struct Read {
     Tensor<D, std::int32_t> offsets;  ///< (B+1), where each sequence's begin: the last of its own
     Tensor<D, std::int32_t> rows, positions;  ///< (M)
@@ -59,12 +59,14 @@ struct Batch {
 
   static Batch from(const PackedBatch& packed, const ReadRows& read = {}) {
     const PackedBatch::Keys keys = packed.keys();
+    const auto if_any = [](const std::vector<std::int32_t>& values) {
+      return values.empty() ? Tensor<D, std::int32_t>{} : device_vector<D>(values);
+    };
     return {device_vector<D>(packed.tokens),
             device_vector<D>(packed.positions()),
             device_vector<D>(packed.offsets),
-            {device_vector<D>(keys.offsets), device_vector<D>(keys.rows)},
-            {device_vector<D>(read.offsets), device_vector<D>(read.rows),
-             device_vector<D>(read.positions)},
+            {if_any(keys.offsets), if_any(keys.rows)},
+            {if_any(read.offsets), if_any(read.rows), if_any(read.positions)},
             {},
             0};
   }

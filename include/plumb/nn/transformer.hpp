@@ -211,16 +211,13 @@ class Transformer {
   /// Hidden states after the final norm, packed sequences: (N, C). Where only some rows are read,
   /// the last block computes keys and values of all, and all else of these.
   Tensor<D> operator()(const Batch<D>& batch) const {
-    if (!batch.read.rows || batch.read.rows.size() == 0)
-      return norm(blocks(batch, config_.layers), final_norm_, final_norm_bias_);
-    const Batch<D>& b = batch;
-    const bool shared = b.keys.rows && b.keys.rows.size() > 0;
-    const SharedKeys<D> keys{shared ? b.keys.offsets : b.offsets, b.keys.rows};
+    if (!batch.read.rows) return norm(blocks(batch, config_.layers), final_norm_, final_norm_bias_);
+    const SharedKeys<D> keys{batch.keys.rows ? batch.keys.offsets : batch.offsets, batch.keys.rows};
     const auto attend = [&](const Tensor<D>& q, const Tensor<D>& k, const Tensor<D>& v) {
-      return attention(q, k, v, b.read.offsets, attention_shape(), keys);
+      return attention(q, k, v, batch.read.offsets, attention_shape(), keys);
     };
-    const auto x =
-        block(blocks_.back(), blocks(batch, config_.layers - 1), b.positions, attend, &b.read);
+    const auto x = block(blocks_.back(), blocks(batch, config_.layers - 1), batch.positions, attend,
+                         &batch.read);
     return norm(x, final_norm_, final_norm_bias_);
   }
 

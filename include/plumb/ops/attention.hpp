@@ -12,8 +12,8 @@ namespace plumb { inline namespace v0_1 {
 /// queries are the last of these positions.
 template <class D>
 struct SharedKeys {
-  Tensor<D, std::int32_t> offsets;  ///< (B+1)
-  Tensor<D, std::int32_t> rows;     ///< empty: all rows in their order
+  Tensor<D, std::int32_t> offsets;  ///< (B+1); none: those of the queries
+  Tensor<D, std::int32_t> rows;     ///< none: all rows in their order
 };
 
 /// softmax(q·kᵀ · scale)·v per head and sequence, each token seeing itself and what precedes it in
@@ -37,38 +37,32 @@ Tensor<D> attention(const Tensor<D>& q, const Tensor<D>& k, const Tensor<D>& v,
     fail(str("[attention] the head size ", shape.head_size, " exceeds ", kMaxHeadSize), where);
   auto y = Tensor<D>::empty(q.shape());
   auto lse = Tensor<D>::empty({n, shape.heads});
-  const Index seen = shared.rows ? shared.rows.size() : 0;
-  const auto of_keys = shared.offsets && shared.offsets.size() > 0 ? shared.offsets : offsets;
+  const auto of_keys = shared.offsets ? shared.offsets : offsets;
   if (of_keys.dim(0) != sequences + 1 || (of_keys.data() == offsets.data() && rows != n))
     fail(str("[attention] ", n, " queries, ", rows, " keys and offsets ", of_keys.shape(),
              " of these do not fit ", sequences, " sequences"),
          where);
-  if (seen == 0) {
-    attention_forward(D{}, y.data(), lse.data(), q.data(), k.data(), v.data(), offsets.data(),
-                      of_keys.data(), sequences, n, rows, shape);
-    if (recording(q, k, v))
-      record(y, [=] {
-        attention_backward(D{}, q.grad(), k.grad(), v.grad(), y.grad(), y.data(), lse.data(),
-                           q.data(), k.data(), v.data(), offsets.data(), of_keys.data(), sequences,
-                           n, rows, shape);
-      });
-    return detail::checked("attention", y);
-  }
-  // Keys and values as each sequence sees them, one sequence after another; not kept for backward.
-  const auto spread = [shared, seen](const Tensor<D>& x) {
+  const bool spread = static_cast<bool>(shared.rows);
+  const Index seen = spread ? shared.rows.size() : rows;
+  // Keys or values as each sequence sees them, one sequence after another; not kept for backward.
+  const auto as_seen = [=](const Tensor<D>& x) {
+    if (!spread) return x;
     auto all = Tensor<D>::empty({seen, x.dim(1)});
     embedding_forward(D{}, all.data(), x.data(), shared.rows.data(), seen, x.dim(1));
     return all;
   };
-  attention_forward(D{}, y.data(), lse.data(), q.data(), spread(k).data(), spread(v).data(),
+  attention_forward(D{}, y.data(), lse.data(), q.data(), as_seen(k).data(), as_seen(v).data(),
                     offsets.data(), of_keys.data(), sequences, n, seen, shape);
   if (recording(q, k, v))
     record(y, [=] {
-      const auto all_k = spread(k), all_v = spread(v);
-      const auto dk = Tensor<D>::zeros(all_k.shape()), dv = Tensor<D>::zeros(all_v.shape());
-      attention_backward(D{}, q.grad(), dk.data(), dv.data(), y.grad(), y.data(), lse.data(),
-                         q.data(), all_k.data(), all_v.data(), offsets.data(), of_keys.data(),
-                         sequences, n, seen, shape);
+      const auto all_k = as_seen(k), all_v = as_seen(v);
+      const auto dk = spread ? Tensor<D>::zeros(all_k.shape()) : Tensor<D>{};
+      const auto dv = spread ? Tensor<D>::zeros(all_v.shape()) : Tensor<D>{};
+      attention_backward(D{}, q.grad(), spread ? dk.data() : k.grad(),
+                         spread ? dv.data() : v.grad(), y.grad(), y.data(), lse.data(), q.data(),
+                         all_k.data(), all_v.data(), offsets.data(), of_keys.data(), sequences, n,
+                         seen, shape);
+      if (!spread) return;
       embedding_backward(D{}, k.grad(), dk.data(), shared.rows.data(), seen, k.dim(1), rows);
       embedding_backward(D{}, v.grad(), dv.data(), shared.rows.data(), seen, v.dim(1), rows);
     });
