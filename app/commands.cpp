@@ -442,9 +442,14 @@ void info_command(const InfoCommand& command, Json& results) {
   }
   const Loaded loaded = load(command.from);
   const TransformerConfig& c = loaded.model->config();
-  results = {{"plumb", PLUMB_VERSION},        {"device", kDeviceName},
-             {"isa", name(current_isa())},    {"threads", default_pool().threads()},
-             {"model", shown(loaded.source)}, {"parameters", loaded.model->parameters().count()}};
+  results = {{"plumb", PLUMB_VERSION},
+             {"device", kDeviceName},
+             {"precision", kPrecision},
+             {"isa", name(current_isa())},
+             {"bf16 products by", current_isa() == Isa::Avx512Bf16 ? "vdpbf16ps" : "fma"},
+             {"threads", default_pool().threads()},
+             {"model", shown(loaded.source)},
+             {"parameters", loaded.model->parameters().count()}};
   results.update(settings_json(c));
   results.update(
       {{"tokenizer", loaded.tokenizer->name()},

@@ -28,8 +28,8 @@ using namespace plumb;
 
 namespace {
 
-// The value of --device, which is read before the other flags: another program may have to read
-// them.
+// The value of --device or --precision, which are read before the other flags: another program may
+// have to read them.
 std::string early_flag(int argc, char** argv, const std::string& flag) {
   for (int i = 1; i < argc; ++i) {
     const std::string argument = argv[i];
@@ -39,15 +39,20 @@ std::string early_flag(int argc, char** argv, const std::string& flag) {
   return {};
 }
 
-// Becomes the program of another device, which lies beside this one.
-void switch_device(const std::string& device, char** argv) {
-  if (device.empty() || device == kDeviceName) return;
+// Becomes the program of another device or precision, which lies beside this one.
+void switch_program(std::string device, std::string precision, char** argv) {
+  if (device.empty()) device = kDeviceName;
+  if (precision.empty()) precision = kPrecision;
   if (device != "cpu" && device != "cuda" && device != "emulated")
     fail<DataError>(str("[device] '", device, "' is not one of: cpu, cuda, emulated"));
+  if (precision != "float" && precision != "bf16")
+    fail<DataError>(str("[precision] '", precision, "' is not one of: float, bf16"));
+  if (device == kDeviceName && precision == kPrecision) return;
   std::string path(4096, '\0');
   const ssize_t length = ::readlink("/proc/self/exe", path.data(), path.size());
   path.resize(length > 0 ? static_cast<std::size_t>(length) : 0);
-  path = path.substr(0, path.rfind('/') + 1) + "plumb" + (device == "cpu" ? "" : "-" + device);
+  path = path.substr(0, path.rfind('/') + 1) + "plumb" + (device == "cpu" ? "" : "-" + device) +
+         (precision == "float" ? "" : "-" + precision);
   ::execv(path.c_str(), argv);
   fail<IoError>(str("[device] this needs the program ", path, ", which was not built. HINT: ",
                     device == "cuda" ? "with the CUDA toolkit installed, ./plumb build --cuda"
@@ -130,6 +135,9 @@ class Program {
     app_.set_version_flag("--version", PLUMB_VERSION);
     app_.add_option("--device", device_,
                     "cpu; cuda: an NVIDIA GPU; emulated: the CUDA kernels on the CPU, slowly")
+        ->capture_default_str();
+    app_.add_option("--precision", precision_,
+                    "of matrix products: float; bf16: operands rounded, sums in float")
         ->capture_default_str();
     app_.add_option("--memory", memory_,
                     "what training may take, such as 4GB; default: what the machine has free");
@@ -541,7 +549,7 @@ class Program {
   AlignSettings demo_;
   CLI::App app_;
   std::map<std::string, std::unique_ptr<Command>> commands_;
-  std::string device_ = kDeviceName, json_, memory_;
+  std::string device_ = kDeviceName, precision_ = kPrecision, json_, memory_;
   int status_ = 0;
   AlignSettings align_;
   bool quick_ = false, person_ = false;
@@ -562,7 +570,7 @@ class Program {
 }  // namespace
 
 int main(int argc, char** argv) try {
-  switch_device(early_flag(argc, argv, "--device"), argv);
+  switch_program(early_flag(argc, argv, "--device"), early_flag(argc, argv, "--precision"), argv);
   const bool demo = argc > 1 && std::string_view(argv[1]) == "demo";
   return Program(demo ? early_flag(argc, argv, "--model") : "").run(argc, argv);
 } catch (const Interrupted& stopped) {

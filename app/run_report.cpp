@@ -239,7 +239,7 @@ std::string write_report(const AlignSettings& s, const std::string& title, const
                          const std::vector<RewardReport>& rewards, const Json& results,
                          const Json& config) {
   Report report(str(title, ", ", trained_towards(s)),
-                str("Plumb ", PLUMB_VERSION, ", ", kDeviceName));
+                str("Plumb ", PLUMB_VERSION, ", ", kDeviceName, ", ", kPrecision));
   if (s.labeller != "person")
     report.add_notice(str("The rankings were made by a stated rule, “",
                           rule_of(s.labeller).short_name(),

@@ -79,7 +79,7 @@ std::vector<Candidates> generate_candidates(const Loaded& loaded,
                          {"stop", s.stop},
                          {"seed", options.seed},
                          {"step", step},
-                         {"bf16", options.bf16_weights}};
+                         {"precision", kPrecision}};
   std::vector<Candidates> result(prompts.size());
   for (std::size_t i = 0; i < prompts.size(); ++i)
     result[i] = {str("r", step, "-", i), prompts[i].text, {}, {}, model, json_text(sampling), {},

@@ -70,7 +70,7 @@ namespace avx512 {
 
 inline const Loops& loops() {
 #if defined(__x86_64__)
-  if (plumb::current_isa() == plumb::Isa::Avx512) return avx512::loops();
+  if (plumb::current_isa() >= plumb::Isa::Avx512) return avx512::loops();
   if (plumb::current_isa() == plumb::Isa::Avx2) return avx2::loops();
 #endif
   return scalar::loops();

@@ -1,6 +1,7 @@
 // What kernel tests share: random inputs, every instruction set in turn, comparison of bits.
 #pragma once
 
+#include <plumb/core/device.hpp>
 #include <plumb/core/random.hpp>
 #include <plumb/cpu/isa.hpp>
 
@@ -45,12 +46,14 @@ inline std::vector<float> random_vector(Index n, std::uint64_t seed, float scale
   return x;
 }
 
-/// Calls f(isa) with each supported instruction set in use, then restores the one before.
-template <class F>
+/// Calls f(isa) with each supported instruction set in use, then restores the one before. Of those
+/// that differ on device D.
+template <class D = plumb::Cpu, class F>
 void for_each_isa(F f) {
   const plumb::Isa before = plumb::current_isa();
-  for (const plumb::Isa isa : {plumb::Isa::Scalar, plumb::Isa::Avx2, plumb::Isa::Avx512})
-    if (plumb::supported(isa)) {
+  for (const plumb::Isa isa :
+       {plumb::Isa::Scalar, plumb::Isa::Avx2, plumb::Isa::Avx512, plumb::Isa::Avx512Bf16})
+    if (plumb::supported(isa) && (isa != plumb::Isa::Avx512Bf16 || plumb::rounds_products<D>)) {
       plumb::set_isa(isa);
       f(isa);
     }

@@ -15,7 +15,8 @@ using namespace test;
 
 namespace {
 
-std::uint64_t hash_of(const Tensor<Cpu>& x, std::uint64_t hash = 0) {
+template <class D>
+std::uint64_t hash_of(const Tensor<D>& x, std::uint64_t hash = 0) {
   return hash64({reinterpret_cast<const char*>(x.data()), x.bytes()}, hash);
 }
 
@@ -57,15 +58,16 @@ PpoConfig ppo_config() {
 
 /// SFT, a reward model, its normalisation, PPO against it with a separate value model: the hash of
 /// all weights at the end.
+template <class D>
 std::uint64_t whole_run(Family family) {
-  Model<Cpu> policy(run_config(family), 1);
+  Model<D> policy(run_config(family), 1);
   std::vector<Example> examples;
   for (std::uint64_t i = 0; i < 12; ++i)
     examples.push_back(
         {random_tokens(4, 64, i), random_tokens(9 + static_cast<Index>(i), 64, 50 + i)});
   sft_train(policy, examples, {.batch = 6, .optimizer = {.lr = 3e-3F, .weight_decay = 0.01F}});
 
-  Model<Cpu> reward = policy.clone(ScalarHead::Reward, 2);
+  Model<D> reward = policy.clone(ScalarHead::Reward, 2);
   std::vector<RankedPrompt> rankings;
   for (std::uint64_t i = 0; i < 8; ++i) {
     RankedPrompt p;
@@ -79,12 +81,12 @@ std::uint64_t whole_run(Family family) {
   reward_train(reward, rankings, {.batch = 4});
   normalise_rewards(reward, rankings[0].sequences);
 
-  const Model<Cpu> reference = policy.clone();
-  Model<Cpu> value = reward.clone(ScalarHead::Value);
+  const Model<D> reference = policy.clone();
+  Model<D> value = reward.clone(ScalarHead::Value);
   const auto score = [&](const std::vector<Episode>& episodes) {
     return score_episodes(reward, episodes);
   };
-  PpoTrainer<Cpu> trainer(policy, reference, score, ppo_config(), &value);
+  PpoTrainer<D> trainer(policy, reference, score, ppo_config(), &value);
   const auto prompts = prompts_of(6);
   trainer.step(prompts);
   trainer.step(prompts);
@@ -105,14 +107,15 @@ std::vector<float> long_answers(const std::vector<Episode>& episodes) {
 
 }  // namespace
 
-TEST_CASE("SFT, reward model and PPO end with the same bits for every instruction set and pool") {
+TEST_CASE_TEMPLATE("SFT, reward model and PPO end with the same bits for every instruction set", D,
+                   Cpu, CpuBf16) {
   for (const Family family : {Family::Llama, Family::Gpt2}) {
     std::set<std::uint64_t> hashes;
-    for_each_isa([&](Isa isa) {
+    for_each_isa<D>([&](Isa isa) {
       for (const int threads : {1, 2, 3}) {
         if (sanitized() && threads == 2) continue;
         with_threads(threads, [&] {
-          hashes.insert(whole_run(family));
+          hashes.insert(whole_run<D>(family));
           CAPTURE(name(isa));
           CAPTURE(threads);
           CHECK(hashes.size() == 1);
@@ -138,18 +141,19 @@ TEST_CASE("the number of slots changes no bit of a run") {
   CHECK(run(5) == hash);
 }
 
-TEST_CASE("a run restored after any iteration ends with the weights of one never stopped") {
+TEST_CASE_TEMPLATE("a run restored after any iteration ends with the weights of one never stopped",
+                   D, Cpu, CpuBf16) {
   for (const bool separate : {false, true}) {
     struct Run {
-      Model<Cpu> policy, reference, value;
-      std::unique_ptr<PpoTrainer<Cpu>> trainer;
+      Model<D> policy, reference, value;
+      std::unique_ptr<PpoTrainer<D>> trainer;
 
       explicit Run(bool separate)
           : policy(run_config(Family::Llama), 1, separate ? ScalarHead::None : ScalarHead::Value),
             reference(policy.clone(ScalarHead::None)),
             value(run_config(Family::Gpt2), 2, ScalarHead::Value),
-            trainer(std::make_unique<PpoTrainer<Cpu>>(policy, reference, long_answers, ppo_config(),
-                                                      separate ? &value : nullptr)) {}
+            trainer(std::make_unique<PpoTrainer<D>>(policy, reference, long_answers, ppo_config(),
+                                                    separate ? &value : nullptr)) {}
     };
     const auto prompts = prompts_of(6);
     Run whole(separate);
@@ -159,7 +163,7 @@ TEST_CASE("a run restored after any iteration ends with the weights of one never
       Run before(separate);
       for (int i = 0; i < stop; ++i) before.trainer->step(prompts);
       Run after(separate);
-      const auto take = [](const Tensor<Cpu>& to, const Tensor<Cpu>& from) {
+      const auto take = [](const Tensor<D>& to, const Tensor<D>& from) {
         std::copy_n(from.data(), from.size(), to.data());
       };
       take(after.policy.parameters().flat(), before.policy.parameters().flat());

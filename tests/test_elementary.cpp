@@ -57,7 +57,7 @@ struct Function {
   double limit;
 
   Kernel of(Isa isa) const {
-    return isa == Isa::Avx512 ? avx512 : isa == Isa::Avx2 ? avx2 : scalar;
+    return isa >= Isa::Avx512 ? avx512 : isa == Isa::Avx2 ? avx2 : scalar;
   }
 };
 

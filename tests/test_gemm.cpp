@@ -21,6 +21,13 @@ std::vector<Size> small_sizes() {
   return sizes;
 }
 
+template <class D>
+D on(Pool& pool) {
+  D device;
+  device.pool = &pool;
+  return device;
+}
+
 struct Problem {
   Size size;
   Form form;
@@ -30,24 +37,47 @@ struct Problem {
   std::vector<float> bias = random_vector(size.n, 4);
   std::vector<float> residual = random_vector(size.m * size.n, 5);
 
-  std::vector<float> run(Cpu device, bool accumulate, bool epilogue) const {
+  template <class D>
+  std::vector<float> run(D device, bool accumulate, bool epilogue) const {
     std::vector<float> out = c;
     kernels::matmul(device, out.data(), a.data(), b.data(), size.m, size.n, size.k, form,
                     accumulate, epilogue ? Epilogue{bias.data(), residual.data()} : Epilogue{});
     return out;
   }
 
+  float a_at(Index i, Index p) const {
+    return a[at(form == Form::TN ? p * size.m + i : i * size.k + p)];
+  }
+  float b_at(Index p, Index j) const {
+    return b[at(form == Form::NT ? j * size.k + p : p * size.n + j)];
+  }
+  float float_chunk(Index i, Index j, Index k0, Index k_end) const {
+    float sum = 0.0F;
+    for (Index p = k0; p < k_end; ++p) sum = std::fma(a_at(i, p), b_at(p, j), sum);
+    return sum;
+  }
+  float bf16_chunk(Index i, Index j, Index k0, Index k_end) const {
+    float sum = 0.0F;
+    for (Index p = k0; p < k_end; p += 2)
+      for (const Index q : {p + 1, p}) {
+        const bool there = q < k_end;
+        sum = fma_flushed(there ? static_cast<float>(product_bf16(a_at(i, q))) : 0.0F,
+                          there ? static_cast<float>(product_bf16(b_at(q, j))) : 0.0F, sum);
+      }
+    return sum;
+  }
+
   /// The documented order of operations, literally.
+  template <class D = Cpu>
   std::vector<float> in_order(bool accumulate, bool epilogue) const {
     std::vector<float> out = c;
     for (Index i = 0; i < size.m; ++i)
       for (Index j = 0; j < size.n; ++j) {
         float sum = accumulate ? c[at(i * size.n + j)] : 0.0F;
         for (Index k0 = 0; k0 < size.k; k0 += 256) {
-          float chunk = 0.0F;
-          for (Index p = k0; p < std::min(size.k, k0 + 256); ++p)
-            chunk = std::fma(a[at(form == Form::TN ? p * size.m + i : i * size.k + p)],
-                             b[at(form == Form::NT ? j * size.k + p : p * size.n + j)], chunk);
+          const Index k_end = std::min(size.k, k0 + 256);
+          const float chunk =
+              rounds_products<D> ? bf16_chunk(i, j, k0, k_end) : float_chunk(i, j, k0, k_end);
           sum = k0 == 0 && !accumulate ? chunk : sum + chunk;
         }
         if (epilogue) sum = (sum + bias[at(j)]) + residual[at(i * size.n + j)];
@@ -81,23 +111,24 @@ TEST_CASE("gemm: every form at odd sizes is near the oracle") {
     }
 }
 
-TEST_CASE(
-    "gemm: bits are those of the documented order, for every instruction set and thread count") {
+TEST_CASE_TEMPLATE(
+    "gemm: bits are those of the documented order, for every instruction set and thread count", D,
+    Cpu, CpuBf16) {
   Pool pools[] = {Pool(3), Pool(2), Pool(1)};
   for (const Size size : small_sizes())
     for (const Form form : kForms)
       for (const bool accumulate : {false, true})
         for (const bool epilogue : {false, true}) {
           const Problem p{size, form};
-          const auto expected = p.in_order(accumulate, epilogue);
+          const auto expected = p.in_order<D>(accumulate, epilogue);
           CAPTURE(size.m);
           CAPTURE(size.n);
           CAPTURE(size.k);
           CAPTURE(static_cast<int>(form));
-          for_each_isa([&](Isa isa) {
+          for_each_isa<D>([&](Isa isa) {
             CAPTURE(name(isa));
             for (Pool& pool : std::span(pools).first(sanitized() ? 1 : 3))
-              CHECK(same_bits(p.run(Cpu{&pool}, accumulate, epilogue), expected));
+              CHECK(same_bits(p.run(on<D>(pool), accumulate, epilogue), expected));
           });
         }
 }
@@ -114,45 +145,47 @@ TEST_CASE("gemm: a row's bits do not depend on the other rows") {
   }
 }
 
-TEST_CASE("gemm: a product over k = 0 is the epilogue alone") {
-  for_each_isa([](Isa) {
+TEST_CASE_TEMPLATE("gemm: a product over k = 0 is the epilogue alone", D, Cpu, CpuBf16) {
+  for_each_isa<D>([](Isa) {
     const Problem p{{3, 37, 0}, Form::NN};
-    const auto plain = p.run(Cpu{}, false, false);
+    const auto plain = p.run(D{}, false, false);
     CHECK(same_bits(plain, std::vector<float>(plain.size(), 0.0F)));
-    CHECK(same_bits(p.run(Cpu{}, true, false), p.c));
-    CHECK(same_bits(p.run(Cpu{}, false, true), p.in_order(false, true)));
+    CHECK(same_bits(p.run(D{}, true, false), p.c));
+    CHECK(same_bits(p.run(D{}, false, true), p.in_order(false, true)));
   });
 }
 
-TEST_CASE("gemm: nothing is written beyond C and infinities stay in their row and column") {
-  for_each_isa([](Isa) {
+TEST_CASE_TEMPLATE("gemm: nothing is written beyond C and infinities stay in their row and column",
+                   D, Cpu, CpuBf16) {
+  for_each_isa<D>([](Isa) {
     const Index m = 14;
     const Index n = 35;
     Problem p{{m, n, 40}, Form::NN};
     p.a[3 * 40 + 5] = INFINITY;
     std::vector<float> c(static_cast<std::size_t>(m * n + 64), 7.0F);
-    kernels::matmul(Cpu{}, c.data(), p.a.data(), p.b.data(), m, n, 40, Form::NN);
+    kernels::matmul(D{}, c.data(), p.a.data(), p.b.data(), m, n, 40, Form::NN);
     for (Index i = 0; i < m * n; ++i)
       CHECK(std::isfinite(c[static_cast<std::size_t>(i)]) == (i / n != 3));
     for (std::size_t i = static_cast<std::size_t>(m * n); i < c.size(); ++i) CHECK(c[i] == 7.0F);
   });
 }
 
-TEST_CASE("gemm: a B larger than what is packed at once, in k and in columns") {
+TEST_CASE_TEMPLATE("gemm: a B larger than what is packed at once, in k and in columns", D, Cpu,
+                   CpuBf16) {
   Pool pool(2);
   for (const Form form : kForms) {
     const Problem p{{sanitized() ? 13 : 97, 260, 4100}, form};
-    const auto expected = p.in_order(true, true);
+    const auto expected = p.in_order<D>(true, true);
     CAPTURE(static_cast<int>(form));
-    for_each_isa([&](Isa) { CHECK(same_bits(p.run(Cpu{&pool}, true, true), expected)); });
+    for_each_isa<D>([&](Isa) { CHECK(same_bits(p.run(on<D>(pool), true, true), expected)); });
   }
 }
 
 namespace {
 
 /// The product with B packed as T before.
-template <class T>
-std::vector<float> run_packed(const Problem& p, Cpu device, bool epilogue) {
+template <class T, class D>
+std::vector<float> run_packed(const Problem& p, D device, bool epilogue) {
   const auto [m, n, k] = p.size;
   std::vector<T> packed(Problem::at(kernels::packed_size(device, n, k)));
   kernels::pack_matrix(device, packed.data(), p.b.data(), n, k);
@@ -181,6 +214,11 @@ TEST_CASE("gemm: with B packed before, the bits of the form NT; as bf16, those o
           CHECK(same_bits(run_packed<float>(p, Cpu{&pool}, epilogue), expected));
           CHECK(same_bits(run_packed<bf16>(p, Cpu{&pool}, epilogue), expected_of_rounded));
         }
+      });
+      const auto expected_in_bf16 = p.in_order<CpuBf16>(false, epilogue);
+      for_each_isa<CpuBf16>([&](Isa) {
+        for (Pool& pool : pools)
+          CHECK(same_bits(run_packed<bf16>(p, on<CpuBf16>(pool), epilogue), expected_in_bf16));
       });
     }
   }
@@ -258,7 +296,8 @@ TEST_CASE(
     }
 }
 
-TEST_CASE("gemm: rounding to bf16 is to nearest even, and keeps infinities and NaN") {
+TEST_CASE(
+    "gemm: rounding to bf16 is to nearest even, keeps infinities and NaN, and no subnormals") {
   Problem p{{1, 9, 1}, Form::NT};
   p.a = {1.0F};
   p.b = {1.0F + 0x1p-8F,
@@ -270,8 +309,7 @@ TEST_CASE("gemm: rounding to bf16 is to nearest even, and keeps infinities and N
          std::bit_cast<float>(0xff800001U),
          0x1p-133F,
          -0.0F};
-  for_each_isa([&](Isa) {
-    const auto c = run_packed<bf16>(p, Cpu{}, false);
+  const auto check_all = [](const std::vector<float>& c) {
     CHECK(c[0] == 1.0F);
     CHECK(c[1] == 1.0F + 0x1p-6F);
     CHECK(c[2] == INFINITY);
@@ -279,7 +317,71 @@ TEST_CASE("gemm: rounding to bf16 is to nearest even, and keeps infinities and N
     CHECK(c[4] == -INFINITY);
     CHECK(std::isnan(c[5]));
     CHECK(std::isnan(c[6]));
-    CHECK(c[7] == 0x1p-133F);
+    CHECK(c[7] == 0.0F);
     CHECK(c[8] == 0.0F);
+  };
+  for_each_isa<CpuBf16>([&](Isa) {
+    check_all(run_packed<bf16>(p, Cpu{}, false));
+    check_all(run_packed<bf16>(p, CpuBf16{}, false));
   });
+}
+
+TEST_CASE("gemm in bf16: near the oracle's product of the rounded operands") {
+  for (const Size size : small_sizes())
+    for (const Form form : kForms) {
+      Problem p{size, form};
+      for (auto* x : {&p.a, &p.b})
+        for (float& value : *x) value = static_cast<float>(bf16(value));
+      const auto exact = reference::matmul(p.a.data(), p.b.data(), size.m, size.n, size.k, form);
+      const auto scale =
+          reference::matmul_scale(p.a.data(), p.b.data(), size.m, size.n, size.k, form);
+      const auto c = p.run(CpuBf16{}, false, false);
+      double worst = 0;
+      for (std::size_t i = 0; i < c.size(); ++i)
+        if (const double error = std::abs(static_cast<double>(c[i]) - exact[i]) / scale[i];
+            !(error <= worst))
+          worst = error;
+      CHECK(worst < kTolerance);
+    }
+}
+
+TEST_CASE("gemm in bf16: numbers of any size have the bits of the chain, subnormal sums too") {
+  Rng rng(3);
+  // Exponents from `first`, `count` of them: whole products, products about the least normal, and
+  // operands about it.
+  const auto fill = [&](std::vector<float>& x, std::uint32_t first, std::uint32_t count) {
+    for (float& value : x)
+      value = std::bit_cast<float>((rng.below(1U << 31) & 0x007fffffU) | rng.below(2) << 31 |
+                                   (first + rng.below(count)) << 23);
+  };
+  struct Exponents {
+    std::uint32_t a, a_count, b, b_count;
+  };
+  for (const Exponents e : {Exponents{1, 253, 1, 253}, Exponents{40, 30, 20, 60},
+                            Exponents{0, 3, 110, 40}, Exponents{0, 2, 0, 2}}) {
+    Problem p{{14, 37, 90}, Form::NN};
+    fill(p.a, e.a, e.a_count);
+    fill(p.b, e.b, e.b_count);
+    const auto expected = p.in_order<CpuBf16>(false, false);
+    for_each_isa<CpuBf16>([&](Isa isa) {
+      CAPTURE(name(isa));
+      const auto c = p.run(CpuBf16{}, false, false);
+      for (std::size_t i = 0; i < c.size(); ++i)
+        CHECK((std::bit_cast<std::uint32_t>(c[i]) == std::bit_cast<std::uint32_t>(expected[i]) ||
+               (std::isnan(c[i]) && std::isnan(expected[i]))));
+    });
+  }
+}
+
+TEST_CASE("bf16: a sum that rounds up to the least normal float from below is zero") {
+  // 2^-126 - 2^-150 lies halfway between the largest subnormal and the least normal.
+  CHECK(std::fma(-0x1p-75F, 0x1p-75F, 0x1p-126F) == 0x1p-126F);
+  CHECK(fma_flushed(-0x1p-75F, 0x1p-75F, 0x1p-126F) == 0.0F);
+  CHECK(fma_flushed(0x1p-63F, 0x1p-63F, 0.0F) == 0x1p-126F);
+  CHECK(std::signbit(fma_flushed(-0x1p-100F, 0x1p-100F, 0.0F)));
+  Problem p{{1, 1, 3}, Form::NN};
+  p.a = {1.0F, -0x1p-75F, 0.0F};
+  p.b = {0x1p-126F, 0x1p-75F, 0.0F};
+  const auto expected = p.in_order<CpuBf16>(false, false);
+  for_each_isa<CpuBf16>([&](Isa) { CHECK(same_bits(p.run(CpuBf16{}, false, false), expected)); });
 }

@@ -29,7 +29,8 @@ SampleOptions options_of(float temperature, Index responses, Index slots) {
 }
 
 /// Log-probs of the responses by the training forward, all in one packed batch.
-std::vector<float> trained_logprobs(const Model<Cpu>& model, const std::vector<Tokens>& prompts,
+template <class D>
+std::vector<float> trained_logprobs(const Model<D>& model, const std::vector<Tokens>& prompts,
                                     std::span<const Response> responses, float temperature) {
   std::vector<Episode> episodes;
   for (const Response& r : responses) {
@@ -41,7 +42,7 @@ std::vector<float> trained_logprobs(const Model<Cpu>& model, const std::vector<T
   }
   std::vector<const Episode*> members;
   for (const Episode& e : episodes) members.push_back(&e);
-  const auto batch = EpisodeBatch<Cpu>::from(members);
+  const auto batch = EpisodeBatch<D>::from(members);
   Tape tape;
   const auto rows = embedding(model.transformer()(batch.batch), batch.rows);
   const auto out = head_logprob(rows, model.transformer().head(), batch.targets, temperature, true);
@@ -66,10 +67,11 @@ bool equal(const std::vector<Response>& a, const std::vector<Response>& b) {
 
 }  // namespace
 
-TEST_CASE("sampled log-probs are the training forward's, bit for bit, in any batch") {
+TEST_CASE_TEMPLATE("sampled log-probs are the training forward's, bit for bit, in any batch", D,
+                   Cpu, CpuBf16) {
   for (const auto& config : {tiny_llama(), tiny_gpt2()})
     for (const float temperature : {0.7F, 1.0F}) {
-      const auto model = tiny_model(config);
+      const auto model = tiny_model<D>(config);
       const auto prompts = long_prompts(sanitized() ? 6 : 22, config.vocab);
       std::vector<Response> first;
       for (const int threads : {1, 2})
@@ -104,12 +106,13 @@ TEST_CASE("sampled log-probs are the training forward's, bit for bit, in any bat
     }
 }
 
-TEST_CASE("responses are the same for every instruction set and number of threads") {
+TEST_CASE_TEMPLATE("responses are the same for every instruction set and number of threads", D, Cpu,
+                   CpuBf16) {
   for (const auto& config : {tiny_llama(), tiny_gpt2()}) {
-    const auto model = tiny_model(config);
+    const auto model = tiny_model<D>(config);
     const auto prompts = long_prompts(8, config.vocab);
     std::vector<Response> first;
-    for_each_isa([&](Isa) {
+    for_each_isa<D>([&](Isa) {
       for (const int threads : {1, 2, 3})
         with_threads(threads, [&] {
           const auto responses = sample(model, prompts, options_of(1.0F, 2, 5));
@@ -120,25 +123,9 @@ TEST_CASE("responses are the same for every instruction set and number of thread
   }
 }
 
-TEST_CASE("bf16 weights: the responses, bit for bit, of a model whose matrices were rounded") {
-  // Untied, so that the table of embeddings, which stays as it is, is not the head too.
-  const auto model = tiny_model(tiny_llama());
-  const auto rounded = tiny_model(tiny_llama());
-  for (const auto& entry : rounded.parameters().entries())
-    if (entry.tensor.shape().rank() == 2 && entry.name != "embedding")
-      for (Index i = 0; i < entry.tensor.size(); ++i)
-        entry.tensor.data()[i] = static_cast<float>(bf16(entry.tensor.data()[i]));
-  const auto prompts = long_prompts(8, 19);
-  auto options = options_of(1.0F, 2, 5);
-  const auto exact = sample(model, prompts, options);
-  const auto expected = sample(rounded, prompts, options);
-  CHECK(!equal(exact, expected));
-  options.bf16_weights = true;
-  for_each_isa([&](Isa) { CHECK(equal(sample(model, prompts, options), expected)); });
-}
-
-TEST_CASE("filtered draws record the unfiltered log-prob of the training forward") {
-  const auto model = tiny_model(tiny_llama());
+TEST_CASE_TEMPLATE("filtered draws record the unfiltered log-prob of the training forward", D, Cpu,
+                   CpuBf16) {
+  const auto model = tiny_model<D>(tiny_llama());
   const auto prompts = long_prompts(5, 19);
   auto options = options_of(0.8F, 2, 4);
   options.sampling.top_k = 5;

@@ -52,9 +52,7 @@ class PairTrunk {
   Index vocab() const { return config_.vocab; }
   Index context() const { return config_.context; }
   const Tensor<D>& head() const { return head_; }
-  Packed pack(bool to_bf16) const {
-    return {PackedWeight<D>(mix_, to_bf16), PackedWeight<D>(head_, to_bf16)};
-  }
+  Packed pack() const { return {PackedWeight<D>(mix_), PackedWeight<D>(head_)}; }
   Cache make_cache(Index slots, Index) const {
     return {std::vector<std::int32_t>(static_cast<std::size_t>(slots), none())};
   }

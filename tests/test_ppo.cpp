@@ -520,9 +520,6 @@ TEST_CASE("rollouts from another distribution are refused, unless asked for by n
     CHECK(contains(error(config), "allow_filters"));
   }
   PpoConfig config = small_config();
-  config.sampling.bf16_weights = true;
-  CHECK(contains(error(config), "[ppo] with bf16 weights"));
-  config = small_config();
   config.sampling.sampling.top_k = 5;
   config.allow_filters = true;
   PpoTrainer<Cpu> trainer(policy, reference, even_share, config);

@@ -50,7 +50,8 @@ double largest(const std::vector<float>& values) {
 std::vector<TransformerConfig> models() { return {tiny_llama(), tiny_gpt2()}; }
 
 /// What is computed of each sequence, token by token.
-std::vector<float> rows_of(const Tensor<Cpu>& hidden, const PackedBatch& packed, Index b) {
+template <class D>
+std::vector<float> rows_of(const Tensor<D>& hidden, const PackedBatch& packed, Index b) {
   std::vector<float> all;
   for (Index t = 0; t < packed.length(b); ++t) {
     const auto row = hidden.rows(packed.row(b, t), packed.row(b, t) + 1).to_vector();
@@ -61,20 +62,22 @@ std::vector<float> rows_of(const Tensor<Cpu>& hidden, const PackedBatch& packed,
 
 }  // namespace
 
-TEST_CASE("prefixes: hidden states have the bits of whole sequences, on every instruction set") {
+TEST_CASE_TEMPLATE(
+    "prefixes: hidden states have the bits of whole sequences, on every instruction set", D, Cpu,
+    CpuBf16) {
   for (const TransformerConfig& config : models()) {
-    const auto model = tiny_model(config);
+    const auto model = tiny_model<D>(config);
     const auto sequences = related_sequences(config.vocab);
     const auto shared = packed_of(sequences, true);
     CHECK(2 * shared.size() < packed_of(sequences, false).size());
     std::vector<std::vector<float>> alone;
     for (const Tokens& sequence : sequences)
-      alone.push_back(model.hidden(Batch<Cpu>::from(packed_of({sequence}, false))).to_vector());
+      alone.push_back(model.hidden(Batch<D>::from(packed_of({sequence}, false))).to_vector());
     for (const int threads : {1, 3})
       with_threads(threads, [&] {
-        for_each_isa([&](Isa isa) {
+        for_each_isa<D>([&](Isa isa) {
           CAPTURE(name(isa));
-          const auto hidden = model.hidden(Batch<Cpu>::from(shared));
+          const auto hidden = model.hidden(Batch<D>::from(shared));
           for (std::size_t b = 0; b < sequences.size(); ++b)
             CHECK(same_bits(rows_of(hidden, shared, static_cast<Index>(b)), alone[b]));
         });
@@ -82,10 +85,11 @@ TEST_CASE("prefixes: hidden states have the bits of whole sequences, on every in
   }
 }
 
-TEST_CASE("prefixes: past a chunk of keys, and a long prompt of many answers") {
+TEST_CASE_TEMPLATE("prefixes: past a chunk of keys, and a long prompt of many answers", D, Cpu,
+                   CpuBf16) {
   TransformerConfig config = tiny_llama();
   config.context = 600;
-  const auto model = tiny_model(config);
+  const auto model = tiny_model<D>(config);
   std::vector<Tokens> sequences;
   for (const Index answer : {1, 40, 3}) {
     sequences.push_back(random_tokens(530, config.vocab, 5));
@@ -95,10 +99,10 @@ TEST_CASE("prefixes: past a chunk of keys, and a long prompt of many answers") {
   }
   const auto shared = packed_of(sequences, true);
   CHECK(shared.size() <= 530 + 44);
-  const auto hidden = model.hidden(Batch<Cpu>::from(shared));
+  const auto hidden = model.hidden(Batch<D>::from(shared));
   for (std::size_t b = 0; b < sequences.size(); ++b)
     CHECK(same_bits(rows_of(hidden, shared, static_cast<Index>(b)),
-                    model.hidden(Batch<Cpu>::from(packed_of({sequences[b]}, false))).to_vector()));
+                    model.hidden(Batch<D>::from(packed_of({sequences[b]}, false))).to_vector()));
 }
 
 TEST_CASE("prefixes: keys' gradients are the sequences', added in their order") {
@@ -237,9 +241,10 @@ TEST_CASE(
   CHECK(read_rows(packed_of(sequences, false), {&rows}).rows.empty());
 }
 
-TEST_CASE("prefixes: scores, features and likelihoods have the bits of sequences alone") {
+TEST_CASE_TEMPLATE("prefixes: scores, features and likelihoods have the bits of sequences alone", D,
+                   Cpu, CpuBf16) {
   const TransformerConfig config = tiny_llama();
-  const auto model = tiny_model(config, 7, ScalarHead::Reward);
+  const auto model = tiny_model<D>(config, 7, ScalarHead::Reward);
   const auto sequences = related_sequences(config.vocab);
   const auto scores = reward_scores(model, sequences);
   std::vector<Answered> answered;
@@ -261,10 +266,12 @@ TEST_CASE("prefixes: scores, features and likelihoods have the bits of sequences
   CHECK(mean_nll(model, sequences) == doctest::Approx(nll / tokens).epsilon(1e-12));
 }
 
-TEST_CASE("prefixes: a prompt's responses are evaluated as each alone, and learned from together") {
+TEST_CASE_TEMPLATE(
+    "prefixes: a prompt's responses are evaluated as each alone, and learned from together", D, Cpu,
+    CpuBf16) {
   const TransformerConfig config = tiny_llama();
-  auto policy = tiny_model(config, 7, ScalarHead::Value);
-  const auto reference = tiny_model(config, 8);
+  auto policy = tiny_model<D>(config, 7, ScalarHead::Value);
+  const auto reference = tiny_model<D>(config, 8);
   PpoConfig settings;
   settings.sampling.max_new_tokens = 12;
   settings.sampling.responses = 3;
@@ -276,12 +283,12 @@ TEST_CASE("prefixes: a prompt's responses are evaluated as each alone, and learn
     for (const Episode& e : episodes) all.push_back(static_cast<float>(e.response[0] % 5));
     return all;
   };
-  PpoTrainer<Cpu> ppo(policy, reference, score, settings);
+  PpoTrainer<D> ppo(policy, reference, score, settings);
   auto sampled = collect(policy, prompts, settings, 0);
-  evaluate<Model<Cpu>, Model<Cpu>>(sampled, policy, reference, Critic::Shared, nullptr, 1.0F);
+  evaluate<Model<D>, Model<D>>(sampled, policy, reference, Critic::Shared, nullptr, 1.0F);
   for (const Episode& together : sampled) {
     std::vector<Episode> one{together};
-    evaluate<Model<Cpu>, Model<Cpu>>(one, policy, reference, Critic::Shared, nullptr, 1.0F);
+    evaluate<Model<D>, Model<D>>(one, policy, reference, Critic::Shared, nullptr, 1.0F);
     CHECK(same_bits(one[0].ref_logprobs, together.ref_logprobs));
     CHECK(same_bits(one[0].values, together.values));
     CHECK(same_bits(one[0].kl_exact, together.kl_exact));

@@ -12,6 +12,7 @@
 namespace test {
 
 using plumb::Cpu;
+using plumb::CpuBf16;
 using plumb::Tensor;
 using plumb::Tokens;
 
@@ -42,10 +43,10 @@ inline plumb::TransformerConfig tiny_gpt2() {
 
 /// A model whose every weight is away from its initial value: biases, norms and heads too, and
 /// matrices large enough for a distribution that is far from uniform.
-inline plumb::Model<Cpu> tiny_model(const plumb::TransformerConfig& config, std::uint64_t seed = 7,
-                                    plumb::ScalarHead head = plumb::ScalarHead::None,
-                                    float spread = 0.25F) {
-  plumb::Model<Cpu> model(config, seed, head);
+template <class D = Cpu>
+plumb::Model<D> tiny_model(const plumb::TransformerConfig& config, std::uint64_t seed = 7,
+                           plumb::ScalarHead head = plumb::ScalarHead::None, float spread = 0.25F) {
+  plumb::Model<D> model(config, seed, head);
   for (const auto& entry : model.parameters().entries()) {
     const auto noise = random_vector(entry.tensor.size(), seed * 1000 + entry.name.size(), spread);
     for (std::size_t i = 0; i < noise.size(); ++i) entry.tensor.data()[i] += noise[i];

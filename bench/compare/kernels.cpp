@@ -56,7 +56,7 @@ Options parse(int argc, char** argv) {
 /// set, whatever the environment said of it before.
 void choose_peers_isa(char** argv) {
   constexpr const char* kMark = "PLUMB_COMPARE_ISA";
-  const bool avx512 = current_isa() == Isa::Avx512;
+  const bool avx512 = current_isa() >= Isa::Avx512;
   if (const char* mark = std::getenv(kMark);
       mark != nullptr && mark == std::string_view(name(current_isa())))
     return;
@@ -111,7 +111,7 @@ std::vector<Engine> engines() {
   all.push_back(onednn());
 #endif
 #if defined(COMPARE_EIGEN)
-  if (current_isa() == Isa::Avx512 || !supported(Isa::Avx512)) all.push_back(eigen());
+  if (current_isa() >= Isa::Avx512 || !supported(Isa::Avx512)) all.push_back(eigen());
 #endif
   return all;
 }

@@ -7,6 +7,7 @@
 #include <plumb/cuda/gemm.cuh>
 
 #include <algorithm>
+#include <type_traits>
 #include <vector>
 
 #include "cases/gemm.hpp"
@@ -79,10 +80,11 @@ struct Problem {
     return {};
   }
 
+  template <class Device = Cpu>
   Results on_cpu(bool accumulate, After after, Activation f = Activation::Gelu) const {
     Results r{c, c};
     kernels::matmul(
-        Cpu{}, r.c.data(), a.data(), b.data(), size.m, size.n, size.k, form, accumulate,
+        Device{}, r.c.data(), a.data(), b.data(), size.m, size.n, size.k, form, accumulate,
         epilogue(after, f, bias.data(), residual.data(), r.c.data(), r.activated.data()));
     return r;
   }
@@ -111,14 +113,18 @@ struct Problem {
   CAPTURE(size.n);         \
   CAPTURE(size.k)
 
+/// The device of the CPU whose bits an exact one of CUDA has.
+template <class D>
+using Twin = std::conditional_t<rounds_products<D>, CpuBf16, Cpu>;
+
 /// With B packed as T before.
-template <class T>
+template <class T, class Device = Cpu>
 Results packed_on_cpu(const Problem& p, After after) {
   const auto [m, n, k] = p.size;
   Results r{p.c, p.c};
   std::vector<T> packed(at(kernels::packed_size(Cpu{}, n, k)));
   kernels::pack_matrix(Cpu{}, packed.data(), p.b.data(), n, k);
-  kernels::matmul_packed(Cpu{}, r.c.data(), p.a.data(), packed.data(), m, n, k,
+  kernels::matmul_packed(Device{}, r.c.data(), p.a.data(), packed.data(), m, n, k,
                          Problem::epilogue(after, Activation::Silu, p.bias.data(),
                                            p.residual.data(), r.c.data(), r.activated.data()));
   return r;

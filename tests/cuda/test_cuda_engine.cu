@@ -15,8 +15,8 @@ using namespace test;
 
 namespace {
 
-template <class D>
-Model<D> on_device(const Model<Cpu>& model) {
+template <class D, class From>
+Model<D> on_device(const Model<From>& model) {
   Model<D> copy(model.config(), 1, model.head_kind());
   const auto values = model.parameters().flat().to_vector();
   copy_from_host(D{}, copy.parameters().flat().data(), values.data(),
@@ -135,6 +135,15 @@ TEST_CASE("two iterations of PPO end with the CPU's weights: GPT-2, the value he
   check_same_run(run_ppo<Cpu>(policy, nullptr, 2), run_ppo<Cuda>(policy, nullptr, 2));
 }
 
+TEST_CASE("in bf16 three iterations of PPO end with the CPU's weights, and the first ratio is 1") {
+  const auto policy = tiny_model(tiny_llama(), 7, ScalarHead::Value, 0.2F);
+  const auto cpu = run_ppo<CpuBf16>(policy, nullptr, 3);
+  check_same_run(cpu, run_ppo<CudaBf16>(policy, nullptr, 3));
+  CHECK_FALSE(same_bits(cpu.policy, run_ppo<Cpu>(policy, nullptr, 3).policy));
+  for (const auto& metrics : cpu.metrics)
+    CHECK(metrics.at("val/ratio_first_minibatch_max_deviation") == 0.0);
+}
+
 TEST_CASE("fine-tuning and a reward model's training end with the CPU's weights and features") {
   const auto train = []<class D>(D, const Model<Cpu>& start) {
     auto model = on_device<D>(start);
@@ -189,14 +198,13 @@ TEST_CASE("the fast modes stay near the exact one, and sampled log-probs are sti
     CHECK(run.metrics[0].at("val/ratio_first_minibatch_max_deviation") == 0.0);
 }
 
-TEST_CASE("generation with bf16 weights has the CPU's tokens and log-probs") {
+TEST_CASE("generation in bf16 has the CPU's tokens and log-probs") {
   const auto model = tiny_model(tiny_llama(), 7);
   const auto draw = [](const auto& of) {
     SampleOptions options;
     options.responses = 2;
     options.max_new_tokens = 6;
     options.seed = 3;
-    options.bf16_weights = true;
     options.sampling.top_k = 7;
     std::vector<float> all;
     for (const Response& r : sample(of, some_prompts(2, 19), options)) {
@@ -205,7 +213,7 @@ TEST_CASE("generation with bf16 weights has the CPU's tokens and log-probs") {
     }
     return all;
   };
-  CHECK(same_bits(draw(model), draw(on_device<Cuda>(model))));
+  CHECK(same_bits(draw(on_device<CpuBf16>(model)), draw(on_device<CudaBf16>(model))));
 }
 
 TEST_CASE("after its first iterations PPO asks the system for no device memory") {

@@ -11,34 +11,37 @@ using namespace plumb;
 using namespace test;
 using namespace cases::gemm;
 using kernels::Cuda;
+using kernels::CudaBf16;
 
 namespace {
 
 /// A tile kernel, whatever shape matmul would choose.
-template <Form form, int kTile>
+template <class Sum, Form form, int kTile>
 Results by_tiles(const Problem& p, bool accumulate, After after) {
   const auto [m, n, k] = p.size;
   return p.on_device(
       after, Activation::Gelu, {},
       [&, m = m, n = n, k = k](float* c, const float* a, const float* b, Epilogue e) {
         if (m == 0 || n == 0) return;
-        kernels::gpu::launch_tile<form, kTile>(
+        kernels::gpu::launch_tile<Sum, form, kTile>(
             Cuda{}, kernels::gpu::product(c, a, b, m, n, k, form, accumulate, e));
       });
 }
-template <int kTile>
+template <class Sum, int kTile>
 Results by_tiles(const Problem& p, bool accumulate, After after) {
   switch (p.form) {
-    case Form::NN: return by_tiles<Form::NN, kTile>(p, accumulate, after);
-    case Form::NT: return by_tiles<Form::NT, kTile>(p, accumulate, after);
-    case Form::TN: return by_tiles<Form::TN, kTile>(p, accumulate, after);
+    case Form::NN: return by_tiles<Sum, Form::NN, kTile>(p, accumulate, after);
+    case Form::NT: return by_tiles<Sum, Form::NT, kTile>(p, accumulate, after);
+    case Form::TN: return by_tiles<Sum, Form::TN, kTile>(p, accumulate, after);
   }
   return {};
 }
 
 }  // namespace
 
-TEST_CASE("cuda gemm: the exact mode has the CPU's bits, in every form and with every epilogue") {
+TEST_CASE_TEMPLATE(
+    "cuda gemm: the exact modes have the CPU's bits, in every form and with every epilogue", D,
+    Cuda, CudaBf16) {
   for (const Size size : kSmall)
     for (const Form form : kForms) {
       const Problem p{size, form};
@@ -47,23 +50,25 @@ TEST_CASE("cuda gemm: the exact mode has the CPU's bits, in every form and with 
           CAPTURE_SIZE(size);
           CAPTURE(static_cast<int>(form));
           CAPTURE(static_cast<int>(after));
-          CHECK(p.on(Cuda{}, accumulate, after) == p.on_cpu(accumulate, after));
+          CHECK(p.on(D{}, accumulate, after) == p.on_cpu<Twin<D>>(accumulate, after));
         }
     }
 }
 
-TEST_CASE("cuda gemm: both shapes of tiles have the CPU's bits") {
+TEST_CASE_TEMPLATE("cuda gemm: both shapes of tiles have the CPU's bits", D, Cuda, CudaBf16) {
+  using Sum =
+      std::conditional_t<rounds_products<D>, kernels::gpu::Bf16Sum, kernels::gpu::FloatSum>;
   for (const Size size : kSmall)
     for (const Form form : kForms) {
       const Problem p{size, form};
       CAPTURE_SIZE(size);
       CAPTURE(static_cast<int>(form));
-      const auto plain = p.on_cpu(false, After::Activation);
-      CHECK(by_tiles<128>(p, false, After::Activation) == plain);
-      CHECK(by_tiles<64>(p, false, After::Activation) == plain);
-      const auto added = p.on_cpu(true, After::BiasAndResidual);
-      CHECK(by_tiles<128>(p, true, After::BiasAndResidual) == added);
-      CHECK(by_tiles<64>(p, true, After::BiasAndResidual) == added);
+      const auto plain = p.on_cpu<Twin<D>>(false, After::Activation);
+      CHECK(by_tiles<Sum, 128>(p, false, After::Activation) == plain);
+      CHECK(by_tiles<Sum, 64>(p, false, After::Activation) == plain);
+      const auto added = p.on_cpu<Twin<D>>(true, After::BiasAndResidual);
+      CHECK(by_tiles<Sum, 128>(p, true, After::BiasAndResidual) == added);
+      CHECK(by_tiles<Sum, 64>(p, true, After::BiasAndResidual) == added);
     }
 }
 
@@ -106,14 +111,14 @@ TEST_CASE("cuda gemm: operands at any alignment") {
       }
 }
 
-TEST_CASE("cuda gemm: few rows, of which chunks of k go side by side") {
+TEST_CASE_TEMPLATE("cuda gemm: few rows, of which chunks of k go side by side", D, Cuda, CudaBf16) {
   for (Index m = 1; m <= 17; ++m)
     for (const Index k : {0, 1, 31, 32, 100, 256, 260, 511, 1024, 2100, 2304}) {
       const Problem p{{m, m % 3 == 0 ? 37 : 8, k}, Form::NT};
       CAPTURE_SIZE(p.size);
       for (const bool accumulate : {false, true})
-        CHECK(p.on(Cuda{}, accumulate, After::Activation) ==
-              p.on_cpu(accumulate, After::Activation));
+        CHECK(p.on(D{}, accumulate, After::Activation) ==
+              p.on_cpu<Twin<D>>(accumulate, After::Activation));
     }
 }
 
@@ -124,6 +129,7 @@ TEST_CASE("cuda gemm: with B packed before, the bits of the CPU; as bf16, those 
     for (const After after : kAfter) {
       CHECK(packed_on<float>(Cuda{}, p, after) == packed_on_cpu<float>(p, after));
       CHECK(packed_on<bf16>(Cuda{}, p, after) == packed_on_cpu<bf16>(p, after));
+      CHECK(packed_on<bf16>(CudaBf16{}, p, after) == packed_on_cpu<bf16, CpuBf16>(p, after));
     }
   }
   for (const Index m : {1, 7, 16, 17}) {
@@ -131,7 +137,28 @@ TEST_CASE("cuda gemm: with B packed before, the bits of the CPU; as bf16, those 
     const auto expected = packed_on_cpu<bf16>(p, After::Activation);
     CHECK(packed_on<bf16>(Cuda{}, p, After::Activation) == expected);
     CHECK(packed_on<bf16>(Cuda{}, p, After::Activation, 1) == expected);
+    const auto rounded = packed_on_cpu<bf16, CpuBf16>(p, After::Activation);
+    CHECK(packed_on<bf16>(CudaBf16{}, p, After::Activation) == rounded);
+    CHECK(packed_on<bf16>(CudaBf16{}, p, After::Activation, 1) == rounded);
   }
+}
+
+TEST_CASE("cuda gemm in bf16: numbers of any size have the CPU's bits, subnormal sums too") {
+  Rng rng(3);
+  const auto fill = [&](std::vector<float>& x, std::uint32_t first, std::uint32_t count) {
+    for (float& value : x) {
+      const std::uint32_t fraction = rng.below(1U << 23), sign = rng.below(2);
+      value = std::bit_cast<float>(fraction | sign << 31 | (first + rng.below(count)) << 23);
+    }
+  };
+  for (const std::uint32_t first : {0U, 30U, 100U})
+    for (const Index m : {5, 20}) {
+      Problem p{{m, 12, 41}, Form::NT};
+      fill(p.a, first, 3);
+      fill(p.b, 70 - first / 2, 50);
+      CHECK(same_bits(p.on(CudaBf16{}, false, After::Nothing).c,
+                      p.on_cpu<CpuBf16>(false, After::Nothing).c));
+    }
 }
 
 TEST_CASE("cuda gemm: rounding to bf16 is to nearest even, and keeps infinities and NaN") {

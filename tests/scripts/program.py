@@ -102,8 +102,6 @@ def commands():
     succeeds("sft", "sft", "sft.jsonl", "--out", "sft.safetensors", "--epochs", "2", expect=["seconds"])
     code, out, err = run("chat", "--prompt", "Once upon a time", "--temperature", "0", "--max-new-tokens", "8")
     check(code == 0 and out.startswith("Once upon a time, there was"), "chat: continues a text")
-    code, out, err = run("chat", "--prompt", "Once upon a time", "--bf16", "--temperature", "0", "--max-new-tokens", "8")
-    check(code == 0 and out.startswith("Once upon a time, there was"), "chat --bf16: continues a text")
     code, out, err = run("chat", "--prompt", "Once\x1b]0;x\x07 upon\u202e \u009b2J", "--max-new-tokens", "4")
     check(code == 0 and out.startswith("Once?]0;x? upon? ?2J"), f"chat: texts cannot command the terminal: {out!r}")
     ms = first_token_ms()
@@ -238,7 +236,7 @@ def settings():
             ('{"seed": -1}', "without sign"), ('{"seed": 1e3}', "whole number"), ('{"temperature": "hot"}', "number"),
             ('{"temperature": 1e999}', "c.json"), ('{"temperatur": 1}', "did you mean 'temperature'"),
             ('{"top-k": 1, "top-k": 2}', "twice"), ('{"stop": "x"}', "list of texts"), ("[1]", "object"),
-            ("{", "c.json"), ("[" * 100000, "c.json"), ('{"bf16": 1}', "true or false"), ("", "c.json")):
+            ("{", "c.json"), ("[" * 100000, "c.json"), ('{"skip-bad-lines": 1}', "true or false"), ("", "c.json")):
         with open(os.path.join(WORK, "c.json"), "w") as file:
             file.write(content)
         fails(f"a settings file {content[:30]!r}", *generate, "--config", "c.json", says=[says, "c.json"])
@@ -564,6 +562,18 @@ def device():
             files[name] = model.read()
     check(files["cpu"] == files["emulated"], "the two policies are the same file, byte for byte")
     fails("an unknown device", "info", "--device", "tpu", says=["'tpu' is not one of: cpu, cuda, emulated"])
+    fails("an unknown precision", "info", "--precision", "half", says=["'half' is not one of: float, bf16"])
+    bf16 = succeeds("demo --precision bf16", "demo", "--precision", "bf16", "--run", "bf16", *few)
+    check(bf16["ratio_first_minibatch"] == 1, "in bf16 the first ratio is exactly 1")
+    emulated = succeeds("demo --device emulated --precision bf16", "demo", "--device", "emulated",
+                        "--precision", "bf16", "--run", "emulated-bf16", *few)
+    policies = [open(os.path.join(WORK, run, "round-0", "policy.safetensors"), "rb").read()
+                for run in ("bf16", "emulated-bf16", "cpu")]
+    check(policies[0] == policies[1], "in bf16 the emulated CUDA kernels write the CPU's file")
+    check(policies[0] != policies[2], "which is not the one that float gives")
+    code, out, err = run("chat", "--prompt", "Once upon a time", "--precision=bf16", "--temperature", "0",
+                         "--max-new-tokens", "8")
+    check(code == 0 and out.startswith("Once upon a time, there was"), "chat in bf16: continues a text")
     if not os.path.exists(os.path.join(os.path.dirname(PLUMB), "plumb-cuda")):
         fails("a device that was not built", "info", "--device", "cuda", says=["./plumb build --cuda"])
 

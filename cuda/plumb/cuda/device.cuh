@@ -39,6 +39,8 @@ inline cudaStream_t current_stream() {
 struct Cuda {
   cudaStream_t stream = detail::current_stream();
 };
+/// Products in bf16, bitwise CpuBf16's.
+struct CudaBf16 : Cuda {};
 /// Products by cuBLAS in float: the order of its sums is its own.
 struct CudaVendor : Cuda {};
 /// Products on tensor cores, operands rounded to bf16 (8 bits), sums in float.
@@ -52,11 +54,16 @@ struct CudaTf32 : Cuda {};
 template <>
 inline constexpr bool backend_included<kernels::Cuda> = true;
 template <>
+inline constexpr bool backend_included<kernels::CudaBf16> = true;
+template <>
 inline constexpr bool backend_included<kernels::CudaVendor> = true;
 template <>
 inline constexpr bool backend_included<kernels::CudaTensorCore> = true;
 template <>
 inline constexpr bool backend_included<kernels::CudaTf32> = true;
+
+template <>
+inline constexpr bool rounds_products<kernels::CudaBf16> = true;
 
 namespace kernels {
 
@@ -290,6 +297,7 @@ inline unsigned blocks_for(Index n, Index per_block) {
 }  // namespace kernels
 
 using kernels::Cuda;
+using kernels::CudaBf16;
 using kernels::CudaTensorCore;
 using kernels::CudaTf32;
 using kernels::CudaVendor;

@@ -33,7 +33,7 @@ namespace gpu {
 inline constexpr int kTileThreads = 256;
 
 /// One thread's part in copying an operand to shared memory as [k][row]: a quad of each tile.
-template <class T, int kTile, int kDepth, bool kAlongK>
+template <class Sum, class T, int kTile, int kDepth, bool kAlongK>
 class OperandQuad {
   static_assert(kTile * kDepth == 4 * kTileThreads);
 
@@ -67,13 +67,15 @@ class OperandQuad {
     from_ += step_;
   }
   __device__ void store(float (&to)[kDepth][kTile + 4]) const {
+    constexpr int kSwap = Sum::kPairs ? 1 : 0;  // of a pair the second k first
+    const float4 x = operand4<Sum>(quad_);
     if constexpr (kAlongK) {
-      to[first_k_][row_] = quad_.x;
-      to[first_k_ + 1][row_] = quad_.y;
-      to[first_k_ + 2][row_] = quad_.z;
-      to[first_k_ + 3][row_] = quad_.w;
+      to[first_k_ + kSwap][row_] = x.x;
+      to[first_k_ + (1 ^ kSwap)][row_] = x.y;
+      to[first_k_ + 2 + kSwap][row_] = x.z;
+      to[first_k_ + 2 + (1 ^ kSwap)][row_] = x.w;
     } else {
-      store4(&to[first_k_][row_], quad_);
+      store4(&to[first_k_ ^ kSwap][row_], x);
     }
   }
 
@@ -86,7 +88,7 @@ class OperandQuad {
 };
 
 /// A thread's elements of C: kQuads × kQuads blocks of 4 × 4, 64 apart.
-template <int kQuads>
+template <class Sum, int kQuads>
 struct TileSums {
   float sum[4 * kQuads][4 * kQuads];
   static constexpr int kTile = 64 * kQuads;
@@ -121,7 +123,7 @@ struct TileSums {
 #pragma unroll
     for (int i = 0; i < 4 * kQuads; ++i)
 #pragma unroll
-      for (int j = 0; j < 4 * kQuads; ++j) sum[i][j] = fmaf(x[i], y[j], sum[i][j]);
+      for (int j = 0; j < 4 * kQuads; ++j) sum[i][j] = Sum::add(x[i], y[j], sum[i][j]);
   }
   /// Hands over all sums and clears them. A loop in which rows move up by one: unrolled, the
   /// addresses of 64 elements would be kept in registers all along, and spill.
@@ -149,9 +151,9 @@ struct TileSums {
 };
 
 /// A tile of kTile × kTile. Two buffers in shared memory: while one is multiplied, registers take
-/// what the next will hold. k is never padded: fma(0, 0, -0) is +0, and a sum that underflowed may
-/// be -0.
-template <Form form, int kTile, class T>
+/// what the next will hold. k is never padded but to a pair: fma(0, 0, -0) is +0, and a sum that
+/// underflowed may be -0.
+template <class Sum, Form form, int kTile, class T>
 __global__ void __launch_bounds__(kTileThreads, kTile == 128 ? 2 : 3)
     tile_kernel(Product<T> p, int group_bits) {
   constexpr int kDepth = 4 * kTileThreads / kTile;
@@ -159,11 +161,11 @@ __global__ void __launch_bounds__(kTileThreads, kTile == 128 ? 2 : 3)
   __shared__ __align__(16) float b_tiles[2][kDepth][kTile + 4];
   const TilePlace tile = tile_place(group_bits);
   if (Index{tile.row} * kTile >= p.out.m) return;  // the whole block
-  OperandQuad<float, kTile, kDepth, form != Form::TN> a(p.a, Index{tile.row} * kTile, p.out.m, p.k,
-                                                        p.a_wide);
-  OperandQuad<T, kTile, kDepth, form == Form::NT> b(p.b, Index{tile.column} * kTile, p.out.n, p.k,
-                                                    p.b_wide);
-  TileSums<kTile / 64> sums;
+  OperandQuad<Sum, float, kTile, kDepth, form != Form::TN> a(p.a, Index{tile.row} * kTile, p.out.m,
+                                                             p.k, p.a_wide);
+  OperandQuad<Sum, T, kTile, kDepth, form == Form::NT> b(p.b, Index{tile.column} * kTile, p.out.n,
+                                                         p.k, p.b_wide);
+  TileSums<Sum, kTile / 64> sums;
   a.load(0);
   b.load(0);
   a.store(a_tiles[0]);
@@ -184,7 +186,8 @@ __global__ void __launch_bounds__(kTileThreads, kTile == 128 ? 2 : 3)
         for (int i = 0; i < kDepth; ++i) sums.add(a_tiles[now][i], b_tiles[now][i]);
       } else {
 #pragma unroll 1
-        for (int i = 0; i < p.k - k; ++i) sums.add(a_tiles[now][i], b_tiles[now][i]);
+        for (int i = 0; i < p.k - k + (Sum::kPairs ? (p.k - k) % 2 : 0); ++i)
+          sums.add(a_tiles[now][i], b_tiles[now][i]);
       }
       if (more) {
         a.store(a_tiles[now ^ 1]);
@@ -201,7 +204,7 @@ struct RoundToBf16 {
   Bf16Bits* y;
   const float* x;
   __device__ void operator()(Index i) const {
-    y[i] = static_cast<Bf16Bits>(bf16_pair(x[i], 0.0F) & 0xffffU);
+    y[i] = static_cast<Bf16Bits>(__float_as_uint(Bf16Sum::operand(x[i])) >> 16);
   }
 };
 
@@ -243,28 +246,40 @@ struct Expand {
 /// Large tiles from so many elements on: 64 tiles, more than half of an A100's or H100's SMs.
 inline constexpr Index kLargeTilesFrom = 64 * 128 * 128;
 
-template <Form form, int kTile, class T>
+template <class Sum, Form form, int kTile, class T>
 void launch_tile(Cuda device, const Product<T>& p) {
   const TileGrid grid = tile_grid(p.out.m, p.out.n, kTile);
-  PLUMB_LAUNCH((tile_kernel<form, kTile, T>), grid.blocks, kTileThreads, 0, device.stream, p,
+  PLUMB_LAUNCH((tile_kernel<Sum, form, kTile, T>), grid.blocks, kTileThreads, 0, device.stream, p,
                grid.group_bits);
 }
-template <Form form, class T>
+template <class Sum, Form form, class T>
 void launch_tiles(Cuda device, const Product<T>& p) {
   if (p.out.m * p.out.n >= kLargeTilesFrom)
-    launch_tile<form, 128>(device, p);
+    launch_tile<Sum, form, 128>(device, p);
   else
-    launch_tile<form, 64>(device, p);
+    launch_tile<Sum, form, 64>(device, p);
 }
 
 /// The form NT, of which few rows have a kernel of their own (with 32-bit offsets into 32 rows of
 /// B).
-template <class T>
+template <class Sum, class T>
 void launch_nt(Cuda device, const Product<T>& p) {
   if (p.out.m <= kFewRows && p.k < 1 << 25)
-    launch_few_rows(device, p);
+    launch_few_rows<Sum>(device, p);
   else
-    launch_tiles<Form::NT>(device, p);
+    launch_tiles<Sum, Form::NT>(device, p);
+}
+
+template <class Sum>
+void launch_product(Cuda device, float* c, const float* a, const float* b, Index m, Index n,
+                    Index k, Form form, bool accumulate, const Epilogue& epilogue) {
+  if (m == 0 || n == 0) return;
+  const auto p = product(c, a, b, m, n, k, form, accumulate, epilogue);
+  switch (form) {
+    case Form::NN: return launch_tiles<Sum, Form::NN>(device, p);
+    case Form::NT: return launch_nt<Sum>(device, p);
+    case Form::TN: return launch_tiles<Sum, Form::TN>(device, p);
+  }
 }
 
 }  // namespace gpu
@@ -275,13 +290,12 @@ void launch_nt(Cuda device, const Product<T>& p) {
 /// with sizes that are multiples of 4.
 inline void matmul(Cuda device, float* c, const float* a, const float* b, Index m, Index n, Index k,
                    Form form, bool accumulate = false, Epilogue epilogue = {}) {
-  if (m == 0 || n == 0) return;
-  const auto p = gpu::product(c, a, b, m, n, k, form, accumulate, epilogue);
-  switch (form) {
-    case Form::NN: return gpu::launch_tiles<Form::NN>(device, p);
-    case Form::NT: return gpu::launch_nt(device, p);
-    case Form::TN: return gpu::launch_tiles<Form::TN>(device, p);
-  }
+  gpu::launch_product<gpu::FloatSum>(device, c, a, b, m, n, k, form, accumulate, epilogue);
+}
+/// The same in bf16, bitwise CpuBf16's.
+inline void matmul(CudaBf16 device, float* c, const float* a, const float* b, Index m, Index n,
+                   Index k, Form form, bool accumulate = false, Epilogue epilogue = {}) {
+  gpu::launch_product<gpu::Bf16Sum>(device, c, a, b, m, n, k, form, accumulate, epilogue);
 }
 
 /// Values that pack_matrix writes for a matrix of n columns and k rows.
@@ -325,8 +339,15 @@ template <class T>
 void matmul_packed(Cuda device, float* c, const float* a, const T* packed, Index m, Index n,
                    Index k, Epilogue epilogue = {}) {
   if (m == 0 || n == 0) return;
-  gpu::launch_nt(device,
-                 gpu::product(c, a, gpu::stored(packed), m, n, k, Form::NT, false, epilogue));
+  gpu::launch_nt<gpu::FloatSum>(
+      device, gpu::product(c, a, gpu::stored(packed), m, n, k, Form::NT, false, epilogue));
+}
+/// The bits of matmul in bf16.
+inline void matmul_packed(CudaBf16 device, float* c, const float* a, const bf16* packed, Index m,
+                          Index n, Index k, Epilogue epilogue = {}) {
+  if (m == 0 || n == 0) return;
+  gpu::launch_nt<gpu::Bf16Sum>(
+      device, gpu::product(c, a, gpu::stored(packed), m, n, k, Form::NT, false, epilogue));
 }
 
 // The other modes' products: gemm_vendor.cuh and gemm_tensor_core.cuh. Declared here, so that

@@ -23,7 +23,7 @@ inline constexpr Index kFewRows = 16;
 /// pieces of 4 KiB of B are under way in each of up to 5 (A100) or 8 (H100) blocks of an SM; to
 /// cover 700 ns at 3.35 TB/s takes 18 KB per SM. Shared memory: 16 · (1 + kRows) bytes read for 4 ·
 /// kRows FMAs, without bank conflicts.
-template <int kRows, class T>
+template <class Sum, int kRows, class T>
 class FewRows {
  public:
   static constexpr int kStep = 32, kStages = 3;  // k per piece; pieces in shared memory
@@ -143,14 +143,18 @@ class FewRows {
       float y[kVector];
       vector_of(y, b + place_of(lane(), k / kVector));
 #pragma unroll
+      for (int j = 0; j < kVector; ++j) y[j] = sizeof(T) == 2 ? y[j] : Sum::operand(y[j]);
+#pragma unroll
       for (int r = 0; r < kRows; ++r) {
 #pragma unroll
         for (int q = 0; q < kVector; q += 4) {
           float x[4];
           vector_of(x, a + r * slots_ * (kStep + 4) + k + q);
 #pragma unroll
-          for (int j = 0; j < 4; ++j)
-            sum[r] = k + q + j < left ? fmaf(x[j], y[q + j], sum[r]) : sum[r];
+          for (int i = 0; i < 4; ++i) {
+            const int j = Sum::kPairs ? i ^ 1 : i, begin = k + q + (Sum::kPairs ? i & ~1 : i);
+            sum[r] = begin < left ? Sum::add(Sum::operand(x[j]), y[q + j], sum[r]) : sum[r];
+          }
         }
       }
     }
@@ -205,14 +209,14 @@ class FewRows {
   bool have_;
 };
 
-template <int kRows, class T>
+template <class Sum, int kRows, class T>
 __global__ void __launch_bounds__(kWarp) few_rows_kernel(Product<T> p, int slots) {
-  using Work = FewRows<kRows, T>;
+  using Work = FewRows<Sum, kRows, T>;
   __shared__ __align__(16) typename Work::Piece pieces[Work::kStages];
   Work(p, slots).run(pieces);
 }
 
-template <class T>
+template <class Sum, class T>
 void launch_few_rows(Cuda device, const Product<T>& p) {
   const Index rows = p.out.m <= 4 ? 4 : p.out.m <= 8 ? 8 : kFewRows;
   Index slots = 1;
@@ -220,11 +224,11 @@ void launch_few_rows(Cuda device, const Product<T>& p) {
   const unsigned blocks = blocks_for(p.out.n, kWarp / slots);
   const int side_by_side = static_cast<int>(slots);
   if (rows == 4)
-    PLUMB_LAUNCH((few_rows_kernel<4, T>), blocks, kWarp, 0, device.stream, p, side_by_side);
+    PLUMB_LAUNCH((few_rows_kernel<Sum, 4, T>), blocks, kWarp, 0, device.stream, p, side_by_side);
   else if (rows == 8)
-    PLUMB_LAUNCH((few_rows_kernel<8, T>), blocks, kWarp, 0, device.stream, p, side_by_side);
+    PLUMB_LAUNCH((few_rows_kernel<Sum, 8, T>), blocks, kWarp, 0, device.stream, p, side_by_side);
   else
-    PLUMB_LAUNCH((few_rows_kernel<16, T>), blocks, kWarp, 0, device.stream, p, side_by_side);
+    PLUMB_LAUNCH((few_rows_kernel<Sum, 16, T>), blocks, kWarp, 0, device.stream, p, side_by_side);
 }
 
 }  // namespace gpu

@@ -7,6 +7,7 @@
 #include <plumb/core/bf16.hpp>
 #include <plumb/cuda/elementwise.cuh>
 #include <plumb/math/activation.hpp>
+#include <plumb/math/bf16.hpp>
 #include <plumb/math/gemm.hpp>
 
 #include <cstdint>
@@ -68,6 +69,26 @@ __device__ inline float4 load_quad(const Bf16Bits* p, int count, bool) {
   if (count > 2) x.z = from_bf16(p[2]);
   if (count > 3) x.w = from_bf16(p[3]);
   return x;
+}
+
+/// What a product's sums are made of: the operands as they are, k ascending; or rounded to bf16 and
+/// added in pairs of k, the second first (math/bf16.hpp), zeros where k ends amid a pair.
+struct FloatSum {
+  static constexpr bool kPairs = false;
+  static __device__ float operand(float x) { return x; }
+  static __device__ float add(float a, float b, float sum) { return fmaf(a, b, sum); }
+};
+struct Bf16Sum {
+  static constexpr bool kPairs = true;
+  static __device__ float operand(float x) {
+    const float size = fabsf(x) < kLeastNormal ? x * 0.0F : x;
+    return from_bf16(bf16_pair(size, 0.0F) & 0xffffU);
+  }
+  static __device__ float add(float a, float b, float sum) { return flushed_fma(a, b, sum); }
+};
+template <class Sum>
+__device__ inline float4 operand4(float4 x) {
+  return {Sum::operand(x.x), Sum::operand(x.y), Sum::operand(x.z), Sum::operand(x.w)};
 }
 
 /// Begins to copy 16 bytes to shared memory, elements from `left` on as zeros. `wide`: by

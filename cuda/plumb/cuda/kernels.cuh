@@ -21,7 +21,7 @@
 
 namespace plumb { inline namespace v0_1 {
 
-static_assert(Backend<Cuda> && Backend<CudaTensorCore> && Backend<CudaTf32>,
+static_assert(Backend<Cuda> && Backend<CudaBf16> && Backend<CudaTensorCore> && Backend<CudaTf32>,
               "the CUDA backend lacks a kernel");
 
 }}  // namespace plumb::v0_1

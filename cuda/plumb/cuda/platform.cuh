@@ -8,6 +8,7 @@
 
 #include <plumb/core/bf16.hpp>
 #include <plumb/core/check.hpp>
+#include <plumb/math/bf16.hpp>
 
 #include <cstdint>
 
@@ -146,6 +147,12 @@ __device__ __forceinline__ std::uint32_t to_tf32(float x) {
   asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
   return bits;
 }
+/// math/bf16.hpp: a·b + c, subnormals being zeros.
+__device__ __forceinline__ float flushed_fma(float a, float b, float c) {
+  float sum;
+  asm("fma.rn.ftz.f32 %0, %1, %2, %3;" : "=f"(sum) : "f"(a), "f"(b), "f"(c));
+  return sum;
+}
 /// Two floats rounded to the nearest bf16 (ties to even), the first in the lower half.
 __device__ __forceinline__ std::uint32_t bf16_pair(float low, float high) {
   std::uint32_t bits;
@@ -155,6 +162,7 @@ __device__ __forceinline__ std::uint32_t bf16_pair(float low, float high) {
 
 #else
 
+inline float flushed_fma(float a, float b, float c) { return fma_flushed(a, b, c); }
 inline std::uint32_t bf16_pair(float low, float high) {
   return bf16(low).bits | static_cast<std::uint32_t>(bf16(high).bits) << 16;
 }

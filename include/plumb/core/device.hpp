@@ -7,6 +7,8 @@
 
 #include <plumb/core/version.hpp>
 
+#include <type_traits>
+
 namespace plumb { inline namespace v0_1 {
 
 class Pool;
@@ -17,12 +19,27 @@ namespace kernels {
 struct Cpu {
   Pool* pool = nullptr;
 };
+/// The same with matrix products in bf16: operands rounded, sums, weights and all between in float
+/// (math/bf16.hpp). A mode in the type, as those of the CUDA backend.
+struct CpuBf16 : Cpu {};
 }  // namespace kernels
 
 using kernels::Cpu;
+using kernels::CpuBf16;
 
 /// True once the backend of D has been included.
 template <class D>
 inline constexpr bool backend_included = false;
+
+/// Whether the memory of D is the host's.
+template <class D>
+inline constexpr bool on_host = std::is_base_of_v<Cpu, D>;
+
+/// True for devices whose matrix products round both operands to bf16: there a weight that is not
+/// trained is kept as what it is read as, in half the memory.
+template <class D>
+inline constexpr bool rounds_products = false;
+template <>
+inline constexpr bool rounds_products<CpuBf16> = true;
 
 }}  // namespace plumb::v0_1

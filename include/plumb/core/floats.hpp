@@ -44,4 +44,20 @@ class DefaultFloats {
 #endif
 };
 
+#if defined(__x86_64__)
+/// In its scope subnormal numbers are read and written as zero. The compiler does not know: compute
+/// in a function that is not inlined.
+class FlushedFloats {
+ public:
+  FlushedFloats() : before_(_mm_getcsr()) { _mm_setcsr(before_ | kFlush); }
+  ~FlushedFloats() { _mm_setcsr(before_); }
+  FlushedFloats(const FlushedFloats&) = delete;
+  FlushedFloats& operator=(const FlushedFloats&) = delete;
+
+ private:
+  static constexpr unsigned kFlush = 0x8040;  // FTZ, DAZ
+  unsigned before_;
+};
+#endif
+
 }}  // namespace plumb::v0_1

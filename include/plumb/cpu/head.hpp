@@ -22,6 +22,7 @@
 #include <plumb/math/head.hpp>
 
 #include <algorithm>
+#include <concepts>
 #include <cstdint>
 
 namespace plumb { inline namespace v0_1 { namespace kernels {
@@ -62,10 +63,10 @@ inline void logprob_rows(Cpu device, float* logprob, float* entropy, float* lse,
 
 /// Log-probability of targets (N) under the head w (V, C) at hidden states x (N, C). logprob, lse
 /// (N) and entropy (N, or null) in nats, overwritten; and logits (N, V), unless null.
-inline void head_logprob_forward(Cpu device, float* logprob, float* entropy, float* lse,
-                                 const float* x, const float* w, const std::int32_t* targets,
-                                 Index n, Index c, Index v, float inverse_temperature,
-                                 float* logits = nullptr) {
+template <std::derived_from<Cpu> D>
+void head_logprob_forward(D device, float* logprob, float* entropy, float* lse, const float* x,
+                          const float* w, const std::int32_t* targets, Index n, Index c, Index v,
+                          float inverse_temperature, float* logits = nullptr) {
   const Index most = logits != nullptr ? n : std::min(n, head_rows(v));
   const Scratch<float> room(logits != nullptr ? 0 : most * v);
   if (logits == nullptr) logits = room.data();
@@ -81,11 +82,12 @@ inline void head_logprob_forward(Cpu device, float* logprob, float* entropy, flo
 /// (dlogprob·(onehot − p) − dentropy·p·(log p + entropy)). dlogprob (N); dentropy and entropy (N)
 /// may be null together; dx or dw may be null. lse, entropy and, unless null, logits (N, V) are the
 /// forward's; the logits are overwritten.
-inline void head_logprob_backward(Cpu device, float* dx, float* dw, const float* dlogprob,
-                                  const float* dentropy, const float* x, const float* w,
-                                  const std::int32_t* targets, const float* lse,
-                                  const float* entropy, Index n, Index c, Index v,
-                                  float inverse_temperature, float* logits = nullptr) {
+template <std::derived_from<Cpu> D>
+void head_logprob_backward(D device, float* dx, float* dw, const float* dlogprob,
+                           const float* dentropy, const float* x, const float* w,
+                           const std::int32_t* targets, const float* lse, const float* entropy,
+                           Index n, Index c, Index v, float inverse_temperature,
+                           float* logits = nullptr) {
   const DefaultFloats floats;
   const HeadTable& table = dispatch<HeadTable>();
   const bool kept = logits != nullptr;
@@ -111,9 +113,10 @@ inline void head_logprob_backward(Cpu device, float* dx, float* dw, const float*
 /// (N, C_p), w_p (V, C_p), x_q (N, C_q), w_q (V, C_q); kl (N), overwritten. Summed as Σ p·(log p −
 /// log q) − p + q: the same number, but rounding of the two normalisers cancels, which matters
 /// while a policy is near its reference.
-inline void head_kl_forward(Cpu device, float* kl, const float* x_p, const float* w_p, Index c_p,
-                            const float* x_q, const float* w_q, Index c_q, Index n, Index v,
-                            float inverse_temperature) {
+template <std::derived_from<Cpu> D>
+void head_kl_forward(D device, float* kl, const float* x_p, const float* w_p, Index c_p,
+                     const float* x_q, const float* w_q, Index c_q, Index n, Index v,
+                     float inverse_temperature) {
   const DefaultFloats floats;
   const HeadTable& table = dispatch<HeadTable>();
   const Index most = std::min(n, std::max<Index>(1, kHeadLogits / (2 * std::max<Index>(v, 1))));

@@ -15,6 +15,8 @@
 namespace plumb { inline namespace v0_1 {
 template <>
 inline constexpr bool backend_included<Cpu> = true;
+template <>
+inline constexpr bool backend_included<CpuBf16> = true;
 }}  // namespace plumb::v0_1
 
 #include <plumb/cpu/attention.hpp>
@@ -72,6 +74,7 @@ namespace plumb { inline namespace v0_1 { namespace kernels::avx512 {
   template <>                                                  \
   PLUMB_TABLE_LINKAGE const Table& table_for<Table>(Isa isa) { \
     switch (isa) {                                             \
+      case Isa::Avx512Bf16:                                    \
       case Isa::Avx512: return avx512::table();                \
       case Isa::Avx2: return avx2::table();                    \
       default: return scalar::table();                         \
@@ -82,6 +85,7 @@ namespace plumb { inline namespace v0_1 { namespace kernels::avx512 {
 #endif
 
 #undef PLUMB_FORMULA
+#undef PLUMB_DOT
 
 #define PLUMB_SCALAR_TABLE_FOR(Table, table) \
   template <>                                \
@@ -115,7 +119,7 @@ PLUMB_TABLE_FOR(SamplingTable, sampling_table)
 PLUMB_SCALAR_TABLE_FOR(LossTable, loss_table)
 }  // namespace kernels
 
-static_assert(Backend<Cpu>, "the CPU backend lacks a kernel");
+static_assert(Backend<Cpu> && Backend<CpuBf16>, "the CPU backend lacks a kernel");
 
 }}  // namespace plumb::v0_1
 

@@ -7,8 +7,9 @@
 // 2^exponent, mantissa in [½, 1). load/store/keep with a count touch the first n lanes only (n may
 // exceed the width, or be ≤ 0); lanes not loaded or kept are zero. `even` and `odd` take every
 // second lane of a followed by b; `interleave_low` and `interleave_high` put them back: the halves
-// of a0 b0 a1 b1 …. `store_two` rounds two vectors to bf16, in an order that only `load_two` need
-// know.
+// of a0 b0 a1 b1 …. `bf16_pairs` rounds as math/bf16.hpp says, two numbers to a word of 32 bits
+// that `lower` and `upper` expand again. `fma_flushed` is that file's, on wide vectors where the
+// environment is FlushedFloats.
 
 using V = __m256;
 using Mask = __m256;
@@ -25,6 +26,7 @@ inline V load(const float* p, Index n) { return _mm256_maskload_ps(p, first(n));
 inline void store(float* p, V x, Index n) { _mm256_maskstore_ps(p, first(n), x); }
 inline V keep(V x, Index n) { return _mm256_and_ps(x, _mm256_castsi256_ps(first(n))); }
 inline V fma(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }
+inline V fma_flushed(V a, V b, V c) { return fma(a, b, c); }
 inline V max(V a, V b) { return _mm256_max_ps(a, b); }
 inline V min(V a, V b) { return _mm256_min_ps(a, b); }
 inline V sqrt(V x) { return _mm256_sqrt_ps(x); }
@@ -69,11 +71,12 @@ inline float fold_max(V x) {
   y = _mm_max_ps(y, _mm_movehl_ps(y, y));
   return _mm_cvtss_f32(_mm_max_ss(y, _mm_movehdup_ps(y)));
 }
-inline void load_two(const plumb::bf16* p, V& first, V& second) {
-  const __m256i both = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-  first = _mm256_castsi256_ps(_mm256_slli_epi32(both, 16));
-  second =
-      _mm256_castsi256_ps(_mm256_and_si256(both, _mm256_set1_epi32(static_cast<int>(0xffff0000U))));
+inline V lower(V words) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(words), 16));
+}
+inline V upper(V words) {
+  const __m256i mask = _mm256_set1_epi32(static_cast<int>(0xffff0000U));
+  return _mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(words), mask));
 }
 inline __m256i upper_half(V x) {
   const __m256i bits = _mm256_castps_si256(x);
@@ -82,10 +85,12 @@ inline __m256i upper_half(V x) {
       _mm256_add_epi32(bits, _mm256_add_epi32(odd_bit, _mm256_set1_epi32(0x7fff)));
   const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x00400000));
   const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
-  return _mm256_srli_epi32(_mm256_blendv_epi8(rounded, quiet, nan), 16);
+  const __m256i small = _mm256_castps_si256(less(abs(x), set(0x1p-126F)));
+  const __m256i sign = _mm256_and_si256(bits, _mm256_set1_epi32(static_cast<int>(0x80000000U)));
+  const __m256i kept = _mm256_blendv_epi8(rounded, quiet, nan);
+  return _mm256_srli_epi32(_mm256_blendv_epi8(kept, sign, small), 16);
 }
-inline void store_two(plumb::bf16* p, V first, V second) {
-  const __m256i both =
-      _mm256_or_si256(upper_half(first), _mm256_slli_epi32(upper_half(second), 16));
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), both);
+inline V bf16_pairs(V low, V high) {
+  return _mm256_castsi256_ps(
+      _mm256_or_si256(upper_half(low), _mm256_slli_epi32(upper_half(high), 16)));
 }

@@ -15,6 +15,7 @@ inline V load(const float* p, Index n) { return _mm512_maskz_loadu_ps(first(n), 
 inline void store(float* p, V x, Index n) { _mm512_mask_storeu_ps(p, first(n), x); }
 inline V keep(V x, Index n) { return _mm512_maskz_mov_ps(first(n), x); }
 inline V fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
+inline V fma_flushed(V a, V b, V c) { return fma(a, b, c); }
 inline V max(V a, V b) { return _mm512_max_ps(a, b); }
 inline V min(V a, V b) { return _mm512_min_ps(a, b); }
 inline V sqrt(V x) { return _mm512_sqrt_ps(x); }
@@ -54,11 +55,12 @@ inline float fold_max(V x) {
   y = _mm_max_ps(y, _mm_movehl_ps(y, y));
   return _mm_cvtss_f32(_mm_max_ss(y, _mm_movehdup_ps(y)));
 }
-inline void load_two(const plumb::bf16* p, V& first, V& second) {
-  const __m512i both = _mm512_loadu_si512(p);
-  first = _mm512_castsi512_ps(_mm512_slli_epi32(both, 16));
-  second =
-      _mm512_castsi512_ps(_mm512_and_si512(both, _mm512_set1_epi32(static_cast<int>(0xffff0000U))));
+inline V lower(V words) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(words), 16));
+}
+inline V upper(V words) {
+  const __m512i mask = _mm512_set1_epi32(static_cast<int>(0xffff0000U));
+  return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(words), mask));
 }
 inline __m512i upper_half(V x) {
   const __m512i bits = _mm512_castps_si512(x);
@@ -67,9 +69,33 @@ inline __m512i upper_half(V x) {
       _mm512_add_epi32(bits, _mm512_add_epi32(odd_bit, _mm512_set1_epi32(0x7fff)));
   const __m512i quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x00400000));
   const __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
-  return _mm512_srli_epi32(_mm512_mask_blend_epi32(nan, rounded, quiet), 16);
+  const __mmask16 small = less(abs(x), set(0x1p-126F));
+  const __m512i sign = _mm512_and_si512(bits, _mm512_set1_epi32(static_cast<int>(0x80000000U)));
+  const __m512i kept = _mm512_mask_blend_epi32(nan, rounded, quiet);
+  return _mm512_srli_epi32(_mm512_mask_blend_epi32(small, kept, sign), 16);
 }
-inline void store_two(plumb::bf16* p, V first, V second) {
-  _mm512_storeu_si512(
-      p, _mm512_or_si512(upper_half(first), _mm512_slli_epi32(upper_half(second), 16)));
+inline V bf16_pairs(V low, V high) {
+  return _mm512_castsi512_ps(
+      _mm512_or_si512(upper_half(low), _mm512_slli_epi32(upper_half(high), 16)));
+}
+
+// What a processor with avx512_bf16 has besides. By name, so that this file needs no other target.
+#define PLUMB_DOT
+
+/// c + a·b of bf16 pairs, math/bf16.hpp.
+inline V dot(V a, V b, V c) {
+  asm("vdpbf16ps %2, %1, %0" : "+v"(c) : "v"(a), "v"(b));
+  return c;
+}
+/// 32 consecutive values, rounded, as words of two.
+inline V bf16_row(V first, V second) {
+  V words;
+  asm("vcvtne2ps2bf16 %1, %2, %0" : "=v"(words) : "v"(first), "v"(second));
+  return words;
+}
+/// Halves h0 … h15 | h16 … h31 to h0 h16 h1 h17 ….
+inline V halves_interleaved(V words) {
+  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24,
+                                         8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  return _mm512_castsi512_ps(_mm512_permutexvar_epi16(order, _mm512_castps_si512(words)));
 }

@@ -14,6 +14,7 @@ inline void store(float* p, V x, Index n) {
 }
 inline V keep(V x, Index n) { return n > 0 ? x : 0.0F; }
 inline V fma(V a, V b, V c) { return __builtin_fmaf(a, b, c); }
+inline V fma_flushed(V a, V b, V c) { return plumb::fma_flushed(a, b, c); }
 inline V max(V a, V b) { return a > b ? a : b; }
 inline V min(V a, V b) { return a < b ? a : b; }
 inline V sqrt(V x) { return __builtin_sqrtf(x); }
@@ -40,11 +41,13 @@ inline V interleave_low(V a, V) { return a; }
 inline V interleave_high(V, V b) { return b; }
 inline float fold_sum(V x) { return x; }
 inline float fold_max(V x) { return x; }
-inline void load_two(const plumb::bf16* p, V& first, V& second) {
-  first = static_cast<float>(p[0]);
-  second = static_cast<float>(p[1]);
+inline V lower(V words) {
+  return __builtin_bit_cast(float, __builtin_bit_cast(std::uint32_t, words) << 16);
 }
-inline void store_two(plumb::bf16* p, V first, V second) {
-  p[0] = plumb::bf16(first);
-  p[1] = plumb::bf16(second);
+inline V upper(V words) {
+  return __builtin_bit_cast(float, __builtin_bit_cast(std::uint32_t, words) & 0xffff0000U);
+}
+inline V bf16_pairs(V low, V high) {
+  return __builtin_bit_cast(float, std::uint32_t{plumb::product_bf16(low).bits} |
+                                       std::uint32_t{plumb::product_bf16(high).bits} << 16);
 }

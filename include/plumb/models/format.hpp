@@ -64,7 +64,7 @@ struct ModelFormat {
 template <class D>
 struct HostValues {
   explicit HostValues(const Tensor<D>& tensor) {
-    if constexpr (std::is_same_v<D, Cpu>) {
+    if constexpr (on_host<D>) {
       kept = tensor;
       view = {tensor.data(), static_cast<std::size_t>(tensor.size())};
     } else {
@@ -72,7 +72,7 @@ struct HostValues {
       view = kept;
     }
   }
-  std::conditional_t<std::is_same_v<D, Cpu>, Tensor<D>, std::vector<float>> kept;
+  std::conditional_t<on_host<D>, Tensor<D>, std::vector<float>> kept;
   std::span<const float> view;
 };
 
@@ -318,7 +318,7 @@ inline void read_rows(const ArraySource& source, Index begin, Index end, float* 
 /// A tensor's numbers from where they lie; the shapes were compared.
 template <class D>
 void copy_array(const ArraySource& source, const Tensor<D>& tensor) {
-  if constexpr (std::is_same_v<D, Cpu>) {
+  if constexpr (on_host<D>) {
     detail::read_rows(source, 0, tensor.dim(0), tensor.data());
   } else {
     std::vector<float> values(static_cast<std::size_t>(tensor.size()));
@@ -332,7 +332,7 @@ void copy_array(const ArraySource& source, const Tensor<D>& tensor) {
 template <class D, class Source>
 void copy_arrays(const Model<D>& model, Source source) {
   const auto& entries = model.parameters().entries();
-  if constexpr (std::is_same_v<D, Cpu>) {
+  if constexpr (on_host<D>) {
     constexpr Index kNumbers = 1 << 20;
     struct Task {
       ArraySource source;

@@ -59,7 +59,7 @@ void copy_parameters(const CheckpointView& file, const Model<D>& model, const st
       [&](const ArrayView& array) -> float* {
         const auto found = places.find(array.name);
         if (found == places.end()) return nullptr;
-        if constexpr (std::is_same_v<D, Cpu>) {
+        if constexpr (on_host<D>) {
           return found->second->data();
         } else {
           auto& values = staged[array.name];

@@ -100,7 +100,7 @@ class Model {
     return trunk_.features(batch, layers);
   }
   Index layers() const requires HasFeatures<Trunk> { return trunk_.layers(); }
-  Packed pack(bool to_bf16 = false) const { return trunk_.pack(to_bf16); }
+  Packed pack() const { return trunk_.pack(); }
   // What nn/budget.hpp asks, where the trunk can say it.
   Index token_floats(bool recorded) const requires requires(const Trunk& t) {
     t.token_floats(true);

@@ -9,7 +9,7 @@
 //   scalar(hidden)                 w·h + b of each row, (N): a score or a value, where there is
 //   such a head
 //   vocab(), context()             tokens 0 … vocab-1; longest sequence
-//   pack(bf16), make_cache(…)      its matrices packed for generation; room for running sequences
+//   pack(), make_cache(…)      its matrices packed for generation; room for running sequences
 //   parameters(), head_kind(), clone(head, seed)
 //
 // That the two forms of hidden() agree to the bit is the promise on which on-policy training
@@ -82,14 +82,13 @@ struct CachedBatch {
 template <class T>
 concept Generates = requires(const T& t, const Batch<typename T::Device>& batch,
                              const CachedBatch<typename T::Device>& cached,
-                             typename T::Cache& cache, const typename T::Packed& packed, Index n,
-                             bool bf16) {
+                             typename T::Cache& cache, const typename T::Packed& packed, Index n) {
   { t.hidden(batch) } -> std::same_as<Tensor<typename T::Device>>;
   { t.hidden(cached, cache, packed) } -> std::same_as<Tensor<typename T::Device>>;
   { t.head() } -> std::same_as<const Tensor<typename T::Device>&>;
   { t.vocab() } -> std::same_as<Index>;
   { t.context() } -> std::same_as<Index>;
-  { t.pack(bf16) } -> std::same_as<typename T::Packed>;
+  { t.pack() } -> std::same_as<typename T::Packed>;
   { t.make_cache(n, n) } -> std::same_as<typename T::Cache>;
   cache.copy_slot(n, n, n);  // the first n tokens of one slot to another
   {packed.head};             // multiplied by linear(hidden, packed.head)

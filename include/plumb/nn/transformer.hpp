@@ -124,11 +124,10 @@ class Transformer {
   }
 
   /// The matrices as they are now, packed for generation; see PackedWeight.
-  PackedTransformer<D> pack(bool to_bf16 = false) const {
-    PackedTransformer<D> all{
-        blocks_, packed_head_ && !to_bf16 ? packed_head_ : PackedWeight<D>(head_, to_bf16)};
+  PackedTransformer<D> pack() const {
+    PackedTransformer<D> all{blocks_, packed_head_ ? packed_head_ : PackedWeight<D>(head_)};
     for (Block& b : all.blocks)
-      for (const auto& [name, matrix] : Block::kMatrices) b.*matrix = (b.*matrix).packed(to_bf16);
+      for (const auto& [name, matrix] : Block::kMatrices) b.*matrix = (b.*matrix).packed(false);
     return all;
   }
 

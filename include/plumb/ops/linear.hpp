@@ -113,8 +113,9 @@ Tensor<D> activated_linear(const Tensor<D>& x, const Tensor<D>& weight, const Te
 
 /// A weight (out, in) in the order that products of few rows read fastest, with the values that it
 /// had when it was packed: for generation, where the weights stay as they are, and for weights that
-/// are not trained. No gradient flows to it, but through it. Rounded to bf16, it is half as long to
-/// read; in eight bits (cpu/int8.hpp) it takes least, and is expanded for each product. Sums stay
+/// are not trained. No gradient flows to it, but through it. Rounded to bf16, as devices whose
+/// products are in bf16 keep it always, it is half as long to read; in eight bits (cpu/int8.hpp) it
+/// takes least, and is expanded for each product. On other devices what it is multiplied by stays
 /// in float.
 template <class D>
 struct PackedWeight {
@@ -130,7 +131,7 @@ struct PackedWeight {
     out = weight.dim(0);
     in = weight.dim(1);
     const Shape shape{packed_size(D{}, out, in)};
-    if (to_bf16) {
+    if (to_bf16 || rounds_products<D>) {
       rounded = Tensor<D, bf16>::empty(shape);
       pack_matrix(D{}, rounded.data(), weight.data(), out, in);
     } else {

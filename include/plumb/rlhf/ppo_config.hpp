@@ -79,7 +79,6 @@ void fields(PpoConfig& c, F&& f) {
     c.micro_tokens);
   fields(c.sampling, [&f](Field field, auto& member) {
     const std::string name = std::string("ppo-") + field.name;
-    if (name == "ppo-bf16") return;  // refused: the first ratio would not be 1
     field.name = name.c_str();
     f(field, member);
   });
@@ -150,10 +149,6 @@ inline void check_ppo(const PpoConfig& c, Where where = Where::here()) {
                    "[ppo] top-k, top-p and greedy rollouts draw from another distribution than the "
                    "update trains: ratios are wrong and the KL can be negative. HINT: sample with "
                    "temperature alone, or set allow_filters (--allow-filters)",
-                   where);
-  check<DataError>(!c.sampling.bf16_weights,
-                   "[ppo] with bf16 weights the sampled log-probs are another model's than the one "
-                   "trained: the first ratio would not be 1. HINT: leave bf16_weights off",
                    where);
 }
 

@@ -34,9 +34,6 @@ struct SampleOptions {
   std::uint64_t seed = 1;
   std::uint32_t step = 0;  ///< part of the random key: the round or PPO iteration
   Index slots = 64;        ///< sequences that run together, where memory_limit() allows
-  /// Reads the matrices rounded to bf16: half the bytes, which bound small batches. The log-probs
-  /// are then those of the rounded model, and PPO refuses them.
-  bool bf16_weights = false;
   std::function<void(Index done, Index total)>
       progress{};  ///< after each finished response; optional
 };
@@ -57,12 +54,6 @@ void fields(SampleOptions& o, F&& f) {
   f(Field{"slots", "sequences that run together: speed and memory, not results", at_least(1), "",
           "Sampling"},
     o.slots);
-  f(Field{"bf16",
-          "read the weights rounded to bf16: another model, nearly the same",
-          {},
-          "",
-          "Sampling"},
-    o.bf16_weights);
 }
 
 /// DataError naming the setting that is out of range, or a temperature that no float can divide by.
@@ -95,7 +86,7 @@ class Sampler {
       : model_(model),
         prompts_(prompts),
         options_(options),
-        weights_(model.pack(options.bf16_weights)),
+        weights_(model.pack()),
         results_(prompts.size() * static_cast<std::size_t>(options.responses)),
         capacity_(std::min(longest_prompt() + options.max_new_tokens, model.context())),
         slots_(cache_slots(
