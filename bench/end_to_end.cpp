@@ -12,53 +12,92 @@ using namespace end_to_end;
 /// How often `b` is faster than `a`, step by step, and what it holds of a's memory.
 void print_ratio(const Result& a, const Result& b) {
   std::vector<double> ratios;
-  for (std::size_t i = 0; i < a.samples.size(); ++i) ratios.push_back(a.samples[i] / b.samples[i]);
+  for (std::size_t i = 0; i < a.samples.size(); ++i)
+    ratios.push_back(a.unit == "s" ? a.samples[i] / b.samples[i] : b.samples[i] / a.samples[i]);
   const auto [low, high] = std::minmax_element(ratios.begin(), ratios.end());
   std::printf("%-26s %.2f x faster (%.2f … %.2f), %.2f of the memory\n", "", median(ratios), *low,
               *high, b.used / a.used);
 }
 
 /// Every case that the options ask for, in turn; each is printed when it is done.
-std::vector<Result> run(const Options& options) {
-  std::vector<Result> results;
-  const Size& size = options.size;
-  const auto add = [&](const std::string& name, auto work) {
-    if (!options.wants_case(name)) return;
-    release_cached_memory();  // a case's memory is its own
-    results.push_back(work());
-    check(results.back().name == name, "[end_to_end] a case is not what it is called");
-    print(results.back());
-    std::fflush(stdout);
-  };
-  if (options.wants("train"))
-    add(str("train/", size.name), [&] { return train(size, options.repeat); });
-  if (options.wants("generate"))
-    for (const Index batch : {1, 16, 64})
-      for (const bool bf16_weights : {false, true})
-        if (batch == 1 || !bf16_weights)  // more rows are not bound by reading the weights
-          add(str("generate/", size.name, "/b", batch, bf16_weights ? "/bf16" : ""),
-              [&] { return generate(size, batch, bf16_weights, options.repeat); });
-  if (options.wants("ppo"))
-    for (const PpoCase form : {PpoCase{false, false}, PpoCase{false, true}, PpoCase{true, false}})
-      add(str("ppo/", size.name, form.shared ? "/shared" : "/separate",
-              form.geometric ? "/geometric" : "/full"),
-          [&] { return ppo(size, form, options.repeat); });
-  if (options.wants("tree"))
-    for (const TreeShape& shape : kTreeShapes) {
-      if (!options.wants_case(str("tree/", size.name, "/", shape.prompt, "-", shape.response, "-",
-                                  shape.responses)))
-        continue;
-      for (const Result& result : tree(size, shape, options.repeat)) {
-        results.push_back(result);
-        print(result);
+class Session {
+ public:
+  explicit Session(const Options& options) : options_(options) {}
+
+  std::vector<Result> run() {
+    const Size& size = options_.size;
+    if (options_.wants("train"))
+      add(str("train/", size.name), [&]<class D>(D, int repeat) { return train<D>(size, repeat); });
+    if (options_.wants("generate"))
+      for (const Index batch : {1, 16, 64})
+        add(str("generate/", size.name, "/b", batch),
+            [&]<class D>(D, int repeat) { return generate<D>(size, batch, repeat); });
+    if (options_.wants("ppo"))
+      for (const PpoCase form : {PpoCase{false, false}, PpoCase{false, true}, PpoCase{true, false}})
+        add(str("ppo/", size.name, form.shared ? "/shared" : "/separate",
+                form.geometric ? "/geometric" : "/full"),
+            [&]<class D>(D, int repeat) { return ppo<D>(size, form, repeat); });
+    if (options_.wants("tree"))
+      for (const TreeShape& shape : kTreeShapes) {
+        if (floats()) add_tree<Cpu>(shape);
+        if (bf16s()) add_tree<CpuBf16>(shape);
       }
-      print_ratio(results.end()[-2], results.back());
-      std::fflush(stdout);
+    if (options_.wants("reward"))
+      add(str("reward/", size.name),
+          [&]<class D>(D, int repeat) { return reward<D>(size, repeat); });
+    return results_;
+  }
+
+ private:
+  bool floats() const { return options_.precision != "bf16"; }
+  bool bf16s() const { return options_.precision != "float"; }
+
+  template <class D, class Work>
+  Result one(const std::string& name, Work& work, int repeat) {
+    release_cached_memory();  // a case's memory is its own
+    const Result result = work(D{}, repeat);
+    check(result.name == name + kSuffix<D>, "[end_to_end] a case is not what it is called");
+    return result;
+  }
+  void keep(const Result& result) {
+    results_.push_back(result);
+    print(result);
+    std::fflush(stdout);
+  }
+
+  template <class Work>
+  void add(const std::string& name, Work work) {
+    if (floats() && bf16s()) {
+      if (!options_.wants_case(name)) return;
+      Result a, b;
+      for (int i = 0; i < options_.repeat; ++i) {  // step about
+        const Result in_float = one<Cpu>(name, work, 1), in_bf16 = one<CpuBf16>(name, work, 1);
+        i == 0 ? void(a = in_float) : append(a, in_float);
+        i == 0 ? void(b = in_bf16) : append(b, in_bf16);
+      }
+      keep(a);
+      keep(b);
+      print_ratio(a, b);
+    } else if (floats()) {
+      if (options_.wants_case(name)) keep(one<Cpu>(name, work, options_.repeat));
+    } else if (options_.wants_case(name + kSuffix<CpuBf16>)) {
+      keep(one<CpuBf16>(name, work, options_.repeat));
     }
-  if (options.wants("reward"))
-    add(str("reward/", size.name), [&] { return reward(size, options.repeat); });
-  return results;
-}
+  }
+  template <class D>
+  void add_tree(const TreeShape& shape) {
+    if (!options_.wants_case(str("tree/", options_.size.name, "/", shape.prompt, "-",
+                                 shape.response, "-", shape.responses, kSuffix<D>)))
+      return;
+    const auto [whole, shared] = tree<D>(options_.size, shape, options_.repeat);
+    keep(whole);
+    keep(shared);
+    print_ratio(whole, shared);
+  }
+
+  const Options& options_;
+  std::vector<Result> results_;
+};
 
 bool same_lengths(const Result& result) {
   return std::all_of(result.lengths.begin(), result.lengths.end(),
@@ -82,7 +121,7 @@ int main(int argc, char** argv) {
     if (options.threads > 0) default_pool().set_threads(options.threads);
     std::printf("Plumb, %s, %d threads, size %s\n", name(current_isa()), default_pool().threads(),
                 options.size.name);
-    const auto results = run(options);
+    const auto results = Session(options).run();
     if (results.empty()) usage("no case is called '" + options.only + "'");
     if (!options.json.empty()) write_json(options.json, results);
     // New lengths may need blocks of sizes not seen yet; the same lengths again may not.

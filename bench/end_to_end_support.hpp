@@ -20,50 +20,53 @@ namespace end_to_end {
 
 using namespace plumb;
 
-/// A model of the GPT-2 family with a tied head; L is GPT-2 of 124 million weights.
+/// A model with a tied head; L is GPT-2 of 124 million weights, SmolLM2 that of 135.
 struct Size {
   const char* name;
-  Index layers, channels, heads, vocab, context;
+  Family family;
+  Index layers, channels, heads, kv_heads, hidden, vocab, context;
   Index batch;  ///< sequences per training step
 
   TransformerConfig config() const {
-    return {.family = Family::Gpt2,
+    return {.family = family,
             .vocab = vocab,
             .context = context,
             .channels = channels,
             .layers = layers,
             .heads = heads,
-            .kv_heads = heads,
-            .hidden = 4 * channels,
+            .kv_heads = kv_heads,
+            .hidden = hidden,
             .tied_head = true};
   }
 };
 
-inline constexpr Size kSizes[] = {{"S", 4, 256, 8, 512, 256, 16},
-                                  {"M", 6, 384, 6, 4096, 256, 12},
-                                  {"L", 12, 768, 12, 50257, 1024, 4}};
+inline constexpr Size kSizes[] = {{"S", Family::Gpt2, 4, 256, 8, 8, 1024, 512, 256, 16},
+                                  {"M", Family::Gpt2, 6, 384, 6, 6, 1536, 4096, 256, 12},
+                                  {"L", Family::Gpt2, 12, 768, 12, 12, 3072, 50257, 1024, 4},
+                                  {"SmolLM2", Family::Llama, 30, 576, 9, 3, 1536, 49152, 2048, 2}};
 
 inline constexpr const char* kUsage =
-    "usage: end_to_end [--size S|M|L] [--what train|generate|ppo|reward|tree|all] [--threads N]\n"
-    "                  [--repeat N] [--only TEXT] [--json FILE]\n"
-    "  --size     which model (S)\n"
-    "  --what     which measurement (all: without ppo at size L, which takes a quarter of an "
-    "hour,\n"
-    "             and without tree: updates on several responses to a prompt, with the prompt\n"
-    "             computed once and for each of them)\n"
-    "  --threads  of the pool (one per core)\n"
-    "  --repeat   timed steps of each, after the warm-up (5)\n"
-    "  --only     only the cases whose name contains TEXT: generate/S/b16, ppo/S/shared/full, …\n"
-    "  --json     write the results there, too\n";
+    "usage: end_to_end [--size S|M|L|SmolLM2] [--what train|generate|ppo|reward|tree|all]\n"
+    "                  [--precision float|bf16|both] [--threads N] [--repeat N] [--only TEXT]\n"
+    "                  [--json FILE]\n"
+    "  --size       which model (S)\n"
+    "  --what       which measurement (all: without ppo at sizes L and SmolLM2, which takes a\n"
+    "               quarter of an hour, and without tree: updates on several responses to a\n"
+    "               prompt, with the prompt computed once and for each of them)\n"
+    "  --precision  of matrix products (float); both: in turn, with the ratio\n"
+    "  --threads    of the pool (one per core)\n"
+    "  --repeat     timed steps of each, after the warm-up (5)\n"
+    "  --only       only the cases whose name contains TEXT: generate/S/b16, ppo/S/shared/full, …\n"
+    "  --json       write the results there, too\n";
 
 struct Options {
   Size size = kSizes[0];
-  std::string what = "all", only, json;
+  std::string what = "all", precision = "float", only, json;
   int threads = 0, repeat = 5;
 
   bool wants(std::string_view kind) const {
-    return what == kind || (what == "all" && kind != "tree" &&
-                            (kind != "ppo" || size.name != std::string_view("L")));
+    return what == kind ||
+           (what == "all" && kind != "tree" && (kind != "ppo" || size.vocab < 10000));
   }
   bool wants_case(const std::string& name) const { return name.find(only) != std::string::npos; }
 };
@@ -94,13 +97,17 @@ inline Options parse(int argc, char** argv) {
     if (name == "--size") {
       const auto* size = std::find_if(std::begin(kSizes), std::end(kSizes),
                                       [&](const Size& s) { return s.name == value; });
-      if (size == std::end(kSizes)) usage("--size is S, M or L");
+      if (size == std::end(kSizes)) usage("--size is S, M, L or SmolLM2");
       options.size = *size;
     } else if (name == "--what") {
       constexpr std::string_view known[] = {"train", "generate", "ppo", "reward", "tree", "all"};
       if (std::find(std::begin(known), std::end(known), value) == std::end(known))
         usage("--what is train, generate, ppo, reward, tree or all");
       options.what = value;
+    } else if (name == "--precision") {
+      if (value != "float" && value != "bf16" && value != "both")
+        usage("--precision is float, bf16 or both");
+      options.precision = value;
     } else if (name == "--threads") {
       options.threads = number(name, value);
     } else if (name == "--repeat") {
@@ -115,6 +122,10 @@ inline Options parse(int argc, char** argv) {
   }
   return options;
 }
+
+/// What a case's name ends with on device D.
+template <class D>
+constexpr const char* kSuffix = rounds_products<D> ? "/bf16" : "";
 
 using Named = std::vector<std::pair<std::string, double>>;
 
