@@ -159,8 +159,10 @@ void run_ppo(const PpoTask& task, const PpoSettings& s, const std::string& path,
     Metrics row = trainer.step(prompts_of_iteration(tokens, i, s));
     if (task.observe) task.observe(trainer.episodes(), row);
     metrics.write(metrics_offset + i, row);
-    progress.update(i + 1, str("score ", fixed(metric(row, "objective/scores"), 2), " kl ",
-                               fixed(metric(row, "objective/kl_exact"), 2)));
+    const bool exact = config.kl_every > 0 && i % config.kl_every == 0;
+    progress.update(i + 1,
+                    str("score ", fixed(metric(row, "objective/scores"), 2), " kl ",
+                        fixed(metric(row, exact ? "objective/kl_exact" : "objective/kl"), 2)));
     if (!warned && std::abs(metric(row, "objective/kl_gap_z")) > 4) {
       warned = true;
       progress.message(str("warning: sampled and exact KL differ by ",

@@ -81,7 +81,7 @@ struct Inputs {
       for (Index j = 0; j < s.n; ++j) transposed[j * s.k + p] = b[p * s.n + j];
     exact = plumb::reference::matmul(a.data(), transposed.data(), s.m, s.n, s.k, Form::NT);
     scale = plumb::reference::matmul_scale(a.data(), transposed.data(), s.m, s.n, s.k, Form::NT);
-    plumb::kernels::matmul({}, library.data(), a.data(), b.data(), s.m, s.n, s.k, Form::NN);
+    plumb::kernels::matmul(Cpu{}, library.data(), a.data(), b.data(), s.m, s.n, s.k, Form::NN);
   }
   static const Inputs& of(const Size& s) {
     static std::map<std::string, Inputs> known;

@@ -110,12 +110,12 @@ TEST_CASE("head: log-prob, entropy, cross-entropy, exact KL and gradients") {
     const Ints targets = ints(g["targets"]);
     Floats logprob = zeros(dlogprob), entropy = logprob, lse = logprob, kl = logprob;
     Floats dx = zeros(x), dw = zeros(w);
-    kernels::head_logprob_forward({}, logprob.data(), entropy.data(), lse.data(), x.data(),
+    kernels::head_logprob_forward(Cpu{}, logprob.data(), entropy.data(), lse.data(), x.data(),
                                   w.data(), targets.data(), n, c, v, scale);
-    kernels::head_logprob_backward({}, dx.data(), dw.data(), dlogprob.data(), dentropy.data(),
+    kernels::head_logprob_backward(Cpu{}, dx.data(), dw.data(), dlogprob.data(), dentropy.data(),
                                    x.data(), w.data(), targets.data(), lse.data(), entropy.data(),
                                    n, c, v, scale);
-    kernels::head_kl_forward({}, kl.data(), x.data(), w.data(), c, x_q.data(), w.data(), c, n, v,
+    kernels::head_kl_forward(Cpu{}, kl.data(), x.data(), w.data(), c, x_q.data(), w.data(), c, n, v,
                              scale);
     const Floats mean(logprob.size(), -1.0F / static_cast<float>(n));
     float cross_entropy = 0;

@@ -171,11 +171,11 @@ TEST_CASE("a row's bits depend on no other row; logprob_rows gives them from log
       std::vector<float> logprob(n), entropy(n), lse(n), again(n), logits(in.at(rows * k.v));
       const float* x = &in.x[in.at(first * k.c)];
       const std::int32_t* targets = &in.targets[in.at(first)];
-      kernels::head_logprob_forward({}, logprob.data(), entropy.data(), lse.data(), x, in.w.data(),
-                                    targets, rows, k.c, k.v, k.scale);
+      kernels::head_logprob_forward(Cpu{}, logprob.data(), entropy.data(), lse.data(), x,
+                                    in.w.data(), targets, rows, k.c, k.v, k.scale);
       CHECK(same_bits(logprob, std::span(all.logprob).subspan(in.at(first), n)));
       CHECK(same_bits(entropy, std::span(all.entropy).subspan(in.at(first), n)));
-      kernels::matmul({}, logits.data(), x, in.w.data(), rows, k.v, k.c, Form::NT);
+      kernels::matmul(Cpu{}, logits.data(), x, in.w.data(), rows, k.v, k.c, Form::NT);
       kernels::logprob_rows({}, again.data(), nullptr, lse.data(), logits.data(), targets, rows,
                             k.v, k.scale);
       CHECK(same_bits(again, logprob));
@@ -189,7 +189,7 @@ TEST_CASE("dw of a batch is dw of its chunks of 256, in turn") {
   for (const Index first : {0, 256, 512}) {
     const Index rows = std::min<Index>(256, 513 - first);
     const std::size_t i = in.at(first);
-    kernels::head_logprob_backward({}, nullptr, dw.data(), &in.dlogprob[i], &in.dentropy[i],
+    kernels::head_logprob_backward(Cpu{}, nullptr, dw.data(), &in.dlogprob[i], &in.dentropy[i],
                                    &in.x[in.at(first * 6)], in.w.data(), &in.targets[i],
                                    &whole.lse[i], &whole.entropy[i], rows, 6, 40, 1.0F);
   }
@@ -226,7 +226,7 @@ TEST_CASE("GPT-2's vocabulary: forward and backward of 2048 rows take less than 
   CHECK(most < 64'000'000);
   // The chunks of 256 rows are those of a batch of 2048: the last row is as if alone.
   float logprob = 0, lse = 0;
-  kernels::head_logprob_forward({}, &logprob, nullptr, &lse, &in.x[in.at(2047 * 8)], in.w.data(),
+  kernels::head_logprob_forward(Cpu{}, &logprob, nullptr, &lse, &in.x[in.at(2047 * 8)], in.w.data(),
                                 &in.targets[2047], 1, 8, 50257, 1.0F);
   CHECK(same_bits({&logprob, 1}, {&out.logprob[2047], 1}));
 }
@@ -264,15 +264,15 @@ TEST_CASE("logits as far apart as floats are: entropy, gradient and KL stay numb
       // others'.
       std::vector<float> dx(1), dw(n);
       const float dlogprob = 1.0F, dentropy = 100.0F;
-      kernels::head_logprob_backward({}, dx.data(), dw.data(), &dlogprob, &dentropy, one.data(),
+      kernels::head_logprob_backward(Cpu{}, dx.data(), dw.data(), &dlogprob, &dentropy, one.data(),
                                      most.data(), &target, &lse, &entropy, 1, 1, v, 1.0F, nullptr);
       for (const float d : dw) CHECK(d == 0.0F);
       float kl = -1;
-      kernels::head_kl_forward({}, &kl, one.data(), most.data(), 1, one.data(), even.data(), 1, 1,
-                               v, 1.0F);
+      kernels::head_kl_forward(Cpu{}, &kl, one.data(), most.data(), 1, one.data(), even.data(), 1,
+                               1, v, 1.0F);
       CHECK(kl == doctest::Approx(std::log(static_cast<double>(v))).epsilon(1e-6));
-      kernels::head_kl_forward({}, &kl, one.data(), even.data(), 1, one.data(), most.data(), 1, 1,
-                               v, 1.0F);
+      kernels::head_kl_forward(Cpu{}, &kl, one.data(), even.data(), 1, one.data(), most.data(), 1,
+                               1, v, 1.0F);
       CHECK(kl > 1e37F);  // what the even one gives, the certain one excludes
     });
   }
@@ -316,14 +316,21 @@ TEST_CASE("head_kl_forward: exact, zero for equal models, the same bits everywhe
     std::vector<std::vector<float>> results;
     for_each_isa([&](Isa) {
       for (Pool* pool : {static_cast<Pool*>(nullptr), &three}) {
-        std::vector<float> kl(p.dlogprob.size(), -1.0F);
+        std::vector<float> kl(p.dlogprob.size(), -1.0F), logprob = kl, expected = kl, lse = kl;
         kernels::head_kl_forward(Cpu{pool}, kl.data(), p.x.data(), p.w.data(), k.c, q.x.data(),
                                  q.w.data(), c_q, k.n, k.v, k.scale);
         results.push_back(kl);
+        kernels::head_kl_forward(Cpu{pool}, kl.data(), p.x.data(), p.w.data(), k.c, q.x.data(),
+                                 q.w.data(), c_q, k.n, k.v, k.scale, q.targets.data(),
+                                 logprob.data());
+        CHECK(same_bits(kl, results.back()));
+        kernels::head_logprob_forward(Cpu{pool}, expected.data(), nullptr, lse.data(), q.x.data(),
+                                      q.w.data(), q.targets.data(), k.n, c_q, k.v, k.scale);
+        CHECK(same_bits(logprob, expected));
       }
       std::vector<float> self(p.dlogprob.size(), -1.0F);
-      kernels::head_kl_forward({}, self.data(), p.x.data(), p.w.data(), k.c, p.x.data(), p.w.data(),
-                               k.c, k.n, k.v, k.scale);
+      kernels::head_kl_forward(Cpu{}, self.data(), p.x.data(), p.w.data(), k.c, p.x.data(),
+                               p.w.data(), k.c, k.n, k.v, k.scale);
       CHECK(same_bits(self, std::vector<float>(self.size(), 0.0F)));
     });
     CAPTURE(k.v);
@@ -342,8 +349,8 @@ TEST_CASE("a KL of 1e-5 nats is known to 3e-8") {
   Inputs q = p;
   q.w = near;
   std::vector<float> kl(8);
-  kernels::head_kl_forward({}, kl.data(), p.x.data(), p.w.data(), 16, q.x.data(), q.w.data(), 16, 8,
-                           512, 1.0F);
+  kernels::head_kl_forward(Cpu{}, kl.data(), p.x.data(), p.w.data(), 16, q.x.data(), q.w.data(), 16,
+                           8, 512, 1.0F);
   for (Index i = 0; i < 8; ++i) {
     const double exact = reference::kl_divergence(p.log_p(i), q.log_p(i));
     CHECK(exact < 3e-5);

@@ -505,6 +505,34 @@ TEST_CASE("learning rates fall linearly over the iterations") {
     CHECK(as_map(trainer.step(some_prompts(3, 19))).at("lr") == doctest::Approx(expected));
 }
 
+TEST_CASE("the exact KL, where it is computed less often, changes nothing but what is reported") {
+  for (const bool separate : {false, true}) {
+    const auto run = [&](Index every, Index* exact) {
+      auto policy =
+          tiny_model(tiny_llama(), 7, separate ? ScalarHead::None : ScalarHead::Value, 0.1F);
+      auto critic = tiny_model(tiny_llama(), 9, ScalarHead::Value, 0.1F);
+      const auto reference = policy.clone(ScalarHead::None);
+      PpoConfig config = small_config();
+      config.kl_every = every;
+      config.optimizer.lr = 1e-3F;
+      PpoTrainer<Cpu> trainer(policy, reference, even_share, config, separate ? &critic : nullptr);
+      for (int i = 0; i < 5; ++i) {
+        const auto m = as_map(trainer.step(some_prompts(4, 19)));
+        *exact += m.count("objective/kl_exact") == 1 && m.count("objective/kl_gap_z") == 1 ? 1 : 0;
+        CHECK(m.count("objective/kl") == 1);
+      }
+      return policy.parameters().flat().to_vector();
+    };
+    Index always = 0, sometimes = 0, never = 0;
+    const auto weights = run(1, &always);
+    CHECK(same_bits(run(2, &sometimes), weights));
+    CHECK(same_bits(run(0, &never), weights));
+    CHECK(always == 5);
+    CHECK(sometimes == 3);
+    CHECK(never == 0);
+  }
+}
+
 TEST_CASE("rollouts from another distribution are refused, unless asked for by name") {
   auto policy = tiny_model(tiny_llama(), 7, ScalarHead::Value);
   const auto reference = tiny_model(tiny_llama(), 8);

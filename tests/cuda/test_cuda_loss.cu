@@ -112,6 +112,8 @@ TEST_CASE("the head has the CPU's bits") {
     check_same_bits(Cuda{}, [&](auto device, auto& at) {
       head_kl_forward(device, at.out(n), at.in(x), at.in(w), c, at.in(x), at.in(other), c, n, v,
                       1.0F);
+      head_kl_forward(device, at.out(n), at.in(x), at.in(w), c, at.in(x), at.in(other), c, n, v,
+                      0.7F, at.in(targets), at.out(n));
     });
   }
 }

@@ -63,7 +63,7 @@ void check_tiles() {
     check_traffic(s, form,
                   {product({4, s.m, s.n, s.k}) * 2 / kTile + product({4, s.m, s.n, waits}),
                    product({4, s.m, s.n, 1 + waits})},
-                  [](const auto& p) { gpu::launch_tile<form, kTile>(Cuda{}, p); });
+                  [](const auto& p) { gpu::launch_tile<gpu::FloatSum, form, kTile>(Cuda{}, p); });
   }
 }
 template <class E, Form form, int kTile, class T = float>
@@ -92,7 +92,7 @@ void check_few_rows() {
     check_traffic<T>(s, Form::NT,
                      {product({sizeof(T), s.n, s.k}) + product({4, s.n * slots / 32, m, s.k}),
                       product({4, m, s.n})},
-                     [](const auto& p) { gpu::launch_few_rows(Cuda{}, p); });
+                     [](const auto& p) { gpu::launch_few_rows<gpu::FloatSum>(Cuda{}, p); });
   }
 }
 template <class E, class T>

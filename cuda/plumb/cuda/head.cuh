@@ -84,8 +84,8 @@ __global__ void __launch_bounds__(kThreads)
 
 template <int kThreads>
 __global__ void __launch_bounds__(kThreads)
-    kl_kernel(float* kl, const float* logits_p, const float* logits_q, Index n, Index v,
-              float scale) {
+    kl_kernel(float* kl, const float* logits_p, const float* logits_q, const std::int32_t* targets,
+              float* logprob_q, Index n, Index v, float scale) {
   const Index row = warp_row<kThreads>();
   if (row >= n) return;
   const float *p_row = logits_p + row * v, *q_row = logits_q + row * v;
@@ -97,7 +97,9 @@ __global__ void __launch_bounds__(kThreads)
     const float p = exp(log_p);
     return fma(p, log_p - log_q, so_far) + (exp(log_q) - p);
   });
-  if (lane() == 0) kl[row] = total;
+  if (lane() != 0) return;
+  kl[row] = total;
+  if (targets != nullptr) logprob_q[row] = scale * q_row[targets[row]] - lse_q;
 }
 
 }  // namespace gpu
@@ -169,7 +171,8 @@ void head_logprob_backward(D device, float* dx, float* dw, const float* dlogprob
 template <std::derived_from<Cuda> D>
 void head_kl_forward(D device, float* kl, const float* x_p, const float* w_p, Index c_p,
                      const float* x_q, const float* w_q, Index c_q, Index n, Index v,
-                     float inverse_temperature) {
+                     float inverse_temperature, const std::int32_t* targets = nullptr,
+                     float* logprob_q = nullptr) {
   const Index most = std::min(n, std::max<Index>(1, kHeadLogits / (2 * std::max<Index>(v, 1))));
   const DeviceScratch<float> p(device, most * v), q(device, most * v);
   for (Index i = 0; i < n; i += most) {
@@ -177,8 +180,9 @@ void head_kl_forward(D device, float* kl, const float* x_p, const float* w_p, In
     matmul(device, p.data(), x_p + i * c_p, w_p, rows, v, c_p, Form::NT);
     matmul(device, q.data(), x_q + i * c_q, w_q, rows, v, c_q, Form::NT);
     PLUMB_LAUNCH((gpu::kl_kernel<gpu::kHeadThreads>), blocks_for(rows, gpu::kHeadThreads / kWarp),
-                 gpu::kHeadThreads, 0, device.stream, kl + i, p.data(), q.data(), rows, v,
-                 inverse_temperature);
+                 gpu::kHeadThreads, 0, device.stream, kl + i, p.data(), q.data(),
+                 targets != nullptr ? targets + i : nullptr,
+                 targets != nullptr ? logprob_q + i : nullptr, rows, v, inverse_temperature);
   }
 }
 

@@ -33,7 +33,9 @@ struct HeadTable {
   /// Turns a row of logits into the gradient by those logits.
   void (*logprob_backward)(float* row, float dlogprob, float dentropy, std::int32_t target,
                            float lse, float entropy, Index v, float inverse_temperature);
-  float (*kl)(const float* logits_p, const float* logits_q, Index v, float inverse_temperature);
+  /// And the second one's log-probability of the target.
+  float (*kl)(const float* logits_p, const float* logits_q, std::int32_t target, float* logprob_q,
+              Index v, float inverse_temperature);
 };
 
 /// Whether the backward pass is to be given the logits of n rows.
@@ -112,11 +114,13 @@ void head_logprob_backward(D device, float* dx, float* dw, const float* dlogprob
 /// Exact KL(p‖q) over the whole vocabulary, nats, of two models' heads at their hidden states: x_p
 /// (N, C_p), w_p (V, C_p), x_q (N, C_q), w_q (V, C_q); kl (N), overwritten. Summed as Σ p·(log p −
 /// log q) − p + q: the same number, but rounding of the two normalisers cancels, which matters
-/// while a policy is near its reference.
+/// while a policy is near its reference. Unless null, logprob_q (N): q's log-probability of targets
+/// (N), with the bits of head_logprob_forward.
 template <std::derived_from<Cpu> D>
 void head_kl_forward(D device, float* kl, const float* x_p, const float* w_p, Index c_p,
                      const float* x_q, const float* w_q, Index c_q, Index n, Index v,
-                     float inverse_temperature) {
+                     float inverse_temperature, const std::int32_t* targets = nullptr,
+                     float* logprob_q = nullptr) {
   const DefaultFloats floats;
   const HeadTable& table = dispatch<HeadTable>();
   const Index most = std::min(n, std::max<Index>(1, kHeadLogits / (2 * std::max<Index>(v, 1))));
@@ -126,7 +130,9 @@ void head_kl_forward(D device, float* kl, const float* x_p, const float* w_p, In
     matmul(device, p.data(), x_p + i * c_p, w_p, rows, v, c_p, Form::NT);
     matmul(device, q.data(), x_q + i * c_q, w_q, rows, v, c_q, Form::NT);
     for_head_rows(device, rows, v, [&](Index r) {
-      kl[i + r] = table.kl(p.data() + r * v, q.data() + r * v, v, inverse_temperature);
+      kl[i + r] =
+          table.kl(p.data() + r * v, q.data() + r * v, targets != nullptr ? targets[i + r] : 0,
+                   targets != nullptr ? logprob_q + i + r : nullptr, v, inverse_temperature);
     });
   }
 }

@@ -77,10 +77,12 @@ inline void head_logprob_backward(float* row, float dlogprob, float dentropy, st
   row[target] += scale * dlogprob;
 }
 
-inline float head_kl(const float* logits_p, const float* logits_q, Index v, float scale) {
+inline float head_kl(const float* logits_p, const float* logits_q, std::int32_t target,
+                     float* logprob_q, Index v, float scale) {
   float norm_p, norm_q, unused;
   head_logprob(&unused, nullptr, &norm_p, logits_p, 0, v, scale);
-  head_logprob(&unused, nullptr, &norm_q, logits_q, 0, v, scale);
+  head_logprob(logprob_q != nullptr ? logprob_q : &unused, nullptr, &norm_q, logits_q, target, v,
+               scale);
   const V factor = set(scale), lse_p = set(norm_p), lse_q = set(norm_q);
   const auto add = [&](V z_p, V z_q, V so_far) {
     const V log_p = not_below(kLowestLogit, factor * z_p - lse_p);

@@ -20,7 +20,7 @@ struct Episode {
   bool finished = false;            ///< ended by a stop, not by length
   std::vector<float> logprobs;      ///< (R) when sampled, nats
   std::vector<float> ref_logprobs;  ///< (R) under the reference
-  std::vector<float> kl_exact;      ///< (R) full-vocabulary KL to the reference, nats
+  std::vector<float> kl_exact;      ///< (R) full-vocabulary KL to the reference, nats; or none
   std::vector<float> values;        ///< (steps); empty where there is no critic
   std::vector<float> rewards;       ///< (steps)
   std::vector<float> advantages;    ///< (R)
@@ -133,17 +133,23 @@ FrozenStates<typename P::Device> frozen_states(const P& policy,
   return kept;
 }
 
-/// Exact full-vocabulary KL(policy‖reference), nats, at rows of hidden states of the two: (N).
+/// What a reference says of rows of hidden states, its own and the policy's.
+template <class D>
+struct RowReference {
+  Tensor<D> logprob;  ///< (N), nats, of the targets
+  Tensor<D> kl;       ///< (N), nats, KL(policy‖reference) over the whole vocabulary
+};
 template <Policy P, Policy R>
-Tensor<typename P::Device> row_kl(const P& policy, const Tensor<typename P::Device>& rows,
-                                  const R& reference, const Tensor<typename P::Device>& ref_rows,
-                                  float temperature) {
+RowReference<typename P::Device> row_reference(
+    const P& policy, const Tensor<typename P::Device>& rows, const R& reference,
+    const Tensor<typename P::Device>& ref_rows,
+    const Tensor<typename P::Device, std::int32_t>& targets, float temperature) {
   using D = typename P::Device;
-  auto kl = Tensor<D>::empty({rows.dim(0)});
-  head_kl_forward(D{}, kl.data(), rows.data(), policy.head().data(), rows.dim(1), ref_rows.data(),
-                  reference.head().data(), ref_rows.dim(1), rows.dim(0), policy.vocab(),
-                  1.0F / temperature);
-  return kl;
+  const RowReference<D> out{Tensor<D>::empty({rows.dim(0)}), Tensor<D>::empty({rows.dim(0)})};
+  head_kl_forward(D{}, out.kl.data(), rows.data(), policy.head().data(), rows.dim(1),
+                  ref_rows.data(), reference.head().data(), ref_rows.dim(1), rows.dim(0),
+                  policy.vocab(), 1.0F / temperature, targets.data(), out.logprob.data());
+  return out;
 }
 
 }}  // namespace plumb::v0_1

@@ -2,7 +2,7 @@
 // policy
 // (Ziegler et al. 2019). An iteration:
 //   1. collect     sample responses; their log-probs are those of training, bitwise
-//   2. evaluate    reference log-probs, exact KL, values, scores
+//   2. evaluate    reference log-probs, values, scores; every kl_every-th time the exact KL
 //   3. shape       r_t = −β·kl_t, plus the score at the end; GAE; whitening
 //   4. update      epochs × minibatches of the clipped losses (this file; 1 to 3: rollout.hpp)
 // Variants and their sources are named at the settings. Denominators are whole minibatches', so
@@ -65,7 +65,8 @@ class PpoTrainer {
       const auto evaluation = [&] {
         frozen_ = frozen_states(policy_, {&reference_, value_model_}, episodes);
         evaluate(episodes, policy_, reference_, critic_, value_model_,
-                 config_.sampling.sampling.temperature, frozen_);
+                 config_.sampling.sampling.temperature, frozen_,
+                 config_.kl_every > 0 && iteration_ % config_.kl_every == 0);
       };
       timed("time/evaluate", evaluation);
       require_finite(episodes, evaluation);

@@ -46,6 +46,7 @@ struct PpoConfig {
   float beta = 0.05F;                ///< its coefficient, initially
   float kl_target = 0.0F;            ///< nats per response; 0: beta stays fixed
   float kl_horizon = 10000.0F;       ///< episodes
+  Index kl_every = 1;  ///< iterations from one exact KL to the next; 0: it is never computed
   float gamma = 1.0F, lambda = 0.95F;
   Whitening whiten_rewards = Whitening::None;
   Whitening whiten_advantages = Whitening::Population;
@@ -95,6 +96,8 @@ void fields(PpoConfig& c, F&& f) {
           "nats per response", kl},
     c.kl_target);
   f(Field{"kl-horizon", "over which beta adapts", above(0), "episodes", kl}, c.kl_horizon);
+  f(Field{"kl-every", "exact KL in every n-th iteration; 0: never", at_least(0), "", kl},
+    c.kl_every);
   f(Field{"target-kl", "approx_kl at which an iteration's epochs end; 0: off", at_least(0),
           "nats per token", kl},
     c.target_kl);

@@ -49,11 +49,12 @@ Tensor<typename P::Device> batch_values(const P& policy, const P* value_model,
   return value_model->scalar(embedding(value_model->hidden(batch.batch), batch.value_rows));
 }
 
-/// 2. Reference log-probs, exact KL and, with a critic, values, all under the policy as it sampled.
+/// 2. Reference log-probs, exact KL if asked and, with a critic, values, all under the policy as it
+/// sampled.
 template <Policy P, Policy R>
 void evaluate(std::vector<Episode>& episodes, const P& policy, const R& reference, Critic critic,
               const P* value_model, float temperature,
-              const FrozenStates<typename P::Device>& frozen = {}) {
+              const FrozenStates<typename P::Device>& frozen = {}, bool exact_kl = true) {
   using D = typename P::Device;
   std::vector<const Episode*> all;
   for (const Episode& e : episodes) all.push_back(&e);
@@ -63,12 +64,19 @@ void evaluate(std::vector<Episode>& episodes, const P& policy, const R& referenc
       [&](const PackedBatch& packed, std::span<const Episode* const> members) {
         auto batch = EpisodeBatch<D>::from(packed, members);
         frozen.attach(batch.batch, packed, members);
-        const auto hidden = policy.hidden(batch.batch);
-        const auto rows = embedding(hidden, batch.rows);
+        const bool hidden_needed = exact_kl || critic == Critic::Shared;
+        const auto hidden = hidden_needed ? policy.hidden(batch.batch) : Tensor<D>{};
         const auto ref_rows = embedding(reference.hidden(batch.batch), batch.rows);
-        const auto ref = head_logprob(ref_rows, reference.head(), batch.targets, temperature);
-        const auto kl = row_kl(policy, rows, reference, ref_rows, temperature);
-        const auto ref_host = ref.logprob.to_vector(), kl_host = kl.to_vector();
+        std::vector<float> ref_host, kl_host;
+        if (exact_kl) {
+          const auto ref = row_reference(policy, embedding(hidden, batch.rows), reference, ref_rows,
+                                         batch.targets, temperature);
+          ref_host = ref.logprob.to_vector();
+          kl_host = ref.kl.to_vector();
+        } else {
+          ref_host = head_logprob(ref_rows, reference.head(), batch.targets, temperature)
+                         .logprob.to_vector();
+        }
         std::vector<float> value_host;
         if (critic != Critic::None)
           value_host = batch_values(policy, value_model, hidden, batch).to_vector();
@@ -81,7 +89,7 @@ void evaluate(std::vector<Episode>& episodes, const P& policy, const R& referenc
           Episode& e = episodes[i];
           const auto steps = static_cast<std::size_t>(e.steps);
           e.ref_logprobs = cut(ref_host, token, e.response.size());
-          e.kl_exact = cut(kl_host, token, e.response.size());
+          if (exact_kl) e.kl_exact = cut(kl_host, token, e.response.size());
           if (critic != Critic::None) e.values = cut(value_host, step, steps);
           token += e.response.size();
           step += steps;
@@ -147,7 +155,9 @@ inline Metrics shape_rewards(std::vector<Episode>& episodes, const PpoConfig& co
                           " steps; expected at least one token, and a step for each"));
   double kl = 0, kl3 = 0, exact = 0, gap = 0, gap2 = 0, entropy = 0, score = 0, penalty = 0;
   double tokens = 0, ended = 0;
+  bool with_exact = true;
   for (Episode& e : episodes) {
+    with_exact = with_exact && e.kl_exact.size() == e.response.size();
     e.rewards.assign(static_cast<std::size_t>(e.steps), 0.0F);
     double k1 = 0, full = 0;
     for (std::size_t t = 0; t < e.response.size(); ++t) {
@@ -155,7 +165,7 @@ inline Metrics shape_rewards(std::vector<Episode>& episodes, const PpoConfig& co
       penalty += e.rewards[t];
       k1 += kl_estimate(KlEstimator::K1, e.logprobs[t], e.ref_logprobs[t]);
       kl3 += kl_estimate(KlEstimator::K3, e.logprobs[t], e.ref_logprobs[t]);
-      full += e.kl_exact[t];
+      full += with_exact ? e.kl_exact[t] : 0.0F;
       entropy -= e.logprobs[t];
     }
     e.rewards.back() += e.score;
@@ -175,17 +185,18 @@ inline Metrics shape_rewards(std::vector<Episode>& episodes, const PpoConfig& co
 
   const auto n = static_cast<double>(episodes.size());
   const double gap_se = std::sqrt(std::max(gap2 / n - gap / n * (gap / n), 0.0) / n);
-  return {{"objective/kl", kl / n},
-          {"objective/kl_k3", kl3 / n},
-          {"objective/kl_exact", exact / n},
-          {"objective/kl_gap_z", gap_se > 0 ? gap / n / gap_se : 0.0},
-          {"objective/entropy", entropy / n},
-          {"objective/non_score_reward", penalty / n},
-          {"objective/scores", score / n},
-          {"objective/rlhf_reward", (score + penalty) / n},
-          {"objective/kl_coef", beta},
-          {"val/num_eos_tokens", ended},
-          {"response/length", tokens / n}};
+  Metrics metrics{{"objective/kl", kl / n}, {"objective/kl_k3", kl3 / n}};
+  if (with_exact)
+    metrics.insert(metrics.end(), {{"objective/kl_exact", exact / n},
+                                   {"objective/kl_gap_z", gap_se > 0 ? gap / n / gap_se : 0.0}});
+  metrics.insert(metrics.end(), {{"objective/entropy", entropy / n},
+                                 {"objective/non_score_reward", penalty / n},
+                                 {"objective/scores", score / n},
+                                 {"objective/rlhf_reward", (score + penalty) / n},
+                                 {"objective/kl_coef", beta},
+                                 {"val/num_eos_tokens", ended},
+                                 {"response/length", tokens / n}});
+  return metrics;
 }
 
 }}  // namespace plumb::v0_1
