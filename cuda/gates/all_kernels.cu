@@ -78,7 +78,7 @@ void products(D d, Any x, Index n) {
     unpack_matrix(d, f, weights, n, n);
     matmul_packed(d, f, f, weights, n, n, n);
   };
-  packed(f);
+  if constexpr (!rounds_products<D>) packed(f);
   packed(static_cast<bf16*>(x));
 }
 
@@ -90,6 +90,7 @@ void all_kernels(Cuda d, void* x, Index n, KvShape shape) {
   training(d, Any{x}, n);
   attention(d, Any{x}, n, shape);
   products(d, Any{x}, n);
+  products(CudaBf16{d}, Any{x}, n);
   products(CudaTensorCore{d}, Any{x}, n);
   products(CudaTf32{d}, Any{x}, n);
   products(CudaVendor{d}, Any{x}, n);

@@ -208,6 +208,12 @@ struct RoundToBf16 {
   }
 };
 
+struct RoundOperand {
+  float* y;
+  const float* x;
+  __device__ void operator()(Index i) const { y[i] = Bf16Sum::operand(x[i]); }
+};
+
 struct ExpandBf16 {
   float* y;
   const Bf16Bits* x;
@@ -264,10 +270,18 @@ void launch_tiles(Cuda device, const Product<T>& p) {
 /// B).
 template <class Sum, class T>
 void launch_nt(Cuda device, const Product<T>& p) {
-  if (p.out.m <= kFewRows && p.k < 1 << 25)
+  if (p.out.m > kFewRows<Sum> || p.k >= 1 << 25) return launch_tiles<Sum, Form::NT>(device, p);
+  if constexpr (Sum::kPairs) {  // rounded once: each of a column's lanes would do it again
+    const Index size = p.out.m * p.k;
+    const DeviceScratch<float> a(device, size);
+    map(device, RoundOperand{a.data(), p.a}, size);
+    Product<T> rounded = p;
+    rounded.a = a.data();
+    rounded.a_wide = p.k % 4 == 0;
+    launch_few_rows<Sum>(device, rounded);
+  } else {
     launch_few_rows<Sum>(device, p);
-  else
-    launch_tiles<Sum, Form::NT>(device, p);
+  }
 }
 
 template <class Sum>
@@ -349,6 +363,8 @@ inline void matmul_packed(CudaBf16 device, float* c, const float* a, const bf16*
   gpu::launch_nt<gpu::Bf16Sum>(
       device, gpu::product(c, a, gpu::stored(packed), m, n, k, Form::NT, false, epilogue));
 }
+void matmul_packed(CudaBf16 device, float* c, const float* a, const float* packed, Index m, Index n,
+                   Index k, Epilogue epilogue = {}) = delete;  // it would be a product in float
 
 // The other modes' products: gemm_vendor.cuh and gemm_tensor_core.cuh. Declared here, so that
 // without those files a program does not link, where it would else be given the exact mode.

@@ -11,9 +11,11 @@ namespace plumb { inline namespace v0_1 {
 namespace kernels {
 namespace gpu {
 
-inline constexpr Index kFewRows = 16;
+/// In bf16 16 would not fit into registers.
+template <class Sum>
+inline constexpr Index kFewRows = Sum::kPairs ? 8 : 16;
 
-/// Up to kRows rows of A times B (N, K). A block is one warp, a lane one chunk of one column:
+/// Up to kRows rows of A times B (N, K); A holds what Sum makes of its operands already. A block is one warp, a lane one chunk of one column:
 /// chunks are chains of their own, so `slots` of them (a power of two) go side by side, and a
 /// column's are added in order by shuffles. That makes enough lanes of a few thousand columns to
 /// keep the memory busy.
@@ -153,7 +155,7 @@ class FewRows {
 #pragma unroll
           for (int i = 0; i < 4; ++i) {
             const int j = Sum::kPairs ? i ^ 1 : i, begin = k + q + (Sum::kPairs ? i & ~1 : i);
-            sum[r] = begin < left ? Sum::add(Sum::operand(x[j]), y[q + j], sum[r]) : sum[r];
+            sum[r] = begin < left ? Sum::add(x[j], y[q + j], sum[r]) : sum[r];
           }
         }
       }
@@ -218,16 +220,16 @@ __global__ void __launch_bounds__(kWarp) few_rows_kernel(Product<T> p, int slots
 
 template <class Sum, class T>
 void launch_few_rows(Cuda device, const Product<T>& p) {
-  const Index rows = p.out.m <= 4 ? 4 : p.out.m <= 8 ? 8 : kFewRows;
+  const Index rows = p.out.m <= 4 ? 4 : p.out.m <= 8 ? 8 : 16;
   Index slots = 1;
   while (2 * slots * rows <= kWarp && slots * kGemmChunk < p.k) slots *= 2;
   const unsigned blocks = blocks_for(p.out.n, kWarp / slots);
   const int side_by_side = static_cast<int>(slots);
   if (rows == 4)
     PLUMB_LAUNCH((few_rows_kernel<Sum, 4, T>), blocks, kWarp, 0, device.stream, p, side_by_side);
-  else if (rows == 8)
+  else if (rows == 8 || kFewRows<Sum> == 8)
     PLUMB_LAUNCH((few_rows_kernel<Sum, 8, T>), blocks, kWarp, 0, device.stream, p, side_by_side);
-  else
+  else if constexpr (kFewRows<Sum> == 16)
     PLUMB_LAUNCH((few_rows_kernel<Sum, 16, T>), blocks, kWarp, 0, device.stream, p, side_by_side);
 }
 

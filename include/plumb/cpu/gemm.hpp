@@ -366,6 +366,8 @@ inline void matmul_packed(CpuBf16 device, float* c, const float* a, const bf16* 
                           Index n, Index k, Epilogue epilogue = {}) {
   detail::multiply<Bf16Product>(device, c, a, nullptr, packed, m, n, k, Form::NT, false, epilogue);
 }
+void matmul_packed(CpuBf16 device, float* c, const float* a, const float* packed, Index m, Index n,
+                   Index k, Epilogue epilogue = {}) = delete;  // it would be a product in float
 
 }  // namespace kernels
 }}  // namespace plumb::v0_1

@@ -3,6 +3,7 @@
 // it.
 #pragma once
 
+#include <plumb/core/bf16.hpp>
 #include <plumb/core/device.hpp>
 #include <plumb/math/activation.hpp>
 #include <plumb/math/adamw.hpp>
@@ -32,7 +33,9 @@ concept Backend = DeviceMemory<D> &&
     requires(D d, float* y, const float* x, const std::int32_t* ids, std::int8_t* codes, Index n,
              float f) {
   matmul(d, y, x, x, n, n, n, Form::NT, true, Epilogue{});
-  matmul_packed(d, y, x, x, n, n, n, Epilogue{});
+  matmul_packed(d, y, x,
+                static_cast<const std::conditional_t<rounds_products<D>, bf16, float>*>(nullptr), n,
+                n, n, Epilogue{});
   pack_matrix(d, y, x, n, n);
   unpack_matrix(d, y, x, n, n);
   quantize_rows(d, codes, y, x, n, n);

@@ -183,7 +183,7 @@ Tensor<D> packed_linear(const Tensor<D>& x, const PackedWeight<D>& weight, Epilo
            Form::NT, false, epilogue);
   else if (weight.rounded)
     multiply(weight.rounded.data());
-  else
+  else if constexpr (!rounds_products<D>)
     multiply(weight.exact.data());
   return checked("linear", y);
 }
