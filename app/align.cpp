@@ -168,7 +168,7 @@ Outcome compare(const AlignSettings& s, const Inputs& in, const Loaded& referenc
                 const Loaded& policy, Judge& judge) {
   Outcome o;
   GenerateSettings g = s.generate;
-  g.sampling.responses = 1;
+  g.sampling.responses = s.eval_responses;
   const std::uint32_t evaluation_step = 1000000;  // draws that no round uses
   o.before = generate_candidates(reference, in.held_out_prompts, g, evaluation_step,
                                  "held-out responses before");

@@ -239,6 +239,10 @@ double Verdict::count(double preference) const {
   return found;
 }
 
+double Verdict::prompts() const {
+  return static_cast<double>(by_prompt(*this, [](const Item&) { return 0.0; }).size());
+}
+
 double Verdict::rate() const {
   return clustered_mean(by_prompt(*this, [](const Item& item) { return item.preference; })).mean;
 }

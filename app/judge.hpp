@@ -68,6 +68,7 @@ struct Verdict {
   double wins() const { return count(1.0); }
   double ties() const { return count(0.5); }
   double n() const { return static_cast<double>(items.size()); }
+  double prompts() const;          ///< that have a pair
   double rate() const;             ///< wins and half the ties, of the pairs judged; NaN of none
   Interval interval() const;       ///< 95 %, of the rate, clustered by prompt
   double mean_difference() const;  ///< of the scores, after − before; NaN without

@@ -108,6 +108,7 @@ AlignSettings story_settings(const std::string& model) {
   s.held_out_prompts = data_path("explain_to_a_child_heldout.jsonl");
   s.labeller = "rule:child";
   s.rank_prompts = 64;
+  s.eval_responses = 4;
   s.eval_stories = 20;
   s.generate.sampling.max_new_tokens = 80;
   s.ppo.lora.rank = 16;

@@ -150,7 +150,8 @@ Move move_of(const std::vector<MetricRow>& rows, Index first, Index last, std::s
 
 Json Outcome::json() const {
   Json results = verdict.json();
-  results["win_rate_prompts"] = verdict.n();
+  results["win_rate_prompts"] = verdict.prompts();
+  results["win_rate_pairs"] = verdict.n();
   results.update({{"kl", kl},
                   {"perplexity_before", perplexity_before},
                   {"perplexity_after", perplexity_after},
@@ -218,7 +219,9 @@ void print_outcome(const AlignSettings& s, const Outcome& o, const RewardReport&
   print("\n");
   reward.print();
   const Interval win = o.verdict.interval();
-  print(str("win rate, after against before, ", fixed(o.verdict.n(), 0),
+  const std::string pairs =
+      o.verdict.n() > o.verdict.prompts() ? fixed(o.verdict.n(), 0) + " answers to " : "";
+  print(str("win rate, after against before, ", pairs, fixed(o.verdict.prompts(), 0),
             " held-out prompts, judged by ", harmless(o.verdict.judge), ":\n  ",
             percent(o.verdict.rate()), "  (95 % interval ", fixed(100 * win.low, 1), " to ",
             fixed(100 * win.high, 1), ")\n"));

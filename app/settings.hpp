@@ -110,6 +110,7 @@ struct AlignSettings {
   Index rounds = 1;
   Index rank_prompts = 256;
   Index eval_prompts = 200;
+  Index eval_responses = 1;  // to each of them, before and after
   Index eval_stories = 200;
   SftConfig supervised;
   GenerateSettings generate;
@@ -137,6 +138,8 @@ void fields(AlignSettings& s, F&& f) {
   f(Field{"rounds", "rounds of generate, rank, reward model, PPO", at_least(1)}, s.rounds);
   f(Field{"rank-prompts", "prompts ranked per round", at_least(1)}, s.rank_prompts);
   f(Field{"eval-prompts", "held-out prompts for the comparison", at_least(1)}, s.eval_prompts);
+  f(Field{"eval-responses", "responses to each of them that are compared", at_least(1)},
+    s.eval_responses);
   f(Field{"sft", "demonstrations, in any form, to fine-tune the first policy on"}, s.sft);
   f(Field{"tokenizer", "tokenizer file, or bytes; empty: what the model says", {}, "", "Input"},
     s.tokenizer);

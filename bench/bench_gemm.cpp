@@ -7,15 +7,22 @@
 #include "cases/gemm.hpp"
 #include "support.hpp"
 
-namespace bench {
-namespace {
+namespace bench { namespace {
 
 using plumb::Form;
 namespace gemm = cases::gemm;
 
-/// The error of C after multiply(): some rows of A and columns of B, gathered, so that the oracle
-/// multiplies them alone.
-template <class Multiply>
+/// The device with the mode D.
+template <class D>
+D in_mode(Cpu device) {
+  D mode;
+  mode.pool = device.pool;
+  return mode;
+}
+
+/// The error of C after multiply(): some rows of A and columns of B, gathered, and rounded as
+/// device D does, so that the oracle multiplies them alone.
+template <class D, class Multiply>
 double error_of(const gemm::Case& of, const float* a, const float* b, const float* c,
                 Multiply multiply) {
   const auto rows = places(of.m, 5), columns = places(of.n, 9);
@@ -26,6 +33,9 @@ double error_of(const gemm::Case& of, const float* a, const float* b, const floa
   for (const Index j : columns)
     for (Index p = 0; p < of.k; ++p)
       some_b.push_back(b[of.form == Form::NT ? j * of.k + p : p * of.n + j]);
+  if (plumb::rounds_products<D>)
+    for (auto* operand : {&some_a, &some_b})
+      for (float& x : *operand) x = static_cast<float>(plumb::product_bf16(x));
   for (const Index i : rows)
     for (const Index j : columns) before.push_back(gemm::accumulates(of) ? c[i * of.n + j] : 0.0F);
   multiply();
@@ -44,6 +54,7 @@ double error_of(const gemm::Case& of, const float* a, const float* b, const floa
   return worst.value();
 }
 
+template <class D>
 struct Matmul {
   using Case = gemm::Case;
   Case of;
@@ -62,11 +73,12 @@ struct Matmul {
   Work work() const {
     Work work = gemm::work(of);
     work.footprint += weights.bytes();
+    work.bf16 = plumb::rounds_products<D>;
     return work;
   }
 
   void multiply(Cpu device, float* turn) const {
-    plumb::kernels::matmul(device, rotates_c ? turn : fixed.data(), a.data(),
+    plumb::kernels::matmul(in_mode<D>(device), rotates_c ? turn : fixed.data(), a.data(),
                            rotates_c ? fixed.data() : turn, of.m, of.n, of.k, of.form,
                            gemm::accumulates(of));
   }
@@ -74,13 +86,13 @@ struct Matmul {
 
   double error(Cpu device) {
     float* turn = weights.take();
-    return error_of(of, a.data(), rotates_c ? fixed.data() : turn, rotates_c ? turn : fixed.data(),
-                    [&] { multiply(device, turn); });
+    return error_of<D>(of, a.data(), rotates_c ? fixed.data() : turn,
+                       rotates_c ? turn : fixed.data(), [&] { multiply(device, turn); });
   }
 };
 
-/// The form NT with weights packed as T before: generation.
-template <class T>
+/// The form NT with weights packed as T before, on device D: generation.
+template <class D, class T>
 struct Packed {
   using Case = gemm::Case;
   Case of;
@@ -102,11 +114,12 @@ struct Packed {
   Work work() const {
     Work work = gemm::work(of, static_cast<double>(sizeof(T)));
     work.footprint += static_cast<double>(sizeof(T)) * static_cast<double>(size * weights.copies());
+    work.bf16 = plumb::rounds_products<D>;
     return work;
   }
   void multiply(Cpu device, Index copy) {
-    plumb::kernels::matmul_packed(device, c.data(), a.data(), packed.data() + copy * size, of.m,
-                                  of.n, of.k);
+    plumb::kernels::matmul_packed(in_mode<D>(device), c.data(), a.data(),
+                                  packed.data() + copy * size, of.m, of.n, of.k);
   }
   void run(Cpu device) { multiply(device, next++ % weights.copies()); }
 
@@ -114,7 +127,7 @@ struct Packed {
     std::vector<float> b(weights.at(0), weights.at(0) + of.n * of.k);
     if constexpr (std::is_same_v<T, plumb::bf16>)
       for (float& value : b) value = static_cast<float>(plumb::bf16(value));
-    return error_of(of, a.data(), b.data(), c.data(), [&] { multiply(device, 0); });
+    return error_of<D>(of, a.data(), b.data(), c.data(), [&] { multiply(device, 0); });
   }
 };
 
@@ -122,11 +135,17 @@ struct Packed {
 }  // namespace bench
 
 int main(int argc, char** argv) {
-  bench::add<bench::Matmul>("gemm", cases::gemm::kTimed);
-  bench::add<bench::Packed<float>>("gemm_packed", cases::gemm::kTimedPacked);
-  bench::add<bench::Packed<plumb::bf16>>("gemm_packed_bf16", cases::gemm::kTimedPacked);
-  bench::add<bench::Matmul>("gemm_head", cases::gemm::kTimedHead);
-  bench::add<bench::Matmul>("gemm_odd", cases::gemm::kTimedOdd);
-  bench::add<bench::Matmul>("gemm_odd", cases::gemm::kTimedOddHead);
+  using plumb::Cpu;
+  using plumb::CpuBf16;
+  bench::add<bench::Matmul<Cpu>>("gemm", cases::gemm::kTimed);
+  bench::add<bench::Matmul<CpuBf16>>("gemm_bf16", cases::gemm::kTimed);
+  bench::add<bench::Packed<Cpu, float>>("gemm_packed", cases::gemm::kTimedPacked);
+  bench::add<bench::Packed<CpuBf16, plumb::bf16>>("gemm_packed_bf16", cases::gemm::kTimedPacked);
+  bench::add<bench::Packed<Cpu, plumb::bf16>>("gemm_packed_mixed", cases::gemm::kTimedPacked);
+  bench::add<bench::Matmul<Cpu>>("gemm_head", cases::gemm::kTimedHead);
+  bench::add<bench::Matmul<CpuBf16>>("gemm_head_bf16", cases::gemm::kTimedHead);
+  bench::add<bench::Matmul<Cpu>>("gemm_odd", cases::gemm::kTimedOdd);
+  bench::add<bench::Matmul<CpuBf16>>("gemm_odd_bf16", cases::gemm::kTimedOdd);
+  bench::add<bench::Matmul<Cpu>>("gemm_odd", cases::gemm::kTimedOddHead);
   return bench::run(argc, argv);
 }

@@ -2,6 +2,7 @@
 // allocate and the most memory that they hold. The same work in PyTorch:
 // compare/torch_end_to_end.py.
 #include "end_to_end_cases.hpp"
+#include "probe.hpp"
 
 #include <cstdio>
 
@@ -42,6 +43,12 @@ class Session {
         if (floats()) add_tree<Cpu>(shape);
         if (bf16s()) add_tree<CpuBf16>(shape);
       }
+    if (options_.wants("ranked"))
+      for (const Index responses : {4, 8})
+        add(str("ranked/", size.name, "/k", responses),
+            [&]<class D>(D, int repeat) { return ranked<D>(size, responses, repeat); });
+    if (options_.wants("group"))
+      add(str("group/", size.name), [&]<class D>(D, int repeat) { return group<D>(size, repeat); });
     if (options_.wants("reward"))
       add(str("reward/", size.name),
           [&]<class D>(D, int repeat) { return reward<D>(size, repeat); });
@@ -108,8 +115,10 @@ void write_json(const std::string& path, const std::vector<Result>& results) {
   std::FILE* file = std::fopen(path.c_str(), "w");
   if (file == nullptr) fail<DataError>("[end_to_end] cannot write " + path);
   std::fprintf(file,
-               "{\"engine\": \"plumb\", \"isa\": \"%s\", \"threads\": %d,\n \"results\": %s}\n",
-               name(current_isa()), default_pool().threads(), json(results).c_str());
+               "{\"engine\": \"plumb\", \"isa\": \"%s\", \"threads\": %d,\n"
+               " \"gflops\": {\"fma\": %.0f, \"vdpbf16ps\": %.0f},\n \"results\": %s}\n",
+               name(current_isa()), default_pool().threads(), bench::fma_peak(1),
+               bench::dot_peak(1), json(results).c_str());
   if (std::fclose(file) != 0) fail<DataError>("[end_to_end] cannot write " + path);
 }
 

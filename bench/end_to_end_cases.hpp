@@ -187,6 +187,113 @@ Result reward(const Size& size, int repeat) {
   return result;
 }
 
+/// `prompts` prompts of `prompt` tokens, each followed by `responses` responses of `response`.
+inline std::vector<Tokens> answered_prompts(Index prompts, Index responses, Index prompt,
+                                            Index response, Index vocab) {
+  std::vector<Tokens> sequences;
+  for (Index p = 0; p < prompts; ++p)
+    for (Index k = 0; k < responses; ++k) {
+      Tokens all = random_tokens(prompt, vocab, static_cast<std::uint32_t>(p));
+      const Tokens own =
+          random_tokens(response, vocab, static_cast<std::uint32_t>(1000 + p * responses + k));
+      all.insert(all.end(), own.begin(), own.end());
+      sequences.push_back(std::move(all));
+    }
+  return sequences;
+}
+
+/// Forward, backward, clipping and AdamW of the pairwise loss on 32 responses of 64 tokens to
+/// prompts of 128, `responses` to each, ranked without ties.
+template <class D>
+Result ranked(const Size& size, Index responses, int repeat) {
+  constexpr Index kPrompt = 128, kResponse = 64;
+  const Index prompts = 32 / responses;
+  Model<D> model(size.config(), 1, ScalarHead::Reward);
+  AdamW<D> adamw(model.parameters(), {.lr = 3e-4F, .weight_decay = 0.01F});
+  const auto sequences = answered_prompts(prompts, responses, kPrompt, kResponse, size.vocab);
+  std::vector<RankedPrompt> rankings(static_cast<std::size_t>(prompts));
+  std::vector<const RankedPrompt*> members;
+  for (std::size_t i = 0; i < sequences.size(); ++i) {
+    RankedPrompt& ranking = rankings[i / static_cast<std::size_t>(responses)];
+    ranking.sequences.push_back(sequences[i]);
+    ranking.rank.push_back(static_cast<std::int32_t>(ranking.rank.size()));
+    ranking.lengths.push_back(kResponse);
+  }
+  for (const RankedPrompt& ranking : rankings) members.push_back(&ranking);
+
+  Result result{.name = str("ranked/", size.name, "/k", responses, kSuffix<D>),
+                .unit = "rankings/s"};
+  std::vector<float> losses;
+  measure(result, 2, repeat, [&] {
+    RankingStats stats;
+    losses.push_back(
+        reward_gradient(model, members, {}, 1.0F / static_cast<float>(prompts), stats));
+    adamw.step();
+  });
+  check(losses.back() < losses.front(), "[ranked] the loss did not fall: this is not training");
+  per_second(result, static_cast<double>(prompts));
+  result.work = {{"parameters", static_cast<double>(model.parameters().count())},
+                 {"prompts", static_cast<double>(prompts)},
+                 {"responses", static_cast<double>(responses)},
+                 {"prompt", kPrompt},
+                 {"response", kResponse}};
+  result.estimate = model_bytes(model.parameters().size(), true) +
+                    training_bytes(size, static_cast<double>(prompts * (kPrompt + 32 * kResponse)));
+  return result;
+}
+
+/// An update of GRPO's shape: two prompts of 256 tokens, 8 responses of 128 to each; the clipped
+/// loss on every token of a response by the advantage of the response, backward, clipping, AdamW.
+template <class D>
+Result group(const Size& size, int repeat) {
+  constexpr Index kPrompts = 2, kPrompt = 256, kResponses = 8, kResponse = 128;
+  TransformerConfig config = size.config();
+  config.context = kPrompt + kResponse;
+  Model<D> model(config, 1);
+  AdamW<D> adamw(model.parameters(), {.lr = 3e-4F, .weight_decay = 0.01F});
+  PackedBatch packed(true);
+  for (const Tokens& sequence :
+       answered_prompts(kPrompts, kResponses, kPrompt, kResponse, size.vocab))
+    packed.add(sequence);
+  Tokens rows, targets;
+  std::vector<float> old, advantage;
+  for (Index b = 0; b < packed.sequences(); ++b)
+    for (Index t = kPrompt - 1; t < kPrompt + kResponse - 1; ++t) {
+      rows.push_back(packed.row(b, t));
+      targets.push_back(packed.tokens[static_cast<std::size_t>(packed.row(b, t + 1))]);
+      old.push_back(-std::log(static_cast<float>(size.vocab)));
+      advantage.push_back(b % 2 == 0 ? 1.0F : -1.0F);
+    }
+  const auto batch = Batch<D>::from(packed, read_rows(packed, {&rows}));
+  const auto tokens = static_cast<Index>(rows.size());
+  const auto row_ids = device_vector<D>(rows), target_ids = device_vector<D>(targets);
+  const auto old_logprob = device_vector<D>(old), advantages = device_vector<D>(advantage);
+  const auto weight =
+      device_vector<D>(std::vector<float>(rows.size(), 1.0F / static_cast<float>(tokens)));
+
+  Result result{.name = str("group/", size.name, kSuffix<D>), .unit = "s"};
+  std::vector<float> losses;
+  measure(result, 2, repeat, [&] {
+    model.parameters().flat().zero_grad();
+    losses.push_back(backpropagate([&] {
+      const auto hidden = embedding(model.hidden(batch), row_ids);
+      const auto out = head_logprob(hidden, model.head(), target_ids);
+      return ppo_policy_loss(out.logprob, old_logprob, advantages, weight, PpoClip{});
+    }));
+    adamw.step();
+  });
+  check(losses.back() < losses.front(), "[group] the loss did not fall: this is not training");
+  result.work = {{"parameters", static_cast<double>(model.parameters().count())},
+                 {"prompts", kPrompts},
+                 {"responses", kResponses},
+                 {"prompt", kPrompt},
+                 {"response", kResponse},
+                 {"predicted", static_cast<double>(tokens)}};
+  result.estimate = model_bytes(model.parameters().size(), true) +
+                    training_bytes(size, static_cast<double>(packed.size()));
+  return result;
+}
+
 /// `responses` responses of `response` tokens to each prompt of `prompt`.
 struct TreeShape {
   Index prompt, response, responses;
@@ -203,15 +310,7 @@ std::array<Result, 2> tree(const Size& size, const TreeShape& shape, int repeat)
   const Index groups = std::max<Index>(1, 4608 / (responses * (prompt + response)));
   TransformerConfig config = size.config();
   config.context = std::max(config.context, prompt + response);
-  std::vector<Tokens> sequences;
-  for (Index g = 0; g < groups; ++g)
-    for (Index k = 0; k < responses; ++k) {
-      Tokens all = random_tokens(prompt, size.vocab, static_cast<std::uint32_t>(g));
-      const Tokens own =
-          random_tokens(response, size.vocab, static_cast<std::uint32_t>(1000 + g * responses + k));
-      all.insert(all.end(), own.begin(), own.end());
-      sequences.push_back(std::move(all));
-    }
+  const auto sequences = answered_prompts(groups, responses, prompt, response, size.vocab);
 
   struct Form {
     Model<D> model;

@@ -46,13 +46,14 @@ inline constexpr Size kSizes[] = {{"S", Family::Gpt2, 4, 256, 8, 8, 1024, 512, 2
                                   {"SmolLM2", Family::Llama, 30, 576, 9, 3, 1536, 49152, 2048, 2}};
 
 inline constexpr const char* kUsage =
-    "usage: end_to_end [--size S|M|L|SmolLM2] [--what train|generate|ppo|reward|tree|all]\n"
-    "                  [--precision float|bf16|both] [--threads N] [--repeat N] [--only TEXT]\n"
-    "                  [--json FILE]\n"
+    "usage: end_to_end [--size S|M|L|SmolLM2] [--what WHAT] [--precision float|bf16|both]\n"
+    "                  [--threads N] [--repeat N] [--only TEXT] [--json FILE]\n"
     "  --size       which model (S)\n"
-    "  --what       which measurement (all: without ppo at sizes L and SmolLM2, which takes a\n"
-    "               quarter of an hour, and without tree: updates on several responses to a\n"
-    "               prompt, with the prompt computed once and for each of them)\n"
+    "  --what       train: a training step; generate; ppo: an iteration; reward: a step of a\n"
+    "               reward model on pairs; ranked: on rankings; group: an update of GRPO's shape;\n"
+    "               tree: updates on several responses to a prompt, with the prompt computed\n"
+    "               once and for each of them; all (but tree, and ppo at sizes L and SmolLM2,\n"
+    "               which takes a quarter of an hour)\n"
     "  --precision  of matrix products (float); both: in turn, with the ratio\n"
     "  --threads    of the pool (one per core)\n"
     "  --repeat     timed steps of each, after the warm-up (5)\n"
@@ -100,9 +101,10 @@ inline Options parse(int argc, char** argv) {
       if (size == std::end(kSizes)) usage("--size is S, M, L or SmolLM2");
       options.size = *size;
     } else if (name == "--what") {
-      constexpr std::string_view known[] = {"train", "generate", "ppo", "reward", "tree", "all"};
+      constexpr std::string_view known[] = {"train",  "generate", "ppo",  "reward",
+                                            "ranked", "group",    "tree", "all"};
       if (std::find(std::begin(known), std::end(known), value) == std::end(known))
-        usage("--what is train, generate, ppo, reward, tree or all");
+        usage("--what is train, generate, ppo, reward, ranked, group, tree or all");
       options.what = value;
     } else if (name == "--precision") {
       if (value != "float" && value != "bf16" && value != "both")

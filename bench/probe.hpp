@@ -38,6 +38,7 @@ using plumb::Pool;
 struct Loops {
   Index width, chains;
   float (*fma)(Index steps, float factor, float addend);
+  float (*dot)(Index steps, float a, float b);  ///< or null
   float (*read)(const float* x, Index n);
   void (*update)(float* p, float* m, float* v, const float* g, Index n);
 };
@@ -132,20 +133,32 @@ inline double valid(double reading, double most, int threads) {
   return reading <= 1.1 * most * clock_ghz() * threads ? reading : 0.0;
 }
 
-/// GFLOP/s of the instruction set in use; 0: INVALID.
-inline double fma_peak(int threads) {
-  static std::map<int, double> known;
-  if (const auto found = known.find(threads); found != known.end()) return found->second;
+/// GFLOP/s of a loop of the instruction set in use, of `adds` multiply-adds a lane; 0: INVALID.
+inline double arithmetic_peak(int threads, float (*body)(Index, float, float), double adds) {
   Pool pool(threads);
   const Loops& loop = loops();
   constexpr Index kSteps = 1000;
-  const double flops = 2.0 * static_cast<double>(kSteps * loop.chains * loop.width * threads);
+  const double flops =
+      2.0 * adds * static_cast<double>(kSteps * loop.chains * loop.width * threads);
   const double seconds = fastest(pool, [&](Index, Index passes) {
-    for (Index i = 0; i < passes; ++i) opaque(loop.fma(kSteps, opaque(0.5F), opaque(0.5F)));
+    for (Index i = 0; i < passes; ++i) opaque(body(kSteps, opaque(0.5F), opaque(0.5F)));
   });
-  // Two multiply-adds a cycle.
-  return known[threads] =
-             valid(flops / seconds * 1e-9, 4.0 * static_cast<double>(loop.width), threads);
+  // Two instructions a cycle.
+  return valid(flops / seconds * 1e-9, 4.0 * adds * static_cast<double>(loop.width), threads);
+}
+inline double fma_peak(int threads) {
+  static std::map<int, double> known;
+  const auto [place, fresh] = known.try_emplace(threads);
+  if (fresh) place->second = arithmetic_peak(threads, loops().fma, 1);
+  return place->second;
+}
+/// Of vdpbf16ps, where there is one and it adds as products in bf16 do; else 0.
+inline double dot_peak(int threads) {
+  static std::map<int, double> known;
+  const auto [place, fresh] = known.try_emplace(threads);
+  if (fresh && loops().dot != nullptr && plumb::supported(plumb::Isa::Avx512Bf16))
+    place->second = arithmetic_peak(threads, loops().dot, 2);
+  return place->second;
 }
 
 /// Bytes of cache levels 1 to 3, by Linux; sysconf is not asked: on virtual machines it was seen to

@@ -16,6 +16,20 @@ inline float probe_fma(Index steps, float factor, float addend) {
   return fold_sum(total);
 }
 
+#ifdef PLUMB_DOT
+/// The same of vdpbf16ps: x = x + two products, of words of two bf16.
+inline float probe_dot(Index steps, float a, float b) {
+  V acc[kChains];
+  PLUMB_UNROLL for (Index r = 0; r < kChains; ++r) acc[r] = set(static_cast<float>(r));
+  const V x = set(a), y = set(b);
+  for (Index i = 0; i < steps; ++i)
+    PLUMB_UNROLL for (Index r = 0; r < kChains; ++r) acc[r] = dot(x, y, acc[r]);
+  V total = acc[0];
+  PLUMB_UNROLL for (Index r = 1; r < kChains; ++r) total = total + acc[r];
+  return fold_sum(total);
+}
+#endif
+
 /// Σ x, n elements, a multiple of 8 vectors.
 inline float probe_read(const float* x, Index n) {
   V acc[8];
@@ -41,6 +55,11 @@ inline const Loops& loops() {
   static constexpr Loops table{.width = kWidth,
                                .chains = kChains,
                                .fma = probe_fma,
+#ifdef PLUMB_DOT
+                               .dot = probe_dot,
+#else
+                               .dot = nullptr,
+#endif
                                .read = probe_read,
                                .update = probe_update};
   return table;

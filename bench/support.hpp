@@ -79,7 +79,8 @@ struct Bound {
 };
 
 inline Bound bound_of(const Work& work, int threads) {
-  const double fma = fma_peak(threads);
+  const bool by_dot = work.bf16 && dot_peak(threads) > fma_peak(threads);
+  const double fma = by_dot ? dot_peak(threads) : fma_peak(threads);
   // A kernel that writes much of its traffic is held to what such a mix reaches: more than reads.
   const double bytes = work.read + work.written;
   const Access access = 4 * work.written >= bytes ? Access::Update : Access::Read;
@@ -88,7 +89,7 @@ inline Bound bound_of(const Work& work, int threads) {
   const double compute = (work.flops + 2 * work.extra) / fma * 1e-9, move = bytes / stream * 1e-9;
   char name[64];
   if (compute >= move)
-    std::snprintf(name, sizeof name, "fma (%.0f GFLOP/s)", fma);
+    std::snprintf(name, sizeof name, "%s (%.0f GFLOP/s)", by_dot ? "vdpbf16ps" : "fma", fma);
   else
     std::snprintf(name, sizeof name, "%s %s (%.0f GB/s)", level_of(work.footprint, threads),
                   access == Access::Read ? "read" : "update", stream);
@@ -176,7 +177,9 @@ inline void add_limits(int threads) {
     std::snprintf(text, sizeof text, "%.0f%s", value, unit);
     return value == 0 ? std::string("INVALID") : std::string(text);
   };
-  std::string limits = "fma " + say(fma_peak(threads), " GFLOP/s") + "; read/update GB/s";
+  std::string limits = "fma " + say(fma_peak(threads), " GFLOP/s");
+  if (dot_peak(threads) > 0) limits += ", vdpbf16ps " + say(dot_peak(threads), " GFLOP/s");
+  limits += "; read/update GB/s";
   for (const std::size_t level : {1U, 2U, 3U, 4U}) {
     const double bytes = level < 3    ? cache_bytes()[level] / 2 * threads
                          : level == 3 ? cache_bytes()[level] / 2

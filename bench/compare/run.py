@@ -34,7 +34,18 @@ NAMES = {
     "onednn": "oneDNN",
     "eigen": "Eigen",
     "llama": "llama.cpp",
+    "trl": "TRL",
 }
+# Steps of training, which PyTorch runs in four ways; the fastest counts.
+TRAINING = ("train", "reward", "ranked", "group")
+TORCH = {
+    "torch": "PyTorch, float",
+    "torch-autocast": "PyTorch, bf16 autocast",
+    "torch-compile": "torch.compile, float",
+    "torch-autocast-compile": "torch.compile, bf16 autocast",
+}
+TRL = {"trl": "TRL, float", "trl-autocast": "TRL, bf16 autocast"}
+BF16 = "/bf16"  # what the names of our cases in bf16 end with
 FOREIGN_LOAD = 0.05  # processors that others kept busy, above which a measurement is marked
 
 
@@ -74,8 +85,8 @@ class Session:
         self.shim = options.venv / "mkl_vendor.so"
         self.data = {"machine": machine(), "engines": {}, "measurements": []}
 
-    def has_llama(self):
-        return any(self.options.venv.glob("lib/python*/site-packages/llama_cpp"))
+    def has(self, package):
+        return any(self.options.venv.glob(f"lib/python*/site-packages/{package}"))
 
     def environment(self, forced):
         environment = dict(os.environ)
@@ -108,6 +119,8 @@ class Session:
 
     def keep(self, engine, round, result):
         self.data["engines"][engine] = result.get("version", "")
+        if "gflops" in result:
+            self.data["machine"].setdefault("gflops", result["gflops"])
         for case in result["results"]:
             self.data["measurements"].append(
                 {
@@ -156,13 +169,24 @@ class Session:
             if what == "ppo":
                 command += ["--lengths", plumb]
             self.keep("torch", round, self.run(command, torch, True))
-            if what == "generate" and self.has_llama():
+            if what in TRAINING:
+                in_bf16 = [ours, *common, "--precision", "bf16", "--json", plumb]
+                self.keep("plumb", round, self.run(in_bf16, plumb))
+                ways = {"torch-autocast": ["--autocast"]}
+                if self.options.compile:
+                    ways["torch-compile"] = ["--compile"]
+                    ways["torch-autocast-compile"] = ["--autocast", "--compile"]
+                for engine, flags in ways.items():
+                    self.keep(engine, round, self.run([*command, *flags], torch, True))
+            if what in ("train", "reward") and self.has("trl"):
+                for engine, flags in (("trl", []), ("trl-autocast", ["--autocast"])):
+                    theirs = [python, HERE / "trl_end_to_end.py", *common, *flags, "--json", torch]
+                    self.keep(engine, round, self.run(theirs, torch, True))
+            if what == "generate" and self.has("llama_cpp"):
                 llama = [python, HERE / "llama_generate.py", *common, "--json", torch]
                 self.keep("llama", round, self.run(llama, torch))
             if what == "train" and self.shim.exists():
                 self.keep("torch-as-installed", round, self.run(command, torch))
-            if what == "train" and self.options.compile:
-                self.keep("torch-compile", round, self.run([*command, "--compile"], torch, True))
 
 
 def machine():
@@ -175,13 +199,14 @@ def machine():
             elif key.strip() == "flags":
                 flags = value
     widest = "AVX-512" if " avx512f " in flags else "AVX2" if " avx2 " in flags else "neither AVX"
-    return {"processor": model, "instructions": widest, "cores": os.cpu_count()}
+    return {"processor": model, "instructions": widest, "cores": os.cpu_count(),
+            "date": time.strftime("%Y-%m-%d")}
 
 
 def prepare(options):
     if options.set_up:
-        llama = ["--llama"] if options.llama else []
-        subprocess.run([HERE / "setup.sh", *llama, options.venv], check=True)
+        more = [flag for flag, wanted in (("--llama", options.llama), ("--trl", options.trl)) if wanted]
+        subprocess.run([HERE / "setup.sh", *more, options.venv], check=True)
     if options.binaries is None:
         for command in (
             ["cmake", "--preset", "bench", "-B", BUILD / "bench"],
@@ -189,6 +214,10 @@ def prepare(options):
         ):
             subprocess.run(command, cwd=ROOT, check=True, stdout=sys.stderr)
         options.binaries = BUILD / "bench" / "bench"
+
+
+def different(a, b):
+    return any(a[key] != b[key] for key in ("processor", "instructions", "cores"))
 
 
 def program(directory, name):
@@ -231,9 +260,18 @@ class Table:
         quiet = [m for m in measurements if m["foreign"] <= FOREIGN_LOAD]
         return statistics.median(all_samples(quiet or measurements))
 
+    def fastest(self, name, threads, ways):
+        """Of the ways in which a peer did a case, the fastest."""
+        ways = [way for way in ways if self.has(name, threads, way)]
+        middle = lambda way: statistics.median(all_samples(self.cases[name, threads, way]))
+        seconds = ways and self.cases[name, threads, ways[0]][0]["unit"] == "s"
+        return (min if seconds else max)(ways, key=middle, default=None)
+
     def ratio(self, name, threads, peer):
-        """(ratio of medians, the least and the largest of a round, whether others disturbed it)."""
-        pairs = list(zip(self.cases[name, threads, "plumb"], self.cases[name, threads, peer]))
+        """(ratio of medians, the least and the largest of a round, whether others disturbed it, the ratio
+        by processor time or None)."""
+        theirs = self.cases[name.removesuffix(BF16), threads, peer]
+        pairs = list(zip(self.cases[name, threads, "plumb"], theirs))
         for a, b in pairs:
             check_equal_work(a, b)
         # Rounds that others disturbed do not count where as many were quiet.
@@ -246,7 +284,8 @@ class Table:
             for a, b in zip(ours, theirs)
         ]
         middle = faster(*(statistics.median(all_samples(side)) for side in (ours, theirs)))
-        return middle, min(rounds), max(rounds), disturbed
+        work = [statistics.median(processor_samples(side)) for side in (ours, theirs) if has_busy(side)]
+        return middle, min(rounds), max(rounds), disturbed, faster(*work) if len(work) == 2 else None
 
     def has(self, name, threads, engine):
         return (name, threads, engine) in self.cases
@@ -275,6 +314,19 @@ class Table:
                     cells[threads] = (value, show_ratio(*self.ratio(name, threads, peer)))
             if cells:
                 yield self.row(label(name), against, cells)
+
+    def training_rows(self, names, ways):
+        """Steps of training, in float and in bf16, beside the fastest of a peer's ways."""
+        for name in names:
+            cells = {}
+            for threads in self.threads:
+                peer = self.fastest(name.removesuffix(BF16), threads, ways)
+                if peer and self.has(name, threads, "plumb"):
+                    unit = self.cases[name, threads, "plumb"][0]["unit"]
+                    value = show_value(self.value(name, threads), unit)
+                    cells.setdefault(peer, {})[threads] = (value, show_ratio(*self.ratio(name, threads, peer)))
+            for peer, found in cells.items():
+                yield self.row(label(name), ways[peer], found)
 
     def memory_rows(self, names):
         """The most memory resident at once, for cases that have a process to themselves."""
@@ -308,7 +360,7 @@ class Table:
         rates, ratios, lows, highs, disturbed = [], [], [], [], False
         for name in names:
             each = [self.ratio(name, threads, peer) for peer in peers if self.has(name, threads, peer)]
-            middle, low, high, load = min(each)
+            middle, low, high, load, _ = min(each)
             flops = self.cases[name, threads, "plumb"][0]["work"]["flops"]
             rates.append(flops / self.value(name, threads) * 1e-9)
             ratios.append(middle)
@@ -319,16 +371,19 @@ class Table:
         return f"{mean(rates):.0f} GFLOP/s", show_ratio(mean(ratios), mean(lows), mean(highs), disturbed)
 
     def text(self, whole_steps_only=False):
-        whole = ("train/", "generate/", "ppo/", "reward/")
+        training = tuple(what + "/" for what in TRAINING)
+        whole = (*training, "generate/", "ppo/")
         steps = [n for n in self.names if n.startswith(whole)]
-        alone = [n for n in steps if n.startswith("train/")]
+        alone = [n for n in steps if n.startswith("train/") and not n.endswith(BF16)]
         ops = [n for n in self.names if not n.startswith(whole + ("gemm/",))]
-        rows = [self.head(), *self.simple_rows(steps)]
+        steps_of_training = [n for n in steps if n.startswith(training)]
+        rows = [self.head(), *self.training_rows(steps_of_training, TORCH)]
+        rows += self.training_rows(steps_of_training, TRL)
+        rows += self.simple_rows(n for n in steps if not n.startswith(training))
         rows += self.simple_rows(steps, "llama", "llama.cpp")
         rows += self.memory_rows(alone)
         if not whole_steps_only:
             rows += self.simple_rows(alone, "torch-as-installed", "PyTorch as installed")
-            rows += self.simple_rows(alone, "torch-compile", "torch.compile")
             rows += [*self.gemm_rows(), *self.simple_rows(ops)]
         return "\n".join(rows) + "\n\n" + self.notes()
 
@@ -348,9 +403,14 @@ class Table:
         versions = [f"{NAMES[e]} {engines[e]}" for e in NAMES if e in engines]
         text = (
             f"Ratios above 1: Plumb is faster (or smaller); in brackets the least and the largest of a "
-            f"round. {computer['cores']} cores of {computer['processor']}, {computer['instructions']}. "
-            f"Peers: {'; '.join(versions)}."
+            f"round, after a dot the ratio by processor time. {computer['cores']} cores of "
+            f"{computer['processor']}, {computer['instructions']}, {computer.get('date', '')}. "
+            f"Peers: {'; '.join(versions)}, in steps of training the fastest of its ways."
         )
+        if gflops := computer.get("gflops"):
+            text += " One core does " + " and ".join(
+                f"{rate:.0f} GFLOP/s by {name}" for name, rate in gflops.items() if rate > 0
+            ) + "."
         if "torch-as-installed" in engines:
             text += (
                 " PyTorch's MKL is made to use AVX-512, which it does not do by itself on this maker's "
@@ -363,6 +423,17 @@ class Table:
 
 def all_samples(measurements):
     return [x for m in measurements for x in m["samples"]]
+
+
+def has_busy(measurements):
+    return all(m.get("busy") for m in measurements)
+
+
+def processor_samples(measurements):
+    """Samples as they would be if the processors had done nothing else: per second of processor."""
+    for m in measurements:
+        for sample, busy in zip(m["samples"], m["busy"]):
+            yield sample * busy if m["unit"] == "s" else sample / busy
 
 
 def plural(n, noun):
@@ -379,6 +450,8 @@ def gemm_group(name):
 
 
 def label(name):
+    if name.endswith(BF16):
+        return label(name.removesuffix(BF16)) + ", bf16"
     parts = name.split("/")
     if parts[0] == "train":
         return f"training step, {parts[1]}"
@@ -389,7 +462,11 @@ def label(name):
         lengths = {"full": "full length", "geometric": "geometric lengths"}[parts[3]]
         return f"PPO iteration, {parts[1]}, {value}, {lengths}"
     if parts[0] == "reward":
-        return f"reward-model step, {parts[1]}"
+        return f"reward-model step, {parts[1]}, pairs"
+    if parts[0] == "ranked":
+        return f"reward-model step, {parts[1]}, {parts[2][1:]} ranked responses"
+    if parts[0] == "group":
+        return f"update on groups of 8 responses, {parts[1]}"
     passes = f", {parts[2].replace('+', ' + ')}" if len(parts) > 2 else ""
     return f"{parts[0].replace('_', ' ')} {parts[1].replace('x', ' × ')}{passes}"
 
@@ -402,8 +479,9 @@ def show_value(value, unit):
     return f"{value * 1e3:.3g} ms" if value >= 1e-3 else f"{value * 1e6:.3g} µs"
 
 
-def show_ratio(middle, low, high, disturbed):
-    return f"{'~' if disturbed else ''}**{middle:.2f}** ({low:.2f} … {high:.2f})"
+def show_ratio(middle, low, high, disturbed, processor=None):
+    work = f" · {processor:.2f}" if processor else ""
+    return f"{'~' if disturbed else ''}**{middle:.2f}** ({low:.2f} … {high:.2f}){work}"
 
 
 # --------------------------------------------------------------------------------------------------
@@ -417,13 +495,14 @@ def arguments():
     cores = len(os.sched_getaffinity(0))
     add = parser.add_argument
     add("--quick", action="store_true", help="kernels and size S only")
-    add("--what", default="kernels,train,generate,ppo,reward", help="some of these")
+    add("--what", default="kernels,train,generate,ppo,reward,ranked,group", help="some of these")
     add("--sizes", default="S,M,L", help="of training and generation; PPO: not L; reward: S")
     add("--threads", default="1" if cores == 1 else f"1,{cores}", help="numbers of threads")
     add("--rounds", type=int, default=3, help="of the whole steps")
     add("--kernel-rounds", type=int, default=5)
-    add("--compile", action="store_true", help="torch.compile's training step, too")
+    add("--no-compile", dest="compile", action="store_false", help="without torch.compile")
     add("--llama", action="store_true", help="build llama-cpp-python, and compare generation with it")
+    add("--trl", action="store_true", help="install TRL, and compare training with its trainers")
     add("--no-set-up", dest="set_up", action="store_false", help="the peers are there already")
     add("--venv", type=pathlib.Path, default=build / "compare-venv")
     add("--binaries", type=pathlib.Path, help="where end_to_end and compare_kernels are: do not build")
@@ -450,7 +529,7 @@ def main():
     if options.sources:
         runs = [json.loads(path.read_text()) for path in options.sources]
         for run in runs[1:]:
-            if run["machine"] != runs[0]["machine"]:
+            if different(run["machine"], runs[0]["machine"]):
                 raise SystemExit("compare: these files are of different machines")
             runs[0]["engines"].update(run["engines"])
             runs[0]["measurements"] += run["measurements"]
@@ -465,12 +544,12 @@ def main():
     for threads in map(int, options.threads.split(",")):
         if "kernels" in what:
             session.kernels(threads)
-        for work in ("train", "generate", "ppo", "reward"):
+        for work in ("train", "generate", "ppo", "reward", "ranked", "group"):
             for size in sizes:
-                known = {"ppo": "SM", "reward": "S"}.get(work, "SML")
+                known = {"ppo": "SM", "reward": "SM", "ranked": "SM", "group": "SM"}.get(work, "SML")
                 if work in what and size in known:
                     session.end_to_end(work, size, threads)
-    everything = {"kernels", "train", "generate", "ppo", "reward"} <= set(what) and len(sizes) == 3
+    everything = {"kernels", "generate", "ppo", *TRAINING} <= set(what) and len(sizes) == 3
     finish(Table(session.data), options.write or everything)
     say(f"all measurements: {options.out}")
 

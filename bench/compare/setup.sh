@@ -1,15 +1,21 @@
 #!/usr/bin/env bash
 # Gets what the comparison needs: OpenBLAS, oneDNN and Eigen from the distribution, PyTorch in a
 # virtual environment of its own.
-#   bench/compare/setup.sh [--llama] [DIRECTORY]     DIRECTORY: build/compare-venv
+#   bench/compare/setup.sh [--llama] [--trl] [DIRECTORY]     DIRECTORY: build/compare-venv
 # PyTorch's Linux wheel is the CUDA build, and does not load without CUDA's libraries even where
 # there is no GPU: 4.4 GB. --llama also builds llama-cpp-python, which takes a while (its log:
-# DIRECTORY/llama.log).
+# DIRECTORY/llama.log); --trl installs TRL.
 set -euo pipefail
 
 here=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)
-llama=
-[[ ${1:-} == --llama ]] && llama=yes && shift
+llama='' trl=''
+while [[ ${1:-} == --* ]]; do
+  case $1 in
+    --llama) llama=yes ;;
+    --trl) trl=yes ;;
+  esac
+  shift
+done
 venv=${1:-${PLUMB_BUILD:-$here/../../build}/compare-venv}
 
 say() { printf '%s\n' "setup: $*" >&2; }
@@ -71,6 +77,10 @@ if grep -q AuthenticAMD /proc/cpuinfo; then
   "${CC:-cc}" -shared -fPIC -O2 "$here/mkl_vendor.c" -o "$venv/mkl_vendor.so"
 fi
 say "$("$venv/bin/python" -c 'import torch; print("PyTorch", torch.__version__)') in $venv"
+
+if [[ -n $trl ]]; then
+  pip trl || say "TRL was not installed: it is left out"
+fi
 
 # --- llama.cpp, by its Python binding ---------------------------------------------------------
 

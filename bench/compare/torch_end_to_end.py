@@ -1,7 +1,8 @@
 """The work of bench/end_to_end.cpp in PyTorch, written by hand and lean: packed q, k, v, fused attention,
 fused AdamW, a key/value cache that is allocated once, the head only on the rows whose loss counts.
 
-    torch_end_to_end.py [--size S|M|L] [--what train|generate|ppo|reward|all] [--compile]
+    torch_end_to_end.py [--size S|M|L] [--what train|generate|ppo|reward|ranked|group|all]
+                        [--autocast] [--compile]
 
 --lengths FILE takes the response lengths of the PPO iterations from end_to_end's --json FILE, so that both
 engines handle the same number of tokens.
@@ -21,6 +22,9 @@ SIZES = {  # layers, channels, heads, vocab, context, sequences per training ste
     "M": (6, 384, 6, 4096, 256, 12),
     "L": (12, 768, 12, 50257, 1024, 4),
 }
+
+
+WHAT = ("train", "generate", "ppo", "reward", "ranked", "group", "all")
 
 
 class Block(nn.Module):
@@ -48,9 +52,10 @@ class Block(nn.Module):
 class Model(nn.Module):
     """GPT-2 with a tied head, and optionally a scalar head."""
 
-    def __init__(self, size, scalar=False):
+    def __init__(self, size, scalar=False, context=None):
         super().__init__()
-        layers, c, heads, vocab, context, _ = SIZES[size]
+        layers, c, heads, vocab, default, _ = SIZES[size]
+        context = context or default
         self.embedding, self.positions = nn.Embedding(vocab, c), nn.Embedding(context, c)
         self.blocks = nn.ModuleList(Block(c, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(c)
@@ -103,7 +108,23 @@ def random_tokens(vocab, *shape):
 # --- training step -------------------------------------------------------------------------------
 
 
-def train(size, repeat, compiled):
+class Mode:
+    """How a step is run: as it is written, under bf16 autocast, compiled."""
+
+    def __init__(self, autocast=False, compiled=False):
+        self.autocast, self.compiled = autocast, compiled
+
+    def forward(self, function):
+        function = torch.compile(function) if self.compiled else function
+
+        def run(*arguments):
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.autocast):
+                return function(*arguments)
+
+        return run
+
+
+def train(size, repeat, mode):
     vocab, batch, length = SIZES[size][3], SIZES[size][5], 256
     model = Model(size)
     optimizer = Optimizer(model)
@@ -113,7 +134,7 @@ def train(size, repeat, compiled):
         hidden = model(tokens)
         return F.cross_entropy(model.logits(hidden).view(-1, vocab), targets)
 
-    forward = torch.compile(loss_of) if compiled else loss_of
+    forward = mode.forward(loss_of)
     losses = []
 
     def step():
@@ -314,22 +335,109 @@ def ppo(size, shared, geometric, repeat, lengths):
 # --- reward model --------------------------------------------------------------------------------
 
 
-def reward(size, repeat):
+def reward(size, repeat, mode):
     pairs, length = 16, 128
     model = Model(size, scalar=True)
     optimizer = Optimizer(model)
     tokens = random_tokens(SIZES[size][3], 2 * pairs, length)
     losses = []
 
+    def loss_of(tokens):
+        scores = model.scalar(model(tokens)[:, -1]).view(pairs, 2).float()
+        return -F.logsigmoid(scores[:, 0] - scores[:, 1]).mean()
+
+    forward = mode.forward(loss_of)
+
     def step():
-        scores = model.scalar(model(tokens)[:, -1]).view(pairs, 2)
-        loss = -F.logsigmoid(scores[:, 0] - scores[:, 1]).mean()
+        loss = forward(tokens)
         loss.backward()
         losses.append(loss.item())
         optimizer.step()
 
     result = torch_support.Result(f"reward/{size}", "pairs/s", pairs)
     result.work = {"parameters": count(model), "pairs": pairs, "length": length}
+    result.measure(2, repeat, step)
+    assert losses[-1] < losses[0], "the loss did not fall: this is not training"
+    return result
+
+
+def answered_prompts(vocab, prompts, responses, prompt, response):
+    """(prompts · responses, prompt + response): a prompt's rows begin alike."""
+    begin = random_tokens(vocab, prompts, prompt).repeat_interleave(responses, 0)
+    return torch.cat([begin, random_tokens(vocab, prompts * responses, response)], 1)
+
+
+def ranked(size, responses, repeat, mode):
+    prompt, response, prompts = 128, 64, 32 // responses
+    model = Model(size, scalar=True)
+    optimizer = Optimizer(model)
+    tokens = answered_prompts(SIZES[size][3], prompts, responses, prompt, response)
+    better, worse = torch.triu_indices(responses, responses, 1)
+    losses = []
+
+    def loss_of(tokens):
+        scores = model.scalar(model(tokens)[:, -1]).view(prompts, responses).float()
+        return -F.logsigmoid(scores[:, better] - scores[:, worse]).mean()
+
+    forward = mode.forward(loss_of)
+
+    def step():
+        loss = forward(tokens)
+        loss.backward()
+        losses.append(loss.item())
+        optimizer.step()
+
+    result = torch_support.Result(f"ranked/{size}/k{responses}", "rankings/s", prompts)
+    result.work = {
+        "parameters": count(model),
+        "prompts": prompts,
+        "responses": responses,
+        "prompt": prompt,
+        "response": response,
+    }
+    result.measure(2, repeat, step)
+    assert losses[-1] < losses[0], "the loss did not fall: this is not training"
+    return result
+
+
+# --- an update of GRPO's shape --------------------------------------------------------------------
+
+
+def group(size, repeat, mode):
+    prompts, prompt, responses, response = 2, 256, 8, 128
+    vocab = SIZES[size][3]
+    model = Model(size, context=prompt + response)
+    optimizer = Optimizer(model)
+    tokens = answered_prompts(vocab, prompts, responses, prompt, response)
+    advantages = torch.tensor([1.0, -1.0]).repeat(prompts * responses // 2)[:, None]
+    old = torch.full((prompts * responses, response), -torch.log(torch.tensor(float(vocab))).item())
+    losses = []
+
+    def loss_of(tokens, old, advantages):
+        logits = model.logits(model(tokens)[:, prompt - 1 : -1])
+        targets = tokens[:, prompt:]
+        loss = F.cross_entropy(logits.reshape(-1, vocab), targets.reshape(-1), reduction="none")
+        ratio = torch.exp(-loss.float().view_as(old) - old)
+        clipped = ratio.clamp(1 - CLIP, 1 + CLIP)
+        return torch.max(-advantages * ratio, -advantages * clipped).mean()
+
+    forward = mode.forward(loss_of)
+
+    def step():
+        loss = forward(tokens, old, advantages)
+        loss.backward()
+        losses.append(loss.item())
+        optimizer.step()
+
+    result = torch_support.Result(f"group/{size}", "s")
+    result.work = {
+        "parameters": count(model),
+        "prompts": prompts,
+        "responses": responses,
+        "prompt": prompt,
+        "response": response,
+        "predicted": old.numel(),
+    }
     result.measure(2, repeat, step)
     assert losses[-1] < losses[0], "the loss did not fall: this is not training"
     return result
@@ -354,6 +462,7 @@ def read_lengths(path, name, steps):
 
 def run(options):
     size, repeat, results = options.size, options.repeat, []
+    mode = Mode(options.autocast, options.compile)
     wanted = lambda what: options.what == what or (
         options.what == "all" and (what != "ppo" or size != "L")
     )
@@ -364,7 +473,7 @@ def run(options):
             assert results[-1].name == name
 
     if wanted("train"):
-        add(f"train/{size}", lambda: train(size, repeat, options.compile))
+        add(f"train/{size}", lambda: train(size, repeat, mode))
     if wanted("generate"):
         for batch in (1, 16, 64):
             add(f"generate/{size}/b{batch}", lambda: generate(size, batch, repeat))
@@ -378,15 +487,21 @@ def run(options):
             )
             add(name, lambda: ppo(size, shared, geometric, repeat, lengths()))
     if wanted("reward"):
-        add(f"reward/{size}", lambda: reward(size, repeat))
+        add(f"reward/{size}", lambda: reward(size, repeat, mode))
+    if wanted("ranked"):
+        for responses in (4, 8):
+            add(f"ranked/{size}/k{responses}", lambda: ranked(size, responses, repeat, mode))
+    if wanted("group"):
+        add(f"group/{size}", lambda: group(size, repeat, mode))
     return results
 
 
 def main():
     parser = torch_support.arguments(__doc__.splitlines()[0])
     parser.add_argument("--size", choices=list(SIZES), default="S")
-    parser.add_argument("--what", default="all", choices=("train", "generate", "ppo", "reward", "all"))
-    parser.add_argument("--compile", action="store_true", help="torch.compile the training step")
+    parser.add_argument("--what", default="all", choices=WHAT)
+    parser.add_argument("--compile", action="store_true", help="torch.compile steps of training")
+    parser.add_argument("--autocast", action="store_true", help="bf16 autocast in steps of training")
     parser.add_argument("--lengths", default="", help="results of end_to_end with PPO lengths")
     options = parser.parse_args()
     torch_support.keep_memory()

@@ -16,6 +16,7 @@ struct Work {
   double written = 0;  ///< bytes; what is added to counts as read, too
   double footprint = 0;  ///< bytes of distinct memory touched: says which cache feeds the kernel
   double extra = 0;      ///< multiplications, fused or not, that elementary functions take besides
+  bool bf16 = false;     ///< products of bf16, for which there may be an instruction of their own
 };
 
 /// Multiplications, fused or not, and a division as one, that an element takes in

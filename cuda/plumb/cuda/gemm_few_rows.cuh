@@ -15,10 +15,10 @@ namespace gpu {
 template <class Sum>
 inline constexpr Index kFewRows = Sum::kPairs ? 8 : 16;
 
-/// Up to kRows rows of A times B (N, K); A holds what Sum makes of its operands already. A block is one warp, a lane one chunk of one column:
-/// chunks are chains of their own, so `slots` of them (a power of two) go side by side, and a
-/// column's are added in order by shuffles. That makes enough lanes of a few thousand columns to
-/// keep the memory busy.
+/// Up to kRows rows of A times B (N, K); A holds what Sum makes of its operands already. A block is
+/// one warp, a lane one chunk of one column: chunks are chains of their own, so `slots` of them (a
+/// power of two) go side by side, and a column's are added in order by shuffles. That makes enough
+/// lanes of a few thousand columns to keep the memory busy.
 ///
 /// Per 32 k a warp copies 32 rows of B, 128 consecutive bytes each, and slots · kRows ≤ 32 rows of
 /// A, which come from the L2 cache: its reads are slots · kRows / 32 of B's. kStages - 1 such
