@@ -39,7 +39,7 @@ class Session {
                 form.geometric ? "/geometric" : "/full"),
             [&]<class D>(D, int repeat) { return ppo<D>(size, form, repeat); });
     if (options_.wants("tree"))
-      for (const TreeShape& shape : kTreeShapes) {
+      for (const TreeShape& shape : options_.shapes) {
         if (floats()) add_tree<Cpu>(shape);
         if (bf16s()) add_tree<CpuBf16>(shape);
       }

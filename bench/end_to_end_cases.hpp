@@ -294,13 +294,6 @@ Result group(const Size& size, int repeat) {
   return result;
 }
 
-/// `responses` responses of `response` tokens to each prompt of `prompt`.
-struct TreeShape {
-  Index prompt, response, responses;
-};
-inline constexpr TreeShape kTreeShapes[] = {{512, 64, 4},  {256, 128, 8}, {512, 128, 8},
-                                            {128, 128, 4}, {256, 64, 2},  {64, 64, 1}};
-
 /// Forward, backward, clipping and AdamW of a loss on the responses' log-probabilities, on about
 /// 4600 tokens of whole sequences: whole, and with each prompt once. Step about, so that a noisy
 /// neighbour slows both.

@@ -47,21 +47,29 @@ inline constexpr Size kSizes[] = {{"S", Family::Gpt2, 4, 256, 8, 8, 1024, 512, 2
 
 inline constexpr const char* kUsage =
     "usage: end_to_end [--size S|M|L|SmolLM2] [--what WHAT] [--precision float|bf16|both]\n"
-    "                  [--threads N] [--repeat N] [--only TEXT] [--json FILE]\n"
+    "                  [--shape P-R-K] [--threads N] [--repeat N] [--only TEXT] [--json FILE]\n"
     "  --size       which model (S)\n"
     "  --what       train: a training step; generate; ppo: an iteration; reward: a step of a\n"
     "               reward model on pairs; ranked: on rankings; group: an update of GRPO's shape;\n"
     "               tree: updates on several responses to a prompt, with the prompt computed\n"
     "               once and for each of them; all (but tree, and ppo at sizes L and SmolLM2,\n"
     "               which takes a quarter of an hour)\n"
+    "  --shape      tree: the one of prompts of P tokens, K responses of R to each, as P-R-K\n"
     "  --precision  of matrix products (float); both: in turn, with the ratio\n"
     "  --threads    of the pool (one per core)\n"
     "  --repeat     timed steps of each, after the warm-up (5)\n"
     "  --only       only the cases whose name contains TEXT: generate/S/b16, ppo/S/shared/full, …\n"
     "  --json       write the results there, too\n";
 
+/// `responses` responses of `response` tokens to each prompt of `prompt`.
+struct TreeShape {
+  Index prompt, response, responses;
+};
+
 struct Options {
   Size size = kSizes[0];
+  std::vector<TreeShape> shapes{{512, 64, 4},  {256, 128, 8}, {512, 128, 8},
+                                {128, 128, 4}, {256, 64, 2},  {64, 64, 1}};
   std::string what = "all", precision = "float", only, json;
   int threads = 0, repeat = 5;
 
@@ -110,6 +118,13 @@ inline Options parse(int argc, char** argv) {
       if (value != "float" && value != "bf16" && value != "both")
         usage("--precision is float, bf16 or both");
       options.precision = value;
+    } else if (name == "--shape") {
+      long long p = 0, r = 0, k = 0;
+      char rest = 0;
+      if (std::sscanf(value.c_str(), "%lld-%lld-%lld%c", &p, &r, &k, &rest) != 3 || p < 1 ||
+          r < 1 || k < 1 || (p + r) * k > 100000)
+        usage("--shape is PROMPT-RESPONSE-RESPONSES, such as 257-64-4");
+      options.shapes = {{p, r, k}};
     } else if (name == "--threads") {
       options.threads = number(name, value);
     } else if (name == "--repeat") {

@@ -236,10 +236,14 @@ def settings():
             ('{"seed": -1}', "without sign"), ('{"seed": 1e3}', "whole number"), ('{"temperature": "hot"}', "number"),
             ('{"temperature": 1e999}', "c.json"), ('{"temperatur": 1}', "did you mean 'temperature'"),
             ('{"top-k": 1, "top-k": 2}', "twice"), ('{"stop": "x"}', "list of texts"), ("[1]", "object"),
-            ("{", "c.json"), ("[" * 100000, "c.json"), ('{"skip-bad-lines": 1}', "true or false"), ("", "c.json")):
+            ("{", "c.json"), ("[" * 100000, "c.json"), ("", "c.json")):
         with open(os.path.join(WORK, "c.json"), "w") as file:
             file.write(content)
         fails(f"a settings file {content[:30]!r}", *generate, "--config", "c.json", says=[says, "c.json"])
+    with open(os.path.join(WORK, "c.json"), "w") as file:
+        file.write('{"linear-lr": 1}')
+    fails("a settings file with 1 for yes", "ppo", "--out", "none.safetensors", "--config", "c.json",
+          says=["true or false", "c.json"])
     with open(os.path.join(WORK, "c.json"), "w") as file:
         json.dump({"max-new-tokens": 3, "responses": 1, "temperature": 0.05}, file)
     for before, after in ((["--device", "cpu"], ["--config", "c.json"]), (["--device=cpu"], ["--config=c.json"]),
