@@ -238,7 +238,7 @@ Result ranked(const Size& size, Index responses, int repeat) {
                  {"prompt", kPrompt},
                  {"response", kResponse}};
   result.estimate = model_bytes(model.parameters().size(), true) +
-                    training_bytes(size, static_cast<double>(prompts * (kPrompt + 32 * kResponse)));
+                    training_bytes(size, static_cast<double>(prompts * kPrompt + 32 * kResponse));
   return result;
 }
 
@@ -274,11 +274,12 @@ Result group(const Size& size, int repeat) {
   Result result{.name = str("group/", size.name, kSuffix<D>), .unit = "s"};
   std::vector<float> losses;
   measure(result, 2, repeat, [&] {
+    PolicyStats stats;
     model.parameters().flat().zero_grad();
     losses.push_back(backpropagate([&] {
       const auto hidden = embedding(model.hidden(batch), row_ids);
       const auto out = head_logprob(hidden, model.head(), target_ids);
-      return ppo_policy_loss(out.logprob, old_logprob, advantages, weight, PpoClip{});
+      return ppo_policy_loss(out.logprob, old_logprob, advantages, weight, PpoClip{}, &stats);
     }));
     adamw.step();
   });

@@ -242,7 +242,7 @@ def settings():
         fails(f"a settings file {content[:30]!r}", *generate, "--config", "c.json", says=[says, "c.json"])
     with open(os.path.join(WORK, "c.json"), "w") as file:
         file.write('{"linear-lr": 1}')
-    fails("a settings file with 1 for yes", "ppo", "--out", "none.safetensors", "--config", "c.json",
+    fails("a settings file with 1 for yes", "align", "--run", "none", "--config", "c.json",
           says=["true or false", "c.json"])
     with open(os.path.join(WORK, "c.json"), "w") as file:
         json.dump({"max-new-tokens": 3, "responses": 1, "temperature": 0.05}, file)
