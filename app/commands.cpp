@@ -1,5 +1,6 @@
 #include "commands.hpp"
 
+#include "fetch.hpp"
 #include "format.hpp"
 #include "run_directory.hpp"
 #include "screen.hpp"
@@ -122,7 +123,7 @@ void reward_command(const RewardCommand& c, Json& results) {
                    "[reward] --out writes a model fitted to rankings, and none are named");
   // --test alone may be of a linear head, whose trunk is what there is to load.
   std::optional<Reward> head_alone;
-  if (rankings.empty() && !c.from.model.empty() && is_reward_head(c.from.model))
+  if (rankings.empty() && !c.from.model.empty() && is_reward_head(model_file(c.from.model)))
     head_alone = load_reward(c.from.model, nullptr, c.from.tokenizer);
   Loaded base = head_alone ? head_alone->loaded : load(c.from);
   if (!rankings.empty() && !is_linear(c.settings.config, base))
@@ -435,7 +436,7 @@ Json head_info(const std::string& path) {
 }  // namespace
 
 void info_command(const InfoCommand& command, Json& results) {
-  const std::string& model = command.from.model;
+  const std::string model = command.from.model.empty() ? "" : model_file(command.from.model);
   if (!model.empty() && is_reward_head(model)) {
     results = head_info(model);
     return print_info(results);

@@ -71,7 +71,7 @@ Reward load_head(const std::string& path, const Loaded* like, const std::string&
 
 Reward load_reward(const std::string& path, const Loaded* like, const std::string& tokenizer) {
   Reward reward;
-  if (is_reward_head(path)) {
+  if (is_reward_head(model_file(path))) {
     reward = load_head(path, like, tokenizer);
   } else if (like != nullptr && holds_adapters(*like, path)) {
     reward.loaded = *like;

@@ -138,12 +138,12 @@ int main(int argc, char** argv) {
   using plumb::Cpu;
   using plumb::CpuBf16;
   bench::add<bench::Matmul<Cpu>>("gemm", cases::gemm::kTimed);
-  bench::add<bench::Matmul<CpuBf16>>("gemm_bf16", cases::gemm::kTimed);
+  bench::add<bench::Matmul<CpuBf16>>("gemm_bf16", cases::gemm::kTimedBf16);
   bench::add<bench::Packed<Cpu, float>>("gemm_packed", cases::gemm::kTimedPacked);
   bench::add<bench::Packed<CpuBf16, plumb::bf16>>("gemm_packed_bf16", cases::gemm::kTimedPacked);
-  bench::add<bench::Packed<Cpu, plumb::bf16>>("gemm_packed_mixed", cases::gemm::kTimedPacked);
+  bench::add<bench::Packed<Cpu, plumb::bf16>>("gemm_packed_mixed", cases::gemm::kTimedMixed);
   bench::add<bench::Matmul<Cpu>>("gemm_head", cases::gemm::kTimedHead);
-  bench::add<bench::Matmul<CpuBf16>>("gemm_head_bf16", cases::gemm::kTimedHead);
+  bench::add<bench::Matmul<CpuBf16>>("gemm_head_bf16", cases::gemm::kTimedBf16Head);
   bench::add<bench::Matmul<Cpu>>("gemm_odd", cases::gemm::kTimedOdd);
   bench::add<bench::Matmul<CpuBf16>>("gemm_odd_bf16", cases::gemm::kTimedOdd);
   bench::add<bench::Matmul<Cpu>>("gemm_odd", cases::gemm::kTimedOddHead);

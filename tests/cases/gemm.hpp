@@ -64,6 +64,12 @@ inline constexpr Form kPackedForms[] = {Form::NT};
 inline constexpr Index kFewTokens[] = {1, 2, 4, 8, 16, 64};
 inline constexpr auto kTimedPacked = crossed(kPackedForms, kFewTokens, kLayers);
 
+/// In bf16, and of those with the weights alone in bf16, some.
+inline constexpr Index kBf16Tokens[] = {64, 512, 2048};
+inline constexpr auto kTimedBf16 = crossed(kForms, kBf16Tokens, kLayers);
+inline constexpr Index kMixedTokens[] = {1, 16};
+inline constexpr auto kTimedMixed = crossed(kPackedForms, kMixedTokens, kLayers);
+
 /// GPT-2's head, 154 MB of weights; its gradients at sizes that training has.
 inline constexpr Layer kVocabulary = {768, 50257};
 inline constexpr Case kTimedHead[] = {
@@ -73,6 +79,10 @@ inline constexpr Case kTimedHead[] = {
     of_layer(Form::NT, 512, kVocabulary), of_layer(Form::NT, 2048, kVocabulary),
     {Form::NN, 64, 768, 50257},           {Form::NN, 512, 768, 50257},
     of_layer(Form::TN, 64, kVocabulary),  of_layer(Form::TN, 512, kVocabulary)};
+
+inline constexpr Case kTimedBf16Head[] = {of_layer(Form::NT, 512, kVocabulary),
+                                           {Form::NN, 512, 768, 50257},
+                                           of_layer(Form::TN, 512, kVocabulary)};
 
 /// One off a whole number of tiles, panels or chunks in each direction.
 inline constexpr Index kOddTokens[] = {64, 65};

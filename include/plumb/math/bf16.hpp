@@ -1,8 +1,8 @@
 // How products in bf16 add: numbers are rounded to bf16 to nearest even, those too small to be
 // normal floats being zeros; a product adds pairs of k, the second of a pair first, each by one
 // fused multiply-add whose result is zero where it is too small. This is what Intel's and AMD's
-// vdpbf16ps does, to the bit (cpu/isa.hpp tests the processor at hand), and `fma.rn.ftz.f32` on a
-// GPU.
+// vdpbf16ps does, to the bit (cpu/vdpbf16ps.hpp tries the processor at hand), and
+// `fma.rn.ftz.f32` on a GPU.
 #pragma once
 
 #include <plumb/core/bf16.hpp>
