@@ -318,13 +318,8 @@ inline void gemm_round_rows(float* to, const float* a, Index lda, Index rows, In
       for (Index p = 0; p < pairs; p += kWidth) {
         const Index left = 2 * (pairs - p);
         const V x = load(words + p, pairs - p), first = upper(x), second = lower(x);
-        if constexpr (kWidth == 1) {
-          row[2 * p] = first;
-          row[2 * p + 1] = second;
-        } else {
-          store(row + 2 * p, interleave_low(first, second), left);
-          store(row + 2 * p + kWidth, interleave_high(first, second), left - kWidth);
-        }
+        store(row + 2 * p, interleave_low(first, second), left);
+        store(row + 2 * p + kWidth, interleave_high(first, second), left - kWidth);
       }
     }
   }
