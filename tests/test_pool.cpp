@@ -262,8 +262,8 @@ TEST_CASE("a process forked while other threads work and allocate goes on alone"
   std::thread busy([&] {
     while (!stop) pool.run(64, [](Index) { const Scratch<float> memory(1000); });
   });
-  // A sanitizer's own allocator may be locked when a thread forks (gcc 12): then the child waits for
-  // ever, about once in some thousand times.
+  // A sanitizer's own allocator may be locked when a thread forks (gcc 12): then the child waits
+  // for ever, about once in some thousand times.
   for (int round = 0; round < (test::sanitized() ? 10 : 100); ++round)
     REQUIRE(in_child([&] {
               const Scratch<float> memory(1000);
