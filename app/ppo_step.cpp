@@ -5,6 +5,7 @@
 
 #include <plumb/run/interrupt.hpp>
 
+#include <cmath>
 #include <limits>
 #include <string_view>
 
@@ -159,10 +160,10 @@ void run_ppo(const PpoTask& task, const PpoSettings& s, const std::string& path,
     Metrics row = trainer.step(prompts_of_iteration(tokens, i, s));
     if (task.observe) task.observe(trainer.episodes(), row);
     metrics.write(metrics_offset + i, row);
-    const bool exact = config.kl_every > 0 && i % config.kl_every == 0;
+    const double exact = metric(row, "objective/kl_exact");
     progress.update(i + 1,
                     str("score ", fixed(metric(row, "objective/scores"), 2), " kl ",
-                        fixed(metric(row, exact ? "objective/kl_exact" : "objective/kl"), 2)));
+                        fixed(std::isnan(exact) ? metric(row, "objective/kl") : exact, 2)));
     if (!warned && std::abs(metric(row, "objective/kl_gap_z")) > 4) {
       warned = true;
       progress.message(str("warning: sampled and exact KL differ by ",

@@ -7,18 +7,11 @@
 #include "cases/gemm.hpp"
 #include "support.hpp"
 
-namespace bench { namespace {
+namespace bench {
+namespace {
 
 using plumb::Form;
 namespace gemm = cases::gemm;
-
-/// The device with the mode D.
-template <class D>
-D in_mode(Cpu device) {
-  D mode;
-  mode.pool = device.pool;
-  return mode;
-}
 
 /// The error of C after multiply(): some rows of A and columns of B, gathered, and rounded as
 /// device D does, so that the oracle multiplies them alone.
@@ -78,7 +71,7 @@ struct Matmul {
   }
 
   void multiply(Cpu device, float* turn) const {
-    plumb::kernels::matmul(in_mode<D>(device), rotates_c ? turn : fixed.data(), a.data(),
+    plumb::kernels::matmul(D{device}, rotates_c ? turn : fixed.data(), a.data(),
                            rotates_c ? fixed.data() : turn, of.m, of.n, of.k, of.form,
                            gemm::accumulates(of));
   }
@@ -118,7 +111,7 @@ struct Packed {
     return work;
   }
   void multiply(Cpu device, Index copy) {
-    plumb::kernels::matmul_packed(in_mode<D>(device), c.data(), a.data(),
+    plumb::kernels::matmul_packed(D{device}, c.data(), a.data(),
                                   packed.data() + copy * size, of.m, of.n, of.k);
   }
   void run(Cpu device) { multiply(device, next++ % weights.copies()); }

@@ -21,13 +21,6 @@ std::vector<Size> small_sizes() {
   return sizes;
 }
 
-template <class D>
-D on(Pool& pool) {
-  D device;
-  device.pool = &pool;
-  return device;
-}
-
 struct Problem {
   Size size;
   Form form;
@@ -128,7 +121,7 @@ TEST_CASE_TEMPLATE(
           for_each_isa<D>([&](Isa isa) {
             CAPTURE(name(isa));
             for (Pool& pool : std::span(pools).first(sanitized() ? 1 : 3))
-              CHECK(same_bits(p.run(on<D>(pool), accumulate, epilogue), expected));
+              CHECK(same_bits(p.run(D{Cpu{&pool}}, accumulate, epilogue), expected));
           });
         }
 }
@@ -177,7 +170,7 @@ TEST_CASE_TEMPLATE("gemm: a B larger than what is packed at once, in k and in co
     const Problem p{{sanitized() ? 13 : 97, 260, 4100}, form};
     const auto expected = p.in_order<D>(true, true);
     CAPTURE(static_cast<int>(form));
-    for_each_isa<D>([&](Isa) { CHECK(same_bits(p.run(on<D>(pool), true, true), expected)); });
+    for_each_isa<D>([&](Isa) { CHECK(same_bits(p.run(D{Cpu{&pool}}, true, true), expected)); });
   }
 }
 
@@ -218,7 +211,7 @@ TEST_CASE("gemm: with B packed before, the bits of the form NT; as bf16, those o
       const auto expected_in_bf16 = p.in_order<CpuBf16>(false, epilogue);
       for_each_isa<CpuBf16>([&](Isa) {
         for (Pool& pool : pools)
-          CHECK(same_bits(run_packed<bf16>(p, on<CpuBf16>(pool), epilogue), expected_in_bf16));
+          CHECK(same_bits(run_packed<bf16>(p, CpuBf16{Cpu{&pool}}, epilogue), expected_in_bf16));
       });
     }
   }

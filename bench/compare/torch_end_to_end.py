@@ -124,6 +124,21 @@ class Mode:
         return run
 
 
+def train_on(result, repeat, optimizer, forward):
+    """Measures steps of training by the loss that forward() gives."""
+    losses = []
+
+    def step():
+        loss = forward()
+        loss.backward()
+        losses.append(loss.item())
+        optimizer.step()
+
+    result.measure(2, repeat, step)
+    assert losses[-1] < losses[0], "the loss did not fall: this is not training"
+    return result
+
+
 def train(size, repeat, mode):
     vocab, batch, length = SIZES[size][3], SIZES[size][5], 256
     model = Model(size)
@@ -135,13 +150,6 @@ def train(size, repeat, mode):
         return F.cross_entropy(model.logits(hidden).view(-1, vocab), targets)
 
     forward = mode.forward(loss_of)
-    losses = []
-
-    def step():
-        loss = forward(tokens, targets)
-        loss.backward()
-        losses.append(loss.item())
-        optimizer.step()
 
     result = torch_support.Result(f"train/{size}", "tokens/s", batch * length)
     result.work = {
@@ -150,9 +158,7 @@ def train(size, repeat, mode):
         "length": length,
         "predicted": targets.numel(),
     }
-    result.measure(2, repeat, step)
-    assert losses[-1] < losses[0], "the loss did not fall: this is not training"
-    return result
+    return train_on(result, repeat, optimizer, lambda: forward(tokens, targets))
 
 
 # --- generation ----------------------------------------------------------------------------------
@@ -340,7 +346,6 @@ def reward(size, repeat, mode):
     model = Model(size, scalar=True)
     optimizer = Optimizer(model)
     tokens = random_tokens(SIZES[size][3], 2 * pairs, length)
-    losses = []
 
     def loss_of(tokens):
         scores = model.scalar(model(tokens)[:, -1]).view(pairs, 2).float()
@@ -348,17 +353,9 @@ def reward(size, repeat, mode):
 
     forward = mode.forward(loss_of)
 
-    def step():
-        loss = forward(tokens)
-        loss.backward()
-        losses.append(loss.item())
-        optimizer.step()
-
     result = torch_support.Result(f"reward/{size}", "pairs/s", pairs)
     result.work = {"parameters": count(model), "pairs": pairs, "length": length}
-    result.measure(2, repeat, step)
-    assert losses[-1] < losses[0], "the loss did not fall: this is not training"
-    return result
+    return train_on(result, repeat, optimizer, lambda: forward(tokens))
 
 
 def answered_prompts(vocab, prompts, responses, prompt, response):
@@ -373,19 +370,12 @@ def ranked(size, responses, repeat, mode):
     optimizer = Optimizer(model)
     tokens = answered_prompts(SIZES[size][3], prompts, responses, prompt, response)
     better, worse = torch.triu_indices(responses, responses, 1)
-    losses = []
 
     def loss_of(tokens):
         scores = model.scalar(model(tokens)[:, -1]).view(prompts, responses).float()
         return -F.logsigmoid(scores[:, better] - scores[:, worse]).mean()
 
     forward = mode.forward(loss_of)
-
-    def step():
-        loss = forward(tokens)
-        loss.backward()
-        losses.append(loss.item())
-        optimizer.step()
 
     result = torch_support.Result(f"ranked/{size}/k{responses}", "rankings/s", prompts)
     result.work = {
@@ -395,9 +385,7 @@ def ranked(size, responses, repeat, mode):
         "prompt": prompt,
         "response": response,
     }
-    result.measure(2, repeat, step)
-    assert losses[-1] < losses[0], "the loss did not fall: this is not training"
-    return result
+    return train_on(result, repeat, optimizer, lambda: forward(tokens))
 
 
 # --- an update of GRPO's shape --------------------------------------------------------------------
@@ -411,7 +399,6 @@ def group(size, repeat, mode):
     tokens = answered_prompts(vocab, prompts, responses, prompt, response)
     advantages = torch.tensor([1.0, -1.0]).repeat(prompts * responses // 2)[:, None]
     old = torch.full((prompts * responses, response), -torch.log(torch.tensor(float(vocab))).item())
-    losses = []
 
     def loss_of(tokens, old, advantages):
         logits = model.logits(model(tokens)[:, prompt - 1 : -1])
@@ -423,12 +410,6 @@ def group(size, repeat, mode):
 
     forward = mode.forward(loss_of)
 
-    def step():
-        loss = forward(tokens, old, advantages)
-        loss.backward()
-        losses.append(loss.item())
-        optimizer.step()
-
     result = torch_support.Result(f"group/{size}", "s")
     result.work = {
         "parameters": count(model),
@@ -438,9 +419,7 @@ def group(size, repeat, mode):
         "response": response,
         "predicted": old.numel(),
     }
-    result.measure(2, repeat, step)
-    assert losses[-1] < losses[0], "the loss did not fall: this is not training"
-    return result
+    return train_on(result, repeat, optimizer, lambda: forward(tokens, old, advantages))
 
 
 # -------------------------------------------------------------------------------------------------

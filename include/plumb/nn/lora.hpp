@@ -90,7 +90,7 @@ struct Weight {
   Index in() const { return trained ? trained.dim(1) : constant.in; }
   Tensor<D> dense() const { return trained ? trained : constant.dense(); }
   /// Constant, with the values of now; what is constant is shared, unless it is to be rounded.
-  Weight packed(bool to_bf16) const {
+  Weight packed(bool to_bf16 = false) const {
     if (!*this || (constant && !(to_bf16 && constant.exact))) return *this;
     return PackedWeight<D>(dense(), to_bf16);
   }
@@ -107,9 +107,9 @@ struct AdaptedWeight {
   AdaptedWeight(Tensor<D> matrix) : base(std::move(matrix)) {}  // NOLINT: most have no adapter
   explicit operator bool() const { return static_cast<bool>(base); }
 
-  AdaptedWeight packed(bool to_bf16) const {
+  AdaptedWeight packed() const {
     AdaptedWeight all = *this;
-    for (Weight<D>* w : {&all.base, &all.down, &all.up}) *w = w->packed(to_bf16 && w == &all.base);
+    for (Weight<D>* w : {&all.base, &all.down, &all.up}) *w = w->packed();
     return all;
   }
   /// What the two are as one matrix, W + (α/r)·B·A.

@@ -127,7 +127,7 @@ class Transformer {
   PackedTransformer<D> pack() const {
     PackedTransformer<D> all{blocks_, packed_head_ ? packed_head_ : PackedWeight<D>(head_)};
     for (Block& b : all.blocks)
-      for (const auto& [name, matrix] : Block::kMatrices) b.*matrix = (b.*matrix).packed(false);
+      for (const auto& [name, matrix] : Block::kMatrices) b.*matrix = (b.*matrix).packed();
     return all;
   }
 
