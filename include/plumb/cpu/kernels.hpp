@@ -85,7 +85,6 @@ namespace plumb { inline namespace v0_1 { namespace kernels::avx512 {
 #endif
 
 #undef PLUMB_FORMULA
-#undef PLUMB_DOT
 
 #define PLUMB_SCALAR_TABLE_FOR(Table, table) \
   template <>                                \

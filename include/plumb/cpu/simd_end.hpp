@@ -4,3 +4,4 @@
 #else
 #pragma GCC pop_options
 #endif
+#undef PLUMB_DOT  // of the region's vec_*.inl.hpp
