@@ -116,8 +116,10 @@ struct Backward : Inputs {
   }
 };
 
-/// Every slot's next token attends to all positions. Caches rotate, as a model's layers' do.
+/// Every slot's next token attends to all positions. Caches of T rotate, as a model's layers' do.
+template <class T>
 struct Decode {
+  static constexpr Index kInFloat = sizeof(float) / sizeof(T);
   using Case = attention::Decode;
   Case of;
   plumb::KvShape shape;
@@ -132,30 +134,30 @@ struct Decode {
         out(q.size()),
         k(c.slots * c.length * c.shape.kv_heads * c.shape.head_size, 2),
         v(k.size(), 3),
-        keys(shape.keys_size(), 4),
-        values(shape.values_size(), 5) {
+        keys(shape.keys_size() / kInFloat, 4),
+        values(shape.values_size() / kInFloat, 5) {
     for (Index slot = 0; slot < c.slots; ++slot) {
       slots.push_back(static_cast<std::int32_t>(slot));
       positions.push_back(static_cast<std::int32_t>(c.length - 1));
     }
   }
   Work work() const {
-    Work work = attention::work(of);
+    Work work = attention::work(of, sizeof(T));
     work.footprint = keys.bytes() + values.bytes();
     return work;
   }
 
-  void attend(Cpu device, const float* cached_keys, const float* cached_values) const {
+  static T* take(Rotating& arrays) { return reinterpret_cast<T*>(arrays.take()); }
+  void attend(Cpu device, const T* cached_keys, const T* cached_values) const {
     plumb::kernels::attention_cached_forward(device, out.data(), q.data(), cached_keys,
                                              cached_values, slots.data(), positions.data(),
                                              of.slots, shape);
   }
-  void run(Cpu device) { attend(device, keys.take(), values.take()); }
+  void run(Cpu device) { attend(device, take(keys), take(values)); }
 
   /// The last slot's last key/value head, after its positions were appended.
   double error(Cpu device) {
-    float* cached_keys = keys.take();
-    float* cached_values = values.take();
+    T *cached_keys = take(keys), *cached_values = take(values);
     const Index rows = of.slots * of.length;
     std::vector<std::int32_t> slot_of, position_of;
     for (Index i = 0; i < rows; ++i) {
@@ -168,8 +170,12 @@ struct Decode {
 
     const auto [heads, kv_heads, size, scale] = of.shape;
     const Index group = heads / kv_heads;
-    const auto some_k = slice(k.data(), rows - of.length, rows, kv_heads, kv_heads - 1, 1, size);
-    const auto some_v = slice(v.data(), rows - of.length, rows, kv_heads, kv_heads - 1, 1, size);
+    const auto last_head = [&](const Floats& x) {
+      auto some = slice(x.data(), rows - of.length, rows, kv_heads, kv_heads - 1, 1, size);
+      for (float& value : some) value = static_cast<float>(plumb::kernels::cached<T>(value));
+      return some;
+    };
+    const auto some_k = last_head(k), some_v = last_head(v);
     // The oracle takes a query for every position; all but the last are of no interest.
     std::vector<float> some_q(static_cast<std::size_t>((of.length - 1) * group * size));
     const auto last_q = slice(q.data(), of.slots - 1, of.slots, heads, heads - group, group, size);
@@ -188,6 +194,7 @@ struct Decode {
 int main(int argc, char** argv) {
   bench::add<bench::Forward>("attention_forward", cases::attention::kTimed);
   bench::add<bench::Backward>("attention_backward", cases::attention::kTimed);
-  bench::add<bench::Decode>("attention_decode", cases::attention::kTimedDecode);
+  bench::add<bench::Decode<float>>("attention_decode", cases::attention::kTimedDecode);
+  bench::add<bench::Decode<plumb::bf16>>("attention_decode_bf16", cases::attention::kTimedDecode);
   return bench::run(argc, argv);
 }

@@ -170,13 +170,22 @@ Floats row_by_the_book(const Batch& b, Index row) {
   return total.acc;
 }
 
+/// The batch as a cache of T keeps it.
+template <class T>
+Batch kept(Batch b) {
+  for (Floats* x : {&b.k, &b.v})
+    for (float& value : *x) value = static_cast<float>(kernels::cached<T>(value));
+  return b;
+}
+
 /// Queries, keys and values run through a cache whose unused places are NaN.
+template <class T = float>
 struct Cache {
   KvShape shape;
-  Floats keys, values;
+  std::vector<T> keys, values;
 
   explicit Cache(KvShape s)
-      : shape(s), keys(at(s.keys_size()), NAN), values(at(s.values_size()), NAN) {}
+      : shape(s), keys(at(s.keys_size()), T(NAN)), values(at(s.values_size()), T(NAN)) {}
 
   /// Appends rows `rows` of the batch, at the given places, then attends.
   Floats step(const Batch& b, const std::vector<Index>& rows, const Ints& slots,
@@ -383,12 +392,15 @@ TEST_CASE("attention: a batch of no sequences, or of empty ones, does nothing") 
   CHECK(empty.run(Cpu{}).out.empty());
 }
 
-TEST_CASE("attention: the cache gives the training bits, prefilled, token by token and mixed") {
+// Of bf16: those of keys and values that were rounded before.
+TEST_CASE_TEMPLATE("attention: the cache gives the training bits, prefilled, token by token and "
+                   "mixed",
+                   T, float, bf16) {
   Pool pool(3);
   for (const AttentionShape& shape : kSmall) {
     CAPTURE(shape.head_size);
     const Batch b(shape, {1, 31, 32, 33, 65});
-    const Result expected = b.run(Cpu{});
+    const Result expected = kept<T>(b).run(Cpu{});
     const Index sequences = b.sequences();
     for_each_isa([&](Isa isa) {
       CAPTURE(name(isa));
@@ -396,7 +408,7 @@ TEST_CASE("attention: the cache gives the training bits, prefilled, token by tok
       const KvShape kv{sequences + 1, 70, shape};
 
       // Everything at once.
-      Cache once(kv);
+      Cache<T> once(kv);
       std::vector<Index> rows;
       Ints slots;
       Ints positions;
@@ -410,7 +422,7 @@ TEST_CASE("attention: the cache gives the training bits, prefilled, token by tok
       CHECK(same_bits(once.step(b, rows, slots, positions, Cpu{&pool}), expected.out));
 
       // Each sequence s prefilled up to its first 5·s positions, then all of them a token a step.
-      Cache steps(kv);
+      Cache<T> steps(kv);
       for (Index t = 0; t < 70; ++t) {
         rows.clear();
         slots.clear();
@@ -437,12 +449,13 @@ TEST_CASE("attention: the cache gives the training bits, prefilled, token by tok
   }
 }
 
-TEST_CASE("attention: the cache gives the training bits past a chunk of keys") {
+TEST_CASE_TEMPLATE("attention: the cache gives the training bits past a chunk of keys", T, float,
+                   bf16) {
   Pool pool(3);
   for (const AttentionShape& shape : long_shapes()) {
     CAPTURE(shape.head_size);
     const Batch b(shape, kManyKeys);
-    const Result expected = b.run(Cpu{});
+    const Result expected = kept<T>(b).run(Cpu{});
     const KvShape kv{b.sequences(), 1025, shape};
     std::vector<Index> rows, ends;
     Ints slots, positions, end_slots, end_positions;
@@ -462,7 +475,7 @@ TEST_CASE("attention: the cache gives the training bits past a chunk of keys") {
     }
     for_each_isa([&](Isa isa) {
       CAPTURE(name(isa));
-      Cache cache(kv);
+      Cache<T> cache(kv);
       CHECK(same_bits(cache.step(b, rows, slots, positions, Cpu{&pool}), expected.out));
       // Single tokens: heads that share keys, or four heads side by side.
       const Floats out = cache.step(b, ends, end_slots, end_positions);
@@ -473,12 +486,12 @@ TEST_CASE("attention: the cache gives the training bits past a chunk of keys") {
   }
 }
 
-TEST_CASE("attention: a copied slot continues as the original would") {
+TEST_CASE_TEMPLATE("attention: a copied slot continues as the original would", T, float, bf16) {
   const AttentionShape shape = shape_of(4, 2, 8);
   const Batch b(shape, {65});
-  const Result expected = b.run(Cpu{});
+  const Result expected = kept<T>(b).run(Cpu{});
   for (const Index length : {1, 31, 32, 40, 64}) {
-    Cache cache({3, 65, shape});
+    Cache<T> cache({3, 65, shape});
     std::vector<Index> rows;
     Ints positions;
     for (Index i = 0; i < length; ++i) {

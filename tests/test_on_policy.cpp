@@ -134,6 +134,24 @@ TEST_CASE_TEMPLATE("filtered draws record the unfiltered log-prob of the trainin
   CHECK(same_bits(sampled_logprobs(responses), trained_logprobs(model, prompts, responses, 0.8F)));
 }
 
+TEST_CASE_TEMPLATE("a cache of bf16 samples alike, and nearly the policy's log-probs", D, Cpu,
+                   CpuBf16) {
+  const auto model = tiny_model<D>(tiny_llama());
+  const auto prompts = long_prompts(5, 19);
+  auto options = options_of(1.0F, 3, 4);
+  options.kv_cache = CacheType::Bf16;
+  const auto responses = sample(model, prompts, options);
+  options.slots = 9;
+  CHECK(equal(sample(model, prompts, options), responses));
+  const auto sampled = sampled_logprobs(responses);
+  const auto trained = trained_logprobs(model, prompts, responses, 1.0F);
+  CHECK_FALSE(same_bits(sampled, trained));
+  double error = 0;
+  for (std::size_t i = 0; i < sampled.size(); ++i)
+    error += std::abs(double{sampled[i]} - double{trained[i]});
+  CHECK(error / static_cast<double>(sampled.size()) < 0.01);  // of weights as large as these
+}
+
 TEST_CASE("a key's every part changes the draws; the same key repeats them") {
   const auto model = tiny_model(tiny_llama());
   const auto prompts = long_prompts(2, 19);

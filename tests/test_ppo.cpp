@@ -545,11 +545,14 @@ TEST_CASE("rollouts from another distribution are refused, unless asked for by n
     PpoConfig config = small_config();
     config.sampling.sampling = settings;
     CHECK(contains(error(config), "[ppo] top-k, top-p and greedy"));
-    CHECK(contains(error(config), "allow_filters"));
+    CHECK(contains(error(config), "allow_off_policy"));
   }
   PpoConfig config = small_config();
+  config.sampling.kv_cache = CacheType::Bf16;
+  CHECK(contains(error(config), "[ppo] with a cache of bf16"));
+  config = small_config();
   config.sampling.sampling.top_k = 5;
-  config.allow_filters = true;
+  config.allow_off_policy = true;
   PpoTrainer<Cpu> trainer(policy, reference, even_share, config);
   CHECK(as_map(trainer.step(some_prompts(3, 19))).at("val/ratio_first_minibatch") == 1.0);
 }

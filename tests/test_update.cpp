@@ -171,7 +171,7 @@ TEST_CASE(
   CHECK(contains(ppo([](auto& c) { c.sampling.responses = 0; }), "[ppo] ppo-responses must be"));
   CHECK(contains(ppo([](auto& c) { c.sampling.sampling.temperature = 1e-40F; }),
                  "inverse is not finite"));
-  CHECK(contains(ppo([](auto& c) { c.sampling.sampling.top_k = 3; }), "allow_filters"));
+  CHECK(contains(ppo([](auto& c) { c.sampling.sampling.top_k = 3; }), "allow_off_policy"));
   CHECK(ppo([](auto&) {}).empty());
 }
 

@@ -58,9 +58,13 @@ void training(Cuda d, Any x, Index n) {
 void attention(Cuda d, Any x, Index n, KvShape shape) {
   attention_forward(d, x, x, x, x, x, x, x, n, n, n, shape.attention);
   attention_backward(d, x, x, x, x, x, x, x, x, x, x, x, n, n, n, shape.attention);
-  kv_append(d, x, x, x, x, x, x, n, shape);
-  kv_copy(d, x, x, n, n, n, shape);
-  attention_cached_forward(d, x, x, x, x, x, x, n, shape);
+  const auto cache = [&]<class T>(T* of) {
+    kv_append(d, of, of, x, x, x, x, n, shape);
+    kv_copy(d, of, of, n, n, n, shape);
+    attention_cached_forward(d, x, x, of, of, x, x, n, shape);
+  };
+  cache(static_cast<float*>(x));
+  cache(static_cast<bf16*>(x));
 }
 
 /// What differs by the device's tag.

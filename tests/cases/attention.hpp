@@ -98,14 +98,16 @@ struct Decode {
 
 inline constexpr Decode kTimedDecode[] = {
     {1, 256, kHeads8},   {16, 256, kHeads8},   {64, 256, kHeads8},  {16, 250, kHeads8},
-    {1, 1024, kHeads12}, {16, 1024, kHeads12}, {16, 256, kGrouped}, {64, 1024, kGrouped}};
+    {1, 1024, kHeads12}, {16, 1024, kHeads12}, {16, 256, kGrouped}, {64, 1024, kGrouped},
+    {1, 8192, kHeads12}};
 
-constexpr Work work(const Decode& c) {
+/// `cached`: bytes of a value of the cache.
+constexpr Work work(const Decode& c, double cached = 4) {
   const double queries = static_cast<double>(c.slots * c.shape.heads * c.shape.head_size);
   const double keys =
       static_cast<double>(c.slots * c.length * c.shape.kv_heads * c.shape.head_size);
-  return streaming(4.0 * queries * static_cast<double>(c.length), 4.0 * (queries + 2.0 * keys),
-                   4.0 * queries);
+  return streaming(4.0 * queries * static_cast<double>(c.length),
+                   4.0 * queries + 2.0 * cached * keys, 4.0 * queries);
 }
 
 /// Values are of size 1, sums of size √D or √T: tens of roundings of 6e-8 each.

@@ -72,14 +72,18 @@ struct Copy {
 
 /// Runs the steps, then the copy and the steps after it, in one cache, and compares what each gives
 /// and what the cache then holds.
-void check_cache(const KvShape& kv, const std::vector<Step>& before, Copy copy,
-                 const std::vector<Step>& after) {
+template <class T>
+void check_cache_of(const KvShape& kv, const std::vector<Step>& before, Copy copy,
+                    const std::vector<Step>& after) {
   const AttentionShape& shape = kv.attention;
   CAPTURE(shape.head_size);
   CAPTURE(shape.heads);
   check_same_bits(Cuda{}, [&](auto device, auto& arrays) {
-    float* keys = arrays.out(kv.keys_size(), NAN);
-    float* values = arrays.out(kv.values_size(), NAN);
+    const auto room = [&](Index n) {
+      constexpr Index kInFloat = sizeof(float) / sizeof(T);
+      return reinterpret_cast<T*>(arrays.out((n + kInFloat - 1) / kInFloat, NAN));
+    };
+    T *keys = room(kv.keys_size()), *values = room(kv.values_size());
     std::uint64_t seed = 1;
     const auto run = [&](const Step& step) {
       const auto rows = static_cast<Index>(step.slots.size());
@@ -99,6 +103,11 @@ void check_cache(const KvShape& kv, const std::vector<Step>& before, Copy copy,
     kv_copy(device, keys, values, copy.from, copy.to, copy.length, kv);
     for (const Step& step : after) run(step);
   });
+}
+void check_cache(const KvShape& kv, const std::vector<Step>& before, Copy copy,
+                 const std::vector<Step>& after) {
+  check_cache_of<float>(kv, before, copy, after);
+  check_cache_of<bf16>(kv, before, copy, after);
 }
 
 }  // namespace

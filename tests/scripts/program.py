@@ -160,7 +160,7 @@ def errors():
     fails("a wrong tokenizer", "info", "--tokenizer", "bytes", says=["256", "512", "HINT"])
     fails("a prompt beyond the context", "generate", "--prompts", "long.txt", "--out", "x.jsonl",
           says=["context", "HINT"])
-    fails("a filtered rollout", "ppo", "--ppo-top-k", "5", "--run", "filtered", says=["top-k", "allow_filters"])
+    fails("a filtered rollout", "ppo", "--ppo-top-k", "5", "--run", "filtered", says=["top-k", "allow_off_policy"])
     fails("a reward model that is none", "ppo", "--reward",
           os.path.join(os.path.dirname(__file__), "../../examples/data/stories260K.bin"), "--run", "x",
           says=["reward"])

@@ -9,18 +9,32 @@
 
 #include <plumb/cuda/attention_tile.cuh>
 #include <plumb/cuda/elementwise.cuh>
+#include <plumb/cuda/gemm_output.cuh>
 #include <plumb/math/attention.hpp>
 
 #include <algorithm>
 #include <cassert>
+#include <type_traits>
 
 namespace plumb { inline namespace v0_1 {
 namespace kernels {
 
 namespace gpu {
 
+/// An element of a cache of float or of bf16, and what it keeps of a number.
+__device__ inline float cached(float x) { return x; }
+__device__ inline float cached(Bf16Bits x) { return from_bf16(x); }
+template <class T>
+__device__ T to_cached(float x) {
+  if constexpr (std::is_same_v<T, float>)
+    return x;
+  else
+    return static_cast<T>(__float_as_uint(Bf16Sum::operand(x)) >> 16);
+}
+
+template <class T>
 struct KvAppend {
-  float *keys, *values;
+  T *keys, *values;
   const float *k, *v;
   const std::int32_t *slots, *positions;
   Index head_step;  ///< floats from a head's keys (or values) to the next's
@@ -30,8 +44,8 @@ struct KvAppend {
 /// A block a token. No FLOPs; 16 · D bytes a head: bound by memory, and by the launch when rows are
 /// few. A key's elements go 32 floats apart, each a write of its own, so that attention may read
 /// keys side by side.
-template <int kThreads>
-__global__ void __launch_bounds__(kThreads) kv_append_kernel(KvAppend t) {
+template <int kThreads, class T>
+__global__ void __launch_bounds__(kThreads) kv_append_kernel(KvAppend<T> t) {
   const Index row = blockIdx.x;
   const int position = t.positions[row];
   const Index slot = t.slots[row];
@@ -40,13 +54,14 @@ __global__ void __launch_bounds__(kThreads) kv_append_kernel(KvAppend t) {
     const Index base = (slot * t.kv_heads + i / t.size) * t.head_step;
     const Index from = row * t.kv_heads * t.size + i;
     t.keys[base + (static_cast<Index>(position / kBlockKeys) * t.size + d) * kBlockKeys +
-           position % kBlockKeys] = t.k[from];
-    t.values[base + static_cast<Index>(position) * t.size + d] = t.v[from];
+           position % kBlockKeys] = to_cached<T>(t.k[from]);
+    t.values[base + static_cast<Index>(position) * t.size + d] = to_cached<T>(t.v[from]);
   }
 }
 
+template <class T>
 struct KvCopy {
-  float *keys, *values;
+  T *keys, *values;
   Index from, to, head_step, key_count, value_count;  ///< counts: floats a head
   __device__ void operator()(Index i) const {
     const Index head = i / key_count * head_step;
@@ -56,12 +71,14 @@ struct KvCopy {
   }
 };
 
+template <class T>
 struct AttentionDecode {
   float* out;
   float* acc;  ///< (rows, H, chunks, D), of rows with more than one chunk
   float* m;    ///< (rows, H, chunks)
   float* l;
-  const float *q, *keys, *values;
+  const float* q;
+  const T *keys, *values;
   const std::int32_t *slots, *positions;
   Index rows, head_step;
   int share;  ///< rows next to one another that one block takes if their slots are equal
@@ -89,14 +106,21 @@ struct DecodeShared {
   int count[kQueries];                        ///< keys in this chunk, may be none
   Index row[kQueries];                        ///< of out, in heads
 
-  /// Begins to copy a tile of the chunk's values.
-  __device__ void stage(int tile, const float* from, int keys, int size, bool aligned) {
+  /// Begins to copy a tile of the chunk's values. Those of bf16 are copied at once, as floats.
+  template <class T>
+  __device__ void stage(int tile, const T* from, int keys, int size, bool aligned) {
     const int first = tile * kTileKeys;
-    if (first < keys)
-      stage_rows<kDecodeThreads, kTileKeys, kSize>(values[tile % 2],
-                                                   from + static_cast<Index>(first) * size, size,
-                                                   keys - first, size, aligned);
-    cp_async_commit();
+    from += static_cast<Index>(first) * size;
+    if constexpr (std::is_same_v<T, float>) {
+      if (first < keys)
+        stage_rows<kDecodeThreads, kTileKeys, kSize>(values[tile % 2], from, size, keys - first,
+                                                     size, aligned);
+      cp_async_commit();
+    } else {
+      const int left = keys - first < kTileKeys ? keys - first : kTileKeys;
+      for (int i = static_cast<int>(threadIdx.x); i < left * size; i += kDecodeThreads)
+        values[tile % 2][i / size * kStride + i % size] = cached(from[i]);
+    }
   }
 };
 
@@ -106,7 +130,8 @@ struct DecodeRows {
   int members = 0;
   int last = -1;  ///< the largest position
 
-  __device__ DecodeRows(const AttentionDecode& t, Index row) {
+  template <class T>
+  __device__ DecodeRows(const AttentionDecode<T>& t, Index row) {
     const int slot = t.slots[row];
     if (row % t.share != 0 && t.slots[row - 1] == slot) return;
     do {
@@ -119,8 +144,8 @@ struct DecodeRows {
 };
 
 /// Queries `first` and on, of `total`, of the rows from `row` on. All threads call it.
-template <int kSize, int kQueries>
-__device__ void decode_queries(DecodeShared<kSize, kQueries>& shared, const AttentionDecode& t,
+template <int kSize, int kQueries, class T>
+__device__ void decode_queries(DecodeShared<kSize, kQueries>& shared, const AttentionDecode<T>& t,
                                Index row, int first, int total, int start) {
   const int thread = static_cast<int>(threadIdx.x);
   const int group = t.heads / t.kv_heads;
@@ -143,15 +168,15 @@ __device__ void decode_queries(DecodeShared<kSize, kQueries>& shared, const Atte
 }
 
 /// Scores of the chunk's keys, a block of 32 keys a warp, a key a lane.
-template <int kSize, int kQueries>
-__device__ void decode_scores(DecodeShared<kSize, kQueries>& shared, const float* keys, int blocks,
+template <int kSize, int kQueries, class T>
+__device__ void decode_scores(DecodeShared<kSize, kQueries>& shared, const T* keys, int blocks,
                               int size, float scale) {
   for (int block = static_cast<int>(threadIdx.x) / kWarp; block < blocks; block += kDecodeWarps) {
-    const float* key = keys + static_cast<Index>(block) * size * kBlockKeys + lane();
+    const T* key = keys + static_cast<Index>(block) * size * kBlockKeys + lane();
     float s[kQueries] = {};
 #pragma unroll 8
     for (int d = 0; d < size; ++d) {
-      const float element = key[d * kBlockKeys];
+      const float element = cached(key[d * kBlockKeys]);
 #pragma unroll
       for (int u = 0; u < kQueries; ++u) s[u] = fma(shared.q[d * kQueries + u], element, s[u]);
     }
@@ -228,7 +253,8 @@ struct DecodeSums {
   }
 
   /// All tiles, of which the first is under way. All threads call it.
-  __device__ void gather(Shared& shared, const float* values, int keys, int size, bool aligned) {
+  template <class T>
+  __device__ void gather(Shared& shared, const T* values, int keys, int size, bool aligned) {
     int counts[kEach];
 #pragma unroll
     for (int e = 0; e < kEach; ++e) counts[e] = u < kQueries ? shared.count[u + e * kSlots] : 0;
@@ -241,7 +267,8 @@ struct DecodeSums {
   }
 
   /// To out, or to the partial results of the block's chunk.
-  __device__ void store(const Shared& shared, const AttentionDecode& t) const {
+  template <class T>
+  __device__ void store(const Shared& shared, const AttentionDecode<T>& t) const {
     if (d >= t.size || u >= kQueries) return;
 #pragma unroll
     for (int e = 0; e < kEach; ++e) {
@@ -268,12 +295,13 @@ struct DecodeSums {
 /// against the chunk blockIdx.z of the cache. All scores first, a key a thread; then the weights,
 /// block by block of keys; then the sums of values, an element a thread, one chain over all keys:
 /// 512 steps of 4 cycles, less than a chunk takes to arrive.
-/// FLOPs 4 · D a query and key; bytes 8 · D a key, once for all queries of the block: 1/2 FLOP/B
+/// FLOPs 4 · D a query and key; bytes 8 · D a key, of bf16 half of that, once for all queries of the block: 1/2 FLOP/B
 /// for one query (heads without a group), 1/2 · group with one. Bound by memory. Loads in flight
 /// hide its latency: of keys, 8 times 128 bytes a warp; of values, a tile of 8 KiB, the first
 /// already during the scores.
-template <int kSize, int kQueries>
-__global__ void __launch_bounds__(kDecodeThreads, 4) attention_decode_kernel(AttentionDecode t) {
+template <int kSize, int kQueries, class T>
+__global__ void __launch_bounds__(kDecodeThreads, 4)
+    attention_decode_kernel(AttentionDecode<T> t) {
   __shared__ DecodeShared<kSize, kQueries> shared;
   const Index row = blockIdx.x;
   const int start = static_cast<int>(blockIdx.z) * kChunkKeys;
@@ -327,15 +355,24 @@ struct MergeChunks {
 
 }  // namespace gpu
 
+/// Of a cache of bf16 the bits, of one of float the numbers.
+inline float* elements(float* cache) { return cache; }
+inline const float* elements(const float* cache) { return cache; }
+inline gpu::Bf16Bits* elements(bf16* cache) { return reinterpret_cast<gpu::Bf16Bits*>(cache); }
+inline const gpu::Bf16Bits* elements(const bf16* cache) {
+  return reinterpret_cast<const gpu::Bf16Bits*>(cache);
+}
+
 /// Writes the keys and values of `rows` new tokens, k, v (rows, Hkv·D), at positions[r] of
-/// slots[r].
-inline void kv_append(Cuda device, float* keys, float* values, const float* k, const float* v,
-                      const std::int32_t* slots, const std::int32_t* positions, Index rows,
-                      KvShape shape) {
+/// slots[r]. T: float, or bf16, to which they are then rounded.
+template <class T>
+void kv_append(Cuda device, T* keys, T* values, const float* k, const float* v,
+               const std::int32_t* slots, const std::int32_t* positions, Index rows,
+               KvShape shape) {
   if (rows == 0) return;
   constexpr int kThreads = 128;
-  const gpu::KvAppend call{keys,
-                           values,
+  const gpu::KvAppend call{elements(keys),
+                           elements(values),
                            k,
                            v,
                            slots,
@@ -343,19 +380,21 @@ inline void kv_append(Cuda device, float* keys, float* values, const float* k, c
                            shape.rounded_capacity() * shape.attention.head_size,
                            static_cast<int>(shape.attention.kv_heads),
                            static_cast<int>(shape.attention.head_size)};
-  PLUMB_LAUNCH((gpu::kv_append_kernel<kThreads>), static_cast<unsigned>(rows), kThreads, 0,
-               device.stream, call);
+  using Element = std::remove_pointer_t<decltype(call.keys)>;
+  PLUMB_LAUNCH((gpu::kv_append_kernel<kThreads, Element>), static_cast<unsigned>(rows), kThreads,
+               0, device.stream, call);
 }
 
 /// Copies the first `length` positions of one slot to another: one prompt, prefilled once, for
 /// several responses. Bound by memory.
-inline void kv_copy(Cuda device, float* keys, float* values, Index from_slot, Index to_slot,
-                    Index length, KvShape shape) {
+template <class T>
+void kv_copy(Cuda device, T* keys, T* values, Index from_slot, Index to_slot, Index length,
+             KvShape shape) {
   if (length == 0) return;
   const Index size = shape.attention.head_size;
   const Index key_blocks = (length + kKeyBlock - 1) / kKeyBlock;
-  const gpu::KvCopy call{keys,
-                         values,
+  const gpu::KvCopy call{elements(keys),
+                         elements(values),
                          from_slot * shape.slot_size(),
                          to_slot * shape.slot_size(),
                          shape.rounded_capacity() * size,
@@ -366,12 +405,12 @@ inline void kv_copy(Cuda device, float* keys, float* values, Index from_slot, In
 
 /// The chunks of some rows, and the merge. kQueries: queries that share keys, worked on side by
 /// side.
-template <int kQueries>
-void attention_decode(Cuda device, const gpu::AttentionDecode& call) {
+template <int kQueries, class T>
+void attention_decode(Cuda device, const gpu::AttentionDecode<T>& call) {
   const dim3 grid(static_cast<unsigned>(call.rows), static_cast<unsigned>(call.kv_heads),
                   static_cast<unsigned>(call.chunks));
   with_head_class(call.size, [&]<int kSize>() {
-    PLUMB_LAUNCH((gpu::attention_decode_kernel<kSize, kQueries>), grid, gpu::kDecodeThreads, 0,
+    PLUMB_LAUNCH((gpu::attention_decode_kernel<kSize, kQueries, T>), grid, gpu::kDecodeThreads, 0,
                  device.stream, call);
   });
   if (call.chunks > 1)
@@ -385,11 +424,12 @@ void attention_decode(Cuda device, const gpu::AttentionDecode& call) {
 inline constexpr Index kPartialFloats = Index{1} << 20;
 
 /// out (rows, H·D): row r attends to positions 0 … positions[r] of slots[r], its own key and value
-/// already appended. Bitwise equal to attention_forward's row. slots and positions lie on the
-/// device: the grid is that of a full cache.
-inline void attention_cached_forward(Cuda device, float* out, const float* q, const float* keys,
-                                     const float* values, const std::int32_t* slots,
-                                     const std::int32_t* positions, Index rows, KvShape shape) {
+/// already appended. Bitwise equal to attention_forward's row, of keys and values that were rounded
+/// if the cache is of bf16. slots and positions lie on the device: the grid is that of a full cache.
+template <class T>
+void attention_cached_forward(Cuda device, float* out, const float* q, const T* keys,
+                              const T* values, const std::int32_t* slots,
+                              const std::int32_t* positions, Index rows, KvShape shape) {
   const AttentionShape& heads = shape.attention;
   const Index size = heads.head_size;
   assert(size >= 1 && size <= kMaxHeadSize && heads.heads % heads.kv_heads == 0);
@@ -410,8 +450,8 @@ inline void attention_cached_forward(Cuda device, float* out, const float* q, co
                                     room.data() + most * partials * size,
                                     room.data() + most * partials * (size + 1),
                                     q + row * heads.heads * size,
-                                    keys,
-                                    values,
+                                    elements(keys),
+                                    elements(values),
                                     slots + row,
                                     positions + row,
                                     count,

@@ -25,15 +25,17 @@
 // whole sequence, and dk and dv sums over the queries that are there (ops/attention.hpp).
 #pragma once
 
+#include <plumb/core/bf16.hpp>
 #include <plumb/core/memory.hpp>
 #include <plumb/core/pool.hpp>
 #include <plumb/cpu/isa.hpp>
 #include <plumb/math/attention.hpp>
+#include <plumb/math/bf16.hpp>
 
 #include <algorithm>
 #include <cassert>
 #include <cstdint>
-#include <cstring>
+#include <type_traits>
 
 namespace plumb { inline namespace v0_1 {
 
@@ -46,14 +48,15 @@ inline constexpr Index kAttentionParallel =
 
 /// Query rows: row r stands at position + r · step and reads the keys from 0 to itself. All rows
 /// end in one block of keys. They read the same keys and values, or (step 0) each those of its own
-/// head.
+/// head. T: of keys and values, float or bf16.
+template <class T>
 struct AttentionRows {
   float* out;
   float* lse;  ///< or null
   const float* q;
   Index q_stride, lse_stride;  ///< out is strided as q
-  const float* keys;           ///< [block][D][32]
-  const float* values;         ///< [position][stride]
+  const T* keys;               ///< [block][D][32]
+  const T* values;             ///< [position][stride]
   Index value_stride;
   Index head_step;  ///< from a row's keys and values to the next row's; 0: the same ones
   Index position, step, rows, head_size;
@@ -81,7 +84,8 @@ struct AttentionUnit {
 struct AttentionTable {
   /// `count` rows to [block][D][32], the last block filled with zeros.
   void (*pack)(float* to, const float* rows, Index stride, Index count, Index head_size);
-  void (*forward)(const AttentionRows& rows);
+  void (*forward)(const AttentionRows<float>& rows);
+  void (*forward_bf16)(const AttentionRows<bf16>& rows);
   void (*backward)(const AttentionUnit& unit);
   // The same in parts: keys and values transposed first; then dq of a head's block of queries from
   // a position on, dk and dv of a block of keys. The sums are the same, scores are computed twice.
@@ -263,11 +267,21 @@ inline void attention_backward(Cpu device, float* dq, float* dk, float* dv, cons
   }
 }
 
+/// A key's or value's element as a cache of T keeps it.
+template <class T>
+T cached(float x) {
+  if constexpr (std::is_same_v<T, float>)
+    return x;
+  else
+    return product_bf16(x);
+}
+
 /// Writes the keys and values of `rows` new tokens, k, v (rows, Hkv·D), at positions[r] of
-/// slots[r].
-inline void kv_append(Cpu device, float* keys, float* values, const float* k, const float* v,
-                      const std::int32_t* slots, const std::int32_t* positions, Index rows,
-                      KvShape shape) {
+/// slots[r]. T: float, or bf16, to which they are then rounded.
+template <class T>
+void kv_append(Cpu device, T* keys, T* values, const float* k, const float* v,
+               const std::int32_t* slots, const std::int32_t* positions, Index rows,
+               KvShape shape) {
   const Index size = shape.attention.head_size;
   const Index kv_heads = shape.attention.kv_heads;
   parallel_for(device, rows, 1 + 65536 / (kv_heads * size), [&](Index row, Index end) {
@@ -276,10 +290,10 @@ inline void kv_append(Cpu device, float* keys, float* values, const float* k, co
       for (Index head = 0; head < kv_heads; ++head) {
         const Index base = (slots[row] * kv_heads + head) * shape.rounded_capacity() * size;
         const Index from = (row * kv_heads + head) * size;
-        float* key = keys + base + position / kKeyBlock * size * kKeyBlock + position % kKeyBlock;
-        for (Index d = 0; d < size; ++d) key[d * kKeyBlock] = k[from + d];
-        std::memcpy(values + base + position * size, v + from,
-                    static_cast<std::size_t>(size) * sizeof(float));
+        T* key = keys + base + position / kKeyBlock * size * kKeyBlock + position % kKeyBlock;
+        for (Index d = 0; d < size; ++d) key[d * kKeyBlock] = cached<T>(k[from + d]);
+        T* value = values + base + position * size;
+        for (Index d = 0; d < size; ++d) value[d] = cached<T>(v[from + d]);
       }
     }
   });
@@ -287,8 +301,9 @@ inline void kv_append(Cpu device, float* keys, float* values, const float* k, co
 
 /// Copies the first `length` positions of one slot to another: one prompt, prefilled once, for
 /// several responses.
-inline void kv_copy(Cpu, float* keys, float* values, Index from_slot, Index to_slot, Index length,
-                    KvShape shape) {
+template <class T>
+void kv_copy(Cpu, T* keys, T* values, Index from_slot, Index to_slot, Index length,
+             KvShape shape) {
   const Index size = shape.attention.head_size;
   const Index head_size = shape.rounded_capacity() * size;
   const Index key_blocks = (length + kKeyBlock - 1) / kKeyBlock;
@@ -301,34 +316,42 @@ inline void kv_copy(Cpu, float* keys, float* values, Index from_slot, Index to_s
 }
 
 /// out (rows, H·D): row r attends to positions 0 … positions[r] of slots[r], its own key and value
-/// already appended. Bitwise equal to attention_forward's row.
-inline void attention_cached_forward(Cpu device, float* out, const float* q, const float* keys,
-                                     const float* values, const std::int32_t* slots,
-                                     const std::int32_t* positions, Index rows, KvShape shape) {
+/// already appended. Bitwise equal to attention_forward's row, of keys and values that were rounded
+/// if the cache is of bf16.
+template <class T>
+void attention_cached_forward(Cpu device, float* out, const float* q, const T* keys,
+                              const T* values, const std::int32_t* slots,
+                              const std::int32_t* positions, Index rows, KvShape shape) {
   const AttentionShape& heads = shape.attention;
   const Index size = heads.head_size;
   const Index group = heads.heads / heads.kv_heads;
   const Index width = heads.heads * size;
   assert(size >= 1 && size <= kMaxHeadSize && heads.heads % heads.kv_heads == 0);
   const Index head_step = shape.rounded_capacity() * size;
+  void (*const forward)(const AttentionRows<T>&) = [] {
+    if constexpr (std::is_same_v<T, float>)
+      return dispatch<AttentionTable>().forward;
+    else
+      return dispatch<AttentionTable>().forward_bf16;
+  }();
   // `count` positions of one head, or `head_count` heads of one position.
   const auto attend = [&](Index row, Index count, Index head, Index head_count) {
     const Index base = (slots[row] * heads.kv_heads + head / group) * head_step;
     const Index at = row * width + head * size;
-    dispatch<AttentionTable>().forward({.out = out + at,
-                                        .lse = nullptr,
-                                        .q = q + at,
-                                        .q_stride = count > 1 ? width : size,
-                                        .lse_stride = 0,
-                                        .keys = keys + base,
-                                        .values = values + base,
-                                        .value_stride = size,
-                                        .head_step = head_count > group ? head_step : 0,
-                                        .position = positions[row],
-                                        .step = count > 1 ? 1 : 0,
-                                        .rows = count > 1 ? count : head_count,
-                                        .head_size = size,
-                                        .scale = heads.scale});
+    forward({.out = out + at,
+             .lse = nullptr,
+             .q = q + at,
+             .q_stride = count > 1 ? width : size,
+             .lse_stride = 0,
+             .keys = keys + base,
+             .values = values + base,
+             .value_stride = size,
+             .head_step = head_count > group ? head_step : 0,
+             .position = positions[row],
+             .step = count > 1 ? 1 : 0,
+             .rows = count > 1 ? count : head_count,
+             .head_size = size,
+             .scale = heads.scale});
   };
   Index work = 0;
   for (Index row = 0; row < rows; ++row) work += Index{2} * width * (positions[row] + 1);

@@ -5,15 +5,15 @@
 
 /// dots[r][j] = Σ_d x_r[d] · y[d][j] for one block of 32 columns j of y; kOwn: each row has a y of
 /// its own, y_step apart.
-template <Index R, bool kOwn = false>
-inline void attention_dots(float* dots, const float* x, Index x_stride, const float* y,
+template <Index R, bool kOwn = false, class T>
+inline void attention_dots(float* dots, const float* x, Index x_stride, const T* y,
                            Index head_size, Index y_step = 0) {
   constexpr Index kPart = kRegisters < 2 ? kRegisters : 2;
   for (Index part = 0; part < kRegisters; part += kPart) {
     V acc[R][kPart];
     PLUMB_UNROLL for (Index r = 0; r < R; ++r) PLUMB_UNROLL for (Index v = 0; v < kPart; ++v)
         acc[r][v] = set(0.0F);
-    const float* column = y + part * kWidth;
+    const T* column = y + part * kWidth;
     for (Index d = 0; d < head_size; ++d, column += kLanes) {
       V yv[kPart];
       PLUMB_UNROLL for (Index r = 0; r < R; ++r) {
@@ -30,20 +30,20 @@ inline void attention_dots(float* dots, const float* x, Index x_stride, const fl
 
 /// What attention_gather does, for W vectors of the head's elements from d on; all whole, or one
 /// of `width` elements.
-template <Index R, Index W, bool kOwn>
-inline void attention_gather_at(float* acc, const float* factor, const float* w, const float* rows,
+template <Index R, Index W, bool kOwn, class T>
+inline void attention_gather_at(float* acc, const float* factor, const float* w, const T* rows,
                                 Index stride, Index count, Index step, Index acc_stride,
                                 Index width, Index rows_step) {
   const bool whole = width >= W * kWidth;
   V x[R][W];
   PLUMB_UNROLL for (Index r = 0; r < R; ++r) PLUMB_UNROLL for (Index v = 0; v < W; ++v) x[r][v] =
       load(acc + r * acc_stride + v * kWidth) * set(factor[r]);
-  const float* row = rows;
+  const T* row = rows;
   for (Index j = 0; j < count; ++j, row += stride) {
     V value[W];
     PLUMB_UNROLL for (Index r = 0; r < R; ++r) {
       if (kOwn || r == 0) PLUMB_UNROLL for (Index v = 0; v < W; ++v) {
-          const float* from = row + r * rows_step + v * kWidth;
+          const T* from = row + r * rows_step + v * kWidth;
           value[v] = whole ? load(from) : load(from, width - v * kWidth);
         }
       const V weight = set(w[r * kLanes + j]);
@@ -62,8 +62,8 @@ inline void attention_gather_at(float* acc, const float* factor, const float* w,
 /// head_size elements, those of acc `padded_head_size`: whole vectors, since a masked store
 /// followed by a load of the same place stalls. Two vectors at a time, so that eight chains of fma
 /// run side by side. kOwn: each r has rows of its own, rows_step apart; step is then 0.
-template <Index R, bool kOwn = false>
-inline void attention_gather(float* acc, const float* factor, const float* w, const float* rows,
+template <Index R, bool kOwn = false, class T>
+inline void attention_gather(float* acc, const float* factor, const float* w, const T* rows,
                              Index stride, Index count, Index step, Index head_size,
                              Index rows_step = 0) {
   const Index acc_stride = padded_head_size(head_size);
@@ -174,9 +174,10 @@ template <Index R>
 
 /// One block of 32 keys, from `first` on, into the state of R rows, the first of which is t's row
 /// `row`.
-template <Index R, bool kOwn>
-[[gnu::always_inline]] inline void attention_block(AttentionState<R>& state, const AttentionRows& t,
-                                                   Index row, Index first) {
+template <Index R, bool kOwn, class T>
+[[gnu::always_inline]] inline void attention_block(AttentionState<R>& state,
+                                                   const AttentionRows<T>& t, Index row,
+                                                   Index first) {
   const Index position = t.position + row * t.step;
   alignas(64) float s[R * kLanes];
   float change[R];
@@ -199,8 +200,8 @@ template <Index R, bool kOwn>
       count < kKeyBlock ? count : kKeyBlock, t.step, t.head_size, t.head_step);
 }
 
-template <Index R, bool kOwn>
-inline void attention_tile(const AttentionRows& t, Index row) {
+template <Index R, bool kOwn, class T>
+inline void attention_tile(const AttentionRows<T>& t, Index row) {
   const Index size = t.head_size;
   const Index position = t.position + row * t.step;
   const Index stride = padded_head_size(size);
@@ -223,7 +224,8 @@ inline void attention_tile(const AttentionRows& t, Index row) {
   for (Index r = 0; r < R; ++r) t.lse[(row + r) * t.lse_stride] = lse[r];
 }
 
-inline void attention_rows(const AttentionRows& t) {
+template <class T>
+inline void attention_rows(const AttentionRows<T>& t) {
   Index row = 0;
   if (t.head_step != 0) {
     // Each row loads its own keys: four keep the loads as busy as eight rows that share them.
@@ -404,7 +406,8 @@ inline void attention_keys(const AttentionUnit& t, Index first) {
 inline const AttentionTable& attention_table() {
   static constexpr AttentionTable table{
       .pack = attention_pack,
-      .forward = attention_rows,
+      .forward = attention_rows<float>,
+      .forward_bf16 = attention_rows<bf16>,
       .backward = attention_unit,
       .backward_pack = attention_unit_pack,
       .backward_queries = attention_queries,

@@ -33,9 +33,10 @@ struct GemmPanels {
   const float* b;
   Index b_k, b_panel;
   /// Where the values lie that are read after panel j: while step k of panel j is multiplied, two
-  /// cache lines are prefetched from ahead[j · ahead_panel + k / 8 · ahead_8k + k % 8 · ahead_k].
+  /// cache lines are prefetched from ahead[j · ahead_panel + k / 8 · ahead_8k + k % 8 · ahead_k],
+  /// three where they lie across; and, of bf16, as many ahead_second further on.
   const float* ahead;
-  Index ahead_panel, ahead_k, ahead_8k;
+  Index ahead_panel, ahead_k, ahead_8k, ahead_second;
   Index rows, columns, k;
   bool add;               ///< to c; otherwise store
   const float* bias;      ///< of the columns, or null
@@ -193,7 +194,7 @@ struct Gemm {
     const Index at = row * n + column;
     const bool last = k0 + kc == k;
     const bool transposed = next != nullptr && form == Form::NT;
-    const Index ahead_k = transposed ? 2 * kCacheLine : next != nullptr ? n : b_k;
+    const Index ahead_k = transposed ? 2 * kCacheLine : next != nullptr ? kPerWord * n : b_k;
     const GemmPanels work{
         .c = c + at,
         .ldc = n,
@@ -206,7 +207,8 @@ struct Gemm {
         .ahead = next != nullptr ? next : b_from + b_panel,
         .ahead_panel = next != nullptr ? 0 : b_panel,
         .ahead_k = ahead_k,
-        .ahead_8k = transposed ? k : 8 * ahead_k,
+        .ahead_8k = transposed ? kPerWord * k : 8 * ahead_k,
+        .ahead_second = transposed ? k : next != nullptr ? n : 0,
         .rows = row_end - row,
         .columns = std::min(panel_end * width(), n) - column,
         .k = kc,

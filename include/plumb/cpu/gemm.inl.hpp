@@ -51,21 +51,21 @@ inline void gemm_finish(const GemmPanels& t, Index place, Index column, Index le
 // What a tile does in one step: of each vector of B in turn its kParts parts, each times one number
 // of A.
 struct FloatStep {
-  static constexpr Index kParts = 1;
+  static constexpr Index kParts = 1, kRowsOfB = 1;
   static constexpr bool kFlushes = false;
   static Index steps(Index k) { return k; }
   static V part(V b, Index) { return b; }
   static V add(V a, V b, V sum) { return fma(a, b, sum); }
 };
 struct MixedStep {  // A in float, B in bf16
-  static constexpr Index kParts = 2;
+  static constexpr Index kParts = 2, kRowsOfB = 1;
   static constexpr bool kFlushes = false;
   static Index steps(Index k) { return k / 2; }
   static V part(V b, Index i) { return i == 0 ? lower(b) : upper(b); }
   static V add(V a, V b, V sum) { return fma(a, b, sum); }
 };
 struct ChainStep {  // both in bf16, A expanded before
-  static constexpr Index kParts = 2;
+  static constexpr Index kParts = 2, kRowsOfB = 2;
   static constexpr bool kFlushes = true;
   static Index steps(Index k) { return (k + 1) / 2; }
   static V part(V b, Index i) { return i == 0 ? upper(b) : lower(b); }
@@ -74,7 +74,7 @@ struct ChainStep {  // both in bf16, A expanded before
 
 #ifdef PLUMB_DOT
 struct DotStep {  // both in bf16, pairs of k
-  static constexpr Index kParts = 1;
+  static constexpr Index kParts = 1, kRowsOfB = 2;
   static constexpr bool kFlushes = false;  // the instruction does
   static Index steps(Index k) { return (k + 1) / 2; }
   static V part(V b, Index) { return b; }
@@ -126,12 +126,16 @@ PLUMB_INLINE inline void gemm_sum(V (&acc)[R][P * kTileVectors], const GemmPanel
   const bool first = row == 0;
   const float* ahead = t.ahead + (first ? panel * t.ahead_panel : 0);
   const Index ahead_k = first ? t.ahead_k : 0, ahead_8k = first ? t.ahead_8k : 0;
+  const Index ahead_second = first ? t.ahead_second : 0;
   const Index steps = Step::steps(t.k);
   for (Index k = 0; k < steps; ++k, b += b_k) {
     if constexpr (R > 2) {
       const float* next = ahead + k / 8 * ahead_8k + k % 8 * ahead_k;
-      __builtin_prefetch(next, 0, 2);
-      __builtin_prefetch(next + kCacheLine, 0, 2);
+      PLUMB_UNROLL for (Index i = 0; i < Step::kRowsOfB; ++i, next += ahead_second) {
+        __builtin_prefetch(next, 0, 2);
+        __builtin_prefetch(next + kCacheLine, 0, 2);
+        __builtin_prefetch(next + 2 * kCacheLine - 1, 0, 2);
+      }
     } else if constexpr (!std::is_same_v<Step, FloatStep>) {
       PLUMB_UNROLL for (Index p = 0; p < P; ++p) {
         __builtin_prefetch(b + p * b_panel + 16 * b_k, 0, 3);
@@ -232,6 +236,7 @@ inline void gemm_all(const GemmPanels& t) {
       for (Index r = row; r < end; ++r) {
         const float* c = t.c + r * t.ldc + panel * kTileColumns;
         __builtin_prefetch(c, 1, 3);
+        __builtin_prefetch(c + kCacheLine, 1, 3);
         __builtin_prefetch(c + kTileColumns - 1, 1, 3);
       }
       gemm_tile_of<kTileRows, kRowsOfA, Step>(end - row, t, row, panel);

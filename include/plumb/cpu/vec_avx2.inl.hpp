@@ -5,7 +5,7 @@
 // is to nearest-even for |x| < 2^22; `scale(x, n)` is x · 2^n, rounded once, for integral n in
 // [-252, 254] and x in [½, 2]; `exponent` and `mantissa` split a positive normal x = mantissa ·
 // 2^exponent, mantissa in [½, 1). load/store/keep with a count touch the first n lanes only (n may
-// exceed the width, or be ≤ 0); lanes not loaded or kept are zero. `even` and `odd` take every
+// exceed the width, or be ≤ 0); lanes not loaded or kept are zero. bf16 loads as floats. `even` and `odd` take every
 // second lane of a followed by b; `interleave_low` and `interleave_high` put them back: the halves
 // of a0 b0 a1 b1 …. `bf16_pairs` rounds as math/bf16.hpp says, two numbers to a word of 32 bits
 // that `lower` and `upper` expand again. `fma_flushed` is that file's, on wide vectors where the
@@ -24,6 +24,15 @@ inline __m256i first(Index n) {
 }
 inline V load(const float* p, Index n) { return _mm256_maskload_ps(p, first(n)); }
 inline void store(float* p, V x, Index n) { _mm256_maskstore_ps(p, first(n), x); }
+inline V load(const plumb::bf16* p) {
+  const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+}
+inline V load(const plumb::bf16* p, Index n) {
+  plumb::bf16 some[kWidth] = {};
+  for (Index i = 0; i < n && i < kWidth; ++i) some[i] = p[i];
+  return load(some);
+}
 inline V keep(V x, Index n) { return _mm256_and_ps(x, _mm256_castsi256_ps(first(n))); }
 inline V fma(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }
 inline V fma_flushed(V a, V b, V c) { return fma(a, b, c); }

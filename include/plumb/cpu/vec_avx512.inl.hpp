@@ -13,6 +13,14 @@ inline Mask first(Index n) {
 }
 inline V load(const float* p, Index n) { return _mm512_maskz_loadu_ps(first(n), p); }
 inline void store(float* p, V x, Index n) { _mm512_mask_storeu_ps(p, first(n), x); }
+inline V load(const plumb::bf16* p) {
+  const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+}
+inline V load(const plumb::bf16* p, Index n) {
+  const __m256i bits = _mm256_maskz_loadu_epi16(first(n), p);
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+}
 inline V keep(V x, Index n) { return _mm512_maskz_mov_ps(first(n), x); }
 inline V fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
 inline V fma_flushed(V a, V b, V c) { return fma(a, b, c); }

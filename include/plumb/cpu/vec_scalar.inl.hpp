@@ -12,6 +12,8 @@ inline V load(const float* p, Index n) { return n > 0 ? *p : 0.0F; }
 inline void store(float* p, V x, Index n) {
   if (n > 0) *p = x;
 }
+inline V load(const plumb::bf16* p) { return static_cast<float>(*p); }
+inline V load(const plumb::bf16* p, Index n) { return n > 0 ? load(p) : 0.0F; }
 inline V keep(V x, Index n) { return n > 0 ? x : 0.0F; }
 inline V fma(V a, V b, V c) { return __builtin_fmaf(a, b, c); }
 inline V fma_flushed(V a, V b, V c) { return plumb::fma_flushed(a, b, c); }

@@ -3,6 +3,9 @@
 
 #include <plumb/core/check.hpp>
 
+#include <array>
+#include <utility>
+
 namespace plumb { inline namespace v0_1 {
 
 /// Keys per block of the online softmax; blocks are aligned to absolute position 0.
@@ -20,6 +23,13 @@ struct AttentionShape {
   Index heads, kv_heads, head_size;
   float scale;  ///< usually 1 / √head_size
 };
+
+/// What a cache keeps keys and values as. Bf16 halves its memory, and what a long text's next token
+/// reads; its tokens' log-probs are no longer those of the training forward.
+enum class CacheType { Float, Bf16 };
+constexpr std::array<std::pair<const char*, CacheType>, 2> choices(CacheType) {
+  return {{{"float", CacheType::Float}, {"bf16", CacheType::Bf16}}};
+}
 
 /// Key/value cache of one layer: `slots` sequences of up to `capacity` positions (rounded up to
 /// kKeyBlock). Keys lie transposed in blocks, [slot][kv_head][block][head_size][kKeyBlock]; values

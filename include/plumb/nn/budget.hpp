@@ -64,12 +64,14 @@ Index update_tokens(const P& policy, Index said, const P* critic = nullptr) {
 /// Sequences of `capacity` tokens that a cache may hold: `wanted`, or fewer where they would take
 /// more than half of what memory_limit() leaves.
 template <Policy P>
-Index cache_slots(const P& policy, Index wanted, Index capacity) {
+Index cache_slots(const P& policy, Index wanted, Index capacity,
+                  CacheType type = CacheType::Float) {
   if constexpr (requires { policy.cache_floats(); }) {
     if (memory_limit() == 0) return wanted;
     const double free =
         static_cast<double>(memory_limit()) - static_cast<double>(memory_counters().used_bytes);
-    const double each = 4.0 * static_cast<double>(policy.cache_floats() * capacity);
+    const double each = (type == CacheType::Bf16 ? 2.0 : 4.0) *
+                        static_cast<double>(policy.cache_floats() * capacity);
     return std::clamp<Index>(static_cast<Index>(0.5 * free / each), 1, wanted);
   }
   return wanted;

@@ -108,7 +108,10 @@ class Model {
   { return trunk_.token_floats(recorded); }
   Index cache_floats() const requires requires(const Trunk& t) { t.cache_floats(); }
   { return trunk_.cache_floats(); }
-  Cache make_cache(Index slots, Index capacity) const { return trunk_.make_cache(slots, capacity); }
+  template <class... Type>
+  Cache make_cache(Index slots, Index capacity, Type... type) const requires requires(
+      const Trunk& t) { t.make_cache(slots, capacity, type...); }
+  { return trunk_.make_cache(slots, capacity, type...); }
 
   /// w·h + b of each row: hidden (N, C) -> (N).
   Tensor<D> scalar(const Tensor<D>& hidden, Where where = Where::here()) const {

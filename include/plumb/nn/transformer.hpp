@@ -119,8 +119,8 @@ class Transformer {
   const Tensor<D>& head() const { return head_; }
 
   /// A cache for `slots` sequences of up to `capacity` tokens.
-  KvCache<D> make_cache(Index slots, Index capacity) const {
-    return KvCache<D>(config_.layers, slots, capacity, attention_shape());
+  KvCache<D> make_cache(Index slots, Index capacity, CacheType type = CacheType::Float) const {
+    return KvCache<D>(config_.layers, slots, capacity, attention_shape(), type);
   }
 
   /// The matrices as they are now, packed for generation; see PackedWeight.
@@ -249,8 +249,10 @@ class Transformer {
                        const PackedTransformer<D>* packed = nullptr) const {
     const auto attend = [&](Index layer, const Tensor<D>& q, const Tensor<D>& k,
                             const Tensor<D>& v) {
-      return cached_attention(q, k, v, cache.keys(layer), cache.values(layer), batch.slots,
-                              batch.positions, cache.shape());
+      return cache.visit(layer, [&](const auto& of) {
+        return cached_attention(q, k, v, of.keys, of.values, batch.slots, batch.positions,
+                                cache.shape());
+      });
     };
     const auto x = forward(packed != nullptr ? packed->blocks : blocks_,
                            embedded(batch.tokens, batch.positions), batch.positions, 0,

@@ -70,10 +70,11 @@ Tensor<D> attention(const Tensor<D>& q, const Tensor<D>& k, const Tensor<D>& v,
 }
 
 /// Attention of new tokens to the cache of their slots, into which their keys and values go first.
-/// q (M, H·D), k and v (M, Hkv·D), slots and positions (M) -> (M, H·D).
-template <class D>
+/// q (M, H·D), k and v (M, Hkv·D), slots and positions (M) -> (M, H·D). T: float, or bf16, to which
+/// the cache rounds.
+template <class D, class T>
 Tensor<D> cached_attention(const Tensor<D>& q, const Tensor<D>& k, const Tensor<D>& v,
-                           const Tensor<D>& keys, const Tensor<D>& values,
+                           const Tensor<D, T>& keys, const Tensor<D, T>& values,
                            const Tensor<D, std::int32_t>& slots,
                            const Tensor<D, std::int32_t>& positions, const KvShape& shape) {
   detail::require_backend<D>();

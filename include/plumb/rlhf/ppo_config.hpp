@@ -41,7 +41,7 @@ struct PpoConfig {
   Index minibatches = 4;   ///< optimizer steps per epoch
   Index micro_tokens = 0;  ///< tokens per forward in an update; 0: see update_tokens
   SampleOptions sampling{.responses = 2};  ///< responses, length, temperature, stops, seed
-  bool allow_filters = false;  ///< permit top-k, top-p or greedy rollouts, which are off-policy
+  bool allow_off_policy = false;  ///< permit top-k, top-p or greedy rollouts, which are off-policy
   KlEstimator kl = KlEstimator::K1;  ///< of the penalty in the reward
   float beta = 0.05F;                ///< its coefficient, initially
   float kl_target = 0.0F;            ///< nats per response; 0: beta stays fixed
@@ -83,12 +83,12 @@ void fields(PpoConfig& c, F&& f) {
     field.name = name.c_str();
     f(field, member);
   });
-  f(Field{"allow-filters",
-          "permit rollouts from a filtered distribution (off-policy)",
+  f(Field{"allow-off-policy",
+          "permit rollouts that are filtered, or read a cache of bf16",
           {},
           "",
           "Sampling"},
-    c.allow_filters);
+    c.allow_off_policy);
   const char* kl = "Divergence from the reference";
   f(Field{"beta", "KL coefficient, initially", at_least(0)}, c.beta);
   f(Field{"kl", "estimator in the reward: k1, k2 or k3", {}, "", kl}, c.kl);
@@ -148,10 +148,15 @@ inline void check_ppo(const PpoConfig& c, Where where = Where::here()) {
   check_sampling(c.sampling, "ppo", where);
   check<DataError>(c.clip.dual == 0 || c.clip.dual > 1,
                    "[ppo] dual-clip must be above 1, or 0 for none", where);
-  check<DataError>(!c.sampling.sampling.filters() || c.allow_filters,
+  check<DataError>(!c.sampling.sampling.filters() || c.allow_off_policy,
                    "[ppo] top-k, top-p and greedy rollouts draw from another distribution than the "
                    "update trains: ratios are wrong and the KL can be negative. HINT: sample with "
-                   "temperature alone, or set allow_filters (--allow-filters)",
+                   "temperature alone, or set allow_off_policy (--allow-off-policy)",
+                   where);
+  check<DataError>(c.sampling.kv_cache == CacheType::Float || c.allow_off_policy,
+                   "[ppo] with a cache of bf16 (kv-cache) the sampled log-probs are not the policy's: "
+                   "the first ratio is not 1. HINT: keep it as float, or set allow_off_policy "
+                   "(--allow-off-policy)",
                    where);
 }
 

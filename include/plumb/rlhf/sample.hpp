@@ -34,6 +34,7 @@ struct SampleOptions {
   std::uint64_t seed = 1;
   std::uint32_t step = 0;  ///< part of the random key: the round or PPO iteration
   Index slots = 64;        ///< sequences that run together, where memory_limit() allows
+  CacheType kv_cache = CacheType::Float;  ///< Bf16: not for responses that a policy is trained on
   std::function<void(Index done, Index total)>
       progress{};  ///< after each finished response; optional
 };
@@ -54,6 +55,9 @@ void fields(SampleOptions& o, F&& f) {
   f(Field{"slots", "sequences that run together: speed and memory, not results", at_least(1), "",
           "Sampling"},
     o.slots);
+  f(Field{"kv-cache", "keys and values of long texts kept as float or bf16, half the memory", {},
+          "", "Sampling"},
+    o.kv_cache);
 }
 
 /// DataError naming the setting that is out of range, or a temperature that no float can divide by.
@@ -90,8 +94,9 @@ class Sampler {
         results_(prompts.size() * static_cast<std::size_t>(options.responses)),
         capacity_(std::min(longest_prompt() + options.max_new_tokens, model.context())),
         slots_(cache_slots(
-            model, std::min<Index>(options.slots, static_cast<Index>(results_.size())), capacity_)),
-        cache_(model.make_cache(slots_ + 1, capacity_)),
+            model, std::min<Index>(options.slots, static_cast<Index>(results_.size())), capacity_,
+            options.kv_cache)),
+        cache_(make_cache(model, slots_ + 1, capacity_, options.kv_cache)),
         inputs_{Ids::empty({slots_}), Ids::empty({slots_}), Ids::empty({slots_})} {
     for (Index slot = slots_; slot-- > 0;) free_.push_back(static_cast<std::int32_t>(slot));
   }
@@ -114,6 +119,15 @@ class Sampler {
     std::int32_t slot;
     std::int32_t position;  // of the last token, which the cache does not hold yet
   };
+
+  static typename P::Cache make_cache(const P& model, Index slots, Index capacity,
+                                      CacheType type) {
+    if (type == CacheType::Float) return model.make_cache(slots, capacity);
+    if constexpr (requires { model.make_cache(slots, capacity, type); })
+      return model.make_cache(slots, capacity, type);
+    fail<DataError>("[sample] this policy keeps keys and values as float alone. HINT: leave "
+                    "kv-cache as it is");
+  }
 
   Index longest_prompt() const {
     std::size_t longest = 0;
