@@ -295,9 +295,10 @@ struct DecodeSums {
 /// against the chunk blockIdx.z of the cache. All scores first, a key a thread; then the weights,
 /// block by block of keys; then the sums of values, an element a thread, one chain over all keys:
 /// 512 steps of 4 cycles, less than a chunk takes to arrive.
-/// FLOPs 4 · D a query and key; bytes 8 · D a key, of bf16 half of that, once for all queries of the block: 1/2 FLOP/B
-/// for one query (heads without a group), 1/2 · group with one. Bound by memory. Loads in flight
-/// hide its latency: of keys, 8 times 128 bytes a warp; of values, a tile of 8 KiB, the first
+/// FLOPs 4 · D a query and key; bytes 8 · D a key, of bf16 half of that, once for all queries of
+/// the block: 1/2 FLOP/B for one query (heads without a group), 1/2 · group with one. Bound by
+/// memory. Loads in flight hide its latency: of keys, 8 times 128 bytes a warp; of values, a tile
+/// of 8 KiB, the first
 /// already during the scores.
 template <int kSize, int kQueries, class T>
 __global__ void __launch_bounds__(kDecodeThreads, 4)
@@ -425,7 +426,8 @@ inline constexpr Index kPartialFloats = Index{1} << 20;
 
 /// out (rows, H·D): row r attends to positions 0 … positions[r] of slots[r], its own key and value
 /// already appended. Bitwise equal to attention_forward's row, of keys and values that were rounded
-/// if the cache is of bf16. slots and positions lie on the device: the grid is that of a full cache.
+/// if the cache is of bf16. slots and positions lie on the device: the grid is that of a full
+/// cache.
 template <class T>
 void attention_cached_forward(Cuda device, float* out, const float* q, const T* keys,
                               const T* values, const std::int32_t* slots,

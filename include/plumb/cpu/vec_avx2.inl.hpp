@@ -5,11 +5,11 @@
 // is to nearest-even for |x| < 2^22; `scale(x, n)` is x · 2^n, rounded once, for integral n in
 // [-252, 254] and x in [½, 2]; `exponent` and `mantissa` split a positive normal x = mantissa ·
 // 2^exponent, mantissa in [½, 1). load/store/keep with a count touch the first n lanes only (n may
-// exceed the width, or be ≤ 0); lanes not loaded or kept are zero. bf16 loads as floats. `even` and `odd` take every
-// second lane of a followed by b; `interleave_low` and `interleave_high` put them back: the halves
-// of a0 b0 a1 b1 …. `bf16_pairs` rounds as math/bf16.hpp says, two numbers to a word of 32 bits
-// that `lower` and `upper` expand again. `fma_flushed` is that file's, on wide vectors where the
-// environment is FlushedFloats.
+// exceed the width, or be ≤ 0); lanes not loaded or kept are zero. bf16 loads as floats. `even` and
+// `odd` take every second lane of a followed by b; `interleave_low` and `interleave_high` put them
+// back: the halves of a0 b0 a1 b1 …. `bf16_pairs` rounds as math/bf16.hpp says, two numbers to a
+// word of 32 bits that `lower` and `upper` expand again. `fma_flushed` is that file's, on wide
+// vectors where the environment is FlushedFloats.
 
 using V = __m256;
 using Mask = __m256;

@@ -154,9 +154,9 @@ inline void check_ppo(const PpoConfig& c, Where where = Where::here()) {
                    "temperature alone, or set allow_off_policy (--allow-off-policy)",
                    where);
   check<DataError>(c.sampling.kv_cache == CacheType::Float || c.allow_off_policy,
-                   "[ppo] with a cache of bf16 (kv-cache) the sampled log-probs are not the policy's: "
-                   "the first ratio is not 1. HINT: keep it as float, or set allow_off_policy "
-                   "(--allow-off-policy)",
+                   "[ppo] with a cache of bf16 (kv-cache) the sampled log-probs are not the "
+                   "policy's: the first ratio is not 1. HINT: keep it as float, or set "
+                   "allow_off_policy (--allow-off-policy)",
                    where);
 }
 

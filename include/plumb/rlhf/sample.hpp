@@ -55,8 +55,11 @@ void fields(SampleOptions& o, F&& f) {
   f(Field{"slots", "sequences that run together: speed and memory, not results", at_least(1), "",
           "Sampling"},
     o.slots);
-  f(Field{"kv-cache", "keys and values of long texts kept as float or bf16, half the memory", {},
-          "", "Sampling"},
+  f(Field{"kv-cache",
+          "keys and values of long texts kept as float or bf16, half the memory",
+          {},
+          "",
+          "Sampling"},
     o.kv_cache);
 }
 
@@ -93,9 +96,9 @@ class Sampler {
         weights_(model.pack()),
         results_(prompts.size() * static_cast<std::size_t>(options.responses)),
         capacity_(std::min(longest_prompt() + options.max_new_tokens, model.context())),
-        slots_(cache_slots(
-            model, std::min<Index>(options.slots, static_cast<Index>(results_.size())), capacity_,
-            options.kv_cache)),
+        slots_(cache_slots(model,
+                           std::min<Index>(options.slots, static_cast<Index>(results_.size())),
+                           capacity_, options.kv_cache)),
         cache_(make_cache(model, slots_ + 1, capacity_, options.kv_cache)),
         inputs_{Ids::empty({slots_}), Ids::empty({slots_}), Ids::empty({slots_})} {
     for (Index slot = slots_; slot-- > 0;) free_.push_back(static_cast<std::int32_t>(slot));
@@ -120,13 +123,13 @@ class Sampler {
     std::int32_t position;  // of the last token, which the cache does not hold yet
   };
 
-  static typename P::Cache make_cache(const P& model, Index slots, Index capacity,
-                                      CacheType type) {
+  static typename P::Cache make_cache(const P& model, Index slots, Index capacity, CacheType type) {
     if (type == CacheType::Float) return model.make_cache(slots, capacity);
     if constexpr (requires { model.make_cache(slots, capacity, type); })
       return model.make_cache(slots, capacity, type);
-    fail<DataError>("[sample] this policy keeps keys and values as float alone. HINT: leave "
-                    "kv-cache as it is");
+    fail<DataError>(
+        "[sample] this policy keeps keys and values as float alone. HINT: leave "
+        "kv-cache as it is");
   }
 
   Index longest_prompt() const {
