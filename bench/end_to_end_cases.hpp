@@ -86,6 +86,7 @@ inline PpoConfig ppo_config(const Size& size, bool geometric) {
   config.epochs = 4;
   config.minibatches = kPpoMinibatches;
   config.linear_lr = false;
+  config.sampling.responses = 1;
   config.sampling.max_new_tokens = kPpoNew;
   config.sampling.slots = kPpoPrompts;
   config.sampling.seed = 1;
