@@ -49,6 +49,12 @@ void training(Cuda d, Any x, Index n) {
   ppo_policy_loss(d, x, x, x, x, x, x, x, n, PpoClip{});
   ppo_value_loss(d, x, x, x, x, x, x, x, n, 1.0F);
   weighted_sum(d, x, x, x, n);
+  segment_sum(d, x, x, x, x, n);
+  segment_spread(d, x, x, x, x, n);
+  kl_loss(d, x, x, x, x, x, n, KlEstimator::K3);
+  kto_loss(d, x, x, x, x, x, n, 1.0F);
+  log_odds_forward(d, x, x, n);
+  log_odds_backward(d, x, x, x, n);
   ranking_loss(d, x, x, x, x, x, x, x, n, RankingLoss{});
   adamw_update(d, x, x, x, x, n, AdamWStep{});
   sum_of_squares(d, x, n);

@@ -52,6 +52,32 @@ TEST_CASE("PPO's losses have the CPU's bits") {
   }
 }
 
+TEST_CASE("losses of groups have the CPU's bits") {
+  for (const Index n : kSizes) {
+    INFO("n = ", n);
+    const auto logprob = random_vector(n, 1), old = random_vector(n, 2), a = random_vector(n, 3),
+               weight = random_vector(n, 4);
+    check_same_bits(Cuda{}, [&](auto device, auto& at) {
+      PolicyStats stats;
+      ppo_policy_loss(device, at.out(1), at.out(n), &stats, at.in(logprob), at.in(old), at.in(a),
+                      at.in(weight), n, {.low = 1.0F, .high = 0.5F, .kind = ClipKind::Weight});
+      keep(at, stats);
+    });
+    for (const KlEstimator kind : {KlEstimator::K1, KlEstimator::K2, KlEstimator::K3})
+      check_same_bits(Cuda{}, [&](auto device, auto& at) {
+        kl_loss(device, at.out(1), at.out(n), at.in(logprob), at.in(old), at.in(weight), n, kind);
+      });
+    // Segments, an empty one among them, and one that is longer than a chunk.
+    const auto end = static_cast<std::int32_t>(n);
+    const std::vector<std::int32_t> offsets{0, end / 3, end / 3, end, end};
+    check_same_bits(Cuda{}, [&](auto device, auto& at) {
+      segment_sum(device, at.out(4), at.in(logprob), at.in(weight), at.in(offsets), 4);
+      segment_spread(device, at.out(n, 0.5F), at.in(random_vector(4, 5)), at.in(weight),
+                     at.in(offsets), 4);
+    });
+  }
+}
+
 TEST_CASE("a ratio that is not finite stays visible in the statistics") {
   PolicyStats stats;
   test::Arrays<Cuda> at;

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <plumb/cuda/device.cuh>
+#include <plumb/cuda/elementwise.cuh>
 #include <plumb/cuda/lanes.cuh>
 #include <plumb/math/loss.hpp>
 
@@ -140,6 +141,66 @@ struct WeightedTerm {
   __device__ LossTerm<NoStats> operator()(Index i) const { return {weight[i], x[i], {}}; }
 };
 
+struct KlLossTerm {
+  float* dlogprob;
+  const float *logprob, *ref_logprob, *weight;
+  KlEstimator kind;
+  __device__ LossTerm<NoStats> operator()(Index i) const {
+    const KlTerm term = kl_loss_term(logprob[i], ref_logprob[i], kind);
+    dlogprob[i] = weight[i] * term.derivative;
+    return {weight[i], term.value, {}};
+  }
+};
+
+/// A thread a segment: some hundred terms of 8 bytes, one chain a chunk, bound by latency as the
+/// losses are.
+struct SegmentSum {
+  float* sums;
+  const float *x, *weight;
+  const std::int32_t* offsets;
+  __device__ void operator()(Index s) const {
+    float total = 0.0F;
+    for (Index first = offsets[s]; first < offsets[s + 1]; first += kLossChunk) {
+      const Index end = first + kLossChunk < offsets[s + 1] ? first + kLossChunk : offsets[s + 1];
+      float chunk = 0.0F;
+      for (Index i = first; i < end; ++i) chunk = fma(weight[i], x[i], chunk);
+      total = total + chunk;
+    }
+    sums[s] = total;
+  }
+};
+struct SegmentSpread {
+  float* dx;
+  const float *dsums, *weight;
+  const std::int32_t* offsets;
+  __device__ void operator()(Index s) const {
+    for (Index i = offsets[s]; i < offsets[s + 1]; ++i) dx[i] = fma(weight[i], dsums[s], dx[i]);
+  }
+};
+
+struct KtoTerm {
+  float* dscore;
+  const float *score, *sign, *weight;
+  float reference;
+  __device__ LossTerm<NoStats> operator()(Index i) const {
+    const PairTerm term = kto_term(score[i], reference, sign[i]);
+    dscore[i] = weight[i] * term.derivative;
+    return {weight[i], term.value, {}};
+  }
+};
+struct LogOdds {
+  float* y;
+  const float* x;
+  __device__ void operator()(Index i) const { y[i] = log_odds_term(x[i]).value; }
+};
+struct LogOddsBackward {
+  float* dx;
+  const float *dy, *x;
+  __device__ void operator()(Index i) const {
+    dx[i] = fma(dy[i], log_odds_term(x[i]).derivative, dx[i]);
+  }
+};
+
 struct RankingTerm {
   float* dscore;
   const float* score;
@@ -176,9 +237,42 @@ inline void ppo_value_loss(Cuda device, float* loss, float* dvalue, ValueStats* 
                 gpu::ValueLossTerm{dvalue, value, old_value, returns, weight, clip}, n);
 }
 
+/// A divergence in the loss; see the CPU's.
+inline void kl_loss(Cuda device, float* loss, float* dlogprob, const float* logprob,
+                    const float* ref_logprob, const float* weight, Index n, KlEstimator kind) {
+  gpu::sum_loss<gpu::NoStats>(device, loss, nullptr,
+                              gpu::KlLossTerm{dlogprob, logprob, ref_logprob, weight, kind}, n);
+}
+
+/// sums (S): of each segment Σ w·x; see the CPU's.
+inline void segment_sum(Cuda device, float* sums, const float* x, const float* weight,
+                        const std::int32_t* offsets, Index segments) {
+  gpu::map(device, gpu::SegmentSum{sums, x, weight, offsets}, segments);
+}
+/// dx (N) += w · dsums of each one's segment.
+inline void segment_spread(Cuda device, float* dx, const float* dsums, const float* weight,
+                           const std::int32_t* offsets, Index segments) {
+  gpu::map(device, gpu::SegmentSpread{dx, dsums, weight, offsets}, segments);
+}
+
 /// sum[0] = Σ w·x, in the order of the losses. x and weight (N).
 inline void weighted_sum(Cuda device, float* sum, const float* x, const float* weight, Index n) {
   gpu::sum_loss<gpu::NoStats>(device, sum, nullptr, gpu::WeightedTerm{x, weight}, n);
+}
+
+/// KTO's loss of single responses; see the CPU's.
+inline void kto_loss(Cuda device, float* loss, float* dscore, const float* score, const float* sign,
+                     const float* weight, Index n, float reference) {
+  gpu::sum_loss<gpu::NoStats>(device, loss, nullptr,
+                              gpu::KtoTerm{dscore, score, sign, weight, reference}, n);
+}
+
+/// Log odds; see the CPU's.
+inline void log_odds_forward(Cuda device, float* y, const float* x, Index n) {
+  gpu::map(device, gpu::LogOdds{y, x}, n);
+}
+inline void log_odds_backward(Cuda device, float* dx, const float* dy, const float* x, Index n) {
+  gpu::map(device, gpu::LogOddsBackward{dx, dy, x}, n);
 }
 
 /// Ranking loss; see the CPU's. score, rank (n), weight (prompts), offsets (prompts + 1) on the

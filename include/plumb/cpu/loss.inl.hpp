@@ -55,9 +55,52 @@ inline void ppo_value(float* loss, float* dvalue, ValueStats* stats, const float
   *stats = all;
 }
 
+inline void kl(float* loss, float* dlogprob, const float* logprob, const float* ref_logprob,
+               const float* weight, Index n, KlEstimator kind) {
+  *loss = loss_sum(
+      n,
+      [&](Index i, float chunk) {
+        const KlTerm term = kl_loss_term(logprob[i], ref_logprob[i], kind);
+        dlogprob[i] = weight[i] * term.derivative;
+        return fma(weight[i], term.value, chunk);
+      },
+      [] {});
+}
+
 inline void weighted_sum(float* sum, const float* x, const float* weight, Index n) {
   *sum = loss_sum(
       n, [&](Index i, float chunk) { return fma(weight[i], x[i], chunk); }, [] {});
+}
+
+inline void segment_sum(float* sums, const float* x, const float* weight,
+                        const std::int32_t* offsets, Index segments) {
+  for (Index s = 0; s < segments; ++s)
+    weighted_sum(sums + s, x + offsets[s], weight + offsets[s], offsets[s + 1] - offsets[s]);
+}
+
+inline void segment_spread(float* dx, const float* dsums, const float* weight,
+                           const std::int32_t* offsets, Index segments) {
+  for (Index s = 0; s < segments; ++s)
+    for (Index i = offsets[s]; i < offsets[s + 1]; ++i) dx[i] = fma(weight[i], dsums[s], dx[i]);
+}
+
+inline void kto(float* loss, float* dscore, const float* score, const float* sign,
+                const float* weight, Index n, float reference) {
+  *loss = loss_sum(
+      n,
+      [&](Index i, float chunk) {
+        const PairTerm term = kto_term(score[i], reference, sign[i]);
+        dscore[i] = weight[i] * term.derivative;
+        return fma(weight[i], term.value, chunk);
+      },
+      [] {});
+}
+
+inline void log_odds_forward(float* y, const float* x, Index n) {
+  for (Index i = 0; i < n; ++i) y[i] = log_odds_term(x[i]).value;
+}
+inline void log_odds_backward(float* dx, const float* dy, const float* x, Index n) {
+  for (Index i = 0; i < n; ++i) dx[i] = fma(dy[i], log_odds_term(x[i]).derivative, dx[i]);
 }
 
 inline void ranking(float* loss, float* dscore, RankingStats* stats, const float* score,
@@ -85,7 +128,13 @@ inline const LossTable& loss_table() {
   static constexpr LossTable table{
       .ppo_policy = ppo_policy,
       .ppo_value = ppo_value,
+      .kl = kl,
       .weighted_sum = weighted_sum,
+      .segment_sum = segment_sum,
+      .segment_spread = segment_spread,
+      .kto = kto,
+      .log_odds_forward = log_odds_forward,
+      .log_odds_backward = log_odds_backward,
       .ranking = ranking,
   };
   return table;

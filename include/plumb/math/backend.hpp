@@ -9,6 +9,7 @@
 #include <plumb/math/adamw.hpp>
 #include <plumb/math/attention.hpp>
 #include <plumb/math/gemm.hpp>
+#include <plumb/math/kl.hpp>
 
 #include <concepts>
 #include <cstddef>
@@ -58,6 +59,12 @@ concept Backend = DeviceMemory<D> &&
   attention_cached_forward(d, y, x, x, x, ids, ids, n, KvShape{});
   kv_append(d, y, y, x, x, ids, ids, n, KvShape{});
   weighted_sum(d, y, x, x, n);
+  segment_sum(d, y, x, x, ids, n);
+  segment_spread(d, y, x, x, ids, n);
+  kl_loss(d, y, y, x, x, x, n, KlEstimator::K3);
+  kto_loss(d, y, y, x, x, x, n, f);
+  log_odds_forward(d, y, x, n);
+  log_odds_backward(d, y, x, x, n);
   adamw_update(d, y, x, y, y, n, AdamWStep{});
   { sum_of_squares(d, x, n) } -> std::same_as<double>;
 };
@@ -104,10 +111,14 @@ PLUMB_STAND_IN(head_keeps_logits, bool)
 PLUMB_STAND_IN(head_kl_forward, void)
 PLUMB_STAND_IN(head_logprob_backward, void)
 PLUMB_STAND_IN(head_logprob_forward, void)
+PLUMB_STAND_IN(kl_loss, void)
+PLUMB_STAND_IN(kto_loss, void)
 PLUMB_STAND_IN(kv_append, void)
 PLUMB_STAND_IN(kv_copy, void)
 PLUMB_STAND_IN(layer_norm_backward, void)
 PLUMB_STAND_IN(layer_norm_forward, void)
+PLUMB_STAND_IN(log_odds_backward, void)
+PLUMB_STAND_IN(log_odds_forward, void)
 PLUMB_STAND_IN(matmul, void)
 PLUMB_STAND_IN(matmul_packed, void)
 PLUMB_STAND_IN(pack_matrix, void)
@@ -122,6 +133,8 @@ PLUMB_STAND_IN(rope_backward, void)
 PLUMB_STAND_IN(rope_forward, void)
 PLUMB_STAND_IN(sample_rows, void)
 PLUMB_STAND_IN(scale_forward, void)
+PLUMB_STAND_IN(segment_spread, void)
+PLUMB_STAND_IN(segment_sum, void)
 PLUMB_STAND_IN(sum_of_squares, double)
 PLUMB_STAND_IN(sum_rows, void)
 PLUMB_STAND_IN(swiglu_backward, void)

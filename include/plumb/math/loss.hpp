@@ -2,6 +2,10 @@
 #pragma once
 
 #include <plumb/core/check.hpp>
+#include <plumb/math/kl.hpp>
+
+#include <array>
+#include <utility>
 
 namespace plumb { inline namespace v0_1 {
 
@@ -9,24 +13,33 @@ namespace plumb { inline namespace v0_1 {
 /// likewise.
 inline constexpr Index kLossChunk = 256;
 
-/// Clipping of the PPO policy loss.
+/// What is clipped in a policy loss. Objective: the clipped term is taken where it is the larger,
+/// and has no gradient (PPO). Weight: the ratio is a weight of the log-prob and not differentiated;
+/// clipped, it still teaches (CISPO; MiniMax 2025, "MiniMax-M1").
+enum class ClipKind { Objective, Weight };
+constexpr std::array<std::pair<const char*, ClipKind>, 2> choices(ClipKind) {
+  return {{{"objective", ClipKind::Objective}, {"weight", ClipKind::Weight}}};
+}
+
+/// Clipping of the policy loss.
 struct PpoClip {
   float low = 0.2F;   ///< ratio clipped below at 1 - low
   float high = 0.0F;  ///< and above at 1 + high; 0: as low
   float dual = 0.0F;  ///< dual clip c > 1 for negative advantages (Ye et al. 2020); 0: off
   float log_ratio_limit = 0.0F;  ///< clamp of |log ratio|; 0: off
+  ClipKind kind = ClipKind::Objective;
 
   constexpr float upper() const { return high > 0.0F ? high : low; }
 };
 
 /// Weighted sums over the tokens of a policy loss; Δ = logprob - old_logprob.
 struct PolicyStats {
-  double weight = 0;               ///< Σ w
-  double approx_kl = 0;            ///< Σ w ½Δ²
-  double approx_kl_k3 = 0;         ///< Σ w (e^Δ - 1 - Δ)
-  double clipfrac = 0;             ///< Σ w [the clipped term was the larger]
-  double ratio = 0;                ///< Σ w e^Δ
-  double ratio_squared = 0;        ///< Σ w e^2Δ
+  double weight = 0;         ///< Σ w
+  double approx_kl = 0;      ///< Σ w ½Δ²
+  double approx_kl_k3 = 0;   ///< Σ w (e^Δ - 1 - Δ)
+  double clipfrac = 0;       ///< Σ w [the clipped term was the larger, or the weight clipped]
+  double ratio = 0;          ///< Σ w e^Δ
+  double ratio_squared = 0;  ///< Σ w e^2Δ
   double ratio_max_deviation = 0;  ///< max |e^Δ - 1|
 };
 
@@ -42,11 +55,28 @@ struct ValueStats {
 
 enum class RankingLossKind { BradleyTerry, PlackettLuce };
 
+/// What a pair costs, by d = score of the better − score of the worse.
+///   Logistic  −log σ(d − margin); smoothing ε mixes in the other order:
+///             (1 − ε)·f(d) + ε·f(−d), f without the margin (conservative DPO, Mitchell 2023)
+///   Robust    ((1 − ε)·f(d) − ε·f(−d)) / (1 − 2ε): unbiased where a share ε of the labels is
+///             flipped (Chowdhury et al. 2024)
+///   Square    (d − margin)² (IPO, Azar et al. 2023: margin 1/(2τ))
+///   Hinge     max(0, margin − d) (SLiC, Zhao et al. 2023)
+enum class PairLoss { Logistic, Robust, Square, Hinge };
+constexpr std::array<std::pair<const char*, PairLoss>, 4> choices(PairLoss) {
+  return {{{"logistic", PairLoss::Logistic},
+           {"robust", PairLoss::Robust},
+           {"square", PairLoss::Square},
+           {"hinge", PairLoss::Hinge}}};
+}
+
 /// Which loss rankings are fitted with.
 struct RankingLoss {
   RankingLossKind kind = RankingLossKind::BradleyTerry;
-  float margin = 0.0F;  ///< Bradley–Terry: subtracted from the difference of scores
-  float center = 0.0F;  ///< coefficient of the mean squared sum of a pair's scores
+  PairLoss pair = PairLoss::Logistic;
+  float smoothing = 0.0F;  ///< ε of Logistic and Robust
+  float margin = 0.0F;     ///< Bradley–Terry: subtracted from the difference of scores
+  float center = 0.0F;     ///< coefficient of the mean squared sum of a pair's scores
 };
 
 /// Counts over the judged pairs of a ranking loss; pairs tied in rank are not counted.

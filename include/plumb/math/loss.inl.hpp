@@ -2,7 +2,8 @@
 // statistics. Included like elementary.inl.hpp, after it, with V = float only: loss arrays hold one
 // number per token.
 //
-// Sources: Schulman et al. 2017 (PPO); Ye et al. 2020 (dual clip); OpenAI lm-human-preferences and
+// Sources: Schulman et al. 2017 (PPO); Ye et al. 2020 (dual clip); MiniMax 2025, "MiniMax-M1"
+// (weights that are clipped); OpenAI lm-human-preferences and
 // Hugging Face TRL (value clip, ½ (v − R)²); Schulman, "Approximating KL divergence" (k3).
 
 /// One token of the policy loss.
@@ -16,6 +17,7 @@ struct PpoTerm {
 
 /// max(−Aρ, −A·clip(ρ, 1 − low, 1 + high)), ρ = exp(logprob − old_logprob); for A < 0 and dual > 0
 /// at most −dual·A. Where a branch is constant its derivative is 0; on an edge it is the inner one.
+/// ClipKind::Weight: −A·clip(ρ)·logprob, the weight clip(ρ) being a constant.
 PLUMB_FORMULA PpoTerm ppo_policy_term(float logprob, float old_logprob, float advantage,
                                       const PpoClip& clip) {
   PpoTerm term;
@@ -24,7 +26,14 @@ PLUMB_FORMULA PpoTerm ppo_policy_term(float logprob, float old_logprob, float ad
   term.delta = min(limit, max(-limit, difference));
   term.ratio = exp(term.delta);
   const float inner = -advantage * term.ratio;
-  const float outer = -advantage * min(1.0F + clip.upper(), max(1.0F - clip.low, term.ratio));
+  const float bounded = min(1.0F + clip.upper(), max(1.0F - clip.low, term.ratio));
+  const float outer = -advantage * bounded;
+  if (clip.kind == ClipKind::Weight) {
+    term.clipped = bounded < term.ratio || bounded > term.ratio;
+    term.value = outer * logprob;
+    term.derivative = outer;
+    return term;
+  }
   term.clipped = outer > inner;
   term.value = term.clipped ? outer : inner;
   term.derivative = term.clipped || abs(difference) > limit ? 0.0F : inner;
@@ -45,6 +54,19 @@ PLUMB_FORMULA PolicyStats ppo_policy_stats(const PpoTerm& term, float weight) {
           .ratio = w * ratio,
           .ratio_squared = w * ratio * ratio,
           .ratio_max_deviation = ratio > 1.0 ? ratio - 1.0 : 1.0 - ratio};
+}
+
+/// One token of a divergence from the reference that stands in the loss (math/kl.hpp).
+struct KlTerm {
+  float value;
+  float derivative;  // of value by logprob
+};
+PLUMB_FORMULA KlTerm kl_loss_term(float logprob, float ref_logprob, KlEstimator kind) {
+  const float x = logprob - ref_logprob;
+  if (kind == KlEstimator::K1) return {x, 1.0F};
+  if (kind == KlEstimator::K2) return {0.5F * x * x, x};
+  const float ratio = exp(-x);
+  return {static_cast<float>(kl_k3(-static_cast<double>(x), ratio)), 1.0F - ratio};
 }
 
 /// One token of the value loss.
@@ -82,15 +104,43 @@ struct PairTerm {
   float derivative;  // of value by the difference
 };
 
-/// −log σ(difference − margin).
-PLUMB_FORMULA PairTerm preferred_pair_term(float difference, float margin) {
-  const float x = margin - difference;
-  return {softplus(x), -sigmoid(x)};
+/// −log σ(difference − margin), or what else RankingLoss names.
+PLUMB_FORMULA PairTerm preferred_pair_term(float difference, const RankingLoss& settings) {
+  const float x = settings.margin - difference, e = settings.smoothing;
+  if (settings.pair == PairLoss::Square) return {x * x, -2.0F * x};
+  if (settings.pair == PairLoss::Hinge)
+    return x > 0.0F ? PairTerm{x, -1.0F} : PairTerm{0.0F, 0.0F};
+  if (e == 0.0F) return {softplus(x), -sigmoid(x)};
+  // The other order's share, which Robust takes off.
+  const float sign = settings.pair == PairLoss::Robust ? -1.0F : 1.0F;
+  const float scale = settings.pair == PairLoss::Robust ? 1.0F / (1.0F - 2.0F * e) : 1.0F;
+  const float other = sign * e;
+  return {scale * fma(1.0F - e, softplus(x), other * softplus(difference)),
+          scale * fma(other, sigmoid(difference), (e - 1.0F) * sigmoid(x))};
 }
 
-/// −½ log σ(difference) − ½ log σ(−difference): least, log 2, where the scores are equal.
-PLUMB_FORMULA PairTerm tied_pair_term(float difference) {
+/// The mean of both orders, without a margin: −½ log σ(difference) − ½ log σ(−difference), least,
+/// log 2, where the scores are equal; the square of the difference; for Hinge half its size.
+PLUMB_FORMULA PairTerm tied_pair_term(float difference, const RankingLoss& settings) {
+  if (settings.pair == PairLoss::Square) return {difference * difference, 2.0F * difference};
+  if (settings.pair == PairLoss::Hinge)
+    return {0.5F * abs(difference),
+            difference > 0.0F ? 0.5F : difference < 0.0F ? -0.5F : 0.0F};
   return {0.5F * (softplus(difference) + softplus(-difference)), sigmoid(difference) - 0.5F};
+}
+
+/// One response of the KTO loss (Ethayarajh et al. 2024): 1 − σ(±(score − reference)), + for one
+/// that is wanted.
+PLUMB_FORMULA PairTerm kto_term(float score, float reference, float sign) {
+  const float gain = sigmoid(sign * (score - reference));
+  return {1.0F - gain, -sign * gain * (1.0F - gain)};
+}
+
+/// log(p / (1 − p)) of p = e^x, x < 0, and its slope 1 / (1 − p) (ORPO, Hong et al. 2024). Beyond
+/// p = 1 − 2⁻²⁰, where a float cannot tell, as there.
+PLUMB_FORMULA PairTerm log_odds_term(float x) {
+  const float rest = max(1.0F - exp(x), 0x1p-20F);
+  return {x - log(rest), 1.0F / rest};
 }
 
 /// Mean over the judged pairs of one prompt of K responses; adds `weight` · its gradient to d.
@@ -109,8 +159,8 @@ PLUMB_FORMULA float bradley_terry(float* d, const float* s, const std::int32_t* 
       const bool swap = rank[j] < rank[i];
       const Index better = swap ? j : i, worse = swap ? i : j;
       const float difference = s[better] - s[worse];
-      const PairTerm term = rank[i] == rank[j] ? tied_pair_term(difference)
-                                               : preferred_pair_term(difference, settings.margin);
+      const PairTerm term = rank[i] == rank[j] ? tied_pair_term(difference, settings)
+                                               : preferred_pair_term(difference, settings);
       const float both = s[i] + s[j];
       const float pull = 2.0F * settings.center * both;
       d[better] = fma(step, term.derivative + pull, d[better]);

@@ -144,6 +144,44 @@ Tensor<D> ppo_policy_loss(const Tensor<D>& logprob, const Tensor<D>& old_logprob
   return detail::checked("ppo_policy_loss", loss);
 }
 
+/// A divergence from the reference in the loss, Σ w · k1, k2 or k3 (math/kl.hpp). All (N) -> ().
+template <class D>
+Tensor<D> kl_loss(const Tensor<D>& logprob, const Tensor<D>& ref_logprob, const Tensor<D>& weight,
+                  KlEstimator kind, Where where = Where::here()) {
+  detail::require_backend<D>();
+  const Index n = logprob.size();
+  if (ref_logprob.size() != n || weight.size() != n)
+    fail(str("[kl_loss] sizes differ: logprob ", n, ", ref_logprob ", ref_logprob.size(),
+             ", weight ", weight.size()),
+         where);
+  auto loss = Tensor<D>::empty({});
+  auto derivative = Tensor<D>::empty({n});
+  kl_loss(D{}, loss.data(), derivative.data(), logprob.data(), ref_logprob.data(), weight.data(), n,
+          kind);
+  detail::record_saved_derivative(loss, logprob, derivative);
+  return detail::checked("kl_loss", loss);
+}
+
+/// Σ w · x within each segment: the log-prob of a sequence (w = 1), or its mean a token (w = 1/R).
+/// x, weight (N), offsets (S+1) -> (S); segment s is x[offsets[s]] … x[offsets[s+1] - 1].
+template <class D>
+Tensor<D> segment_sum(const Tensor<D>& x, const Tensor<D>& weight,
+                      const Tensor<D, std::int32_t>& offsets, Where where = Where::here()) {
+  detail::require_backend<D>();
+  if (weight.size() != x.size() || offsets.size() == 0)
+    fail(str("[segment_sum] x ", x.shape(), ", weight ", weight.shape(), " and offsets ",
+             offsets.shape(), " do not fit"),
+         where);
+  const Index segments = offsets.size() - 1;
+  auto y = Tensor<D>::empty({segments});
+  segment_sum(D{}, y.data(), x.data(), weight.data(), offsets.data(), segments);
+  if (recording(x))
+    record(y, [x, y, weight, offsets, segments] {
+      segment_spread(D{}, x.grad(), y.grad(), weight.data(), offsets.data(), segments);
+    });
+  return detail::checked("segment_sum", y);
+}
+
 /// Clipped value loss of PPO, Σ w · ½ max((v - R)², (clip(v, v_old ± clip) - R)²). All (N) -> ().
 template <class D>
 Tensor<D> ppo_value_loss(const Tensor<D>& value, const Tensor<D>& old_value,
@@ -161,6 +199,37 @@ Tensor<D> ppo_value_loss(const Tensor<D>& value, const Tensor<D>& old_value,
                  returns.data(), weight.data(), n, clip);
   detail::record_saved_derivative(loss, value, derivative);
   return detail::checked("ppo_value_loss", loss);
+}
+
+/// KTO's loss of single responses (Ethayarajh et al. 2024), Σ w · (1 − σ(sign · (score −
+/// reference))). score, sign (±1: wanted or not), weight (N) -> ().
+template <class D>
+Tensor<D> kto_loss(const Tensor<D>& score, const Tensor<D>& sign, const Tensor<D>& weight,
+                   float reference, Where where = Where::here()) {
+  detail::require_backend<D>();
+  const Index n = score.size();
+  if (sign.size() != n || weight.size() != n)
+    fail(str("[kto_loss] sizes differ: score ", n, ", sign ", sign.size(), ", weight ",
+             weight.size()),
+         where);
+  auto loss = Tensor<D>::empty({});
+  auto derivative = Tensor<D>::empty({n});
+  kto_loss(D{}, loss.data(), derivative.data(), score.data(), sign.data(), weight.data(), n,
+           reference);
+  detail::record_saved_derivative(loss, score, derivative);
+  return detail::checked("kto_loss", loss);
+}
+
+/// log(p / (1 − p)) with p = e^x, x the mean log-prob of a response (ORPO, Hong et al. 2024).
+/// (N) -> (N).
+template <class D>
+Tensor<D> log_odds(const Tensor<D>& x) {
+  detail::require_backend<D>();
+  auto y = Tensor<D>::empty(x.shape());
+  log_odds_forward(D{}, y.data(), x.data(), x.size());
+  if (recording(x))
+    record(y, [x, y] { log_odds_backward(D{}, x.grad(), y.grad(), x.data(), x.size()); });
+  return detail::checked("log_odds", y);
 }
 
 /// Loss of scores against rankings, Σ over prompts of w · (pairwise Bradley–Terry or K-wise
