@@ -146,20 +146,20 @@ Round run_round(const AlignSettings& s, const Inputs& in, const Loaded& referenc
     save_reward(reward_path, reward, reference);
   }
 
-  // 4. PPO from the round's policy, held near the first one.
+  // 4. PPO, or what else is named, from the round's policy, held near the first one.
   PpoSettings ppo = s.ppo;
   const std::uint64_t seed = ppo.config.sampling.seed;
-  const ScalarHead head = ppo.separate_value ? ScalarHead::None : ScalarHead::Value;
-  result.policy = trainable(policy, head, seed);
+  result.policy = trainable(policy, ppo.head(), seed);
   std::shared_ptr<DeviceModel> value;
-  if (ppo.separate_value) value = trainable(reward.loaded, ScalarHead::Value, seed);
+  if (ppo.critic() && ppo.separate_value)
+    value = trainable(reward.loaded, ScalarHead::Value, seed);
   ppo.config.sampling.seed = seed + static_cast<std::uint64_t>(round);  // other draws every round
   PpoTask task{reference,   *result.policy,          *reference.model,
                value.get(), reward_function(reward), in.prompts};
   if (s.labeller != "person") task.observe = rule_observer(reference, rule_of(s.labeller));
   if (round == 0) note_memory(*result.policy, value.get(), ppo);
   run_ppo(task, ppo, directory + "/policy.safetensors", metrics, round * ppo.config.iterations,
-          tag("4 PPO"));
+          tag(str("4 ", ppo.label())));
   policy.model = result.policy;
   return result;
 }

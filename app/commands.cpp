@@ -182,20 +182,70 @@ void reward_command(const RewardCommand& c, Json& results) {
   results["seconds"] = seconds_since(start);
 }
 
+namespace {
+
+// What a judge, a rule or a reward model's file, says of all responses, one after another.
+std::vector<double> judged(const std::string& judge, const std::string& tokenizer,
+                           const std::vector<Candidates>& candidates) {
+  if (!judge.starts_with("rule:"))
+    return candidate_scores(load_reward(judge, nullptr, tokenizer))(candidates);
+  std::vector<double> scores;
+  const Rule& rule = rule_of(judge);
+  for (const Candidates& one : candidates)
+    for (std::size_t k = 0; k < one.responses.size(); ++k)
+      scores.push_back(rule.score(one.prompt, one.responses[k], one.finished[k]));
+  return scores;
+}
+
+}  // namespace
+
+void best_of_n_command(const BestOfNCommand& c, Json& results) {
+  const std::string inputs[] = {c.file, c.judge};
+  check_output(c.out, inputs);
+  const std::vector<Candidates> candidates = noted(c.file, read_candidates(c.file));
+  check<DataError>(!candidates.empty(), "[best-of-n] the file holds no responses");
+  const std::vector<double> scores = judged(c.judge, c.tokenizer, candidates);
+  // The best of each prompt, as a demonstration; what fewer draws would have given, beside it.
+  std::string kept;
+  std::size_t at = 0, least = candidates[0].responses.size();
+  for (const Candidates& one : candidates) least = std::min(least, one.responses.size());
+  std::vector<double> means(least);
+  for (const Candidates& one : candidates) {
+    const std::vector<double> own(
+        scores.begin() + static_cast<std::ptrdiff_t>(at),
+        scores.begin() + static_cast<std::ptrdiff_t>(at + one.responses.size()));
+    at += own.size();
+    const auto best =
+        static_cast<std::size_t>(std::max_element(own.begin(), own.end()) - own.begin());
+    Json record = {{"prompt", one.prompt}, {"completion", one.responses[best]}};
+    kept += json_text(record) + "\n";
+    for (std::size_t n = 1; n <= least; ++n)
+      means[n - 1] +=
+          best_of_n_mean(own, static_cast<Index>(n)) / static_cast<double>(candidates.size());
+  }
+  write_atomically(c.out, kept);
+  std::FILE* const to = c.out == "-" ? stderr : stdout;
+  std::fprintf(to, "best of n by %s, mean over %zu prompts:\n", harmless(c.judge).c_str(),
+               candidates.size());
+  results["curve"] = Json::array();
+  for (std::size_t n = 1; n <= least; n = n * 2 > least && n < least ? least : n * 2) {
+    const double bound = best_of_n_kl_bound(static_cast<Index>(n));
+    std::fprintf(to, "%6zu  score %s, at most %s nats from the policy\n", n,
+                 fixed(means[n - 1], 3).c_str(), fixed(bound, 3).c_str());
+    results["curve"].push_back({{"n", n}, {"score", means[n - 1]}, {"kl_bound", bound}});
+  }
+  std::fprintf(to, "the best of each -> %s; `plumb sft` learns from them\n",
+               harmless(c.out).c_str());
+  results.update(
+      {{"judge", c.judge}, {"prompts", candidates.size()}, {"responses", scores.size()}});
+}
+
 void score_command(const ScoreCommand& c, Json& results) {
   const std::string inputs[] = {c.file, c.judge};
   check_output(c.out, inputs);
   const std::vector<Candidates> candidates = noted(c.file, read_candidates(c.file));
   check<DataError>(!candidates.empty(), "[score] the file holds no responses");
-  std::vector<double> scores;
-  if (c.judge.starts_with("rule:")) {
-    const Rule& rule = rule_of(c.judge);
-    for (const Candidates& one : candidates)
-      for (std::size_t k = 0; k < one.responses.size(); ++k)
-        scores.push_back(rule.score(one.prompt, one.responses[k], one.finished[k]));
-  } else {
-    scores = candidate_scores(load_reward(c.judge, nullptr, c.tokenizer))(candidates);
-  }
+  const std::vector<double> scores = judged(c.judge, c.tokenizer, candidates);
   double lengths = 0, products = 0, squares = 0, length_squares = 0;
   const double n = static_cast<double>(scores.size()), average = mean(scores);
   for (const Candidates& one : candidates)
@@ -240,10 +290,12 @@ void score_command(const ScoreCommand& c, Json& results) {
                   {"length_correlation", correlation}});
 }
 
-void ppo_command(const PpoCommand& c, Json& results) {
+namespace {
+
+// `named`: the settings as a run keeps them, by the names that its command has.
+void train_by_reward(const PpoCommand& c, Json named, Json& results) {
   const auto start = std::chrono::steady_clock::now();
   const InterruptGuard guard;
-  check_fields(c.settings, "ppo");
   check_ppo(c.settings.config);
   const std::string source = c.prompts.empty() ? data_path("tinystories_train.txt") : c.prompts;
   const auto prompts = noted_prompts(source);
@@ -262,15 +314,17 @@ void ppo_command(const PpoCommand& c, Json& results) {
   const bool by_rule = c.reward.starts_with("rule:");
   std::optional<Reward> reward;
   if (!by_rule) reward = load_reward(c.reward, &reference);
-  const bool separate = settings.separate_value;
   const std::uint64_t seed = settings.config.sampling.seed;
-  const auto policy = trainable(first, separate ? ScalarHead::None : ScalarHead::Value, seed);
+  const auto policy = trainable(first, settings.head(), seed);
   std::shared_ptr<DeviceModel> value;
-  if (separate) value = trainable(reward ? reward->loaded : reference, ScalarHead::Value, seed);
+  if (settings.critic() && settings.separate_value)
+    value = trainable(reward ? reward->loaded : reference, ScalarHead::Value, seed);
   settings.config.micro_tokens =
       kept_number(c.run, "micro-tokens", settings.config.micro_tokens,
                   [&] { return update_tokens(*policy, 0, value.get()); });
-  Json config = settings_json(settings);
+  named["micro-tokens"] = settings.config.micro_tokens;
+  named["ppo-temperature"] = setting_json(settings.config.sampling.sampling.temperature);
+  Json config = std::move(named);
   config["reward"] = c.reward;
   config["inputs"] = {{"model", fingerprint(first)},
                       {"reference", fingerprint(reference)},
@@ -288,16 +342,83 @@ void ppo_command(const PpoCommand& c, Json& results) {
                      prompts};
   {
     MetricsWriter metrics(c.run);
-    run_ppo(task, settings, c.run + "/policy.safetensors", metrics, 0, "PPO");
+    run_ppo(task, settings, c.run + "/policy.safetensors", metrics, 0, settings.label());
   }
   first.model = policy;
   results["policy_fingerprint"] = fingerprint(first);
   const auto rows = read_metrics(c.run + "/metrics.csv");
   if (!rows.empty())
     for (const auto& [name, number] : rows.back().values) results[name] = number;
+  results["method"] = choice_name(settings.method);
   results["seconds"] = seconds_since(start);
   std::printf("policy after %lld iterations: %s/policy.safetensors (metrics beside it)\n",
               static_cast<long long>(settings.config.iterations), harmless(c.run).c_str());
+}
+
+}  // namespace
+
+void ppo_command(const PpoCommand& c, Json& results) {
+  check_fields(c.settings, "ppo");
+  train_by_reward(c, settings_json(c.settings), results);
+}
+
+void group_command(const GroupCommand& c, Json& results) {
+  check_fields(c.settings, "grpo");
+  PpoCommand by = c.ppo;
+  by.settings = c.settings.ppo;
+  train_by_reward(by, settings_json(c.settings), results);
+}
+
+void preference_command(const PreferenceCommand& c, Json& results) {
+  const auto start = std::chrono::steady_clock::now();
+  const InterruptGuard guard;
+  std::vector<std::string> inputs = c.rankings;
+  inputs.insert(inputs.end(), c.test.begin(), c.test.end());
+  inputs.push_back(c.from.model);
+  check_output(c.out, inputs);
+  check_fields(c.settings, "dpo");
+  const PreferenceConfig& config = c.settings.config;
+  const auto rankings = load_rankings(c.rankings, c.skip_bad_lines);
+  const auto test = load_rankings(c.test, c.skip_bad_lines);
+  Loaded base = load(c.from);
+  prepare_adapters(base, c.settings.lora);
+  const RankedData data(base, rankings), held_out(base, test);
+  note(data.count.text(base.context));
+  const DeviceModel* reference = config.needs_reference() ? base.model.get() : nullptr;
+  Loaded trained = base;
+  trained.model = trainable(base, ScalarHead::None, config.seed);
+  std::optional<Progress> progress;
+  const auto after_update = [&](Index update, Index total, float loss) {
+    if (!progress) progress.emplace(choice_name(config.method), total, "update");
+    progress->update(update + 1, str("loss ", fixed(loss, 3)));
+    stop_if_interrupted("Training");
+  };
+  PreferenceTrainer<DeviceModel> trainer(*trained.model, reference, data.prompts, config);
+  trainer.train(after_update);
+  save_model(c.out, *trained.model, trained);
+  const auto report = [&](const char* name, const RankedData& on) {
+    if (on.prompts.empty()) return;
+    const PreferenceStats stats =
+        preference_evaluate(*trained.model, reference, on.prompts, config);
+    const double pairs = stats.ranking.pairs, n = stats.prompts;
+    results[name] = {{"pairs", pairs},
+                     {"accuracy", stats.ranking.correct / pairs},
+                     {"margin", stats.ranking.margin_sum / pairs},
+                     {"rewards/chosen", stats.wanted / n},
+                     {"rewards/rejected", stats.unwanted / n},
+                     {"logps/chosen", stats.chosen_logprob / n}};
+    std::printf("%s: the policy's own score is right on %s of %s pairs; best %s, last %s\n", name,
+                percent(stats.ranking.correct / pairs).c_str(), fixed(pairs, 0).c_str(),
+                fixed(stats.wanted / n, 3).c_str(), fixed(stats.unwanted / n, 3).c_str());
+  };
+  report("train", data);
+  report("test", held_out);
+  results.update({{"rankings", trainer.items()},
+                  {"method", choice_name(config.method)},
+                  {"model_fingerprint", fingerprint(trained)},
+                  {"seconds", seconds_since(start)}});
+  std::printf("%s on %lld rankings -> %s\n", choice_name(config.method),
+              static_cast<long long>(trainer.items()), harmless(c.out).c_str());
 }
 
 void eval_command(const EvalCommand& c, Json& results) {

@@ -63,6 +63,27 @@ struct PpoCommand {
 };
 void ppo_command(const PpoCommand& c, Json& results);
 
+/// The same by a method without a critic; what it shares with PPO is there.
+struct GroupCommand {
+  PpoCommand ppo;
+  GroupSettings settings;
+};
+void group_command(const GroupCommand& c, Json& results);
+
+struct BestOfNCommand {
+  std::string file, out, judge = kDefaultRule, tokenizer;
+};
+void best_of_n_command(const BestOfNCommand& c, Json& results);
+
+struct PreferenceCommand {
+  ModelOptions from;
+  std::vector<std::string> rankings, test;
+  std::string out;
+  bool skip_bad_lines = false;
+  WithAdapters<PreferenceConfig> settings;
+};
+void preference_command(const PreferenceCommand& c, Json& results);
+
 struct EvalCommand {
   std::string before, after, tokenizer, chat;
   std::string held_out, prompts;

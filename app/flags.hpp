@@ -69,6 +69,9 @@ class Flags {
     if (*field.group != '\0') option->group(field.group);
   }
 
+  /// What a setting that names a method makes of the others, before these are said.
+  void preset(std::function<void()> choose) { preset_ = std::move(choose); }
+
   /// Whether a flag or the --config file says this setting.
   bool says(const std::string& name) const {
     if (app_->count("--" + name) > 0) return true;
@@ -77,8 +80,14 @@ class Flags {
 
   /// Settings as the file and the flags leave them. DataError naming what makes no sense.
   void apply() {
-    if (read_config_) read_config_();
-    for (const auto& set : said_) set();
+    const auto say_all = [&] {
+      if (read_config_) read_config_();
+      for (const auto& set : said_) set();
+    };
+    say_all();
+    if (!preset_) return;
+    preset_();
+    say_all();
   }
 
  private:
@@ -104,7 +113,7 @@ class Flags {
 
   CLI::App* app_;
   std::string config_;
-  std::function<void()> read_config_;
+  std::function<void()> read_config_, preset_;
   std::vector<std::function<void()>> said_;
 };
 

@@ -151,6 +151,9 @@ class Program {
     add_reward();
     add_score();
     add_ppo();
+    add_group();
+    add_best_of_n();
+    add_preference();
     add_align();
     add_eval();
     add_chat();
@@ -278,7 +281,7 @@ class Program {
         });
     sub.add_flag("--quick", quick_, "a third of the work");
     sub.add_flag("--rank", person_, "you rank the stories instead of the rule");
-    flags(sub).add(demo_);
+    add_with_method(sub, demo_, demo_.ppo);
   }
 
   // The demo of story_settings. The policy is left behind as other programs read it, too.
@@ -426,16 +429,76 @@ class Program {
                               ppo_.temperature_said = says("ppo", "ppo-temperature");
                               ppo_command(ppo_, results);
                             });
-    sub.add_option("--reward", ppo_.reward, "reward model file, or rule:NAME")
-        ->capture_default_str();
-    sub.add_option("--prompts", ppo_.prompts, kPromptsHelp);
-    sub.add_option("--run", ppo_.run,
+    flags_of_run(sub, ppo_);
+    add_with_method(sub, ppo_.settings, ppo_.settings);
+  }
+
+  void add_group() {
+    group_.ppo.run = "grpo-run";
+    group_.settings.ppo.method = PolicyMethod::Grpo;
+    group_.settings.ppo.config.sampling.responses = 8;
+    CLI::App& sub = command("grpo", "the same without a critic: responses to a prompt are compared",
+                            [this](Json& results) {
+                              group_.ppo.temperature_said = says("grpo", "ppo-temperature");
+                              group_command(group_, results);
+                            });
+    flags_of_run(sub, group_.ppo);
+    add_with_method(sub, group_.settings, group_.settings.ppo);
+  }
+
+  // Flags of settings, of which --method chooses the defaults of others.
+  template <class Settings>
+  void add_with_method(CLI::App& sub, Settings& settings, PpoSettings& ppo) {
+    flags(sub).preset([&ppo] { use_method(ppo.config, ppo.method); });
+    flags(sub).add(settings);
+  }
+
+  void flags_of_run(CLI::App& sub, PpoCommand& c) {
+    sub.add_option("--reward", c.reward, "reward model file, or rule:NAME")->capture_default_str();
+    sub.add_option("--prompts", c.prompts, kPromptsHelp);
+    sub.add_option("--run", c.run,
                    "run directory; one that was stopped goes on, with more --iterations too")
         ->capture_default_str();
-    model_flags(sub, ppo_.from);
-    sub.add_option("--reference", ppo_.reference,
+    model_flags(sub, c.from);
+    sub.add_option("--reference", c.reference,
                    "the policy is held near this model; default: near --model");
-    flags(sub).add(ppo_.settings);
+  }
+
+  void add_best_of_n() {
+    CLI::App& sub = command(
+        "best-of-n", "keep the best response to each prompt, for `plumb sft`; what n is worth",
+        [this](Json& results) { best_of_n_command(best_of_n_, results); },
+        [this] {
+          return Paths{best_of_n_.file, best_of_n_.out, best_of_n_.judge};
+        });
+    sub.add_option("file", best_of_n_.file, "candidates, in any form: `plumb generate` makes them")
+        ->required();
+    sub.add_option("--out", best_of_n_.out, "prompts with their best; -: standard output")
+        ->required();
+    sub.add_option("--judge", best_of_n_.judge, "reward model file, or rule:NAME")
+        ->capture_default_str();
+    sub.add_option("--tokenizer", best_of_n_.tokenizer,
+                   "of the reward model, if it cannot find it");
+  }
+
+  void add_preference() {
+    CLI::App& sub = command(
+        "dpo", "train a policy on rankings directly (DPO and its relatives, by --method)",
+        [this](Json& results) { preference_command(preference_, results); },
+        [this] {
+          Paths paths = preference_.rankings;
+          paths.insert(paths.end(), {preference_.out, preference_.from.model});
+          return paths;
+        });
+    sub.add_option("rankings", preference_.rankings,
+                   "rankings or pairs, in any form: `plumb data FILE` says which")
+        ->required();
+    sub.add_option("--out", preference_.out, "the trained model")->required();
+    sub.add_option("--test", preference_.test, "rankings on which to try its own scores");
+    model_flags(sub, preference_.from);
+    sub.add_flag("--skip-bad-lines", preference_.skip_bad_lines,
+                 "leave malformed lines out, naming them");
+    flags(sub).add(preference_.settings);
   }
 
   void add_align() {
@@ -445,7 +508,7 @@ class Program {
           align_.ppo_temperature_said = says("align", "ppo-temperature");
           align_command(align_, "Plumb run", results);
         });
-    flags(sub).add(align_);
+    add_with_method(sub, align_, align_.ppo);
   }
 
   void add_eval() {
@@ -560,6 +623,9 @@ class Program {
   RewardCommand reward_;
   ScoreCommand score_;
   PpoCommand ppo_;
+  GroupCommand group_;
+  BestOfNCommand best_of_n_;
+  PreferenceCommand preference_;
   EvalCommand eval_;
   ChatCommand chat_;
   DataCommand data_;

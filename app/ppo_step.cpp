@@ -1,4 +1,5 @@
 // Step 4 of steps.hpp: PPO, with checkpoints and metrics.
+#include "alarms.hpp"
 #include "format.hpp"
 #include "progress.hpp"
 #include "steps.hpp"
@@ -139,6 +140,7 @@ void run_ppo(const PpoTask& task, const PpoSettings& s, const std::string& path,
              MetricsWriter& metrics, Index metrics_offset, const std::string& label) {
   check<DataError>(!task.prompts.empty(), "[ppo] there are no prompts");
   PpoConfig config = s.config;
+  config.advantage = advantages_of(s.method, config);
   config.sampling.stops = task.language.stops;
   std::vector<Tokens> tokens;
   for (const Prompt& prompt : task.prompts)
@@ -154,23 +156,18 @@ void run_ppo(const PpoTask& task, const PpoSettings& s, const std::string& path,
   metrics.truncate_after(metrics_offset + trainer.iteration() - 1);
 
   Progress progress(label, config.iterations, "iteration", {.start = trainer.iteration()});
-  bool warned = false;
+  Alarms alarms;
+  for (const MetricRow& row : metrics.rows())  // of before a resumption
+    if (row.step >= metrics_offset) alarms.watch(row.step - metrics_offset, row.values);
   while (trainer.iteration() < config.iterations) {
     const Index i = trainer.iteration();
     Metrics row = trainer.step(prompts_of_iteration(tokens, i, s));
     if (task.observe) task.observe(trainer.episodes(), row);
     metrics.write(metrics_offset + i, row);
     const double exact = metric(row, "objective/kl_exact");
-    progress.update(i + 1,
-                    str("score ", fixed(metric(row, "objective/scores"), 2), " kl ",
-                        fixed(std::isnan(exact) ? metric(row, "objective/kl") : exact, 2)));
-    if (!warned && std::abs(metric(row, "objective/kl_gap_z")) > 4) {
-      warned = true;
-      progress.message(str("warning: sampled and exact KL differ by ",
-                           fixed(metric(row, "objective/kl_gap_z"), 1),
-                           " standard errors: responses are not drawn from the policy's own "
-                           "distribution"));
-    }
+    progress.update(i + 1, str("score ", fixed(metric(row, "objective/scores"), 2), " kl ",
+                               fixed(std::isnan(exact) ? metric(row, "objective/kl") : exact, 2)));
+    for (const std::string& alarm : alarms.watch(i, row)) progress.message(str("warning: ", alarm));
     const bool last = trainer.iteration() == config.iterations;
     if (last || trainer.iteration() % s.checkpoint_every == 0 || interrupted()) {
       metrics.sync();

@@ -1,5 +1,6 @@
 #include "run_report.hpp"
 
+#include "alarms.hpp"
 #include "device.hpp"
 #include "format.hpp"
 #include "progress.hpp"
@@ -247,9 +248,17 @@ std::string write_report(const AlignSettings& s, const std::string& title, const
     report.add_notice(str("The rankings were made by a stated rule, “",
                           rule_of(s.labeller).short_name(),
                           "”, not by people. Its text: ", rule_of(s.labeller).text));
+  const std::vector<MetricRow> rows = read_metrics(s.run + "/metrics.csv");
+  for (Index round = 0; round < s.rounds; ++round) {
+    Alarms alarms;
+    for (const MetricRow& row : rows)
+      if (row.step / s.ppo.config.iterations == round)
+        for (const std::string& alarm :
+             alarms.watch(row.step % s.ppo.config.iterations, row.values))
+          report.add_notice(str("Round ", round + 1, ", ", alarm, "."));
+  }
   add_results(report, o, rewards.back());
   add_shortcut(report, o.shortcut);
-  const std::vector<MetricRow> rows = read_metrics(s.run + "/metrics.csv");
   add_charts(report, s, rows, rewards);
   report.add_heading(str("Held-out prompts, before and after",
                          o.verdict.scored ? " (the judge's score in brackets)" : ""));

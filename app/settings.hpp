@@ -6,13 +6,16 @@
 
 #include <plumb/io/settings.hpp>
 #include <plumb/nn/lora.hpp>
+#include <plumb/rlhf/group.hpp>
 #include <plumb/rlhf/ppo_config.hpp>
+#include <plumb/rlhf/preference.hpp>
 #include <plumb/rlhf/reward_head.hpp>
 #include <plumb/rlhf/sft.hpp>
 
 #include <array>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -68,18 +71,28 @@ void fields(RewardSettings& s, F&& f) {
   fields(s.linear, f);
 }
 
-/// PPO on files.
+/// PPO on files, or a method without a critic.
 struct PpoSettings {
+  PolicyMethod method = PolicyMethod::Ppo;
   PpoConfig config;
   LoraConfig lora;  ///< of the policy and, in a run of all steps, of every model
   Index prompts = 64;
   bool separate_value = false;
   Index checkpoint_every = 5;
   Index checkpoints = 2;
+
+  bool critic() const { return method == PolicyMethod::Ppo; }
+  std::string label() const { return critic() ? "PPO" : choice_name(method); }
+  ScalarHead head() const {
+    return critic() && !separate_value ? ScalarHead::Value : ScalarHead::None;
+  }
 };
 
 template <class F>
 void fields(PpoSettings& s, F&& f) {
+  f(Field{"method",
+          "ppo; or without a critic: grpo, dr-grpo, rloo, reinforce++, dapo, gspo, cispo"},
+    s.method);
   f(Field{"ppo-prompts", "prompts per iteration", at_least(1)}, s.prompts);
   fields(s.config, f);
   f(Field{"separate-value", "a value model of its own instead of a shared trunk", {}, "", "Losses"},
@@ -90,6 +103,21 @@ void fields(PpoSettings& s, F&& f) {
           "Memory"},
     s.checkpoints);
   fields(s.lora, f);
+}
+
+/// A method without a critic: the settings of PPO but those of a critic.
+struct GroupSettings {
+  PpoSettings ppo;
+};
+
+template <class F>
+void fields(GroupSettings& s, F&& f) {
+  fields(s.ppo, [&f](const Field& field, auto& member) {
+    for (const char* of_critic : {"gamma", "lambda", "score-position", "value-clip", "value-coef",
+                                  "value-lr", "separate-value"})
+      if (std::string_view(field.name) == of_critic) return;
+    f(field, member);
+  });
 }
 
 /// Rounds of the four steps.

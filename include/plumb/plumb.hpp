@@ -7,7 +7,10 @@
 #include <plumb/nn/likelihood.hpp>
 #include <plumb/optim/adamw.hpp>
 #include <plumb/optim/schedule.hpp>
+#include <plumb/rlhf/best_of_n.hpp>
+#include <plumb/rlhf/group.hpp>
 #include <plumb/rlhf/ppo.hpp>
+#include <plumb/rlhf/preference.hpp>
 #include <plumb/rlhf/reward_head.hpp>
 #include <plumb/rlhf/reward_model.hpp>
 #include <plumb/rlhf/sft.hpp>

@@ -20,6 +20,7 @@ namespace plumb { inline namespace v0_1 {
 struct AdvantageMethod {
   bool critic = true;  ///< whether values are needed: without, none is computed and none trained
   std::function<void(std::span<Episode>)> compute;
+  Index least_group = 1;  ///< responses to a prompt that it needs
 };
 
 /// Generalised advantage estimation within each episode.

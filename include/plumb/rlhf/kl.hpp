@@ -1,26 +1,14 @@
 // The penalty that keeps a policy near its reference: estimators of KL(π‖π_ref) per token, and the
-// controllers of its coefficient β.
-//
-// With x = log π(a) − log π_ref(a) at a token a drawn from π (Schulman, joschu.net/blog/kl-approx):
-//   k1 = x             unbiased; negative for single tokens
-//   k2 = x²/2          biased, low variance
-//   k3 = e^{−x} − 1 + x  unbiased, never negative
+// controllers of its coefficient β. The estimators: math/kl.hpp.
 #pragma once
 
 #include <plumb/core/check.hpp>
 #include <plumb/math/kl.hpp>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
-#include <utility>
 
 namespace plumb { inline namespace v0_1 {
-
-enum class KlEstimator { K1, K2, K3 };
-constexpr std::array<std::pair<const char*, KlEstimator>, 3> choices(KlEstimator) {
-  return {{{"k1", KlEstimator::K1}, {"k2", KlEstimator::K2}, {"k3", KlEstimator::K3}}};
-}
 
 inline float kl_estimate(KlEstimator kind, float logprob, float ref_logprob) {
   const float x = logprob - ref_logprob;

@@ -1,10 +1,11 @@
 // Step 4 of RLHF: PPO (Schulman et al. 2017) with a penalty on the divergence from a reference
-// policy
-// (Ziegler et al. 2019). An iteration:
+// policy (Ziegler et al. 2019), and by the same loop the methods without a critic (rlhf/group.hpp).
+// An iteration:
 //   1. collect     sample responses; their log-probs are those of training, bitwise
-//   2. evaluate    reference log-probs, values, scores; every kl_every-th time the exact KL
-//   3. shape       r_t = −β·kl_t, plus the score at the end; GAE; whitening
-//   4. update      epochs × minibatches of the clipped losses (this file; 1 to 3: rollout.hpp)
+//   2. evaluate    scores, reference log-probs, values; every kl_every-th time the exact KL
+//   3. shape       r_t = −β·kl_t, plus the score at the end; advantages; whitening
+//   4. update      epochs × minibatches of the clipped losses (this file, policy_loss.hpp; 1 to 3:
+//                  rollout.hpp)
 // Variants and their sources are named at the settings. Denominators are whole minibatches', so
 // splitting one into micro-batches changes memory and never the loss. Not here: padding, dropout.
 #pragma once
@@ -12,6 +13,7 @@
 #include <plumb/math/loss.hpp>
 #include <plumb/nn/model.hpp>
 #include <plumb/optim/schedule.hpp>
+#include <plumb/rlhf/policy_loss.hpp>
 #include <plumb/rlhf/rollout.hpp>
 
 #include <algorithm>
@@ -43,6 +45,15 @@ class PpoTrainer {
         micro_tokens_(update_tokens(policy, config.micro_tokens, value_model)),
         optimizer_(policy.parameters(), config.optimizer) {
     if (!config_.advantage.compute) config_.advantage = gae_advantages(config.gamma, config.lambda);
+    check<DataError>(config_.ratio == RatioOf::Token || !config_.advantage.critic,
+                     "[ppo] a ratio of whole sequences needs one advantage a response: a method "
+                     "without a critic",
+                     where);
+    if (config_.sampling.responses < config_.advantage.least_group)
+      fail<DataError>(
+          str("[ppo] this method compares responses to one prompt and needs at least ",
+              config_.advantage.least_group, "; responses is ", config_.sampling.responses),
+          where);
     if (!config_.advantage.critic) {
       check<DataError>(value_model == nullptr,
                        "[ppo] these advantages need no critic, but a value model was given", where);
@@ -62,6 +73,11 @@ class PpoTrainer {
     auto episodes =
         timed("time/sample", [&] { return collect(policy_, prompts, config_, iteration_); });
     try {
+      timed("time/score", [&] { set_scores(episodes, score_, config_); });
+      if (critic_ == Critic::None || config_.drop_agreeing || config_.keep_groups > 0) {
+        const Metrics groups = choose_groups(episodes, config_);
+        metrics_.insert(metrics_.end(), groups.begin(), groups.end());
+      }
       const auto evaluation = [&] {
         frozen_ = frozen_states(policy_, {&reference_, value_model_}, episodes);
         evaluate(episodes, policy_, reference_, critic_, value_model_,
@@ -70,7 +86,6 @@ class PpoTrainer {
       };
       timed("time/evaluate", evaluation);
       require_finite(episodes, evaluation);
-      timed("time/score", [&] { set_scores(episodes, score_, config_); });
     } catch (const NumericError& error) {
       throw NumericError(str("[ppo] iteration ", iteration_, ", ", error.what()));
     }
@@ -118,7 +133,7 @@ class PpoTrainer {
   struct Totals {
     PolicyStats policy;
     ValueStats value;
-    double policy_loss = 0, value_loss = 0, entropy = 0, grad_norm = 0, steps = 0;
+    double policy_loss = 0, value_loss = 0, divergence = 0, entropy = 0, grad_norm = 0, steps = 0;
   };
 
   static bool has_scalar_head(const P& model) { return model.head_kind() != ScalarHead::None; }
@@ -185,62 +200,42 @@ class PpoTrainer {
 
   // The gradient of a minibatch, a micro-batch at a time; weights are shares of the minibatch.
   void add_gradients(const std::vector<const Episode*>& members, Totals& t) {
-    double tokens = 0, steps = 0;
-    for (const Episode* e : members) {
-      tokens += static_cast<double>(e->response.size());
-      steps += static_cast<double>(e->steps);
-    }
+    const auto minibatch = MinibatchSize::of(members);
     for_episode_runs(partial_batches<P>, members, micro_tokens_,
                      [&](const PackedBatch& packed, std::span<const Episode* const> part) {
-                       micro_batch(packed, part, static_cast<float>(1.0 / tokens),
-                                   static_cast<float>(1.0 / steps), t);
+                       micro_batch(packed, part, minibatch, t);
                      });
   }
 
   void micro_batch(const PackedBatch& packed, std::span<const Episode* const> part,
-                   float token_share, float step_share, Totals& t) {
-    const auto gather = [&](std::vector<float> Episode::*field) {
-      std::vector<float> all;
-      for (const Episode* e : part) all.insert(all.end(), (e->*field).begin(), (e->*field).end());
-      return device_vector<D>(all);
-    };
+                   const MinibatchSize& minibatch, Totals& t) {
     auto batch = EpisodeBatch<D>::from(packed, part);
     frozen_.attach(batch.batch, packed, part);
-    const auto old_logprob = gather(&Episode::logprobs), advantage = gather(&Episode::advantages);
-    const auto share = [](Index n, float w) {
-      return device_vector<D>(std::vector<float>(static_cast<std::size_t>(n), w));
-    };
-    const auto token_weight = share(batch.targets.size(), token_share);
-    // What the losses below make of each token, for the head: the policy's, and the entropy's.
-    const auto unused = Tensor<D>::empty({});
-    const HeadSlope<D> slope = [&](Index i, Index n, const LogProbs<D>& out, float* dlogprob,
-                                   float* dentropy) {
-      PolicyStats none;
-      ppo_policy_loss(D{}, unused.data(), dlogprob, &none, out.logprob.data() + i,
-                      old_logprob.data() + i, advantage.data() + i, token_weight.data() + i, n,
-                      config_.clip);
-      scale_forward(D{}, dentropy, token_weight.data() + i, -config_.entropy_coef, n);
-    };
-
+    const PolicyLoss<D> of_policy(part, config_, minibatch, controller_.beta());
     backpropagate([&] {
       const auto hidden = policy_.hidden(batch.batch);
       const auto out = head_logprob(embedding(hidden, batch.rows), policy_.head(), batch.targets,
-                                    config_.sampling.sampling.temperature, true, slope);
+                                    config_.sampling.sampling.temperature, true, of_policy.slope());
       PolicyStats policy_stats;
-      const auto policy_loss = ppo_policy_loss(out.logprob, old_logprob, advantage, token_weight,
-                                               config_.clip, &policy_stats);
+      const auto policy_loss = of_policy.clipped(out.logprob, &policy_stats);
       auto loss = policy_loss;
       if (critic_ != Critic::None) {
         ValueStats value_stats;
-        const auto value_loss = ppo_value_loss(batch_values(policy_, value_model_, hidden, batch),
-                                               gather(&Episode::values), gather(&Episode::returns),
-                                               share(batch.value_rows.size(), step_share),
-                                               config_.value_clip, &value_stats);
+        const auto step_weight =
+            device_vector<D>(std::vector<float>(static_cast<std::size_t>(batch.value_rows.size()),
+                                                static_cast<float>(1.0 / minibatch.steps)));
+        const auto value_loss = ppo_value_loss(
+            batch_values(policy_, value_model_, hidden, batch), gathered<D>(part, &Episode::values),
+            gathered<D>(part, &Episode::returns), step_weight, config_.value_clip, &value_stats);
         loss = add(loss, scale(value_loss, config_.value_coef));
         add_stats(t.value, value_stats);
         t.value_loss += value_loss.item();
       }
-      const auto entropy = weighted_sum(out.entropy, token_weight);
+      if (const auto divergence = of_policy.divergence(out.logprob)) {
+        loss = add(loss, divergence);
+        t.divergence += divergence.item();
+      }
+      const auto entropy = weighted_sum(out.entropy, of_policy.weight());
       if (config_.entropy_coef != 0) loss = add(loss, scale(entropy, -config_.entropy_coef));
       add_stats(t.policy, policy_stats);
       t.policy_loss += policy_loss.item();
@@ -254,6 +249,7 @@ class PpoTrainer {
     add_stats(a.value, b.value);
     a.policy_loss += b.policy_loss;
     a.value_loss += b.value_loss;
+    a.divergence += b.divergence;
     a.entropy += b.entropy;
     a.grad_norm += b.grad_norm;
     a.steps += b.steps;
@@ -269,6 +265,8 @@ class PpoTrainer {
                                      {"policy/clipfrac_avg", p.clipfrac / n},
                                      {"policy/entropy_avg", all.entropy / n},
                                      {"loss/policy_avg", all.policy_loss / n}});
+    if (config_.kl_place == KlPlace::Loss)
+      metrics_.emplace_back("loss/divergence_avg", all.divergence / n);
     if (critic_ != Critic::None) {
       const double mean = all.value.returns_mean / n;
       const double variance = all.value.returns_squared / n - mean * mean;

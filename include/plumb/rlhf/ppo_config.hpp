@@ -35,6 +35,33 @@ constexpr std::array<std::pair<const char*, MissingEos>, 2> choices(MissingEos) 
   return {{{"subtract", MissingEos::Subtract}, {"replace", MissingEos::Replace}}};
 }
 
+/// What is compared with the policy that sampled: each token; or the whole response, by the mean of
+/// its tokens' log ratios (GSPO) or by their sum (RLOO). The second and third need advantages that
+/// are one for a response, as those of a group are.
+enum class RatioOf { Token, SequenceMean, Sequence };
+constexpr std::array<std::pair<const char*, RatioOf>, 3> choices(RatioOf) {
+  return {{{"token", RatioOf::Token},
+           {"sequence-mean", RatioOf::SequenceMean},
+           {"sequence", RatioOf::Sequence}}};
+}
+
+/// What the policy's loss is the mean of, in a minibatch. Token: all its tokens, so that long
+/// responses count for more. Sequence: the mean over each response, then over responses.
+/// Constant: the sum over each response over the longest length allowed, then over responses, so
+/// that a token's weight does not depend on the length of what it stands in.
+enum class Reduction { Token, Sequence, Constant };
+constexpr std::array<std::pair<const char*, Reduction>, 3> choices(Reduction) {
+  return {{{"tokens", Reduction::Token},
+           {"sequences", Reduction::Sequence},
+           {"constant", Reduction::Constant}}};
+}
+
+/// Where the divergence from the reference is charged: in each token's reward, or in the loss.
+enum class KlPlace { Reward, Loss };
+constexpr std::array<std::pair<const char*, KlPlace>, 2> choices(KlPlace) {
+  return {{{"reward", KlPlace::Reward}, {"loss", KlPlace::Loss}}};
+}
+
 struct PpoConfig {
   Index iterations = 30;   ///< length of the linear schedule of the learning rate
   Index epochs = 4;        ///< passes over an iteration's episodes
@@ -42,15 +69,18 @@ struct PpoConfig {
   Index micro_tokens = 0;  ///< tokens per forward in an update; 0: see update_tokens
   SampleOptions sampling{.responses = 2};  ///< responses, length, temperature, stops, seed
   bool allow_off_policy = false;  ///< permit top-k, top-p or greedy rollouts, which are off-policy
-  KlEstimator kl = KlEstimator::K1;  ///< of the penalty in the reward
-  float beta = 0.05F;                ///< its coefficient, initially
-  float kl_target = 0.0F;            ///< nats per response; 0: beta stays fixed
-  float kl_horizon = 10000.0F;       ///< episodes
+  KlEstimator kl = KlEstimator::K1;  ///< of the penalty
+  KlPlace kl_place = KlPlace::Reward;
+  float beta = 0.05F;           ///< its coefficient, initially
+  float kl_target = 0.0F;       ///< nats per response; 0: beta stays fixed
+  float kl_horizon = 10000.0F;  ///< episodes
   Index kl_every = 1;  ///< iterations from one exact KL to the next; 0: it is never computed
   float gamma = 1.0F, lambda = 0.95F;
   Whitening whiten_rewards = Whitening::None;
   Whitening whiten_advantages = Whitening::Population;
   PpoClip clip;
+  RatioOf ratio = RatioOf::Token;
+  Reduction reduction = Reduction::Token;
   float value_clip = 0.2F;  ///< 0: off
   float value_coef = 0.1F;
   float entropy_coef = 0.0F;
@@ -58,8 +88,12 @@ struct PpoConfig {
   float missing_eos_penalty = 0.0F;
   MissingEos missing_eos = MissingEos::Subtract;
   ScorePosition score_position = ScorePosition::LastToken;
-  float target_kl = 0.0F;  ///< an epoch whose mean approx_kl exceeds this is the last; 0: off
-  bool linear_lr = true;   ///< learning rates fall to zero over `iterations`
+  Index overlong = 0;  ///< last tokens of the longest length that cost up to 1 (DAPO); 0: none
+  Whitening group_scale = Whitening::Unbiased;  ///< of a group's scores, where a method divides
+  bool drop_agreeing = false;  ///< leave out groups whose scores are all equal (DAPO)
+  Index keep_groups = 0;       ///< of those left, the first so many; 0: all
+  float target_kl = 0.0F;      ///< an epoch whose mean approx_kl exceeds this is the last; 0: off
+  bool linear_lr = true;       ///< learning rates fall to zero over `iterations`
   AdamWConfig optimizer{.lr = 5e-4F, .eps = 1e-5F};
   float value_lr = 1e-3F;       ///< of a separate value model
   AdvantageMethod advantage{};  ///< none named: gae_advantages(gamma, lambda)
@@ -91,7 +125,8 @@ void fields(PpoConfig& c, F&& f) {
     c.allow_off_policy);
   const char* kl = "Divergence from the reference";
   f(Field{"beta", "KL coefficient, initially", at_least(0)}, c.beta);
-  f(Field{"kl", "estimator in the reward: k1, k2 or k3", {}, "", kl}, c.kl);
+  f(Field{"kl", "estimator: k1, k2 or k3", {}, "", kl}, c.kl);
+  f(Field{"kl-place", "charged in the reward, or in the loss", {}, "", kl}, c.kl_place);
   f(Field{"kl-target", "KL that beta adapts towards; 0: beta is fixed", at_least(0),
           "nats per response", kl},
     c.kl_target);
@@ -120,10 +155,33 @@ void fields(PpoConfig& c, F&& f) {
           "",
           advantage},
     c.score_position);
+  f(Field{"overlong", "last tokens of the longest length that cost up to 1; 0: none", at_least(0),
+          "tokens", advantage},
+    c.overlong);
+  const char* groups = "Groups";
+  f(Field{"group-scale",
+          "a group's spread, divided by: none, population or unbiased",
+          {},
+          "",
+          groups},
+    c.group_scale);
+  f(Field{"drop-agreeing", "leave out groups whose scores are all equal", {}, "", groups},
+    c.drop_agreeing);
+  f(Field{"keep-groups", "of the groups left, the first so many; 0: all", at_least(0), "", groups},
+    c.keep_groups);
   const char* losses = "Losses";
   f(Field{"clip", "ratio clipped to 1 - clip … 1 + clip", at_least(0), "", losses}, c.clip.low);
   f(Field{"clip-high", "upper clip where it differs; 0: as clip", at_least(0), "", losses},
     c.clip.high);
+  f(Field{"clip-kind",
+          "objective (PPO), or weight: still taught where clipped (CISPO)",
+          {},
+          "",
+          losses},
+    c.clip.kind);
+  f(Field{"ratio", "of a token, of a sequence, or of its mean token", {}, "", losses}, c.ratio);
+  f(Field{"reduction", "mean over tokens, over sequences, or by a constant length", {}, "", losses},
+    c.reduction);
   f(Field{"dual-clip", "dual clip for negative advantages, above 1; 0: off", at_least(0), "",
           losses},
     c.clip.dual);
@@ -148,6 +206,12 @@ inline void check_ppo(const PpoConfig& c, Where where = Where::here()) {
   check_sampling(c.sampling, "ppo", where);
   check<DataError>(c.clip.dual == 0 || c.clip.dual > 1,
                    "[ppo] dual-clip must be above 1, or 0 for none", where);
+  check<DataError>(c.ratio == RatioOf::Token || c.reduction == Reduction::Sequence,
+                   "[ppo] a ratio of whole sequences has one term a sequence: reduction must be "
+                   "sequences",
+                   where);
+  check<DataError>(c.overlong <= c.sampling.max_new_tokens,
+                   "[ppo] overlong must not exceed the longest response, max-new-tokens", where);
   check<DataError>(!c.sampling.sampling.filters() || c.allow_off_policy,
                    "[ppo] top-k, top-p and greedy rollouts draw from another distribution than the "
                    "update trains: ratios are wrong and the KL can be negative. HINT: sample with "

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -128,11 +129,47 @@ inline void set_scores(std::vector<Episode>& episodes, const ScoreFunction& scor
     float score = scores[i];
     if (!std::isfinite(score)) fail<NumericError>(str("the score of episode ", i, " is ", score));
     if (config.score_clip > 0) score = std::clamp(score, -config.score_clip, config.score_clip);
+    // DAPO's soft penalty: from 0 to 1 over the last tokens that a response may have.
+    const auto beyond = static_cast<Index>(episodes[i].response.size()) + config.overlong -
+                        config.sampling.max_new_tokens;
+    if (config.overlong > 0 && beyond > 0)
+      score -= static_cast<float>(beyond) / static_cast<float>(config.overlong);
     if (!episodes[i].finished && config.missing_eos_penalty != 0)
       score =
           (config.missing_eos == MissingEos::Subtract ? score : 0.0F) - config.missing_eos_penalty;
     episodes[i].score = score;
   }
+}
+
+/// Groups in which all scores are equal teach nothing where advantages are compared within one.
+/// Counts them, and leaves them out if so configured; but if all agree, none, and only a divergence
+/// in the loss is left to learn.
+inline Metrics choose_groups(std::vector<Episode>& episodes, const PpoConfig& config) {
+  struct Group {
+    std::size_t first, end;
+    bool agrees;
+  };
+  std::vector<Group> groups;
+  Index agreeing = 0;
+  for (std::size_t first = 0; first < episodes.size(); first = groups.back().end) {
+    Group one{first, first, true};
+    for (; one.end < episodes.size() && episodes[one.end].group == episodes[first].group; ++one.end)
+      one.agrees = one.agrees && episodes[one.end].score == episodes[first].score;
+    agreeing += one.agrees ? 1 : 0;
+    groups.push_back(one);
+  }
+  const auto all = static_cast<Index>(groups.size());
+  const bool drop = config.drop_agreeing && agreeing < all;
+  std::vector<Episode> kept;
+  Index left = 0;
+  for (const Group& group : groups) {
+    if ((drop && group.agrees) || (config.keep_groups > 0 && left >= config.keep_groups)) continue;
+    ++left;
+    for (std::size_t i = group.first; i < group.end; ++i) kept.push_back(std::move(episodes[i]));
+  }
+  episodes = std::move(kept);
+  return {{"group/agreeing", static_cast<double>(agreeing) / static_cast<double>(all)},
+          {"group/kept", static_cast<double>(left)}};
 }
 
 namespace detail {
@@ -161,8 +198,9 @@ inline Metrics shape_rewards(std::vector<Episode>& episodes, const PpoConfig& co
     e.rewards.assign(static_cast<std::size_t>(e.steps), 0.0F);
     double k1 = 0, full = 0;
     for (std::size_t t = 0; t < e.response.size(); ++t) {
-      e.rewards[t] = -beta * kl_estimate(config.kl, e.logprobs[t], e.ref_logprobs[t]);
-      penalty += e.rewards[t];
+      const float charge = -beta * kl_estimate(config.kl, e.logprobs[t], e.ref_logprobs[t]);
+      if (config.kl_place == KlPlace::Reward) e.rewards[t] = charge;
+      penalty += charge;
       k1 += kl_estimate(KlEstimator::K1, e.logprobs[t], e.ref_logprobs[t]);
       kl3 += kl_estimate(KlEstimator::K3, e.logprobs[t], e.ref_logprobs[t]);
       full += with_exact ? e.kl_exact[t] : 0.0F;
@@ -176,6 +214,15 @@ inline Metrics shape_rewards(std::vector<Episode>& episodes, const PpoConfig& co
     score += e.score;
     tokens += static_cast<double>(e.response.size());
     ended += e.finished ? 1.0 : 0.0;
+  }
+  // Of the responses to a prompt, the share that are not the repetition of another.
+  double distinct = 0;
+  for (std::size_t first = 0; first < episodes.size();) {
+    std::set<Tokens> different;
+    for (const Index group = episodes[first].group;
+         first < episodes.size() && episodes[first].group == group; ++first)
+      different.insert(episodes[first].response);
+    distinct += static_cast<double>(different.size());
   }
   detail::whiten_all(episodes, &Episode::rewards, config.whiten_rewards, false);
   const AdvantageMethod method =
@@ -195,7 +242,8 @@ inline Metrics shape_rewards(std::vector<Episode>& episodes, const PpoConfig& co
                                  {"objective/rlhf_reward", (score + penalty) / n},
                                  {"objective/kl_coef", beta},
                                  {"val/num_eos_tokens", ended},
-                                 {"response/length", tokens / n}});
+                                 {"response/length", tokens / n},
+                                 {"response/distinct", distinct / n}});
   return metrics;
 }
 

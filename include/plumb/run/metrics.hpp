@@ -149,6 +149,9 @@ class MetricsWriter {
     timing_.truncate(timing);
   }
 
+  /// The rows that are there.
+  std::vector<MetricRow> rows() const;
+
   /// Waits until the rows are on disk: before the checkpoint that counts on them.
   void sync() {
     csv_.sync();
@@ -274,5 +277,7 @@ inline std::vector<MetricRow> read_metrics(const std::string& path) {
   }
   return rows;
 }
+
+inline std::vector<MetricRow> MetricsWriter::rows() const { return read_metrics(csv_.path()); }
 
 }}  // namespace plumb::v0_1
