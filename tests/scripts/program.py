@@ -94,6 +94,35 @@ def commands():
     succeeds("ppo", "ppo", "--reward", "reward.safetensors", "--run", "ppo", "--iterations", "2",
              "--ppo-prompts", "4", "--ppo-max-new-tokens", "16", "--separate-value",
              expect=["objective/kl_exact", "val/ratio_first_minibatch"])
+    small = ["--iterations", "2", "--ppo-prompts", "3", "--ppo-responses", "3", "--ppo-max-new-tokens", "16",
+             "--checkpoint-every", "1"]
+    grouped = succeeds("grpo", "grpo", "--method", "gspo", "--reward", "rule:warm", "--run", "grpo", *small,
+                       expect=["group/agreeing", "group/kept", "val/ratio_first_minibatch", "method"])
+    check(grouped.get("method") == "gspo" and grouped.get("val/ratio_first_minibatch") == 1,
+          "grpo: by the method that was named, on what it sampled")
+    kept = json.load(open(os.path.join(WORK, "grpo/config.json")))
+    check(kept.get("ratio") == "sequence-mean" and "value-clip" not in kept,
+          "grpo: the run keeps what the method makes of the settings, and none of a critic")
+    before = open(os.path.join(WORK, "grpo/policy.safetensors"), "rb").read()
+    run("grpo", "--method", "gspo", "--reward", "rule:warm", "--run", "halves", *small, "--iterations", "1",
+        "--no-linear-lr")
+    run("grpo", "--method", "gspo", "--reward", "rule:warm", "--run", "halves", *small, "--no-linear-lr")
+    run("grpo", "--method", "gspo", "--reward", "rule:warm", "--run", "whole", *small, "--no-linear-lr")
+    halves = [open(os.path.join(WORK, name, "policy.safetensors"), "rb").read() for name in ("halves", "whole")]
+    check(halves[0] == halves[1] and len(before) == len(halves[0]), "grpo: goes on where it stopped, bit for bit")
+    fails("grpo of one", "grpo", "--ppo-responses", "1", "--run", "one", *small[:4], says=["needs at least 2"])
+    for method in ("dpo", "pl", "kto", "simpo"):
+        learned = succeeds("dpo", "dpo", "rule.jsonl", "--method", method, "--out", "dpo.safetensors", "--test",
+                           "rule.jsonl", "--epochs", "4", expect=["train", "test", "seconds"])
+        check(learned.get("test", {}).get("accuracy", 0) > 0.6, f"dpo by {method}: knows the rankings it was shown")
+    code, out, err = run("chat", "--model", "dpo.safetensors", "--prompt", "Once", "--max-new-tokens", "4")
+    check(code == 0 and out.startswith("Once"), "dpo: a model like any other")
+    best = succeeds("best-of-n", "best-of-n", "candidates.jsonl", "--judge", "rule:warm", "--out", "best.jsonl",
+                    expect=["curve"])
+    curve = [point["score"] for point in best.get("curve", [])]
+    check(curve == sorted(curve) and len(curve) >= 2, "best-of-n: more draws, no lower score")
+    check(len(open(os.path.join(WORK, "best.jsonl")).readlines()) == 12, "best-of-n: one for each prompt")
+    succeeds("rejection sampling", "sft", "best.jsonl", "--out", "rft.safetensors")
     succeeds("eval", "eval", "--after", "ppo/policy.safetensors", "--limit", "6", "--max-new-tokens", "16",
              expect=["win_rate", "kl", "perplexity_before", "perplexity_after"])
     with open(os.path.join(WORK, "sft.jsonl"), "w") as file:
@@ -266,7 +295,8 @@ def settings():
     for heading in ("Losses:", "Optimizer:", "Rewards and advantages:", "Divergence from the reference:"):
         check(heading in out, f"ppo --help has the heading {heading}")
     check("(from 0 to 1)" in out and "k1, k2, k3" in out and "0.0005" in out, "ppo --help says ranges, choices, defaults")
-    for command in ("demo", "generate", "rank", "sft", "reward", "score", "ppo", "align", "eval", "chat", "info"):
+    for command in ("demo", "generate", "rank", "sft", "reward", "score", "ppo", "grpo", "dpo", "best-of-n", "align", "eval",
+                    "chat", "info"):
         code, out, _ = run(command, "--help")
         check(code == 0 and "--json" in out, f"{command} --help")
 
