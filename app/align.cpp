@@ -105,8 +105,8 @@ Round run_round(const AlignSettings& s, const Inputs& in, const Loaded& referenc
                 Index round, std::vector<Ranking>& rankings, MetricsWriter& metrics) {
   const std::string directory = str(s.run, "/round-", round);
   make_directory(directory);
-  const auto tag = [&](const char* step) {
-    return s.rounds > 1 ? str("round ", round + 1, "/", s.rounds, ": ", step) : std::string(step);
+  const auto tag = [&](const std::string& step) {
+    return s.rounds > 1 ? str("round ", round + 1, "/", s.rounds, ": ", step) : step;
   };
 
   // 1. Generate.

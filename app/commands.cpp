@@ -2,6 +2,7 @@
 
 #include "fetch.hpp"
 #include "format.hpp"
+#include "progress.hpp"
 #include "run_directory.hpp"
 #include "screen.hpp"
 
@@ -364,6 +365,8 @@ void ppo_command(const PpoCommand& c, Json& results) {
 
 void group_command(const GroupCommand& c, Json& results) {
   check_fields(c.settings, "grpo");
+  check<DataError>(!c.settings.ppo.critic(),
+                   "[grpo] --method ppo has a critic. HINT: plumb ppo, or another method");
   PpoCommand by = c.ppo;
   by.settings = c.settings.ppo;
   train_by_reward(by, settings_json(c.settings), results);

@@ -437,11 +437,12 @@ class Program {
     group_.ppo.run = "grpo-run";
     group_.settings.ppo.method = PolicyMethod::Grpo;
     group_.settings.ppo.config.sampling.responses = 8;
-    CLI::App& sub = command("grpo", "the same without a critic: responses to a prompt are compared",
-                            [this](Json& results) {
-                              group_.ppo.temperature_said = says("grpo", "ppo-temperature");
-                              group_command(group_, results);
-                            });
+    CLI::App& sub =
+        command("grpo", "train a policy without a critic: GRPO and its relatives, by --method",
+                [this](Json& results) {
+                  group_.ppo.temperature_said = says("grpo", "ppo-temperature");
+                  group_command(group_, results);
+                });
     flags_of_run(sub, group_.ppo);
     add_with_method(sub, group_.settings, group_.settings.ppo);
   }

@@ -1,5 +1,5 @@
 // Alarms: said once each, of metrics alone, compared with the first iteration.
-#include "alarms.hpp"
+#include "../app/alarms.hpp"
 
 #include "support.hpp"
 

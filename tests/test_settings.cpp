@@ -171,6 +171,8 @@ TEST_CASE("docs/settings.md is made of the lists") {
             LoraConfig{});
   add_table(made, "PPO", "`rlhf/ppo_config.hpp`: `PpoConfig`; the program adds how it runs",
             PpoSettings{});
+  add_table(made, "From rankings directly", "`rlhf/preference.hpp`: `PreferenceConfig`",
+            PreferenceConfig{});
   made.pop_back();
   const std::string path = PLUMB_SOURCE_DIR "/docs/settings.md";
   if (std::getenv("PLUMB_WRITE_DOCS") != nullptr) write_atomically(path, made);

@@ -111,6 +111,7 @@ def commands():
     halves = [open(os.path.join(WORK, name, "policy.safetensors"), "rb").read() for name in ("halves", "whole")]
     check(halves[0] == halves[1] and len(before) == len(halves[0]), "grpo: goes on where it stopped, bit for bit")
     fails("grpo of one", "grpo", "--ppo-responses", "1", "--run", "one", *small[:4], says=["needs at least 2"])
+    fails("grpo by ppo", "grpo", "--method", "ppo", "--run", "one", says=["plumb ppo"])
     for method in ("dpo", "pl", "kto", "simpo"):
         learned = succeeds("dpo", "dpo", "rule.jsonl", "--method", method, "--out", "dpo.safetensors", "--test",
                            "rule.jsonl", "--epochs", "4", expect=["train", "test", "seconds"])
