@@ -294,6 +294,49 @@ TEST_CASE_TEMPLATE("states of the frozen blocks, kept, change no bit of an itera
   }
 }
 
+TEST_CASE_TEMPLATE("states of the frozen blocks, kept, change no bit of other trainings", D, Cpu,
+                   CpuBf16) {
+  for (const auto& config : {tiny_llama(), tiny_gpt2()}) {
+    const auto frozen = tiny_model<D>(config).frozen();
+    LoraConfig lora = kSmallLora;
+    lora.top_layers = 1;
+    std::vector<Example> examples;
+    std::vector<RankedPrompt> rankings;
+    for (std::uint64_t i = 0; i < 5; ++i) {
+      examples.push_back(
+          {random_tokens(3, config.vocab, i), random_tokens(4, config.vocab, 9 + i)});
+      RankedPrompt ranked{.rank = i == 2 ? Tokens{0, 0, 0} : Tokens{1, 0, 2}};
+      for (std::uint64_t k = 0; k < 3; ++k) {
+        ranked.sequences.push_back(
+            random_tokens(4 + static_cast<Index>(k), config.vocab, 7 * i + k));
+        ranked.lengths.push_back(2);
+      }
+      rankings.push_back(ranked);
+    }
+    std::vector<float> weights[2];
+    for (const bool kept : {false, true}) {
+      // Within a limit that leaves nothing none are kept.
+      set_memory_limit(kept ? 0 : 1);
+      auto policy = frozen.adapted(lora, ScalarHead::None, 5);
+      SftConfig sft{.epochs = 3, .batch = 2, .micro_tokens = 12};
+      sft_train(policy, examples, sft);
+      auto reward = frozen.adapted(lora, ScalarHead::Reward, 5);
+      RewardConfig fit{.epochs = 3, .batch = 2, .micro_tokens = 40};
+      reward_train(reward, rankings, fit);
+      for (const Model<D>* model : {&policy, &reward}) {
+        const auto all = model->parameters().flat().to_vector();
+        weights[kept ? 1 : 0].insert(weights[kept ? 1 : 0].end(), all.begin(), all.end());
+      }
+      set_memory_limit(0);
+    }
+    CHECK(same_bits(weights[0], weights[1]));
+    const auto policy = moved_adapters(frozen, lora);
+    const auto add = [&](PackedBatch& packed, std::size_t i) { pack(packed, examples[i]); };
+    CHECK(frozen_states_of_data(policy, 2, 35, examples.size(), add).layers == 1);
+    CHECK(frozen_states_of_data(policy, 1, 35, examples.size(), add).layers == 0);
+  }
+}
+
 TEST_CASE_TEMPLATE(
     "PPO with adapters: the first ratio is 1, the score rises, the frozen trunk stays", D, Cpu,
     CpuBf16) {

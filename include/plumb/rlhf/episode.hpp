@@ -3,6 +3,7 @@
 // the hidden state of the token before it; the score is read at the response's last token.
 #pragma once
 
+#include <plumb/nn/frozen_states.hpp>
 #include <plumb/ops/loss.hpp>
 #include <plumb/rlhf/sample.hpp>
 
@@ -79,58 +80,21 @@ void for_episode_runs(bool share, std::span<const Episode* const> episodes, Inde
                   });
 }
 
-/// What the blocks below the first that is trained make of episodes: computed once, and read in
-/// every epoch, by the policy and by a reference on the same frozen trunk.
-template <class D>
-struct FrozenStates {
-  Index layers = 0;                ///< how many blocks; 0: nothing is kept
-  const Episode* first = nullptr;  ///< of the episodes, which lie one after another
-  std::vector<Tensor<D>> states;   ///< of each, (prompt and response, C)
+/// The places of episodes in the list that begins at `first`.
+inline std::vector<std::size_t> places_of(std::span<const Episode* const> episodes,
+                                          const Episode* first) {
+  std::vector<std::size_t> places;
+  for (const Episode* e : episodes) places.push_back(static_cast<std::size_t>(e - first));
+  return places;
+}
 
-  /// Gives a batch of some of the episodes, packed so, their states.
-  void attach(Batch<D>& batch, const PackedBatch& packed,
-              std::span<const Episode* const> episodes) const {
-    if (layers == 0) return;
-    const Index channels = states[0].dim(1);
-    batch.below = Tensor<D>::empty({batch.tokens.size(), channels});
-    batch.below_layers = layers;
-    for (std::size_t b = 0; b < episodes.size(); ++b) {
-      const Tensor<D>& all = states[static_cast<std::size_t>(episodes[b] - first)];
-      const auto own = all.rows(packed.prefixes[b], all.dim(0));
-      copy(D{}, batch.below.data() + packed.offsets[b] * channels, own.data(), own.bytes());
-    }
-  }
-};
-
-/// The states of episodes for a policy and the `others` that read the same batches; none, where one
-/// of these has another trunk or trains more of it.
+/// FrozenStates of episodes.
 template <Policy P>
 FrozenStates<typename P::Device> frozen_states(const P& policy,
                                                std::initializer_list<const P*> others,
                                                const std::vector<Episode>& episodes) {
-  using D = typename P::Device;
-  FrozenStates<D> kept{0, episodes.data(), {}};
-  if constexpr (requires { policy.transformer().frozen_layers(); }) {
-    const auto& trunk = policy.transformer();
-    const Index layers = trunk.frozen_layers();
-    for (const P* other : others)
-      if (other != nullptr && !other->transformer().keeps(trunk, layers)) return kept;
-    if (layers == 0) return kept;
-    kept.layers = layers;
-    std::vector<const Episode*> all;
-    for (const Episode& e : episodes) all.push_back(&e);
-    for_episode_runs(partial_batches<P>, all, forward_tokens(policy),
-                     [&](const PackedBatch& packed, std::span<const Episode* const> members) {
-                       const auto states = trunk.blocks(Batch<D>::from(packed), layers);
-                       for (Index b = 0; b < static_cast<Index>(members.size()); ++b) {
-                         Tokens rows;
-                         for (Index t = 0; t < packed.length(b); ++t)
-                           rows.push_back(packed.row(b, t));
-                         kept.states.push_back(embedding(states, device_vector<D>(rows)));
-                       }
-                     });
-  }
-  return kept;
+  return frozen_states(policy, others, episodes.size(),
+                       [&](PackedBatch& packed, std::size_t i) { pack(packed, episodes[i]); });
 }
 
 /// What a reference says of rows of hidden states, its own and the policy's.

@@ -80,6 +80,7 @@ class PpoTrainer {
       }
       const auto evaluation = [&] {
         frozen_ = frozen_states(policy_, {&reference_, value_model_}, episodes);
+        first_episode_ = episodes.data();
         evaluate(episodes, policy_, reference_, critic_, value_model_,
                  config_.sampling.sampling.temperature, frozen_,
                  config_.kl_every > 0 && iteration_ % config_.kl_every == 0);
@@ -210,7 +211,7 @@ class PpoTrainer {
   void micro_batch(const PackedBatch& packed, std::span<const Episode* const> part,
                    const MinibatchSize& minibatch, Totals& t) {
     auto batch = EpisodeBatch<D>::from(packed, part);
-    frozen_.attach(batch.batch, packed, part);
+    frozen_.attach(batch.batch, packed, places_of(part, first_episode_));
     const PolicyLoss<D> of_policy(part, config_, minibatch, controller_.beta());
     backpropagate([&] {
       const auto hidden = policy_.hidden(batch.batch);
@@ -312,7 +313,8 @@ class PpoTrainer {
   AdamW<D> optimizer_;
   std::optional<AdamW<D>> value_optimizer_;
   Index iteration_ = 0, episodes_ = 0;
-  FrozenStates<D> frozen_;  // of the iteration's episodes
+  FrozenStates<D> frozen_;  // of the iteration's episodes, which begin here:
+  const Episode* first_episode_ = nullptr;
   Metrics metrics_;
   std::vector<Episode> last_episodes_;
 };

@@ -52,14 +52,18 @@ void fields(RewardConfig& c, F&& f) {
 }
 
 namespace detail {
-/// Scores of packed sequences, read at each one's last token: (B).
+/// Scores of packed sequences, numbers `places` of `frozen`, read at each one's last token: (B).
 template <Policy P>
-Tensor<typename P::Device> score_packed(const P& model, const PackedBatch& packed) {
+Tensor<typename P::Device> score_packed(const P& model, const PackedBatch& packed,
+                                        const FrozenStates<typename P::Device>& frozen = {},
+                                        std::span<const std::size_t> places = {}) {
   using D = typename P::Device;
   Tokens last;
   for (std::size_t s = 1; s < packed.offsets.size(); ++s) last.push_back(packed.offsets[s] - 1);
   const ReadRows read = read_rows(packed, {&last});
-  const auto hidden = model.hidden(Batch<D>::from(packed, read));
+  auto batch = Batch<D>::from(packed, read);
+  frozen.attach(batch, packed, places);
+  const auto hidden = model.hidden(batch);
   return model.scalar(embedding(hidden, device_vector<D>(last)));
 }
 }  // namespace detail
@@ -103,7 +107,9 @@ inline void pack(PackedBatch& packed, const RankedPrompt& prompt) {
 template <Policy P>
 float reward_gradient(const P& model, const PackedBatch& packed,
                       std::span<const RankedPrompt* const> prompts, const RankingLoss& settings,
-                      float share, RankingStats& stats) {
+                      float share, RankingStats& stats,
+                      const FrozenStates<typename P::Device>& frozen = {},
+                      std::span<const std::size_t> places = {}) {
   using D = typename P::Device;
   Tokens rank, offsets{0};
   for (const RankedPrompt* prompt : prompts) {
@@ -113,8 +119,9 @@ float reward_gradient(const P& model, const PackedBatch& packed,
   const auto weight = device_vector<D>(std::vector<float>(prompts.size(), share));
   return backpropagate([&] {
     RankingStats part;
-    auto loss = ranking_loss(detail::score_packed(model, packed), device_vector<D>(rank),
-                             device_vector<D>(offsets), weight, settings, &part);
+    auto loss =
+        ranking_loss(detail::score_packed(model, packed, frozen, places), device_vector<D>(rank),
+                     device_vector<D>(offsets), weight, settings, &part);
     add_stats(stats, part);
     return loss;
   });
@@ -168,10 +175,19 @@ void reward_train(P& model, const std::vector<RankedPrompt>& prompts, const Rewa
   using D = typename P::Device;
   check_fields(config, "reward", where);
   std::vector<const RankedPrompt*> decided;
+  std::vector<const Tokens*> sequences;  // of these
+  std::vector<std::size_t> begins;       // each one's first among them
+  std::size_t all_tokens = 0;
   for (std::size_t i = 0; i < prompts.size(); ++i) {
     for (const Tokens& sequence : prompts[i].sequences)
       require_readable(model, sequence, "reward", "prompt", i, 0, where);
-    if (decided_pairs(prompts[i]) > 0) decided.push_back(&prompts[i]);
+    if (decided_pairs(prompts[i]) == 0) continue;
+    decided.push_back(&prompts[i]);
+    begins.push_back(sequences.size());
+    for (const Tokens& sequence : prompts[i].sequences) {
+      sequences.push_back(&sequence);
+      all_tokens += sequence.size();
+    }
   }
   check<DataError>(!decided.empty(), "[reward] no ranking decides between two responses", where);
   const auto minibatches = Minibatches::of(static_cast<Index>(decided.size()), config.batch,
@@ -179,6 +195,9 @@ void reward_train(P& model, const std::vector<RankedPrompt>& prompts, const Rewa
   const Index total = minibatches.parts * config.epochs;
   const Index tokens = update_tokens(model, config.micro_tokens);
   AdamW<D> optimizer(model.parameters(), config.optimizer, where);
+  const auto frozen =
+      frozen_states_of_data(model, config.epochs, static_cast<Index>(all_tokens), sequences.size(),
+                            [&](PackedBatch& packed, std::size_t i) { packed.add(*sequences[i]); });
   minibatches.run([&](Index epoch, Index part, const std::vector<std::size_t>& places) {
     const Index update = epoch * minibatches.parts + part;
     std::vector<const RankedPrompt*> members;
@@ -194,10 +213,14 @@ void reward_train(P& model, const std::vector<RankedPrompt>& prompts, const Rewa
           partial_batches<P>, members.size(), tokens, add,
           [&](const PackedBatch& packed, std::size_t i, std::size_t end) {
             const auto some = std::span<const RankedPrompt* const>(members).subspan(i, end - i);
-            loss +=
-                packed.size() > tokens
-                    ? reward_gradient_in_parts(model, *some[0], config.loss, share, tokens, stats)
-                    : reward_gradient(model, packed, some, config.loss, share, stats);
+            std::vector<std::size_t> numbers;
+            for (std::size_t j = i; j < end; ++j)
+              for (std::size_t k = 0; k < members[j]->sequences.size(); ++k)
+                numbers.push_back(begins[places[j]] + k);
+            loss += packed.size() > tokens ? reward_gradient_in_parts(model, *some[0], config.loss,
+                                                                      share, tokens, stats)
+                                           : reward_gradient(model, packed, some, config.loss,
+                                                             share, stats, frozen, numbers);
           });
     };
     update_step<D>(

@@ -64,7 +64,7 @@ void evaluate(std::vector<Episode>& episodes, const P& policy, const R& referenc
       partial_batches<P> && partial_batches<R>, all, forward_tokens(policy),
       [&](const PackedBatch& packed, std::span<const Episode* const> members) {
         auto batch = EpisodeBatch<D>::from(packed, members);
-        frozen.attach(batch.batch, packed, members);
+        frozen.attach(batch.batch, packed, places_of(members, episodes.data()));
         const bool hidden_needed = exact_kl || critic == Critic::Shared;
         const auto hidden = hidden_needed ? policy.hidden(batch.batch) : Tensor<D>{};
         const auto ref_rows = embedding(reference.hidden(batch.batch), batch.rows);

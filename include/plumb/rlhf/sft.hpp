@@ -55,10 +55,13 @@ inline void pack(PackedBatch& packed, const Example& example) {
 }
 
 /// Adds the gradient of the completion loss of some examples, packed so, to the model's. `share` is
-/// one over the completion tokens of the minibatch. Returns the examples' part of the loss.
+/// one over the completion tokens of the minibatch; the examples are numbers `places` of `frozen`.
+/// Returns the examples' part of the loss.
 template <Policy P>
 float sft_gradient(const P& policy, const PackedBatch& packed,
-                   std::span<const Example* const> examples, float share) {
+                   std::span<const Example* const> examples, float share,
+                   const FrozenStates<typename P::Device>& frozen = {},
+                   std::span<const std::size_t> places = {}) {
   using D = typename P::Device;
   Tokens rows, targets;
   for (std::size_t b = 0; b < examples.size(); ++b) {
@@ -69,7 +72,8 @@ float sft_gradient(const P& policy, const PackedBatch& packed,
       rows.push_back(packed.row(static_cast<Index>(b), before + t));
     targets.insert(targets.end(), example.completion.begin(), example.completion.end());
   }
-  const auto batch = Batch<D>::from(packed, read_rows(packed, {&rows}));
+  auto batch = Batch<D>::from(packed, read_rows(packed, {&rows}));
+  frozen.attach(batch, packed, places);
   const auto row_ids = device_vector<D>(rows), target_ids = device_vector<D>(targets);
   const auto weight = device_vector<D>(std::vector<float>(rows.size(), -share));
   return backpropagate([&] {
@@ -98,6 +102,7 @@ PackedPasses sft_train(P& policy, const std::vector<Example>& examples, const Sf
   using D = typename P::Device;
   check_fields(config, "sft", where);
   check<DataError>(!examples.empty(), "[sft] there are no examples", where);
+  std::size_t all_tokens = 0;
   for (std::size_t i = 0; i < examples.size(); ++i) {
     const Example& e = examples[i];
     if (e.prompt.empty() || e.completion.empty())
@@ -106,12 +111,16 @@ PackedPasses sft_train(P& policy, const std::vector<Example>& examples, const Sf
     Tokens sequence = e.prompt;
     sequence.insert(sequence.end(), e.completion.begin(), e.completion.end());
     require_readable(policy, sequence, "sft", "example", i, 0, where);
+    all_tokens += sequence.size();
   }
   const auto minibatches = Minibatches::of(static_cast<Index>(examples.size()), config.batch,
                                            config.epochs, config.seed, 0);
   const Index total = minibatches.parts * config.epochs;
   PackedPasses passes{.budget = update_tokens(policy, config.micro_tokens)};
   AdamW<D> optimizer(policy.parameters(), config.optimizer, where);
+  const auto frozen =
+      frozen_states_of_data(policy, config.epochs, static_cast<Index>(all_tokens), examples.size(),
+                            [&](PackedBatch& packed, std::size_t i) { pack(packed, examples[i]); });
   minibatches.run([&](Index epoch, Index part, const std::vector<std::size_t>& places) {
     const Index update = epoch * minibatches.parts + part;
     std::vector<const Example*> members;
@@ -132,7 +141,8 @@ PackedPasses sft_train(P& policy, const std::vector<Example>& examples, const Sf
                         passes.tokens += packed.size();
                         loss += sft_gradient(policy, packed,
                                              std::span(members).subspan(first, last - first),
-                                             1.0F / static_cast<float>(tokens));
+                                             1.0F / static_cast<float>(tokens), frozen,
+                                             std::span(places).subspan(first, last - first));
                       });
     };
     update_step<D>(
