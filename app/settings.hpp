@@ -91,7 +91,10 @@ struct PpoSettings {
 template <class F>
 void fields(PpoSettings& s, F&& f) {
   f(Field{"method",
-          "ppo; or without a critic: grpo, dr-grpo, rloo, reinforce++, dapo, gspo, cispo"},
+          "ppo; or without a critic: grpo, dr-grpo, rloo, reinforce++, dapo, gspo, cispo",
+          {},
+          "",
+          "Groups"},
     s.method);
   f(Field{"ppo-prompts", "prompts per iteration", at_least(1)}, s.prompts);
   fields(s.config, f);
@@ -112,10 +115,11 @@ struct GroupSettings {
 
 template <class F>
 void fields(GroupSettings& s, F&& f) {
-  fields(s.ppo, [&f](const Field& field, auto& member) {
+  fields(s.ppo, [&f](Field field, auto& member) {
     for (const char* of_critic : {"gamma", "lambda", "score-position", "value-clip", "value-coef",
                                   "value-lr", "separate-value"})
       if (std::string_view(field.name) == of_critic) return;
+    if (std::string_view(field.name) == "method") field.group = "";
     f(field, member);
   });
 }

@@ -305,7 +305,8 @@ TEST_CASE_TEMPLATE("states of the frozen blocks, kept, change no bit of other tr
     for (std::uint64_t i = 0; i < 5; ++i) {
       examples.push_back(
           {random_tokens(3, config.vocab, i), random_tokens(4, config.vocab, 9 + i)});
-      RankedPrompt ranked{.rank = i == 2 ? Tokens{0, 0, 0} : Tokens{1, 0, 2}};
+      RankedPrompt ranked;
+      ranked.rank = i == 2 ? Tokens{0, 0, 0} : Tokens{1, 0, 2};
       for (std::uint64_t k = 0; k < 3; ++k) {
         ranked.sequences.push_back(
             random_tokens(4 + static_cast<Index>(k), config.vocab, 7 * i + k));
