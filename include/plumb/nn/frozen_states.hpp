@@ -1,5 +1,6 @@
-// What the blocks below the first that is trained make of sequences: computed once, and read in every
-// epoch, by the policy and by others on the same frozen trunk. Not here: what is trained above.
+// What the blocks below the first that is trained make of sequences: computed once, and read in
+// every epoch, by the policy and by others on the same frozen trunk. Not here: what is trained
+// above.
 #pragma once
 
 #include <plumb/nn/budget.hpp>
@@ -60,8 +61,8 @@ FrozenStates<typename P::Device> frozen_states(const P& policy,
   return kept;
 }
 
-/// The same for a training of `epochs` passes over data of `tokens` tokens: where it is one pass, or
-/// the states would take more than a quarter of what memory_limit() leaves, nothing is kept.
+/// The same for a training of `epochs` passes over data of `tokens` tokens: where it is one pass,
+/// or the states would take more than a quarter of what memory_limit() leaves, nothing is kept.
 template <Policy P, class Add>
 FrozenStates<typename P::Device> frozen_states_of_data(const P& policy, Index epochs, Index tokens,
                                                        std::size_t count, Add add) {
