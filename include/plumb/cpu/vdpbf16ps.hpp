@@ -73,11 +73,9 @@ inline bool dot_is_the_chain() {
   return true;
 }
 
-/// Whether a product is faster by vdpbf16ps, which does the work of two fma: on some processors it
-/// takes as long as one, on others as long as four. The shortest of some runs of a microsecond.
-inline bool dot_is_fast() {
-  using Clock = std::chrono::steady_clock;
-  Clock::duration fma = Clock::duration::max(), dot = fma;
+using InstructionClock = std::chrono::steady_clock;
+
+// Functions, and no lambdas: nvcc takes these for a device's, too, which has no such registers.
 #define PLUMB_STEP(name, sum) name " %%zmm14, %%zmm15, %%zmm" #sum "\n\t"
 #define PLUMB_STEPS(name)                                                                \
   PLUMB_STEP(name, 0)                                                                    \
@@ -85,23 +83,31 @@ inline bool dot_is_fast() {
   PLUMB_STEP(name, 2)                                                                    \
   PLUMB_STEP(name, 3)                                                                    \
   PLUMB_STEP(name, 4) PLUMB_STEP(name, 5) PLUMB_STEP(name, 6) PLUMB_STEP(name, 7)
-#define PLUMB_RUN(name)                                                                   \
-  int left = 400;                                                                         \
-  const Clock::time_point begin = Clock::now();                                           \
-  asm volatile("vzeroall\n\t1:\n\t" PLUMB_STEPS(name) "dec %0\n\tjnz 1b\n\tvzeroupper"    \
-               : "+r"(left)                                                               \
-               :                                                                          \
-               : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8",  \
-                 "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15", "cc");     \
-  return Clock::now() - begin
-  const auto run_fma = [] { PLUMB_RUN("vfmadd231ps"); };
-  const auto run_dot = [] { PLUMB_RUN("vdpbf16ps"); };
-#undef PLUMB_RUN
+#define PLUMB_TIME(function, name)                                                        \
+  inline InstructionClock::duration function() {                                          \
+    int left = 400;                                                                       \
+    const InstructionClock::time_point begin = InstructionClock::now();                   \
+    asm volatile("vzeroall\n\t1:\n\t" PLUMB_STEPS(name) "dec %0\n\tjnz 1b\n\tvzeroupper"  \
+                 : "+r"(left)                                                             \
+                 :                                                                        \
+                 : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7",        \
+                   "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15",  \
+                   "cc");                                                                 \
+    return InstructionClock::now() - begin;                                               \
+  }
+PLUMB_TIME(time_of_fma, "vfmadd231ps")
+PLUMB_TIME(time_of_dot, "vdpbf16ps")
+#undef PLUMB_TIME
 #undef PLUMB_STEPS
 #undef PLUMB_STEP
+
+/// Whether a product is faster by vdpbf16ps, which does the work of two fma: on some processors it
+/// takes as long as one, on others as long as four. The shortest of some runs of a microsecond.
+inline bool dot_is_fast() {
+  auto fma = InstructionClock::duration::max(), dot = fma;
   for (int i = 0; i < 8; ++i) {
-    fma = std::min<Clock::duration>(fma, run_fma());
-    dot = std::min<Clock::duration>(dot, run_dot());
+    fma = std::min(fma, time_of_fma());
+    dot = std::min(dot, time_of_dot());
   }
   return 10 * dot < 17 * fma;
 }
