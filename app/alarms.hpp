@@ -5,12 +5,11 @@
 
 #include "format.hpp"
 
-#include <plumb/rlhf/ppo_config.hpp>
+#include <plumb/run/metrics.hpp>
 
 #include <cmath>
 #include <set>
 #include <string>
-#include <utility>
 #include <vector>
 
 namespace plumb { inline namespace v0_1 {
@@ -20,20 +19,16 @@ class Alarms {
   /// What iteration `i`'s metrics show that was not shown before; the first to be shown are those
   /// that later ones are compared with.
   std::vector<std::string> watch(Index i, const Metrics& row) {
-    const auto value = [&](const std::string& name) {
-      for (const auto& [key, number] : row)
-        if (key == name) return number;
-      return std::nan("");
-    };
+    std::vector<std::string> now;
+    const auto value = [&](const char* name) { return metric(row, name); };
     const auto sound = [&](const char* kind, bool rings, const std::string& what) {
-      if (rings && said_.insert(kind).second) now_.push_back(str("iteration ", i, ": ", what));
+      if (rings && said_.insert(kind).second) now.push_back(str("iteration ", i, ": ", what));
     };
     const double length = value("response/length"), entropy = value("policy/entropy_avg");
     if (std::isnan(first_length_)) first_length_ = length;
     if (std::isnan(first_entropy_)) first_entropy_ = entropy;
     const double exact = value("objective/kl_exact");
     const double kl = std::isnan(exact) ? value("objective/kl") : exact;
-    now_.clear();
     const double off = value("val/ratio_first_minibatch_max_deviation");
     sound("ratio", off != 0 && !std::isnan(off),
           str("the first ratios are up to ", general(off, 3),
@@ -57,14 +52,13 @@ class Alarms {
     sound("repeats", value("response/distinct") < kDistinct,
           str("only ", percent(value("response/distinct")),
               " of the responses to a prompt differ from one another"));
-    return now_;
+    return now;
   }
 
  private:
   static constexpr double kKlPerToken = 0.5, kEntropyLeft = 0.1, kAgreeing = 0.9, kDistinct = 0.5;
   double first_length_ = std::nan(""), first_entropy_ = std::nan("");
   std::set<std::string> said_;
-  std::vector<std::string> now_;
 };
 
 }}  // namespace plumb::v0_1

@@ -188,14 +188,9 @@ namespace {
 // What a judge, a rule or a reward model's file, says of all responses, one after another.
 std::vector<double> judged(const std::string& judge, const std::string& tokenizer,
                            const std::vector<Candidates>& candidates) {
-  if (!judge.starts_with("rule:"))
-    return candidate_scores(load_reward(judge, nullptr, tokenizer))(candidates);
-  std::vector<double> scores;
-  const Rule& rule = rule_of(judge);
-  for (const Candidates& one : candidates)
-    for (std::size_t k = 0; k < one.responses.size(); ++k)
-      scores.push_back(rule.score(one.prompt, one.responses[k], one.finished[k]));
-  return scores;
+  return judge.starts_with("rule:")
+             ? scores_by(rule_of(judge), candidates)
+             : candidate_scores(load_reward(judge, nullptr, tokenizer))(candidates);
 }
 
 }  // namespace

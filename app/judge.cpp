@@ -177,14 +177,6 @@ class CommandJudge : public Judge {
   std::uint64_t seed_;
 };
 
-std::vector<double> scores_by(const Rule& rule, const std::vector<Candidates>& candidates) {
-  std::vector<double> scores;
-  for (const Candidates& c : candidates)
-    for (std::size_t k = 0; k < c.responses.size(); ++k)
-      scores.push_back(rule.score(c.prompt, c.responses[k], c.finished[k]));
-  return scores;
-}
-
 // Sums of `value` by prompt: what the intervals are clustered by.
 template <class Value>
 std::vector<ClusterSum> by_prompt(const Verdict& verdict, Value value) {
@@ -199,6 +191,14 @@ std::vector<ClusterSum> by_prompt(const Verdict& verdict, Value value) {
 }
 
 }  // namespace
+
+std::vector<double> scores_by(const Rule& rule, const std::vector<Candidates>& candidates) {
+  std::vector<double> scores;
+  for (const Candidates& c : candidates)
+    for (std::size_t k = 0; k < c.responses.size(); ++k)
+      scores.push_back(rule.score(c.prompt, c.responses[k], c.finished[k]));
+  return scores;
+}
 
 std::vector<int> Rule::ranks(const std::string& prompt, const std::vector<std::string>& responses,
                              const std::vector<bool>& finished) const {

@@ -50,6 +50,9 @@ struct Rule {
 /// The rule of a name. DataError for another, naming what there is.
 const Rule& rule_of(const std::string& name);
 
+/// Its scores of all responses, one after another.
+std::vector<double> scores_by(const Rule& rule, const std::vector<Candidates>& candidates);
+
 /// The rule that stands in where nobody said who judges.
 inline constexpr const char* kDefaultRule = "rule:warm";
 

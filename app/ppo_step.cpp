@@ -7,8 +7,6 @@
 #include <plumb/run/interrupt.hpp>
 
 #include <cmath>
-#include <limits>
-#include <string_view>
 
 namespace plumb { inline namespace v0_1 {
 
@@ -69,12 +67,6 @@ void restore_ppo(const std::string& path, const PpoTask& task, PpoTrainer<Device
   }
   trainer.restore(
       {state.at("iteration"), state.at("episodes"), state.at("optimizer_steps"), state.at("beta")});
-}
-
-double metric(const Metrics& metrics, std::string_view name) {
-  for (const auto& [key, value] : metrics)
-    if (key == name) return value;
-  return std::numeric_limits<double>::quiet_NaN();
 }
 
 // Iteration i's prompts, in an order that depends on the seed and on which pass over them this is.

@@ -29,6 +29,17 @@ struct Episode {
   float score = 0;                  ///< of the whole response, penalties included
 };
 
+/// Calls body(members) on the episodes of each group, which lie one after another.
+template <class Body>
+void for_groups(std::span<Episode> episodes, Body body) {
+  for (std::size_t first = 0; first < episodes.size();) {
+    std::size_t end = first + 1;
+    while (end < episodes.size() && episodes[end].group == episodes[first].group) ++end;
+    body(episodes.subspan(first, end - first));
+    first = end;
+  }
+}
+
 /// Appends an episode to a batch.
 inline void pack(PackedBatch& packed, const Episode& episode) {
   Tokens sequence = episode.prompt;

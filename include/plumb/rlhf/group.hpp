@@ -65,16 +65,6 @@ constexpr std::array<std::pair<const char*, PolicyMethod>, 9> choices(PolicyMeth
 }
 
 namespace detail {
-/// Calls body(members) on the episodes of each group, which lie one after another.
-template <class Body>
-void for_groups(std::span<Episode> episodes, Body body) {
-  for (std::size_t first = 0; first < episodes.size();) {
-    std::size_t end = first + 1;
-    while (end < episodes.size() && episodes[end].group == episodes[first].group) ++end;
-    body(episodes.subspan(first, end - first));
-    first = end;
-  }
-}
 /// What a response got in all: its score, and what its divergence cost where that is in the reward.
 inline double total_reward(const Episode& e) {
   double sum = 0;
@@ -88,7 +78,7 @@ inline double total_reward(const Episode& e) {
 inline AdvantageMethod group_advantages(Whitening scale) {
   return {false,
           [scale](std::span<Episode> episodes) {
-            detail::for_groups(episodes, [&](std::span<Episode> group) {
+            for_groups(episodes, [&](std::span<Episode> group) {
               const auto n = static_cast<double>(group.size());
               double mean = 0, square = 0;
               for (const Episode& e : group) mean += detail::total_reward(e);
@@ -109,7 +99,7 @@ inline AdvantageMethod group_advantages(Whitening scale) {
 inline AdvantageMethod leave_one_out_advantages() {
   return {false,
           [](std::span<Episode> episodes) {
-            detail::for_groups(episodes, [](std::span<Episode> group) {
+            for_groups(episodes, [](std::span<Episode> group) {
               double sum = 0;
               for (const Episode& e : group) sum += detail::total_reward(e);
               const auto others = static_cast<double>(group.size()) - 1;

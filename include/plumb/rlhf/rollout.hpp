@@ -7,7 +7,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <set>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -145,28 +147,23 @@ inline void set_scores(std::vector<Episode>& episodes, const ScoreFunction& scor
 /// Counts them, and leaves them out if so configured; but if all agree, none, and only a divergence
 /// in the loss is left to learn.
 inline Metrics choose_groups(std::vector<Episode>& episodes, const PpoConfig& config) {
-  struct Group {
-    std::size_t first, end;
-    bool agrees;
+  const auto agrees = [](std::span<Episode> group) {
+    return std::all_of(group.begin(), group.end(),
+                       [&](const Episode& e) { return e.score == group[0].score; });
   };
-  std::vector<Group> groups;
-  Index agreeing = 0;
-  for (std::size_t first = 0; first < episodes.size(); first = groups.back().end) {
-    Group one{first, first, true};
-    for (; one.end < episodes.size() && episodes[one.end].group == episodes[first].group; ++one.end)
-      one.agrees = one.agrees && episodes[one.end].score == episodes[first].score;
-    agreeing += one.agrees ? 1 : 0;
-    groups.push_back(one);
-  }
-  const auto all = static_cast<Index>(groups.size());
+  Index all = 0, agreeing = 0, left = 0;
+  for_groups(episodes, [&](std::span<Episode> group) {
+    ++all;
+    agreeing += agrees(group) ? 1 : 0;
+  });
   const bool drop = config.drop_agreeing && agreeing < all;
   std::vector<Episode> kept;
-  Index left = 0;
-  for (const Group& group : groups) {
-    if ((drop && group.agrees) || (config.keep_groups > 0 && left >= config.keep_groups)) continue;
+  for_groups(episodes, [&](std::span<Episode> group) {
+    const bool full = config.keep_groups > 0 && left >= config.keep_groups;
+    if (full || (drop && agrees(group))) return;
     ++left;
-    for (std::size_t i = group.first; i < group.end; ++i) kept.push_back(std::move(episodes[i]));
-  }
+    std::move(group.begin(), group.end(), std::back_inserter(kept));
+  });
   episodes = std::move(kept);
   return {{"group/agreeing", static_cast<double>(agreeing) / static_cast<double>(all)},
           {"group/kept", static_cast<double>(left)}};
@@ -217,13 +214,11 @@ inline Metrics shape_rewards(std::vector<Episode>& episodes, const PpoConfig& co
   }
   // Of the responses to a prompt, the share that are not the repetition of another.
   double distinct = 0;
-  for (std::size_t first = 0; first < episodes.size();) {
+  for_groups(episodes, [&](std::span<Episode> group) {
     std::set<Tokens> different;
-    for (const Index group = episodes[first].group;
-         first < episodes.size() && episodes[first].group == group; ++first)
-      different.insert(episodes[first].response);
+    for (const Episode& e : group) different.insert(e.response);
     distinct += static_cast<double>(different.size());
-  }
+  });
   detail::whiten_all(episodes, &Episode::rewards, config.whiten_rewards, false);
   const AdvantageMethod method =
       config.advantage.compute ? config.advantage : gae_advantages(config.gamma, config.lambda);

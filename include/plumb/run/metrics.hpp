@@ -29,6 +29,13 @@ namespace plumb { inline namespace v0_1 {
 /// Named numbers, in the order of their columns.
 using Metrics = std::vector<std::pair<std::string, double>>;
 
+/// The number of a name; NaN where there is none.
+inline double metric(const Metrics& metrics, std::string_view name) {
+  for (const auto& [key, value] : metrics)
+    if (key == name) return value;
+  return std::numeric_limits<double>::quiet_NaN();
+}
+
 struct MetricRow {
   Index step = 0;
   Metrics values;
