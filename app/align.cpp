@@ -217,7 +217,7 @@ void fix_micro_tokens(AlignSettings& s, const Loaded& reference) {
 
 void check_settings(const AlignSettings& s) {
   check_fields(s, "align");
-  check_ppo(s.ppo.config);
+  check_ppo(s.ppo);
   check_sampling(s.generate.sampling, "generate");
   check<DataError>(s.generate.sampling.responses >= 2,
                    "[align] generate-responses must be at least 2: one response cannot be ranked");

@@ -292,7 +292,7 @@ namespace {
 void train_by_reward(const PpoCommand& c, Json named, Json& results) {
   const auto start = std::chrono::steady_clock::now();
   const InterruptGuard guard;
-  check_ppo(c.settings.config);
+  check_ppo(c.settings);
   const std::string source = c.prompts.empty() ? data_path("tinystories_train.txt") : c.prompts;
   const auto prompts = noted_prompts(source);
   Loaded first = load(c.from);

@@ -147,12 +147,17 @@ void run_ppo(const PpoTask& task, const PpoSettings& s, const std::string& path,
   }
   metrics.truncate_after(metrics_offset + trainer.iteration() - 1);
 
+  std::unique_ptr<DeviceModel> sampler;  // the policy in fewer bits, anew in every iteration
   Progress progress(label, config.iterations, "iteration", {.start = trainer.iteration()});
   Alarms alarms;
   for (const MetricRow& row : metrics.rows())  // of before a resumption
     if (row.step >= metrics_offset) alarms.watch(row.step - metrics_offset, row.values);
   while (trainer.iteration() < config.iterations) {
     const Index i = trainer.iteration();
+    if (s.sampler != Storage::Float) {
+      sampler = std::make_unique<DeviceModel>(task.policy.frozen(s.sampler));
+      trainer.sample_from(*sampler);
+    }
     Metrics row = trainer.step(prompts_of_iteration(tokens, i, s));
     if (task.observe) task.observe(trainer.episodes(), row);
     metrics.write(metrics_offset + i, row);

@@ -78,6 +78,7 @@ struct PpoSettings {
   LoraConfig lora;  ///< of the policy and, in a run of all steps, of every model
   Index prompts = 64;
   bool separate_value = false;
+  Storage sampler = Storage::Float;  ///< of the weights that sample
   Index checkpoint_every = 5;
   Index checkpoints = 2;
 
@@ -100,12 +101,26 @@ void fields(PpoSettings& s, F&& f) {
   fields(s.config, f);
   f(Field{"separate-value", "a value model of its own instead of a shared trunk", {}, "", "Losses"},
     s.separate_value);
+  f(Field{"sampler",
+          "weights that sample: float, the policy's own; bf16 or int8, read faster, off-policy",
+          {},
+          "",
+          "Sampling"},
+    s.sampler);
   f(Field{"checkpoint-every", "between checkpoints", at_least(1), "iterations", "Memory"},
     s.checkpoint_every);
   f(Field{"checkpoints", "kept: 2, the last and the one before it, or 1", between(1, 2), "",
           "Memory"},
     s.checkpoints);
   fields(s.lora, f);
+}
+
+/// DataError naming the setting that is out of range or does not go with another.
+inline void check_ppo(const PpoSettings& s) {
+  check_ppo(s.config);
+  check<DataError>(s.sampler == Storage::Float || s.config.off_policy(),
+                   "[ppo] weights of fewer bits sample another distribution than the policy's. "
+                   "HINT: name a --correction, or --allow-off-policy");
 }
 
 /// A method without a critic: the settings of PPO but those of a critic.

@@ -541,13 +541,17 @@ TEST_CASE("rollouts from another distribution are refused, unless asked for by n
   };
   for (const SamplingSettings settings :
        {SamplingSettings{.top_k = 5}, SamplingSettings{.top_p = 0.9F},
-        SamplingSettings{.temperature = 0}}) {
+        SamplingSettings{.min_p = 0.1F}}) {
     PpoConfig config = small_config();
     config.sampling.sampling = settings;
-    CHECK(contains(error(config), "[ppo] top-k, top-p and greedy"));
+    CHECK(contains(error(config), "[ppo] top-k, top-p and min-p"));
     CHECK(contains(error(config), "allow_off_policy"));
   }
   PpoConfig config = small_config();
+  config.allow_off_policy = true;
+  config.sampling.sampling.temperature = 0;  // nothing can be trained on that
+  CHECK(contains(error(config), "[ppo] temperature must be above 0"));
+  config = small_config();
   config.sampling.kv_cache = CacheType::Bf16;
   CHECK(contains(error(config), "[ppo] with a cache of bf16"));
   config = small_config();

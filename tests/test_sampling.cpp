@@ -164,6 +164,32 @@ TEST_CASE("filters keep exactly what they say, of equals the lowest") {
   const std::vector<float> row = {0, 5, 1, 5, 4, 4, 4};
   CHECK(drawn(row, {.temperature = 9.0F, .top_k = 3}) == std::set<std::int32_t>{1, 3, 4});
   CHECK(drawn(row, {.temperature = 0.0F}) == std::set<std::int32_t>{1});
+  // e^-1 = 0.368 of the likeliest: two of 5, three of 4.
+  CHECK(drawn(row, {.min_p = 0.36F}) == std::set<std::int32_t>{1, 3, 4, 5, 6});
+  CHECK(drawn(row, {.min_p = 0.37F}) == std::set<std::int32_t>{1, 3});
+  CHECK(drawn(row, {.min_p = 1.0F}) == std::set<std::int32_t>{1, 3});
+  CHECK(drawn(row, {.top_k = 4, .min_p = 0.1F}) == std::set<std::int32_t>{1, 3, 4, 5});
+}
+
+TEST_CASE("the filtered distribution's own log-prob, where it is asked for") {
+  for (const Case& c : kSmall) {
+    const auto logits = random_vector(c.n * c.v, 3, 3.0F);
+    SamplingSettings settings = c.kind.settings;
+    settings.filtered_logprob = true;
+    const auto keys = keys_of(static_cast<std::uint32_t>(c.n));
+    const Draws plain = sample(logits, c.v, c.kind.settings, keys);
+    for_each_isa([&](Isa) {
+      const Draws own = sample(logits, c.v, settings, keys);
+      CHECK(own.token == plain.token);
+      CHECK((settings.filters() || same_bits(own.logprob, plain.logprob)));
+      for (std::size_t i = 0; i < keys.size(); ++i) {
+        const auto p = reference::sampling_probabilities(
+            logits.data() + static_cast<Index>(i) * c.v, c.v, settings);
+        CHECK(own.logprob[i] ==
+              doctest::Approx(std::log(p[static_cast<std::size_t>(own.token[i])])).epsilon(1e-5));
+      }
+    });
+  }
 }
 
 TEST_CASE("a nucleus larger than the first sorted part is found whole") {
@@ -232,8 +258,9 @@ TEST_CASE("a row that is not finite is refused by its number, for every setting"
     std::vector<float> rows(3 * 40, 1.0F);
     rows[2 * 40 + 37] = bad;
     for (const Kind& kind : kSmallKinds)
-      CHECK(message_of<NumericError>([&] { sample(rows, 40, kind.settings, keys_of(3)); })
-                .find("[sample_rows] row 2") == 0);
+      CHECK(message_of<NumericError>([&] {
+              sample(rows, 40, kind.settings, keys_of(3));
+            }).find("[sample_rows] row 2") == 0);
   }
   const std::vector<float> nothing(40, -HUGE_VALF);
   CHECK_THROWS_AS(sample(nothing, 40, {}, keys_of(1)), NumericError);

@@ -21,6 +21,7 @@ struct Kind {
 inline constexpr Kind kKinds[] = {{"plain", {}},
                                   {"top_k", {.top_k = 50}},
                                   {"top_p", {.top_p = 0.9F}},
+                                  {"min_p", {.min_p = 0.05F}},
                                   {"greedy", {.temperature = 0.0F}}};
 
 struct Case {
@@ -40,15 +41,17 @@ constexpr auto crossed(const Kind (&kinds)[Kinds], const Index (&rows)[Rows],
 }
 
 /// Filters alone and together; around the 32 lanes and the blocks of 256 tokens.
-inline constexpr Kind kSmallKinds[] = {{"plain", {}},
-                                       {"cold", {.temperature = 0.7F}},
-                                       {"hot", {.temperature = 1.6F}},
-                                       {"top_1", {.top_k = 1}},
-                                       {"top_5", {.top_k = 5}},
-                                       {"half", {.top_p = 0.5F}},
-                                       {"most", {.top_p = 0.9F}},
-                                       {"all", {.temperature = 1.3F, .top_k = 20, .top_p = 0.8F}},
-                                       {"greedy", {.temperature = 0.0F}}};
+inline constexpr Kind kSmallKinds[] = {
+    {"plain", {}},
+    {"cold", {.temperature = 0.7F}},
+    {"hot", {.temperature = 1.6F}},
+    {"top_1", {.top_k = 1}},
+    {"top_5", {.top_k = 5}},
+    {"half", {.top_p = 0.5F}},
+    {"most", {.top_p = 0.9F}},
+    {"likely", {.min_p = 0.2F}},
+    {"all", {.temperature = 1.3F, .top_k = 20, .top_p = 0.8F, .min_p = 0.1F}},
+    {"greedy", {.temperature = 0.0F}}};
 inline constexpr Index kSmallRows[] = {1, 3, 9};
 inline constexpr Index kSmallSizes[] = {1, 2, 7, 31, 33, 63, 65, 255, 257, 300, 700, 1000};
 inline constexpr auto kSmall = crossed(kSmallKinds, kSmallRows, kSmallSizes);

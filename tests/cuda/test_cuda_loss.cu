@@ -156,14 +156,18 @@ TEST_CASE("draws and their log-probs are the CPU's, filters included") {
       keys.push_back(
           {.seed = 11, .step = 2, .sequence = static_cast<std::uint32_t>(i), .token = 4});
     INFO(kind.name, ", n = ", n, ", v = ", v);
-    const SamplingSettings settings = kind.settings;
-    check_same_bits(Cuda{}, [&](auto device, auto& at) {
-      std::vector<std::int32_t> token(keys.size());
-      std::vector<float> logprob(keys.size());
-      sample_rows(device, token.data(), logprob.data(), at.in(logits), n, v, settings, keys.data());
-      at.out(logprob);
-      at.out(std::vector<float>(token.begin(), token.end()));
-    });
+    for (const bool filtered : {false, true}) {
+      SamplingSettings settings = kind.settings;
+      settings.filtered_logprob = filtered;
+      check_same_bits(Cuda{}, [&](auto device, auto& at) {
+        std::vector<std::int32_t> token(keys.size());
+        std::vector<float> logprob(keys.size());
+        sample_rows(device, token.data(), logprob.data(), at.in(logits), n, v, settings,
+                    keys.data());
+        at.out(logprob);
+        at.out(std::vector<float>(token.begin(), token.end()));
+      });
+    }
   }
 }
 

@@ -216,6 +216,13 @@ __global__ void __launch_bounds__(kThreads)
     block_sums(sums, weights, v);
   }
 
+  if (finite && !greedy && settings.min_p > 0.0F) {
+    for (Index i = t; i < v; i += kThreads)
+      if (weights[i] < settings.min_p) weights[i] = 0.0F;
+    __syncthreads();
+    block_sums(sums, weights, v);
+  }
+
   if (t != 0) return;
   std::int32_t drawn = 0;
   if (finite && greedy) {
@@ -226,7 +233,10 @@ __global__ void __launch_bounds__(kThreads)
     drawn = draw_token(weights, sums, v, uniform_from(words[0]));
   }
   token[row] = drawn;
-  logprob[row] = finite ? scale * z[drawn] - lse : lse;
+  if (!finite || !settings.filtered_logprob || !settings.filters())
+    logprob[row] = finite ? scale * z[drawn] - lse : lse;
+  else
+    logprob[row] = greedy ? 0.0F : log(weights[drawn] / add_in_order(sums, blocks));
 }
 
 }  // namespace gpu

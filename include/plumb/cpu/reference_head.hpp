@@ -83,6 +83,8 @@ inline std::vector<double> sampling_probabilities(const float* logits, Index v,
   while (kept < order.size() && (kept == 0 || mass < static_cast<double>(settings.top_p) * total))
     mass += weight(order[kept++]);
   if (settings.top_p >= 1.0F) kept = order.size(), mass = total;
+  while (weight(order[kept - 1]) < static_cast<double>(settings.min_p))
+    mass -= weight(order[--kept]);
   std::vector<double> p(static_cast<std::size_t>(v), 0.0);
   for (std::size_t i = 0; i < kept; ++i) p[order[i]] = weight(order[i]) / mass;
   return p;

@@ -1,5 +1,5 @@
-// Drawing the next token: softmax of tempered logits, the filters top-k and top-p, one uniform
-// number.
+// Drawing the next token: softmax of tempered logits, the filters top-k, top-p and min-p, one
+// uniform number.
 //
 // A draw is a function of its row, its settings and its key (seed, step, sequence, token), and of
 // nothing else in the batch. Weights e^(z − max) are summed in blocks of 256 tokens (32 lanes, then
@@ -8,7 +8,9 @@
 // a token of probability below 6e-8 may be unreachable, or drawn a little too often.
 // What this is not: a change of the distribution that training sees. The log-probability given is
 // that of the unfiltered distribution, the bits of head_logprob_forward; with a filter on, samples
-// no longer follow it. Sources: Fan et al. 2018 (top-k); Holtzman et al. 2020 (top-p, nucleus).
+// no longer follow it, and filtered_logprob gives that of what they do follow, for a method that
+// corrects for it (rlhf/off_policy.hpp). Sources: Fan et al. 2018 (top-k); Holtzman et al. 2020
+// (top-p, nucleus); Nguyen et al. 2024 (min-p; last of the three, as in transformers).
 // Cost: one exp per logit; filters select without sorting the vocabulary.
 #pragma once
 
@@ -33,6 +35,7 @@ struct SamplingTable {
   std::int32_t (*draw)(const float* weights, Index v, float u);
   std::int32_t (*argmax)(const float* logits, Index v);
   float (*logprob)(float logit, float lse, float inverse_temperature);
+  float (*log_share)(float weight, float total);  ///< log(weight / total)
 };
 
 /// order[0, k) = the k likeliest tokens, likeliest first, the lower of equals first. One pass: what
@@ -58,7 +61,7 @@ inline void likeliest(std::int32_t* order, const float* logits, Index v, Index k
 }
 
 /// Zeroes the weights that top-k and top-p exclude. `order` (v) and `kept` (v) are scratch.
-inline void filter_weights(float* weights, const float* logits, Index v,
+inline void keep_likeliest(float* weights, const float* logits, Index v,
                            const SamplingSettings& settings, std::int32_t* order, float* kept) {
   const auto keep_only = [&](Index count) {
     for (Index i = 0; i < count; ++i) kept[i] = weights[order[i]];
@@ -88,10 +91,19 @@ inline void filter_weights(float* weights, const float* logits, Index v,
   keep_only(nucleus);
 }
 
+/// Zeroes the weights that the filters exclude; the likeliest token's is 1.
+inline void filter_weights(float* weights, const float* logits, Index v,
+                           const SamplingSettings& settings, std::int32_t* order, float* kept) {
+  keep_likeliest(weights, logits, v, settings, order, kept);
+  for (Index i = 0; i < v; ++i)
+    if (weights[i] < settings.min_p) weights[i] = 0.0F;
+}
+
 /// token[i], drawn with keys[i] from softmax(logits[i] / temperature) after the filters, and
 /// logprob[i], nats: its log-probability in the unfiltered distribution, bitwise that of
-/// head_logprob_forward at inverse_temperature 1 / temperature (greedy: 1). logits (N, V); token,
-/// logprob, keys (N).
+/// head_logprob_forward at inverse_temperature 1 / temperature (greedy: 1); with
+/// settings.filtered_logprob and a filter, that in what was drawn from (greedy: 0). logits (N, V);
+/// token, logprob, keys (N).
 /// NumericError naming the first row with a logit that is NaN or +infinity, or with none above
 /// -infinity; its token is then 0 and its logprob NaN.
 inline void sample_rows(Cpu device, std::int32_t* token, float* logprob, const float* logits,
@@ -120,7 +132,12 @@ inline void sample_rows(Cpu device, std::int32_t* token, float* logprob, const f
         const auto words = philox(key.seed, Stage::Sample, key.step, key.sequence, key.token);
         token[i] = table.draw(weights.data(), v, uniform_from(words[0]));
       }
-      logprob[i] = table.logprob(row[token[i]], lse, scale);
+      if (!settings.filtered_logprob || !settings.filters())
+        logprob[i] = table.logprob(row[token[i]], lse, scale);
+      else if (greedy)
+        logprob[i] = 0.0F;
+      else
+        logprob[i] = table.log_share(weights.data()[token[i]], table.total(weights.data(), v));
     }
   });
   require_drawn(logprob, n);

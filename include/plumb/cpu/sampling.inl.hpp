@@ -73,6 +73,8 @@ inline std::int32_t sampling_argmax(const float* logits, Index v) {
 /// Here, where nothing is contracted, and not by the caller: the last step of head_logprob.
 inline float sampling_logprob(float logit, float lse, float scale) { return scale * logit - lse; }
 
+inline float sampling_log_share(float weight, float total) { return head_log(weight / total); }
+
 inline const SamplingTable& sampling_table() {
   static constexpr SamplingTable table{
       .weights = sampling_weights,
@@ -80,6 +82,7 @@ inline const SamplingTable& sampling_table() {
       .draw = sampling_draw,
       .argmax = sampling_argmax,
       .logprob = sampling_logprob,
+      .log_share = sampling_log_share,
   };
   return table;
 }

@@ -13,9 +13,13 @@ struct SamplingSettings {
   float temperature = 1.0F;
   Index top_k = 0;     ///< keep the k most probable; 0: all
   float top_p = 1.0F;  ///< then the smallest set of at least this mass; 1: all
+  float min_p = 0.0F;  ///< then those at least so likely as a share of the likeliest; 0: all
+  bool filtered_logprob = false;  ///< log-probabilities of what the filters leave, not of the whole
 
   /// Whether the draw is from another distribution than softmax(logits / temperature).
-  bool filters() const { return top_k > 0 || top_p < 1.0F || temperature == 0.0F; }
+  constexpr bool filters() const {
+    return top_k > 0 || top_p < 1.0F || min_p > 0.0F || temperature == 0.0F;
+  }
 };
 
 /// NumericError naming the first of n drawn rows whose log-probability is NaN.

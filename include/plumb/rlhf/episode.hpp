@@ -15,18 +15,20 @@ namespace plumb { inline namespace v0_1 {
 
 struct Episode {
   Tokens prompt;
-  Tokens response;                  ///< (R), the stop token included
-  Index group = 0;                  ///< which prompt: episodes of one group answer the same
-  Index steps = 0;                  ///< R, or R+1 with the state after the last token
-  bool finished = false;            ///< ended by a stop, not by length
-  std::vector<float> logprobs;      ///< (R) when sampled, nats
-  std::vector<float> ref_logprobs;  ///< (R) under the reference
-  std::vector<float> kl_exact;      ///< (R) full-vocabulary KL to the reference, nats; or none
-  std::vector<float> values;        ///< (steps); empty where there is no critic
-  std::vector<float> rewards;       ///< (steps)
-  std::vector<float> advantages;    ///< (R)
-  std::vector<float> returns;       ///< (steps) what a critic is fitted to; empty without one
-  float score = 0;                  ///< of the whole response, penalties included
+  Tokens response;                     ///< (R), the stop token included
+  Index group = 0;                     ///< which prompt: episodes of one group answer the same
+  Index steps = 0;                     ///< R, or R+1 with the state after the last token
+  bool finished = false;               ///< ended by a stop, not by length
+  std::vector<float> logprobs;         ///< (R) when sampled, nats; corrected: the policy's own
+  std::vector<float> policy_logprobs;  ///< (R) the policy's own, where the sampler may be another
+  std::vector<float> ref_logprobs;     ///< (R) under the reference
+  std::vector<float> kl_exact;         ///< (R) full-vocabulary KL to the reference, nats; or none
+  std::vector<float> values;           ///< (steps); empty where there is no critic
+  std::vector<float> rewards;          ///< (steps)
+  std::vector<float> advantages;       ///< (R)
+  std::vector<float> returns;          ///< (steps) what a critic is fitted to; empty without one
+  std::vector<float> weights;          ///< (R) of importance, by which advantages are multiplied
+  float score = 0;                     ///< of the whole response, penalties included
 };
 
 /// Calls body(members) on the episodes of each group, which lie one after another.

@@ -13,6 +13,7 @@
 #include <plumb/math/loss.hpp>
 #include <plumb/nn/model.hpp>
 #include <plumb/optim/schedule.hpp>
+#include <plumb/rlhf/off_policy.hpp>
 #include <plumb/rlhf/policy_loss.hpp>
 #include <plumb/rlhf/rollout.hpp>
 
@@ -66,12 +67,22 @@ class PpoTrainer {
       value_optimizer_.emplace(value_model->parameters(), config.optimizer);
   }
 
+  /// What samples in place of the policy from here on: weights in fewer bits, or of an earlier
+  /// iteration. It outlives the trainer. DataError unless the settings permit it.
+  void sample_from(const P& sampler, Where where = Where::here()) {
+    check<DataError>(config_.off_policy(),
+                     "[ppo] what another model samples is off-policy. HINT: name a correction, or "
+                     "set allow_off_policy",
+                     where);
+    sampler_ = &sampler;
+  }
+
   /// One iteration on a list of prompts. Returns its metrics; those named time/ are seconds.
   Metrics step(const std::vector<Tokens>& prompts, Where where = Where::here()) {
     check<DataError>(!prompts.empty(), "[ppo] there are no prompts", where);
     metrics_.clear();
     auto episodes =
-        timed("time/sample", [&] { return collect(policy_, prompts, config_, iteration_); });
+        timed("time/sample", [&] { return collect(*sampler_, prompts, config_, iteration_); });
     try {
       timed("time/score", [&] { set_scores(episodes, score_, config_); });
       if (critic_ == Critic::None || config_.drop_agreeing || config_.keep_groups > 0) {
@@ -83,12 +94,16 @@ class PpoTrainer {
         first_episode_ = episodes.data();
         evaluate(episodes, policy_, reference_, critic_, value_model_,
                  config_.sampling.sampling.temperature, frozen_,
-                 config_.kl_every > 0 && iteration_ % config_.kl_every == 0);
+                 config_.kl_every > 0 && iteration_ % config_.kl_every == 0, config_.off_policy());
       };
       timed("time/evaluate", evaluation);
       require_finite(episodes, evaluation);
     } catch (const NumericError& error) {
       throw NumericError(str("[ppo] iteration ", iteration_, ", ", error.what()));
+    }
+    if (config_.off_policy()) {
+      const Metrics mismatch = correct_mismatch(episodes, config_);
+      metrics_.insert(metrics_.end(), mismatch.begin(), mismatch.end());
     }
     const Metrics objective = shape_rewards(episodes, config_, controller_.beta());
     metrics_.insert(metrics_.end(), objective.begin(), objective.end());
@@ -303,6 +318,7 @@ class PpoTrainer {
   }
 
   P& policy_;
+  const P* sampler_ = &policy_;
   const P& reference_;
   ScoreFunction score_;
   P* value_model_;

@@ -62,14 +62,27 @@ constexpr std::array<std::pair<const char*, KlPlace>, 2> choices(KlPlace) {
   return {{{"reward", KlPlace::Reward}, {"loss", KlPlace::Loss}}};
 }
 
+/// What is made of rollouts that are not the policy's own: rlhf/off_policy.hpp.
+enum class Correction { None, Recompute, TokenTruncate, TokenMask, SequenceTruncate, SequenceMask };
+constexpr std::array<std::pair<const char*, Correction>, 6> choices(Correction) {
+  return {{{"none", Correction::None},
+           {"recompute", Correction::Recompute},
+           {"token-truncate", Correction::TokenTruncate},
+           {"token-mask", Correction::TokenMask},
+           {"sequence-truncate", Correction::SequenceTruncate},
+           {"sequence-mask", Correction::SequenceMask}}};
+}
+
 struct PpoConfig {
   Index iterations = 30;   ///< length of the linear schedule of the learning rate
   Index epochs = 4;        ///< passes over an iteration's episodes
   Index minibatches = 4;   ///< optimizer steps per epoch
   Index micro_tokens = 0;  ///< tokens per forward in an update; 0: see update_tokens
   SampleOptions sampling{.responses = 2};  ///< responses, length, temperature, stops, seed
-  bool allow_off_policy = false;  ///< permit top-k, top-p or greedy rollouts, which are off-policy
-  KlEstimator kl = KlEstimator::K1;  ///< of the penalty
+  bool allow_off_policy = false;  ///< permit rollouts that are not the policy's own, uncorrected
+  Correction correction = Correction::None;  ///< of such rollouts; permits them, too
+  float correction_cap = 2.0F;               ///< of a weight
+  KlEstimator kl = KlEstimator::K1;          ///< of the penalty
   KlPlace kl_place = KlPlace::Reward;
   float beta = 0.05F;           ///< its coefficient, initially
   float kl_target = 0.0F;       ///< nats per response; 0: beta stays fixed
@@ -98,6 +111,9 @@ struct PpoConfig {
   float value_lr = 1e-3F;       ///< of a separate value model
   AdvantageMethod advantage{};  ///< none named: gae_advantages(gamma, lambda)
   BeforeStep before_step{};     ///< between a minibatch's last gradient and its step; optional
+
+  /// Whether rollouts may be another distribution's.
+  bool off_policy() const { return allow_off_policy || correction != Correction::None; }
 };
 
 /// PPO's settings, by the names that they have in every command: with "ppo-" where sampling or
@@ -123,6 +139,15 @@ void fields(PpoConfig& c, F&& f) {
           "",
           "Sampling"},
     c.allow_off_policy);
+  f(Field{"correction",
+          "of such rollouts, by importance weights of tokens or sequences; permits them, too",
+          {},
+          "",
+          "Sampling"},
+    c.correction);
+  f(Field{"correction-cap", "weight beyond which one is cut, or counts as nothing", at_least(1), "",
+          "Sampling"},
+    c.correction_cap);
   const char* kl = "Divergence from the reference";
   f(Field{"beta", "KL coefficient, initially", at_least(0)}, c.beta);
   f(Field{"kl", "estimator: k1, k2 or k3", {}, "", kl}, c.kl);
@@ -212,15 +237,26 @@ inline void check_ppo(const PpoConfig& c, Where where = Where::here()) {
                    where);
   check<DataError>(c.overlong <= c.sampling.max_new_tokens,
                    "[ppo] overlong must not exceed the longest response, max-new-tokens", where);
-  check<DataError>(!c.sampling.sampling.filters() || c.allow_off_policy,
-                   "[ppo] top-k, top-p and greedy rollouts draw from another distribution than the "
-                   "update trains: ratios are wrong and the KL can be negative. HINT: sample with "
-                   "temperature alone, or set allow_off_policy (--allow-off-policy)",
+  check<DataError>(c.sampling.sampling.temperature > 0,
+                   "[ppo] temperature must be above 0: a greedy rollout has no distribution to "
+                   "train. HINT: top-k or min-p with a correction come near it",
                    where);
-  check<DataError>(c.sampling.kv_cache == CacheType::Float || c.allow_off_policy,
-                   "[ppo] with a cache of bf16 (kv-cache) the sampled log-probs are not the "
-                   "policy's: the first ratio is not 1. HINT: keep it as float, or set "
+  check<DataError>(!c.sampling.sampling.filters() || c.off_policy(),
+                   "[ppo] top-k, top-p and min-p draw from another distribution than the update "
+                   "trains: ratios are wrong and the KL can be negative. HINT: sample with "
+                   "temperature alone, correct for it (--correction token-truncate), or set "
                    "allow_off_policy (--allow-off-policy)",
+                   where);
+  check<DataError>(c.sampling.kv_cache == CacheType::Float || c.off_policy(),
+                   "[ppo] with a cache of bf16 (kv-cache) the sampled log-probs are not the "
+                   "policy's: the first ratio is not 1. HINT: keep it as float, correct for it "
+                   "(--correction token-truncate), or set allow_off_policy (--allow-off-policy)",
+                   where);
+  const bool by_token =
+      c.correction == Correction::TokenTruncate || c.correction == Correction::TokenMask;
+  check<DataError>(c.ratio == RatioOf::Token || !by_token,
+                   "[ppo] a ratio of whole sequences has one advantage a response: correction must "
+                   "be by sequence, too",
                    where);
 }
 

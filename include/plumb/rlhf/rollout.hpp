@@ -22,6 +22,8 @@ std::vector<Episode> collect(const P& policy, const std::vector<Tokens>& prompts
                              const PpoConfig& config, Index iteration) {
   SampleOptions options = config.sampling;
   options.step = static_cast<std::uint32_t>(iteration);
+  // What was drawn from is what a weight corrects for.
+  options.sampling.filtered_logprob = config.correction != Correction::None;
   std::vector<Episode> episodes;
   for (Response& response : sample(policy, prompts, options)) {
     Episode e;
@@ -53,11 +55,12 @@ Tensor<typename P::Device> batch_values(const P& policy, const P* value_model,
 }
 
 /// 2. Reference log-probs, exact KL if asked and, with a critic, values, all under the policy as it
-/// sampled.
+/// is; if `own_logprobs`, its own log-probs, too.
 template <Policy P, Policy R>
 void evaluate(std::vector<Episode>& episodes, const P& policy, const R& reference, Critic critic,
               const P* value_model, float temperature,
-              const FrozenStates<typename P::Device>& frozen = {}, bool exact_kl = true) {
+              const FrozenStates<typename P::Device>& frozen = {}, bool exact_kl = true,
+              bool own_logprobs = false) {
   using D = typename P::Device;
   std::vector<const Episode*> all;
   for (const Episode& e : episodes) all.push_back(&e);
@@ -67,7 +70,7 @@ void evaluate(std::vector<Episode>& episodes, const P& policy, const R& referenc
       [&](const PackedBatch& packed, std::span<const Episode* const> members) {
         auto batch = EpisodeBatch<D>::from(packed, members);
         frozen.attach(batch.batch, packed, places_of(members, episodes.data()));
-        const bool hidden_needed = exact_kl || critic == Critic::Shared;
+        const bool hidden_needed = exact_kl || own_logprobs || critic == Critic::Shared;
         const auto hidden = hidden_needed ? policy.hidden(batch.batch) : Tensor<D>{};
         const auto ref_rows = embedding(reference.hidden(batch.batch), batch.rows);
         std::vector<float> ref_host, kl_host;
@@ -80,7 +83,11 @@ void evaluate(std::vector<Episode>& episodes, const P& policy, const R& referenc
           ref_host = head_logprob(ref_rows, reference.head(), batch.targets, temperature)
                          .logprob.to_vector();
         }
-        std::vector<float> value_host;
+        std::vector<float> own_host, value_host;
+        if (own_logprobs)
+          own_host =
+              head_logprob(embedding(hidden, batch.rows), policy.head(), batch.targets, temperature)
+                  .logprob.to_vector();
         if (critic != Critic::None)
           value_host = batch_values(policy, value_model, hidden, batch).to_vector();
         const auto cut = [](const std::vector<float>& from, std::size_t at, std::size_t n) {
@@ -92,6 +99,7 @@ void evaluate(std::vector<Episode>& episodes, const P& policy, const R& referenc
           Episode& e = episodes[i];
           const auto steps = static_cast<std::size_t>(e.steps);
           e.ref_logprobs = cut(ref_host, token, e.response.size());
+          if (own_logprobs) e.policy_logprobs = cut(own_host, token, e.response.size());
           if (exact_kl) e.kl_exact = cut(kl_host, token, e.response.size());
           if (critic != Critic::None) e.values = cut(value_host, step, steps);
           token += e.response.size();
@@ -224,6 +232,8 @@ inline Metrics shape_rewards(std::vector<Episode>& episodes, const PpoConfig& co
       config.advantage.compute ? config.advantage : gae_advantages(config.gamma, config.lambda);
   method.compute(episodes);
   detail::whiten_all(episodes, &Episode::advantages, config.whiten_advantages, true);
+  for (Episode& e : episodes)
+    for (std::size_t t = 0; t < e.weights.size(); ++t) e.advantages[t] *= e.weights[t];
 
   const auto n = static_cast<double>(episodes.size());
   const double gap_se = std::sqrt(std::max(gap2 / n - gap / n * (gap / n), 0.0) / n);

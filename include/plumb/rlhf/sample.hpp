@@ -51,6 +51,9 @@ void fields(SampleOptions& o, F&& f) {
   f(Field{"top-p", "then from the fewest tokens of this mass; 1: all", above_to(0, 1), "",
           "Sampling"},
     o.sampling.top_p);
+  f(Field{"min-p", "then tokens at least so likely as a share of the likeliest; 0: all",
+          between(0, 1), "", "Sampling"},
+    o.sampling.min_p);
   f(Field{"seed", "seed of the random draws"}, o.seed);
   f(Field{"slots", "sequences that run together: speed and memory, not results", at_least(1), "",
           "Sampling"},
@@ -80,6 +83,7 @@ struct Response {
   Index prompt = 0;             ///< which prompt
   Tokens tokens;                ///< (R), the stop token included
   std::vector<float> logprobs;  ///< (R), nats, of the tempered distribution before any filter
+                                ///< unless the settings ask for the filtered one's
   bool finished = false;        ///< ended by a stop, not by length
 };
 
