@@ -24,6 +24,8 @@ BELOW = {
     "run": ["core", "io", "text", "data"],
     # Where the engine and the side rooms meet: files and text become models and tokens.
     "models": ["core", "math", "ops", "nn", "optim", "rlhf", "io", "text", "data"],
+    # Policies whose every response can be listed, and what methods should make of them.
+    "exact": ["core", "math", "ops", "nn", "optim", "rlhf"],
     "dist": ["core"],
     "plumb.hpp": ["core", "math", "cpu", "ops", "nn", "optim", "rlhf"],
 }

@@ -1,10 +1,10 @@
 // Methods beside the truth: on a policy that is a table every response can be enumerated, so the
 // optimum and the exact gradient are known. Trained by the trainers that everything else uses.
-#include "tabular.hpp"
+#include "../tiny.hpp"
 
+#include <plumb/exact/policy_updates.hpp>
+#include <plumb/exact/preference_updates.hpp>
 #include <plumb/rlhf/best_of_n.hpp>
-#include <plumb/rlhf/group.hpp>
-#include <plumb/rlhf/preference.hpp>
 
 #include <doctest/doctest.h>
 
@@ -22,7 +22,7 @@ std::vector<double> some_rewards(std::size_t n, std::uint64_t seed) {
   return {r.begin(), r.end()};
 }
 
-ScoreFunction score_of(const Enumerated& all, const std::vector<double>& reward) {
+ScoreFunction score_of(const Responses& all, const std::vector<double>& reward) {
   return [&](const std::vector<Episode>& episodes) {
     std::vector<float> scores;
     for (const Episode& e : episodes)
@@ -51,27 +51,26 @@ PpoConfig exact_config(PolicyMethod method, Index length) {
 struct Outcome {
   double distance, gap;  ///< total variation to π*; J(π*) − J(π)
 };
-Outcome outcome(const TableTrunk<Cpu>::Config& shape, const PpoConfig& config) {
-  const Table reference(shape, 11);
-  Table policy = reference.clone();
-  const Enumerated all(reference, 1);
+Outcome outcome(const TableShape& shape, const PpoConfig& config) {
+  const Table<Cpu> reference(shape, 11);
+  Table<Cpu> policy = reference.clone();
+  const Responses all(reference, 1);
   const auto reward = some_rewards(all.size(), 5);
-  PpoTrainer<Cpu, Table> trainer(policy, reference, score_of(all, reward), config);
+  PpoTrainer<Cpu, Table<Cpu>> trainer(policy, reference, score_of(all, reward), config);
   const std::vector<Tokens> prompts(8, Tokens{1});
   for (Index i = 0; i < config.iterations; ++i) trainer.step(prompts);
-  const Enumerated now(policy, 1);
-  const auto best = tilted(all, reward, kBeta);
-  double optimum = 0;
-  for (std::size_t i = 0; i < best.size(); ++i)
-    optimum += best[i] * (reward[i] - kBeta * (std::log(best[i]) - all.logprobs[i]));
-  return {total_variation(now, best), optimum - objective(now, all, reward, kBeta)};
+  const Responses now(policy, 1);
+  const auto best = tilted(all.logprobs, reward, kBeta);
+  return {total_variation(now.probabilities, best),
+          objective(best, all.logprobs, reward, kBeta) -
+              objective(now.probabilities, all.logprobs, reward, kBeta)};
 }
 
 }  // namespace
 
 TEST_CASE("exact: a table samples what it holds") {
-  const Table policy({4, 2}, 11);
-  const Enumerated all(policy, 1);
+  const Table<Cpu> policy({4, 2}, 11);
+  const Responses all(policy, 1);
   CHECK(all.size() == 16);
   double total = 0;
   for (const double x : all.logprobs) total += std::exp(x);
@@ -89,7 +88,7 @@ TEST_CASE("exact: a table samples what it holds") {
 TEST_CASE("exact: methods with the divergence of whole sequences reach the tilted optimum") {
   for (const Index length : {1, 2}) {
     CAPTURE(length);
-    const TableTrunk<Cpu>::Config shape{length == 1 ? 8 : 4, length};
+    const TableShape shape{length == 1 ? 8 : 4, length};
     {
       const Outcome rloo = outcome(shape, exact_config(PolicyMethod::Rloo, length));
       CHECK(rloo.distance < 0.03);
@@ -123,12 +122,12 @@ TEST_CASE("exact: k3 in the loss, and division by a group's spread, move the opt
 }
 
 TEST_CASE("exact: DPO and its K-wise form on rankings without end reach the tilted optimum") {
-  const TableTrunk<Cpu>::Config shape{8, 1};
-  const Table reference(shape, 11);
-  const Enumerated all(reference, 1);
+  const TableShape shape{8, 1};
+  const Table<Cpu> reference(shape, 11);
+  const Responses all(reference, 1);
   auto reward = some_rewards(all.size(), 5);
   for (double& r : reward) r *= 0.5;
-  const auto best = tilted(all, reward, kBeta);
+  const auto best = tilted(all.logprobs, reward, kBeta);
   for (const PreferenceMethod method : {PreferenceMethod::Dpo, PreferenceMethod::PlackettLuce}) {
     CAPTURE(choice_name(method));
     // Rankings of responses drawn alike, by Plackett–Luce with the rewards.
@@ -155,22 +154,22 @@ TEST_CASE("exact: DPO and its K-wise form on rankings without end reach the tilt
       }
       prompts.push_back(std::move(p));
     }
-    Table policy = reference.clone();
+    Table<Cpu> policy = reference.clone();
     PreferenceConfig config;
     config.method = method;
     config.beta = static_cast<float>(kBeta);
     config.batch = 100;
     config.epochs = 2;
     config.optimizer = {.lr = 0.05F, .max_grad_norm = 0};
-    PreferenceTrainer<Table>(policy, &reference, prompts, config).train();
-    CHECK(total_variation(Enumerated(policy, 1), best) < 0.03);
+    PreferenceTrainer<Table<Cpu>>(policy, &reference, prompts, config).train();
+    CHECK(total_variation(Responses(policy, 1).probabilities, best) < 0.03);
   }
 }
 
 TEST_CASE(
     "exact: the best of n has the law that is computed, and no more divergence than the bound") {
-  const Table policy({4, 2}, 11);
-  const Enumerated all(policy, 1);
+  const Table<Cpu> policy({4, 2}, 11);
+  const Responses all(policy, 1);
   std::vector<double> p;
   for (const double x : all.logprobs) p.push_back(std::exp(x));
   auto reward = some_rewards(all.size(), 5);
