@@ -186,11 +186,10 @@ void reward_command(const RewardCommand& c, Json& results) {
 namespace {
 
 // What a judge, a rule or a reward model's file, says of all responses, one after another.
-std::vector<double> judged(const std::string& judge, const std::string& tokenizer,
-                           const std::vector<Candidates>& candidates) {
-  return judge.starts_with("rule:")
-             ? scores_by(rule_of(judge), candidates)
-             : candidate_scores(load_reward(judge, nullptr, tokenizer))(candidates);
+JudgedResponses judged(const std::string& judge, const std::string& tokenizer,
+                       const std::vector<Candidates>& candidates) {
+  if (judge.starts_with("rule:")) return {scores_by(rule_of(judge), candidates), {}};
+  return judge_candidates(load_reward(judge, nullptr, tokenizer), candidates);
 }
 
 }  // namespace
@@ -200,7 +199,7 @@ void best_of_n_command(const BestOfNCommand& c, Json& results) {
   check_output(c.out, inputs);
   const std::vector<Candidates> candidates = noted(c.file, read_candidates(c.file));
   check<DataError>(!candidates.empty(), "[best-of-n] the file holds no responses");
-  const std::vector<double> scores = judged(c.judge, c.tokenizer, candidates);
+  const std::vector<double> scores = judged(c.judge, c.tokenizer, candidates).scores;
   // The best of each prompt, as a demonstration; what fewer draws would have given, beside it.
   std::string kept;
   std::size_t at = 0, least = candidates[0].responses.size();
@@ -241,23 +240,26 @@ void score_command(const ScoreCommand& c, Json& results) {
   check_output(c.out, inputs);
   const std::vector<Candidates> candidates = noted(c.file, read_candidates(c.file));
   check<DataError>(!candidates.empty(), "[score] the file holds no responses");
-  const std::vector<double> scores = judged(c.judge, c.tokenizer, candidates);
+  const JudgedResponses said = judged(c.judge, c.tokenizer, candidates);
+  const std::vector<double>&scores = said.scores, &disagreement = said.disagreement;
   double lengths = 0, products = 0, squares = 0, length_squares = 0;
   const double n = static_cast<double>(scores.size()), average = mean(scores);
   for (const Candidates& one : candidates)
     for (const std::string& response : one.responses)
       lengths += static_cast<double>(response.size()) / n;
-  // Each record as it came, whatever else it says, with the scores at its end; of a record that is
-  // several, each by itself.
+  // Each record as it came, whatever else it says, with the scores at its end, and by how much the
+  // heads of an ensemble disagree; of a record that is several, each by itself.
   std::string scored;
   std::size_t at = 0;
   const auto add = [&](Json json, const Candidates& one) {
     json["scores"] = Json::array();
+    if (!disagreement.empty()) json["disagreement"] = Json::array();
     for (const std::string& response : one.responses) {
       const double x = static_cast<double>(response.size()) - lengths, y = scores.at(at) - average;
       products += x * y;
       length_squares += x * x;
       squares += y * y;
+      if (!disagreement.empty()) json["disagreement"].push_back(disagreement.at(at));
       json["scores"].push_back(scores.at(at++));
     }
     scored += json_text(json) + "\n";
@@ -284,6 +286,7 @@ void score_command(const ScoreCommand& c, Json& results) {
                   {"mean_score", average},
                   {"score_deviation", standard_deviation(scores)},
                   {"length_correlation", correlation}});
+  if (!disagreement.empty()) results["mean_disagreement"] = mean(disagreement);
 }
 
 namespace {
@@ -542,14 +545,20 @@ void print_info(const Json& results) {
 // What a linear head says of itself; the model that it reads is not opened.
 Json head_info(const std::string& path) {
   const RewardHeadFile file = open_reward_head(path);
-  return {{"reward_head", "linear"},
-          {"layer", file.head.layer},
-          {"pool", choice_name(file.head.pool)},
-          {"weights", file.head.weight.size()},
-          {"weight_of_log_length", file.head.length},
-          {"bias", file.head.bias},
-          {"trunk", shown(file.trunk)},
-          {"trunk_fingerprint", shown(file.fingerprint)}};
+  const LinearHead& head = file.ensemble.heads[0];
+  Json info = {{"reward_head", "linear"},
+               {"layer", head.layer},
+               {"pool", choice_name(head.pool)},
+               {"weights", head.weight.size()},
+               {"weight_of_log_length", head.length},
+               {"bias", head.bias},
+               {"trunk", shown(file.trunk)},
+               {"trunk_fingerprint", shown(file.fingerprint)}};
+  if (file.ensemble.heads.size() == 1) return info;
+  for (const char* of_one : {"weight_of_log_length", "bias"}) info.erase(of_one);
+  info["heads"] = file.ensemble.heads.size();
+  info["pessimism"] = file.ensemble.pessimism;
+  return info;
 }
 
 }  // namespace

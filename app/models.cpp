@@ -33,7 +33,7 @@ Loaded load_model(const std::string& path, const std::string& tokenizer, const s
 void set_memory(double bytes) { memory = bytes; }
 
 std::vector<float> Reward::scores(const std::vector<Answered>& sequences) const {
-  if (head) return head_scores(*head, *loaded.model, sequences);
+  if (head) return head_scores_of_ensemble(*head, *loaded.model, sequences).score;
   std::vector<Tokens> tokens;
   for (const Answered& sequence : sequences) tokens.push_back(sequence.tokens);
   return reward_scores(*loaded.model, tokens);
@@ -49,7 +49,8 @@ Reward load_head(const std::string& path, const Loaded* like, const std::string&
                         shown(file.trunk),
                         ", which is not there. HINT: put it back, or fit the "
                         "head again with `plumb reward --model …`"));
-  Reward reward{here ? *like : load_model(file.trunk, tokenizer), file.head};
+  Reward reward{here ? *like : load_model(file.trunk, tokenizer), file.ensemble};
+  const LinearHead& head = file.ensemble.heads[0];  // the others are like it
   const DeviceModel& trunk = *reward.loaded.model;
   if (!here && fingerprint(trunk) != file.fingerprint)
     fail<DataError>(
@@ -58,12 +59,11 @@ Reward load_head(const std::string& path, const Loaded* like, const std::string&
             "fingerprint ",
             shown(file.fingerprint), ", and ", shown(file.trunk),
             " is another now. HINT: fit it again on this one, `plumb reward --model …`"));
-  if (file.head.layer > trunk.layers() ||
-      static_cast<Index>(file.head.weight.size()) !=
-          detail::pool_size(file.head.pool, trunk.config().channels))
+  if (head.layer > trunk.layers() || static_cast<Index>(head.weight.size()) !=
+                                         detail::pool_size(head.pool, trunk.config().channels))
     fail<DataError>(str("[reward] the linear head ", shown(path), " does not fit its model: ",
-                        file.head.weight.size(), " weights after ", file.head.layer, " of ",
-                        trunk.layers(), " blocks of ", trunk.config().channels, " channels"));
+                        head.weight.size(), " weights after ", head.layer, " of ", trunk.layers(),
+                        " blocks of ", trunk.config().channels, " channels"));
   return reward;
 }
 

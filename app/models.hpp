@@ -25,11 +25,12 @@ Loaded load_model(const std::string& path, const std::string& tokenizer = {},
                   const std::string& chat = {}, const std::string& base = {},
                   bool keep_adapters = false);
 
-/// A reward model: a network with a head of its own, or a linear head on a frozen trunk.
+/// A reward model: a network with a head of its own, or linear heads, or one, on a frozen trunk.
 struct Reward {
-  Loaded loaded;                   ///< the network, or the trunk
-  std::optional<LinearHead> head;  ///< on the trunk
+  Loaded loaded;                     ///< the network, or the trunk
+  std::optional<HeadEnsemble> head;  ///< on the trunk
 
+  bool ensemble() const { return head && head->heads.size() > 1; }
   std::vector<float> scores(const std::vector<Answered>& sequences) const;
 };
 

@@ -13,7 +13,6 @@
 #include <map>
 #include <numeric>
 #include <optional>
-#include <set>
 
 namespace plumb { inline namespace v0_1 {
 
@@ -23,6 +22,7 @@ namespace {
 struct Tally {
   RewardEvaluation held_out, training, shuffled, without_length;
   std::map<std::string, ClusterSum> clusters;  // by prompt
+  EnsembleEvaluation heads;
   double word_pairs = 0, word_correct = 0;
   std::string fit;
 
@@ -33,6 +33,15 @@ struct Tally {
       sum.sum += e.prompt_correct[i];
       sum.count += e.prompt_pairs[i];
     }
+  }
+
+  void add(const EnsembleEvaluation& e) {
+    heads.responses += e.responses;
+    heads.disagreement += e.disagreement;
+    heads.agreed += e.agreed;
+    heads.agreed_correct += e.agreed_correct;
+    heads.disputed += e.disputed;
+    heads.disputed_correct += e.disputed_correct;
   }
 
   RewardReport report(const EncodingCount& count) const {
@@ -52,6 +61,10 @@ struct Tally {
     r.brier = held_out.brier;
     r.ece = held_out.ece;
     r.mean_margin = held_out.mean_margin;
+    r.disagreement = heads.disagreement / heads.responses;
+    r.agreed = heads.agreed / (heads.agreed + heads.disputed);
+    r.agreed_accuracy = heads.agreed_correct / heads.agreed;
+    r.disputed_accuracy = heads.disputed_correct / heads.disputed;
     r.sequences = static_cast<double>(count.sequences);
     r.cut = static_cast<double>(count.cut);
     r.identical = static_cast<double>(count.identical);
@@ -109,6 +122,7 @@ RewardFitter::Fitted fit_and_test(const RewardFitter& fitter, const Split& split
   auto fitted = fitter.fit(split.train, data.prompts, label);
   const auto held_out = at_places(data.rankings, split.held_out);
   tally.add(fitter.evaluate(fitted, split.held_out), held_out);
+  tally.add(fitter.evaluate_heads(fitted, split.held_out, split.train));
   tally.training = merged(tally.training, fitter.evaluate(fitted, split.train));
   tally.fit += (tally.fit.empty() ? "" : "; ") + fitted.text;
   BagOfWords(at_places(data.rankings, split.train))
@@ -150,6 +164,11 @@ ResponseFeatures features_of(const Loaded& base, const std::vector<Answered>& se
       });
 }
 
+std::size_t place_of_layer(const ResponseFeatures& features, Index layer) {
+  const auto found = std::find(features.layers.begin(), features.layers.end(), layer);
+  return static_cast<std::size_t>(found - features.layers.begin());
+}
+
 }  // namespace
 
 RankedData::RankedData(const Language& language, std::vector<Ranking> all)
@@ -188,25 +207,38 @@ void for_numbers(Report& r, Visit visit) {
   visit("sequences_identical", r.identical);
 }
 
+// Those of an ensemble of heads, which no other report says.
+template <class Report, class Visit>
+void for_ensemble_numbers(Report& r, Visit visit) {
+  visit("reward_disagreement", r.disagreement);
+  visit("reward_heads_agree", r.agreed);
+  visit("reward_accuracy_heads_agree", r.agreed_accuracy);
+  visit("reward_accuracy_heads_differ", r.disputed_accuracy);
+}
+
 }  // namespace
 
 Json RewardReport::json() const {
   Json json = Json::object();
-  for_numbers(*this, [&](const char* key, double value) { json[key] = value; });
+  const auto say = [&](const char* key, double value) { json[key] = value; };
+  for_numbers(*this, say);
+  if (!std::isnan(disagreement)) for_ensemble_numbers(*this, say);
   json["reward_fit"] = fit;
   return json;
 }
 
 RewardReport RewardReport::from(const Json& json, const std::string& source) {
   RewardReport r;
-  for_numbers(r, [&](const char* key, double& value) {
+  const auto read = [&](const char* key, double& value) {
     const auto found = json.find(key);
     if (!json.is_object() || found == json.end() || !(found->is_number() || found->is_null()))
       fail<DataError>(
           str("[reward] ", shown(source), " says no number '", key,
               "'. HINT: delete reward.safetensors beside it; the same command makes both"));
     value = found->is_null() ? std::nan("") : found->get<double>();
-  });
+  };
+  for_numbers(r, read);
+  if (json.contains("reward_disagreement")) for_ensemble_numbers(r, read);
   r.fit = json.value("reward_fit", "");
   return r;
 }
@@ -224,6 +256,12 @@ void RewardReport::print() const {
   print_line("without the length", without_length);
   std::printf("  NLL %s nats, Brier %s, calibration error (ECE) %s\n", fixed(nll, 3).c_str(),
               fixed(brier, 3).c_str(), fixed(ece, 3).c_str());
+  if (!std::isnan(disagreement)) {
+    std::printf("  heads differ by %s deviations of the score; %s of the pairs all order alike\n",
+                fixed(disagreement, 3).c_str(), percent(agreed).c_str());
+    print_line("where the heads agree", agreed_accuracy);
+    print_line("where they do not", disputed_accuracy);
+  }
   if (!fit.empty()) std::printf("  %s\n", harmless(fit).c_str());
 }
 
@@ -235,6 +273,13 @@ bool is_linear(const RewardSettings& settings, const Loaded& base) {
 RewardFitter::RewardFitter(const Loaded& base, const RankedData& data,
                            const RewardSettings& settings, const std::string& features)
     : base_(base), data_(data), settings_(settings) {
+  const EnsembleConfig& ensemble = settings.ensemble;
+  check<DataError>(ensemble.heads == 1 || is_linear(settings, base),
+                   "[reward] heads are of a frozen trunk, and here the trunk learns, too. HINT: "
+                   "head linear, or heads 1");
+  check<DataError>(ensemble.heads > 1 || ensemble.pessimism == 0,
+                   "[reward] pessimism is of heads that disagree, and there is one. HINT: heads 8, "
+                   "or pessimism 0");
   if (is_linear(settings, base))
     features_ = features_of(base, answered(data.prompts), settings.linear, features);
 }
@@ -251,15 +296,25 @@ RewardFitter::Fitted RewardFitter::fit(const std::vector<std::size_t>& places,
   stop_if_interrupted("Reward model training");
   // Folds of the training set alone, dealt by another seed than those that hold out.
   const std::vector<Ranking> rankings = at_places(data_.rankings, places);
-  std::set<std::string> groups;
-  for (const Ranking& ranking : rankings) groups.insert(ranking.group);
+  std::map<std::string, std::size_t> groups;  // numbered
+  std::vector<std::size_t> group;
+  for (const Ranking& ranking : rankings)
+    group.push_back(groups.try_emplace(ranking.group, groups.size()).first->second);
   const auto folds =
       folds_of(rankings, std::min(5, static_cast<int>(groups.size())), config.seed + 1);
   const FittedHead found =
-      choose_head(prompts, *features_, places, folds, settings_.linear, config.loss.kind);
-  fitted.reward.head = found.head;
+      choose_head(prompts, *features_, places, folds, settings_.linear, config.loss);
+  fitted.reward.head = HeadEnsemble{{found.head}, 0};
   fitted.penalty = found.penalty;
   fitted.text = str("layer ", found.head.layer, ", penalty ", found.penalty);
+  const auto [heads, pessimism] = settings_.ensemble;
+  if (heads == 1) return fitted;
+  fitted.text += str(", ", heads, " heads");
+  const std::size_t layer = place_of_layer(*features_, found.head.layer);
+  fitted.reward.head =
+      HeadEnsemble{fit_heads(prompts, *features_, places, group, layer, settings_.linear,
+                             config.loss, found.penalty, heads, config.seed),
+                   pessimism};
   return fitted;
 }
 
@@ -269,19 +324,22 @@ RewardFitter::Fitted RewardFitter::again(const Fitted& fitted,
                                          bool length) const {
   HeadConfig config = settings_.linear;
   config.length = length;
-  const auto layer =
-      std::find(features_->layers.begin(), features_->layers.end(), fitted.reward.head->layer);
+  const std::size_t layer = place_of_layer(*features_, fitted.reward.head->heads[0].layer);
   Fitted other = fitted;
-  other.reward.head = fit_head(prompts, *features_, places,
-                               static_cast<std::size_t>(layer - features_->layers.begin()), config,
-                               settings_.full.loss.kind, fitted.penalty);
+  other.reward.head = HeadEnsemble{
+      {fit_head(prompts, *features_, places, layer, config, settings_.full.loss, fitted.penalty)},
+      0};
   return other;
 }
 
 std::vector<float> RewardFitter::scores(const Fitted& fitted,
                                         const std::vector<std::size_t>& places) const {
   if (!features_) return fitted.reward.scores(answered(at_places(data_.prompts, places)));
-  const std::vector<float> all = head_scores(*fitted.reward.head, *features_);
+  return at(head_scores_of_ensemble(*fitted.reward.head, *features_).score, places);
+}
+
+std::vector<float> RewardFitter::at(const std::vector<float>& all,
+                                    const std::vector<std::size_t>& places) const {
   std::vector<std::size_t> first{0};
   for (const RankedPrompt& prompt : data_.prompts)
     first.push_back(first.back() + prompt.rank.size());
@@ -296,10 +354,21 @@ RewardEvaluation RewardFitter::evaluate(const Fitted& fitted,
   return evaluate_scores(at_places(data_.prompts, places), scores(fitted, places));
 }
 
+EnsembleEvaluation RewardFitter::evaluate_heads(const Fitted& fitted,
+                                                const std::vector<std::size_t>& places,
+                                                const std::vector<std::size_t>& normal) const {
+  if (!fitted.reward.ensemble()) return {};
+  std::vector<std::vector<float>> by_head = scores_by_head(*fitted.reward.head, *features_);
+  for (std::vector<float>& scores : by_head) scores = at(scores, places);
+  EnsembleEvaluation result =
+      evaluate_ensemble(at_places(data_.prompts, places), by_head, fitted.reward.head->pessimism);
+  result.disagreement *= normal_scale(scores(fitted, normal)).gain;
+  return result;
+}
+
 void RewardFitter::normalise(Fitted& fitted, const std::vector<std::size_t>& places) const {
-  const std::vector<float> before = scores(fitted, places);
-  if (fitted.reward.head) return normalise_head(*fitted.reward.head, before);
-  const ScoreScale scale = normal_scale(before);
+  const ScoreScale scale = normal_scale(scores(fitted, places));
+  if (fitted.reward.head) return fitted.reward.head->rescale(scale.gain, scale.shift);
   fitted.reward.loaded.model->rescale_scalar(static_cast<float>(scale.gain),
                                              static_cast<float>(scale.shift));
 }
@@ -307,7 +376,16 @@ void RewardFitter::normalise(Fitted& fitted, const std::vector<std::size_t>& pla
 RewardReport test_reward(const Reward& reward, const RankedData& data,
                          const std::vector<Ranking>* words_fitted_to) {
   Tally tally;
-  tally.add(evaluate_scores(data.prompts, reward.scores(answered(data.prompts))), data.rankings);
+  if (reward.ensemble()) {
+    const auto features = response_features(*reward.loaded.model, answered(data.prompts),
+                                            {reward.head->heads[0].layer});
+    const auto by_head = scores_by_head(*reward.head, features);
+    const float pessimism = reward.head->pessimism;
+    tally.add(evaluate_scores(data.prompts, together(by_head, pessimism).score), data.rankings);
+    tally.add(evaluate_ensemble(data.prompts, by_head, pessimism));
+  } else {
+    tally.add(evaluate_scores(data.prompts, reward.scores(answered(data.prompts))), data.rankings);
+  }
   if (words_fitted_to != nullptr)
     BagOfWords(*words_fitted_to).count(data.rankings, tally.word_pairs, tally.word_correct);
   return tally.report(data.count);
@@ -338,18 +416,28 @@ ScoreFunction reward_function(Reward reward) {
   };
 }
 
+JudgedResponses judge_candidates(const Reward& reward, const std::vector<Candidates>& candidates) {
+  std::vector<Answered> sequences;
+  for (const Candidates& c : candidates)
+    for (std::size_t k = 0; k < c.responses.size(); ++k) {
+      const Encoded e =
+          encode_pair(reward.loaded, {c.prompt, c.turns}, c.responses[k], c.finished[k],
+                      c.tokens.empty() ? std::span<const std::int32_t>{} : std::span(c.tokens[k]));
+      sequences.push_back({e.sequence(), static_cast<Index>(e.prompt.size())});
+    }
+  if (!reward.ensemble()) {
+    const auto scores = reward.scores(sequences);
+    return {{scores.begin(), scores.end()}, {}};
+  }
+  const EnsembleScores said =
+      head_scores_of_ensemble(*reward.head, *reward.loaded.model, sequences);
+  return {{said.score.begin(), said.score.end()},
+          {said.disagreement.begin(), said.disagreement.end()}};
+}
+
 ScoreCandidates candidate_scores(Reward reward) {
   return [reward = std::move(reward)](const std::vector<Candidates>& candidates) {
-    std::vector<Answered> sequences;
-    for (const Candidates& c : candidates)
-      for (std::size_t k = 0; k < c.responses.size(); ++k) {
-        const Encoded e = encode_pair(
-            reward.loaded, {c.prompt, c.turns}, c.responses[k], c.finished[k],
-            c.tokens.empty() ? std::span<const std::int32_t>{} : std::span(c.tokens[k]));
-        sequences.push_back({e.sequence(), static_cast<Index>(e.prompt.size())});
-      }
-    const auto scores = reward.scores(sequences);
-    return std::vector<double>(scores.begin(), scores.end());
+    return judge_candidates(reward, candidates).scores;
   };
 }
 

@@ -7,9 +7,9 @@
 #include <plumb/io/settings.hpp>
 #include <plumb/nn/lora.hpp>
 #include <plumb/rlhf/group.hpp>
+#include <plumb/rlhf/head_ensemble.hpp>
 #include <plumb/rlhf/ppo_config.hpp>
 #include <plumb/rlhf/preference.hpp>
-#include <plumb/rlhf/reward_head.hpp>
 #include <plumb/rlhf/sft.hpp>
 
 #include <array>
@@ -59,6 +59,7 @@ struct RewardSettings {
   RewardHead head = RewardHead::Auto;
   RewardConfig full;
   HeadConfig linear;
+  EnsembleConfig ensemble;
 };
 
 template <class F>
@@ -69,6 +70,7 @@ void fields(RewardSettings& s, F&& f) {
     s.head);
   fields(s.full, f);
   fields(s.linear, f);
+  fields(s.ensemble, f);
 }
 
 /// PPO on files, or a method without a critic.

@@ -60,6 +60,11 @@ struct RewardReport {
   double without_length = std::nan("");  ///< of linear heads that do not see the length
   double nll = std::nan(""), brier = std::nan(""), ece = std::nan("");
   double mean_margin = std::nan("");
+  /// Of an ensemble of heads: how far they differ about a held-out response, where scores have
+  /// deviation 1; the share of pairs in whose order all heads agree, and the accuracy there and on
+  /// the others. NaN of one head.
+  double disagreement = std::nan(""), agreed = std::nan("");
+  double agreed_accuracy = std::nan(""), disputed_accuracy = std::nan("");
   double sequences = 0, cut = 0, identical = 0;
   std::string fit;  ///< what was fitted, in words
 
@@ -107,10 +112,16 @@ class RewardFitter {
   void normalise(Fitted& fitted, const std::vector<std::size_t>& places) const;
   /// Its scores of the sequences at these places, against the rankings there.
   RewardEvaluation evaluate(const Fitted& fitted, const std::vector<std::size_t>& places) const;
+  /// The same of an ensemble's heads by each, after scores at the places `normal` get deviation 1;
+  /// nothing of one head.
+  EnsembleEvaluation evaluate_heads(const Fitted& fitted, const std::vector<std::size_t>& places,
+                                    const std::vector<std::size_t>& normal) const;
   const RankedData& data() const { return data_; }
 
  private:
   std::vector<float> scores(const Fitted& fitted, const std::vector<std::size_t>& places) const;
+  std::vector<float> at(const std::vector<float>& all,
+                        const std::vector<std::size_t>& places) const;
 
   const Loaded& base_;
   const RankedData& data_;
@@ -161,7 +172,14 @@ void run_ppo(const PpoTask& task, const PpoSettings& settings, const std::string
 ScoreFunction reward_function(Reward reward);
 /// Scores by a stated rule.
 ScoreFunction rule_function(const Loaded& loaded, const Rule& rule);
-/// Scores of candidates' responses by a reward model, of the tokens they were sampled as.
+/// What a judge says of responses, one after another.
+struct JudgedResponses {
+  std::vector<double> scores;
+  std::vector<double> disagreement;  ///< of the heads of an ensemble; empty: there is one judge
+};
+/// Of candidates' responses, by a reward model, of the tokens they were sampled as.
+JudgedResponses judge_candidates(const Reward& reward, const std::vector<Candidates>& candidates);
+/// The scores alone.
 ScoreCandidates candidate_scores(Reward reward);
 /// Adds judge/<part>: means of a rule's parts, "total" among them, over the episodes.
 EpisodeObserver rule_observer(const Loaded& loaded, const Rule& rule);

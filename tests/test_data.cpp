@@ -199,6 +199,23 @@ TEST_CASE("data: TRL's pairs, with a prompt or without, text or messages") {
   r = ranking_of(R"({"prompt":"more?","score_chosen":7.5,"score_rejected":3,)" + whole);
   CHECK(r.turns == kDialogue);
   CHECK(r.rank == DataRanks{0, 1});
+  CHECK(r.level == std::vector<double>{7.5, 3});
+  // TRL's margin of the pair, which is what is said of it, whatever the scores.
+  CHECK(ranking_of(R"({"margin":1.5,)" + whole).level == std::vector<double>{1.5, 0});
+  CHECK(ranking_of(R"({"margin":-1,"score_chosen":4,"score_rejected":3,)" + whole).level ==
+        std::vector<double>{-1, 0});
+  for (const char* none : {"", R"("margin":null,)", R"("margin":"much better",)",
+                           R"("margin":1e300,)", R"("score_chosen":1e300,"score_rejected":1,)"})
+    CHECK(ranking_of("{" + std::string(none) + whole).level.empty());
+  r = ranking_of(R"({"prompt":"p","responses":["a","b"],"ranking":[[1],[0]],"level":[0.5,2]})");
+  CHECK(r.level == std::vector<double>{0.5, 2});
+  for (const auto& [level, complaint] : {std::pair{"[1]", "1 entries for 2"},
+                                         {"[1,\"2\"]", "only numbers that"},
+                                         {"[1,-1e39]", "only numbers that"},
+                                         {"3", "a list \"level\""}})
+    says(rankings_error(R"({"prompt":"p","responses":["a","b"],"ranking":[[1],[0]],"level":)" +
+                        std::string(level) + "}"),
+         complaint);
   CHECK(ranking_of(R"({"prompt":"more?","score_chosen":3,"score_rejected":3,)" + whole).rank ==
         DataRanks{0, 0});
   says(rankings_error(R"({"prompt":"more?","score_chosen":2,"score_rejected":3,)" + whole),
@@ -291,6 +308,7 @@ TEST_CASE("data: summarize-from-feedback, UltraFeedback's scores") {
                  R"({"response":"d","overall_score":null},{"response":"e","overall_score":1}]})");
   CHECK(r.prompt == "do");
   CHECK(r.rank == DataRanks{1, 0, 1, -1, 3});
+  CHECK(r.level == std::vector<double>{7.5, 9, 7.5, 0, 1});
   r = ranking_of(R"({"prompt":"do","completions":[{"text":"a","fine-grained_score":2},)"
                  R"({"text":"b","fine-grained_score":4}]})");
   CHECK(r.rank == DataRanks{1, 0});

@@ -94,8 +94,9 @@ TEST_CASE("ranking losses") {
     Floats d = zeros(score);
     float loss = 0;
     RankingStats stats;
-    kernels::ranking_loss({}, &loss, d.data(), &stats, score.data(), rank.data(), offsets.data(),
-                          weight.data(), static_cast<Index>(weight.size()), settings);
+    kernels::ranking_loss({}, &loss, d.data(), &stats, score.data(), rank.data(), nullptr,
+                          offsets.data(), weight.data(), static_cast<Index>(weight.size()),
+                          settings);
     CHECK(error(loss, g["loss"]) < 1e-6);
     CHECK(error(d, g["dscore"]) < 1e-6);
   }

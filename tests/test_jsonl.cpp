@@ -94,7 +94,9 @@ TEST_CASE("jsonl: rankings come back as written") {
                   "rule:warm",
                   "2025-01-01T00:00:00Z",
                   {3, 1, 0, 2},
-                  {{1}, {2, 3}, {}, {4}}};
+                  {{1}, {2, 3}, {}, {4}},
+                  {},
+                  {0.1, -3, 7.25, 0}};
   write_jsonl(path, std::vector<Ranking>{r});
   const Ranking back = read_rankings(path).records.at(0);
   CHECK(back.id == r.id);
@@ -108,6 +110,7 @@ TEST_CASE("jsonl: rankings come back as written") {
   CHECK(back.time == r.time);
   CHECK(back.shown == r.shown);
   CHECK(back.tokens == r.tokens);
+  CHECK(back.level == r.level);
   CHECK(read_file(path).find(R"("ranking":[[2],[0],[1]])") != std::string::npos);
 }
 

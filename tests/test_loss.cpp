@@ -195,7 +195,9 @@ TEST_CASE("weighted_sum: chunks of 256, each a chain, added in order") {
 
 TEST_CASE("ranking_loss against the oracle and its differences") {
   Rng rng(5);
-  for (const auto kind : {RankingLossKind::BradleyTerry, RankingLossKind::PlackettLuce})
+  for (const auto& [kind, with_levels] : {std::pair{RankingLossKind::BradleyTerry, false},
+                                          {RankingLossKind::BradleyTerry, true},
+                                          {RankingLossKind::PlackettLuce, false}})
     for (const float center : {0.0F, 0.05F})
       for (const Index prompts : {0, 1, 3, 40, 300}) {
         const RankingLoss settings{.kind = kind,
@@ -210,14 +212,16 @@ TEST_CASE("ranking_loss against the oracle and its differences") {
         }
         const auto score = random_vector(static_cast<Index>(rank.size()), 6, 2.0F);
         const auto weight = positive(prompts, 7);
+        const auto levels = random_vector(static_cast<Index>(rank.size()), 8, 2.0F);
+        const float* level = with_levels ? levels.data() : nullptr;
         std::vector<float> d(score.size(), 77.0F);  // overwritten
         float loss = -1;
         RankingStats stats;
-        kernels::ranking_loss(Cpu{}, &loss, d.data(), &stats, score.data(), rank.data(),
+        kernels::ranking_loss(Cpu{}, &loss, d.data(), &stats, score.data(), rank.data(), level,
                               offsets.data(), weight.data(), prompts, settings);
         const auto oracle = [&](const std::vector<double>& x) {
-          return reference::ranking_loss(x.data(), rank.data(), offsets.data(), weight.data(),
-                                         prompts, settings);
+          return reference::ranking_loss(x.data(), rank.data(), level, offsets.data(),
+                                         weight.data(), prompts, settings);
         };
         CAPTURE(prompts);
         CHECK(std::abs(static_cast<double>(loss) - oracle(widened(score))) < 4e-6);
@@ -232,13 +236,13 @@ struct Ranked {
   RankingStats stats;
 };
 Ranked rank_one(const std::vector<float>& score, const std::vector<std::int32_t>& rank,
-                const RankingLoss& settings) {
+                const RankingLoss& settings, const std::vector<float>& level = {}) {
   Ranked r;
   r.d.resize(score.size());
   const std::int32_t offsets[] = {0, static_cast<std::int32_t>(score.size())};
   const float one = 1;
-  kernels::ranking_loss(Cpu{}, &r.loss, r.d.data(), &r.stats, score.data(), rank.data(), offsets,
-                        &one, 1, settings);
+  kernels::ranking_loss(Cpu{}, &r.loss, r.d.data(), &r.stats, score.data(), rank.data(),
+                        level.empty() ? nullptr : level.data(), offsets, &one, 1, settings);
   return r;
 }
 }  // namespace
@@ -268,6 +272,27 @@ TEST_CASE("ranking_loss: definitions by hand") {
     CHECK(r.d[1] == -r.d[0]);
     CHECK(r.stats.pairs == 0.0);
     CHECK(rank_one({1.0F, 1.0F}, {0, 1}, bt).stats.correct == 0.5);
+  }
+  SUBCASE("margins by levels: of a pair their difference and the constant; none of a tie") {
+    // Computed by Python's floats, term by term, from the definition.
+    const std::vector<float> score{0.5F, -1.25F, 2.0F, 0.75F}, level{4.5F, 7.0F, 1.5F, 3.0F};
+    const Ranked r = rank_one(score, {1, 0, 2, 1}, {.margin = 0.25F, .center = 0.125F}, level);
+    CHECK(r.loss == doctest::Approx(5.060831832576216).epsilon(1e-6));
+    const double d[] = {0.11423567364955345, -0.5186604880216822, 0.7406455411387892,
+                        0.16377927323333955};
+    for (std::size_t i = 0; i < 4; ++i) CHECK(r.d[i] == doctest::Approx(d[i]).epsilon(1e-6));
+    // The same levels are none, and what they differ by is a constant's bits.
+    for (const PairLoss pair : {PairLoss::Logistic, PairLoss::Square, PairLoss::Hinge}) {
+      const Ranked flat = rank_one(score, {1, 0, 2, 1}, {.pair = pair}, {3, 3, 3, 3}),
+                   none = rank_one(score, {1, 0, 2, 1}, {.pair = pair}),
+                   by_level = rank_one({0.5F, 0.1F}, {0, 1}, {.pair = pair}, {1.5F, 0.75F}),
+                   constant = rank_one({0.5F, 0.1F}, {0, 1}, {.pair = pair, .margin = 0.75F});
+      CHECK(flat.loss == none.loss);
+      CHECK(flat.d == none.d);
+      CHECK(by_level.loss == constant.loss);
+      CHECK(by_level.d == constant.d);
+    }
+    CHECK(rank_one({0.5F, 0.1F}, {0, 1}, pl, {9, 1}).d == rank_one({0.5F, 0.1F}, {0, 1}, pl).d);
   }
   SUBCASE("nothing to learn from") {
     for (const RankingLoss& loss : {bt, pl}) {
@@ -299,15 +324,21 @@ TEST_CASE("losses are the same bits for every instruction set") {
   const Index n = 700;
   const auto x = random_vector(n, 1), y = random_vector(n, 2), z = random_vector(n, 3);
   const auto weight = positive(n, 4);
+  std::vector<std::int32_t> rank, offsets{0};
+  for (std::int32_t i = 0; i < 700; ++i) rank.push_back(i * 7 % 5 - 1);
+  while (offsets.back() < 700) offsets.push_back(offsets.back() + 4);
   std::vector<std::vector<float>> results;
   for_each_isa([&](Isa) {
-    std::vector<float> out(static_cast<std::size_t>(2 * n + 2));
+    std::vector<float> out(static_cast<std::size_t>(3 * n + 3));
     PolicyStats policy;
     ValueStats value;
+    RankingStats ranking;
     kernels::ppo_policy_loss(Cpu{}, &out[0], &out[2], &policy, x.data(), y.data(), z.data(),
                              weight.data(), n, {.dual = 2});
     kernels::ppo_value_loss(Cpu{}, &out[1], &out[702], &value, x.data(), y.data(), z.data(),
                             weight.data(), n, 0.2F);
+    kernels::ranking_loss(Cpu{}, &out[1402], &out[1403], &ranking, x.data(), rank.data(), y.data(),
+                          offsets.data(), weight.data(), n / 4, {.margin = 0.1F, .center = 0.02F});
     results.push_back(out);
   });
   for (const auto& result : results) CHECK(same_bits(result, results[0]));

@@ -286,6 +286,10 @@ TEST_CASE(
   EncodingCount count;
   const RankedPrompt ranked = encode_ranking(m, r, count);
   CHECK(ranked.sequences[0] == ranked.sequences[1]);
+  CHECK(ranked.level.empty());
+  r.level = {2.5, 0.1, -1};
+  EncodingCount again;
+  CHECK(encode_ranking(m, r, again).level == std::vector<float>{2.5F, 0.1F, -1.0F});
   CHECK(count.sequences == 3);
   CHECK(count.cut == 2);
   CHECK(count.identical == 1);

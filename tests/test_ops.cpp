@@ -263,11 +263,13 @@ TEST_CASE("gradients: weighted sum and the RLHF losses") {
       {x.clone()}, 1e-3F, 2e-3);
   const auto rank = ids({0, 1, 2, 0, 0, 1, -1, 1, 0}), offsets = ids({0, 3, 6, 9});
   const auto shares = random_tensor({3}, 7);
-  for (const auto kind : {RankingLossKind::BradleyTerry, RankingLossKind::PlackettLuce})
+  for (const auto& [kind, levels] : {std::pair{RankingLossKind::BradleyTerry, Tensor<Cpu>{}},
+                                     {RankingLossKind::BradleyTerry, random_tensor({9}, 9)},
+                                     {RankingLossKind::PlackettLuce, Tensor<Cpu>{}}})
     check_op(
         [&](const Inputs& i) {
           RankingStats stats;
-          return Inputs{ranking_loss(i[0], rank, offsets, shares,
+          return Inputs{ranking_loss(i[0], rank, levels, offsets, shares,
                                      {.kind = kind, .margin = 0.3F, .center = 0.1F}, &stats)};
         },
         {random_tensor({9}, 8)});
@@ -403,9 +405,13 @@ TEST_CASE("a wrong shape is named with its op and both shapes") {
   names(error([&] { ppo_policy_loss(v, v, v, a, {}, &policy); }), {"[ppo_policy_loss]", "4", "56"});
   names(error([&] { ppo_value_loss(v, a, v, v, 0.2F, &value); }), {"[ppo_value_loss]", "4", "56"});
   names(error([&] {
-          ranking_loss(v, i, ids({0, 4}), v, {}, &ranking);
+          ranking_loss(v, i, {}, ids({0, 4}), v, {}, &ranking);
         }),
         {"[ranking_loss]", "(4)", "(3)"});
+  names(error([&] {
+          ranking_loss(v, ids({0, 1, 2, 3}), a, ids({0, 4}), random_tensor({1}, 1), {}, &ranking);
+        }),
+        {"[ranking_loss]", "level (8, 7)"});
   names(error([&] { head_logprob(a, a, ids(Tokens(8)), 0.0F); }),
         {"[head_logprob]", "temperature"});
 }

@@ -62,14 +62,15 @@ struct HeadCase {
   }
   FittedHead choose(const HeadConfig& config = {},
                     RankingLossKind kind = RankingLossKind::BradleyTerry) const {
-    return choose_head(prompts, features, all, fold, config, kind);
+    return choose_head(prompts, features, all, fold, config, {.kind = kind});
   }
 };
 
 RewardHeadFile a_head(const Temporary& folder) {
   write_plainly(folder / "trunk.bin", "the trunk");
-  return {
-      {3, Pooling::Mean, {0.5F, -2.0F, 1e-20F}, 0.25F, -7.0F}, folder / "trunk.bin", "0123abcd"};
+  return {{{{3, Pooling::Mean, {0.5F, -2.0F, 1e-20F}, 0.25F, -7.0F}}, 0},
+          folder / "trunk.bin",
+          "0123abcd"};
 }
 
 }  // namespace
@@ -176,7 +177,7 @@ TEST_CASE("heads are those that SciPy fits, for both losses, every pooling and w
     RankingLossKind kind{};
     REQUIRE(parse_setting(Field{"pool", ""}, config.pool, fit["pool"].get<std::string>()).empty());
     REQUIRE(parse_setting(Field{"loss", ""}, kind, fit["loss"].get<std::string>()).empty());
-    const auto head = fit_head(prompts, features, all, 0, config, kind, fit["penalty"]);
+    const auto head = fit_head(prompts, features, all, 0, config, {.kind = kind}, fit["penalty"]);
     CHECK(head.layer == 5);
     CHECK((head.length != 0) == config.length);
     const auto scores = head_scores(head, features);
@@ -186,33 +187,99 @@ TEST_CASE("heads are those that SciPy fits, for both losses, every pooling and w
             doctest::Approx(fit["scores"][i].get<double>()).epsilon(1e-4).scale(1));
     for (const int threads : {1, 2})
       with_threads(threads, [&] {
-        const auto again = fit_head(prompts, features, all, 0, config, kind, fit["penalty"]);
+        const auto again =
+            fit_head(prompts, features, all, 0, config, {.kind = kind}, fit["penalty"]);
         CHECK(same_bits(again.weight, head.weight));
       });
   }
 }
 
 TEST_CASE("terms of a head's loss are those of the loss that the whole network is trained by") {
-  for (const auto kind : {RankingLossKind::BradleyTerry, RankingLossKind::PlackettLuce})
+  for (const auto& [kind, by] : {std::pair{RankingLossKind::BradleyTerry, MarginBy::Constant},
+                                 {RankingLossKind::BradleyTerry, MarginBy::Data},
+                                 {RankingLossKind::PlackettLuce, MarginBy::Constant}})
     for (const Tokens& rank :
          {Tokens{0, 1}, {2, 0, 1, 3}, {0, 1, 1, 1}, {1, -1, 0}, {0, 0}, {1, 0, 0, 2, 1}, {-1, 0}}) {
       const auto s = random_vector(static_cast<Index>(rank.size()), 3, 4.0F);
       const std::vector<double> wide(s.begin(), s.end());
       std::vector<double> gradient(s.size());
-      const double value = detail::ranked_term(kind, rank, wide.data(), gradient.data());
+      const RankingLoss settings{.kind = kind, .margin = 0.7F, .margin_by = by};
+      std::vector<float> level;
+      if (by == MarginBy::Data) level = random_vector(static_cast<Index>(rank.size()), 4, 2.0F);
+      const double value = detail::ranked_term(settings, rank, level, wide.data(), gradient.data());
       auto scores = Tensor<Cpu>::from(s, {static_cast<Index>(s.size())});
       scores.set_requires_grad(true);
       RankingStats stats;
       Tape tape;
-      const auto loss = ranking_loss(
-          scores, ids(rank), ids({0, static_cast<std::int32_t>(rank.size())}),
-          Tensor<Cpu>::from(std::vector<float>{1.0F}, {1}), RankingLoss{.kind = kind}, &stats);
+      const auto loss =
+          ranking_loss(scores, ids(rank),
+                       level.empty() ? Tensor<Cpu>{}
+                                     : Tensor<Cpu>::from(level, {static_cast<Index>(level.size())}),
+                       ids({0, static_cast<std::int32_t>(rank.size())}),
+                       Tensor<Cpu>::from(std::vector<float>{1.0F}, {1}), settings, &stats);
       tape.backward(loss);
       CHECK(value == doctest::Approx(double{loss.item()}).epsilon(1e-6));
       const auto expected = grad_of(scores);
       for (std::size_t i = 0; i < s.size(); ++i)
         CHECK(gradient[i] == doctest::Approx(double{expected[i]}).epsilon(1e-5).scale(1));
     }
+}
+
+TEST_CASE("a head weighed by comparison is the maximum of the likelihood of all comparisons") {
+  // One feature and ranks that it only leans to, so that the maximum is finite; found by halving.
+  ResponseFeatures features{{1}, 1, {}, {}};
+  std::vector<RankedPrompt> prompts;
+  std::vector<std::size_t> all;
+  for (std::size_t p = 0; p < 60; ++p) {
+    const std::size_t k = 2 + p % 4;
+    const auto x = random_vector(static_cast<Index>(k), 500 + p);
+    const auto noise = random_vector(static_cast<Index>(k), 900 + p);
+    RankedPrompt prompt;
+    for (std::size_t i = 0; i < k; ++i) {
+      features.values.insert(features.values.end(), {x[i], 0});
+      features.lengths.push_back(1);
+      prompt.rank.push_back(0);
+      for (std::size_t j = 0; j < k; ++j)
+        prompt.rank.back() += x[j] + noise[j] > x[i] + noise[i] ? 1 : 0;
+    }
+    all.push_back(p);
+    prompts.push_back(prompt);
+  }
+  for (const auto kind : {RankingLossKind::BradleyTerry, RankingLossKind::PlackettLuce}) {
+    const double penalty = 1e-9;  // none, but for its own rounding
+    const auto slope = [&](double w) {
+      double sum = 0;
+      std::size_t first = 0;
+      for (const RankedPrompt& p : prompts) {
+        const std::size_t k = p.rank.size();
+        const auto x = [&](std::size_t i) { return double{features.values[2 * (first + i)]}; };
+        for (std::size_t i = 0; i < k; ++i) {
+          double total = 0, mean = 0;
+          for (std::size_t j = 0; j < k; ++j) {
+            if (p.rank[j] < p.rank[i]) continue;
+            const double e = std::exp(w * x(j));
+            total += e;
+            mean += e * x(j);
+            if (kind == RankingLossKind::BradleyTerry && i != j)
+              sum += (x(j) - x(i)) / (1 + std::exp(w * (x(i) - x(j))));
+          }
+          if (kind == RankingLossKind::PlackettLuce) sum += mean / total - x(i);
+        }
+        first += k;
+      }
+      return sum;
+    };
+    double low = -20, high = 20;
+    for (int i = 0; i < 80; ++i) (slope((low + high) / 2) < 0 ? low : high) = (low + high) / 2;
+    const HeadConfig config{.layer = 1, .pool = Pooling::Last, .length = false};
+    const auto fit = [&](RankingWeight weight) {
+      return double{
+          fit_head(prompts, features, all, 0, config, {.kind = kind, .weight = weight}, penalty)
+              .weight[0]};
+    };
+    CHECK(fit(RankingWeight::Comparison) == doctest::Approx(low).epsilon(1e-5));
+    CHECK(std::abs(fit(RankingWeight::Ranking) - low) > 1e-3);
+  }
 }
 
 TEST_CASE("the layer that knows the order is chosen, and shuffled labels teach nothing") {
@@ -252,6 +319,12 @@ TEST_CASE("what cannot be fitted or scored is refused") {
   CHECK(contains(message_of([&] { head_scores(head, train.features); }), "other layers"));
   for (RankedPrompt& p : train.prompts) std::fill(p.rank.begin(), p.rank.end(), 0);
   CHECK(contains(message_of<DataError>([&] { train.choose(); }), "no ranking decides"));
+  const HeadCase other(10);
+  CHECK(contains(message_of<DataError>([&] {
+                   choose_head(other.prompts, other.features, other.all, other.fold, {},
+                               {.margin_by = MarginBy::Data});
+                 }),
+                 "no ranking says a margin"));
 }
 
 TEST_CASE("a head of mean 0 and deviation 1, and PPO that is trained by it") {
@@ -290,11 +363,14 @@ TEST_CASE("a head's file: read back exactly; refused where it is damaged or anot
   CHECK_FALSE(is_reward_head(folder / "trunk.bin"));
   CHECK_FALSE(is_reward_head(folder / ""));
   const RewardHeadFile read = open_reward_head(path);
-  CHECK(read.head.layer == 3);
-  CHECK(read.head.pool == Pooling::Mean);
-  CHECK(same_bits(read.head.weight, file.head.weight));
-  CHECK(read.head.length == 0.25F);
-  CHECK(read.head.bias == -7.0F);
+  REQUIRE(read.ensemble.heads.size() == 1);
+  CHECK(read.ensemble.pessimism == 0);
+  const LinearHead& back = read.ensemble.heads[0];
+  CHECK(back.layer == 3);
+  CHECK(back.pool == Pooling::Mean);
+  CHECK(same_bits(back.weight, file.ensemble.heads[0].weight));
+  CHECK(back.length == 0.25F);
+  CHECK(back.bias == -7.0F);
   CHECK(detail::real_path(read.trunk) == detail::real_path(file.trunk));
   CHECK(read.fingerprint == "0123abcd");
 
@@ -321,8 +397,156 @@ TEST_CASE("a head's file: read back exactly; refused where it is damaged or anot
   CHECK(contains(head(R"({"layer":1,"pool":"last"})"), "does not say 'length'"));
   CHECK(contains(head(R"({"layer":1,"pool":"last","length":true})"), "array 'bias'"));
   RewardHeadFile bad = file;
-  bad.head.weight[1] = NAN;
+  bad.ensemble.heads[0].weight[1] = NAN;
   CHECK(contains(message_of<NumericError>([&] { save_reward_head(path, bad); }), "not saved"));
+}
+
+TEST_CASE("an ensemble: heads of other draws differ, are one judge, and share a layer") {
+  const HeadCase train(80), held_out(60, 2);
+  const FittedHead chosen = train.choose();
+  std::vector<std::size_t> group(train.all);
+  const auto fit = [&](Index heads, std::uint64_t seed) {
+    return fit_heads(train.prompts, train.features, train.all, group, 1, {}, {}, chosen.penalty,
+                     heads, seed);
+  };
+  HeadEnsemble e{fit(6, 1), 0};
+  for (std::size_t i = 1; i < 6; ++i) CHECK_FALSE(same_bits(e.heads[i].weight, e.heads[0].weight));
+  with_threads(1, [&] {
+    const auto again = fit(6, 1), other = fit(6, 2);
+    for (std::size_t i = 0; i < 6; ++i) {
+      CHECK(same_bits(again[i].weight, e.heads[i].weight));
+      CHECK_FALSE(same_bits(other[i].weight, e.heads[i].weight));
+    }
+  });
+  const auto by_head = scores_by_head(e, held_out.features);
+  const EnsembleScores plain = head_scores_of_ensemble(e, held_out.features);
+  CHECK(same_bits(plain.score, plain.mean));
+  for (std::size_t r = 0; r < plain.mean.size(); ++r) {
+    double mean = 0, square = 0;
+    for (const auto& s : by_head) mean += double{s[r]} / 6;
+    for (const auto& s : by_head) square += (double{s[r]} - mean) * (double{s[r]} - mean) / 6;
+    CHECK(double{plain.mean[r]} == doctest::Approx(mean).epsilon(1e-6));
+    CHECK(double{plain.disagreement[r]} == doctest::Approx(std::sqrt(square)).epsilon(1e-5));
+    CHECK(plain.disagreement[r] > 0);
+  }
+  for (const float pessimism : {0.5F, 3.0F}) {
+    e.pessimism = pessimism;
+    const EnsembleScores s = head_scores_of_ensemble(e, held_out.features);
+    CHECK(same_bits(s.mean, plain.mean));
+    CHECK(same_bits(s.disagreement, plain.disagreement));
+    for (std::size_t r = 0; r < s.score.size(); ++r)
+      CHECK(s.score[r] ==
+            static_cast<float>(double{s.mean[r]} - double{pessimism} * double{s.disagreement[r]}));
+  }
+  // Rescaled, score and disagreement are.
+  const EnsembleScores before = head_scores_of_ensemble(e, held_out.features);
+  HeadEnsemble scaled = e;
+  scaled.rescale(2, 1);
+  const EnsembleScores after = head_scores_of_ensemble(scaled, held_out.features);
+  for (std::size_t r = 0; r < before.score.size(); ++r) {
+    CHECK(after.score[r] ==
+          doctest::Approx(2 * double{before.score[r]} + 1).epsilon(1e-4).scale(1));
+    CHECK(after.disagreement[r] ==
+          doctest::Approx(2 * double{before.disagreement[r]}).epsilon(1e-4).scale(1));
+  }
+  // One head is a head by itself; where all draws are the same, heads do not differ.
+  CHECK(same_bits(head_scores_of_ensemble({{chosen.head}, 2}, held_out.features).score,
+                  head_scores(chosen.head, held_out.features)));
+  std::fill(group.begin(), group.end(), 7);
+  const EnsembleScores same = head_scores_of_ensemble({fit(3, 1), 1}, held_out.features);
+  for (const float d : same.disagreement) CHECK(d == 0);
+  CHECK(contains(message_of([&] { head_scores_of_ensemble({}, held_out.features); }), "without"));
+}
+
+TEST_CASE("prompts drawn with replacement: as many groups, each whole, some several times") {
+  const std::vector<std::size_t> group{0, 1, 1, 2, 3, 3, 3, 4};
+  double repeated = 0;
+  std::vector<double> mean(group.size());
+  for (Index head = 0; head < 400; ++head) {
+    const auto times = bootstrap_times(group, 5, head);
+    CHECK(times[1] == times[2]);
+    CHECK(times[4] == times[6]);
+    CHECK(times[0] + times[1] + times[3] + times[4] + times[7] == 5);
+    repeated += times[0] > 1 ? 1 : 0;
+    for (std::size_t i = 0; i < group.size(); ++i) mean[i] += times[i] / 400;
+  }
+  CHECK(repeated > 50);  // 105 expected: 1 − 0.8⁵ − 5·0.2·0.8⁴ of 400
+  for (const double m : mean) CHECK(m == doctest::Approx(1).epsilon(0.2));  // deviation 0.045
+  CHECK(bootstrap_times({}, 5, 0).empty());
+}
+
+TEST_CASE("an ensemble's pairs, told by whether its heads agree") {
+  RankedPrompt p;
+  p.rank = {0, 1, -1, 2};
+  // Pairs 0-1: both heads right; 0-3: they differ, and the mean is right; 1-3: both are wrong.
+  const std::vector<std::vector<float>> by_head{{3, 1, 9, 2}, {2, 1, 0, 2.5F}};
+  const EnsembleEvaluation e = evaluate_ensemble({p}, by_head, 0);
+  CHECK(e.responses == 4);
+  CHECK(e.disagreement == doctest::Approx(0.5 + 0 + 4.5 + 0.25));
+  CHECK(e.agreed == 2);
+  CHECK(e.agreed_correct == 1);
+  CHECK(e.disputed == 1);
+  CHECK(e.disputed_correct == 1);
+  CHECK(evaluate_ensemble({p}, by_head, 4).disputed_correct == 0);  // 2.5 − 4·½ < 2.25 − 4·¼
+  CHECK(contains(message_of([&] { evaluate_ensemble({p, p}, by_head, 0); }), "one score"));
+}
+
+TEST_CASE("an ensemble's file: read back exactly; an older head's file opens; damage is refused") {
+  const Temporary folder;
+  RewardHeadFile file = a_head(folder);
+  const std::string path = folder / "heads.safetensors";
+  // A head's file before there were ensembles, as it was written then.
+  const LinearHead first = file.ensemble.heads[0];
+  const NamedArray arrays[] = {{"weight", {3}, first.weight},
+                               {"length", {1}, {&first.length, 1}},
+                               {"bias", {1}, {&first.bias, 1}}};
+  write_checkpoint(path, arrays,
+                   {{"reward_head", R"({"layer":3,"pool":"mean","length":true})"},
+                    {"trunk", "trunk.bin"},
+                    {"trunk_fingerprint", "0123abcd"}},
+                   Previous::Drop);
+  const std::string before = read_file(path);
+  CHECK(same_bits(open_reward_head(path).ensemble.heads.at(0).weight, first.weight));
+  save_reward_head(path, file);
+  CHECK(read_file(path) == before);
+
+  file.ensemble.heads.push_back({3, Pooling::Mean, {1.5F, 0.0F, -3e5F}, -0.0F, 2.0F});
+  file.ensemble.heads.push_back({3, Pooling::Mean, {7.0F, 8.0F, 9.0F}, 1.0F, 1.0F});
+  file.ensemble.pessimism = 0.3F;
+  save_reward_head(path, file);
+  CHECK(is_reward_head(path));
+  const RewardHeadFile back = open_reward_head(path);
+  CHECK(back.ensemble.pessimism == 0.3F);
+  REQUIRE(back.ensemble.heads.size() == 3);
+  for (std::size_t i = 0; i < 3; ++i) {
+    const LinearHead &was = file.ensemble.heads[i], &is = back.ensemble.heads[i];
+    CHECK(is.layer == 3);
+    CHECK(is.pool == Pooling::Mean);
+    CHECK(same_bits(is.weight, was.weight));
+    CHECK(same_bits(std::array{is.length, is.bias}, std::array{was.length, was.bias}));
+  }
+  const auto written = [&](const char* ensemble, Shape weight, Index bias) {
+    const std::vector<float> six{1, 2, 3, 4, 5, 6};
+    const NamedArray some[] = {{"weight", weight, six},
+                               {"length", {2}, {six.data(), 2}},
+                               {"bias", {bias}, {six.data(), static_cast<std::size_t>(bias)}}};
+    write_checkpoint(path, some,
+                     {{"reward_head", R"({"layer":3,"pool":"mean","length":true})"},
+                      {"ensemble", ensemble},
+                      {"trunk", "trunk.bin"},
+                      {"trunk_fingerprint", "0123abcd"}},
+                     Previous::Drop);
+    return message_of<DataError>([&] { open_reward_head(path); });
+  };
+  const char* two = R"({"heads":2,"pessimism":0})";
+  CHECK(contains(written(two, {6}, 2), "array 'weight'"));
+  CHECK(contains(written(two, {3, 2}, 2), "array 'weight'"));
+  CHECK(contains(written(two, {2, 3}, 1), "array 'bias'"));
+  CHECK(contains(written(R"({"heads":0,"pessimism":0})", {2, 3}, 2), "'heads' must be"));
+  CHECK(contains(written(R"({"heads":2,"pessimism":-1})", {2, 3}, 2), "'pessimism' must be"));
+  CHECK(contains(written(R"({"heads":2})", {2, 3}, 2), "does not say 'pessimism'"));
+  file.ensemble.heads[1].weight.pop_back();
+  CHECK(contains(message_of([&] { save_reward_head(path, file); }), "other features"));
 }
 
 TEST_CASE("features come from the file where it has them, and are made where it has not") {

@@ -42,14 +42,16 @@ double objective(const Model<Cpu>& model, const std::vector<RankedPrompt>& promp
                  const RankingLoss& loss, float share) {
   std::vector<double> scores;
   Tokens rank, offsets = {0};
+  const std::vector<float> level = levels(pointers(prompts), loss);
   for (const RankedPrompt& p : prompts) {
     for (const float s : reward_scores(model, p.sequences)) scores.push_back(double{s});
     rank.insert(rank.end(), p.rank.begin(), p.rank.end());
     offsets.push_back(static_cast<std::int32_t>(rank.size()));
   }
   const std::vector<float> weight(prompts.size(), share);
-  return reference::ranking_loss(scores.data(), rank.data(), offsets.data(), weight.data(),
-                                 static_cast<Index>(prompts.size()), loss);
+  return reference::ranking_loss(scores.data(), rank.data(), level.empty() ? nullptr : level.data(),
+                                 offsets.data(), weight.data(), static_cast<Index>(prompts.size()),
+                                 loss);
 }
 
 /// Prompts whose better response is the one with more tokens that are 3 or 5; length says
@@ -112,6 +114,124 @@ TEST_CASE("gradient of the reward objective through the model, both losses and f
         CHECK(error < 5e-3);
       }
     }
+}
+
+TEST_CASE("margins by the data: their gradient, whole and in parts; and where there are none") {
+  auto prompts = some_rankings(19);
+  for (std::size_t i = 0; i < prompts.size(); ++i)
+    if (i != 2) prompts[i].level = random_vector(prompts[i].rank.size(), 40 + i, 2.0F);
+  const RankingLoss loss{.margin = 0.2F, .margin_by = MarginBy::Data};
+  const auto model = tiny_model(tiny_llama(), 7, ScalarHead::Reward);
+  RankingStats stats;
+  const float value = reward_gradient(model, pointers(prompts), loss, 0.25F, stats);
+  CHECK(value == doctest::Approx(objective(model, prompts, loss, 0.25F)).epsilon(1e-5));
+  CHECK(std::abs(double{value} - objective(model, prompts, {.margin = 0.2F}, 0.25F)) > 1e-2);
+  for (const auto& entry : model.parameters().entries())
+    CHECK(gradient_error(
+              entry.tensor, grad_of(entry.tensor),
+              [&] { return objective(model, prompts, loss, 0.25F); }, 1e-2F, 1, 1e-2) < 5e-3);
+  const RankedPrompt* const one = &prompts[1];
+  const float whole = reward_gradient(model, std::span(&one, 1), loss, 0.5F, stats);
+  CHECK(reward_gradient_in_parts(model, *one, loss, 0.5F, 30, stats) == whole);
+
+  auto fitted = tiny_model(tiny_llama(), 7, ScalarHead::Reward);
+  RewardConfig config;
+  config.loss = loss;
+  config.loss.kind = RankingLossKind::PlackettLuce;
+  const auto refused = [&] {
+    return message_of<DataError>([&] { reward_train(fitted, prompts, config); });
+  };
+  CHECK(contains(refused(), "Plackett-Luce (loss pl) has none"));
+  config.loss.kind = RankingLossKind::BradleyTerry;
+  prompts[0].level.pop_back();
+  CHECK(contains(message_of([&] { reward_train(fitted, prompts, config); }),
+                 "ranking 0 has 1 levels for 2 responses"));
+  for (RankedPrompt& p : prompts) p.level.clear();
+  CHECK(contains(refused(), "no ranking says a margin. HINT"));
+}
+
+TEST_CASE("weighed by comparison, all pairs or stages of all rankings count alike") {
+  // Each comparison by itself, in double: n of them in a ranking, and a share of each.
+  const auto alone = [](const Model<Cpu>& model, const std::vector<RankedPrompt>& prompts,
+                        RankingLossKind kind, double& count) {
+    double sum = 0;
+    for (const RankedPrompt& p : prompts) {
+      const auto s = reward_scores(model, p.sequences);
+      const auto minus_log_sigmoid = [](double x) { return std::log1p(std::exp(-x)); };
+      const auto last = *std::max_element(p.rank.begin(), p.rank.end());
+      for (std::size_t i = 0; i < s.size(); ++i) {
+        if (p.rank[i] < 0) continue;
+        double total = 0;
+        for (std::size_t j = 0; j < s.size(); ++j) {
+          if (p.rank[j] < 0) continue;
+          const double lead = double{s[i]} - double{s[j]};
+          if (p.rank[j] >= p.rank[i]) total += std::exp(-lead);
+          if (kind == RankingLossKind::PlackettLuce || i == j || p.rank[i] > p.rank[j]) continue;
+          const double share = p.rank[i] == p.rank[j] ? 0.5 : 1.0;  // a tie is seen twice
+          sum += share * minus_log_sigmoid(lead);
+          count += share;
+        }
+        if (kind == RankingLossKind::BradleyTerry || p.rank[i] == last) continue;
+        sum += std::log(total);
+        count += 1;
+      }
+    }
+    return sum;
+  };
+  for (const auto kind : {RankingLossKind::BradleyTerry, RankingLossKind::PlackettLuce}) {
+    const RankingLoss loss{.kind = kind, .weight = RankingWeight::Comparison};
+    const auto model = tiny_model(tiny_llama(), 7, ScalarHead::Reward);
+    const auto prompts = some_rankings(19);
+    double count = 0, again = 0;
+    const double sum = alone(model, prompts, kind, count);
+    Index counted = 0;
+    for (const RankedPrompt& p : prompts) counted += comparisons(p.rank, kind);
+    CHECK(static_cast<double>(counted) == count);
+    RankingStats stats;
+    const auto share = static_cast<float>(1 / count);
+    CHECK(reward_gradient(model, pointers(prompts), loss, share, stats) ==
+          doctest::Approx(sum / count).epsilon(1e-5));
+    const auto whole = grad_of(model.parameters().flat());
+    for (const auto& entry : model.parameters().entries())
+      CHECK(gradient_error(
+                entry.tensor, grad_of(entry.tensor),
+                [&] { return alone(model, prompts, kind, again) / count; }, 1e-2F, 1, 1e-2) < 5e-3);
+    // Of a prompt in parts, too.
+    model.parameters().flat().zero_grad();
+    for (const RankedPrompt& p : prompts)
+      reward_gradient_in_parts(model, p, loss, share, 30, stats);
+    const auto parts = grad_of(model.parameters().flat());
+    float most = 0, worst = 0;
+    for (std::size_t i = 0; i < whole.size(); ++i) {
+      most = std::max(most, std::abs(whole[i]));
+      worst = std::max(worst, std::abs(whole[i] - parts[i]));
+    }
+    CHECK(worst <= 1e-5F * most);
+  }
+}
+
+TEST_CASE("weighed by comparison, an epoch's minibatches together are the mean over the data") {
+  auto prompts = some_rankings(19);
+  prompts.erase(prompts.begin() + 4);  // the one that decides nothing
+  prompts.push_back(prompts[1]);
+  double sum = 0, count = 0, mean = 0;
+  for (const RankedPrompt& p : prompts) count += static_cast<double>(comparisons(p.rank, {}));
+  RewardConfig config;
+  config.loss = {.weight = RankingWeight::Comparison};
+  config.epochs = 1;
+  config.batch = 2;
+  config.optimizer.lr = 0;
+  config.optimizer.weight_decay = 0;
+  auto model = tiny_model(tiny_llama(), 7, ScalarHead::Reward);
+  for (const RankedPrompt& p : prompts)
+    sum += objective(model, {p}, {}, static_cast<float>(comparisons(p.rank, {})));
+  for (const Index micro : {0, 20}) {  // 20 tokens: every prompt is read in parts
+    config.micro_tokens = micro;
+    mean = 0;
+    reward_train(model, prompts, config,
+                 [&](Index, Index total, float loss) { mean += double{loss} / double(total); });
+    CHECK(mean == doctest::Approx(sum / count).epsilon(1e-5));
+  }
 }
 
 TEST_CASE("prompts apart or together give the same gradient") {
@@ -350,6 +470,15 @@ TEST_CASE("decided pairs, and labels shuffled among the judged") {
   CHECK(first_best > 25);  // 50 expected, standard deviation 6
   CHECK(first_best < 75);
   CHECK(shuffle_labels(prompts, 9)[7].rank == shuffled[7].rank);
+  // A level stays with its rank.
+  for (RankedPrompt& q : prompts) q.level = {9, 1, 2, 2, 5};
+  const auto leveled = shuffle_labels(prompts, 9);
+  for (std::size_t i = 0; i < 200; ++i) {
+    CHECK(leveled[i].rank == shuffled[i].rank);
+    CHECK(leveled[i].level[4] == 5);  // not judged
+    for (std::size_t k = 0; k < 4; ++k)
+      CHECK(leveled[i].level[k] == std::array{9, 2, 1}.at(std::size_t(leveled[i].rank[k])));
+  }
 }
 
 TEST_CASE("rankings that cannot be learned from are refused with the reason") {

@@ -165,7 +165,8 @@ TEST_CASE("docs/settings.md is made of the lists") {
   add_table(made, "A vocabulary", "`text/bpe_train.hpp`: `BpeTrainConfig`", BpeTrainConfig{});
   add_table(made, "Supervised fine-tuning", "`rlhf/sft.hpp`: `SftConfig`", SftConfig{});
   add_table(made, "Reward model",
-            "`rlhf/reward_model.hpp`: `RewardConfig`; `rlhf/reward_head.hpp`: `HeadConfig`",
+            "`rlhf/reward_model.hpp`: `RewardConfig`; `rlhf/reward_head.hpp`: `HeadConfig`;\n"
+            "`rlhf/head_ensemble.hpp`: `EnsembleConfig`",
             RewardSettings{});
   add_table(made, "Adapters", "`nn/lora.hpp`: `LoraConfig`; of every step that trains",
             LoraConfig{});

@@ -55,7 +55,7 @@ void training(Cuda d, Any x, Index n) {
   kto_loss(d, x, x, x, x, x, n, 1.0F);
   log_odds_forward(d, x, x, n);
   log_odds_backward(d, x, x, x, n);
-  ranking_loss(d, x, x, x, x, x, x, x, n, RankingLoss{});
+  ranking_loss(d, x, x, x, x, x, x, x, x, n, RankingLoss{});
   adamw_update(d, x, x, x, x, n, AdamWStep{});
   sum_of_squares(d, x, n);
   sample_rows(d, x, x, x, n, n, SamplingSettings{}, x);

@@ -9,6 +9,7 @@
 #include <plumb/optim/schedule.hpp>
 #include <plumb/rlhf/best_of_n.hpp>
 #include <plumb/rlhf/group.hpp>
+#include <plumb/rlhf/head_ensemble.hpp>
 #include <plumb/rlhf/ppo.hpp>
 #include <plumb/rlhf/preference.hpp>
 #include <plumb/rlhf/reward_head.hpp>

@@ -99,14 +99,19 @@ TEST_CASE("the ranking losses have the CPU's bits") {
     }
     const auto n = static_cast<Index>(rank.size());
     const auto score = random_vector(n, 1), weight = random_vector(prompts, 2);
-    for (const auto kind : {RankingLossKind::BradleyTerry, RankingLossKind::PlackettLuce})
+    const auto level = random_vector(n, 3);
+    for (const auto& [kind, with_levels] : {std::pair{RankingLossKind::BradleyTerry, false},
+                                            {RankingLossKind::BradleyTerry, true},
+                                            {RankingLossKind::PlackettLuce, false}})
       for (const float center : {0.0F, 0.01F}) {
+        const RankingLoss settings{.kind = kind, .margin = 0.1F, .center = center};
+        const bool leveled = with_levels;  // nvcc's lambdas take no structured binding
         INFO("prompts = ", prompts, ", center = ", center);
         check_same_bits(Cuda{}, [&](auto device, auto& at) {
           RankingStats stats;
           ranking_loss(device, at.out(1), at.out(n, 9.0F), &stats, at.in(score), at.in(rank),
-                       at.in(offsets), at.in(weight), prompts,
-                       RankingLoss{.kind = kind, .margin = 0.1F, .center = center});
+                       leveled ? at.in(level) : nullptr, at.in(offsets), at.in(weight), prompts,
+                       settings);
           keep(at, stats);
         });
       }

@@ -484,6 +484,32 @@ def linear_heads(small):
     succeeds("align by heads", "align", "--run", "heads", *SMALL, "--rounds", "2", "--reward-head", "linear",
              expect=["win_rate", "reward_accuracy"])
     check(os.path.exists(os.path.join(WORK, "heads/features.safetensors")), "the rounds of align share their features")
+    ensemble = ["reward", "k.jsonl", "--head", "linear", "--heads", "4", "--pessimism", "0.5", "--no-control"]
+    several = succeeds("reward --heads", *ensemble, "--out", "several.safetensors", "--test", "t.jsonl",
+                       expect=["reward_disagreement", "reward_heads_agree", "reward_accuracy_heads_agree"])
+    check(several["reward_disagreement"] > 0 and several["test"]["reward_disagreement"] > 0, "heads of other draws disagree")
+    check("reward_disagreement" not in made and "4 heads" in several["reward_fit"], "one head does not")
+    again = succeeds("reward --test of heads", "reward", "--model", "several.safetensors", "--test", "t.jsonl")["test"]
+    check(abs(again["reward_disagreement"] - several["test"]["reward_disagreement"]) < 1e-9, "saved heads give the same")
+    info = succeeds("info of heads", "info", "--model", "several.safetensors", expect=["layer", "heads"])
+    check(info["heads"] == 4 and info["pessimism"] == 0.5, "info says how many, and their pessimism")
+    succeeds("score by heads", "score", "t.jsonl", "--judge", "several.safetensors", "--out", "several.jsonl",
+             expect=["mean_disagreement"])
+    first = json.loads(read_bytes("several.jsonl").splitlines()[0])
+    check(len(first["disagreement"]) == len(first["scores"]) and "disagreement" not in json.loads(
+        read_bytes("headed.jsonl").splitlines()[0]), "score writes their disagreement, and none of one head")
+    succeeds("ppo by heads", "ppo", "--reward", "several.safetensors", "--run", "by-heads", "--iterations", "1", *SMALL_PPO,
+             "--separate-value", expect=["objective/scores"])
+    fails("heads of a trunk that learns", "reward", "k.jsonl", "--head", "full", "--heads", "4", says=["heads", "HINT"])
+    fails("pessimism of one head", "reward", "k.jsonl", "--head", "linear", "--pessimism", "1", says=["pessimism", "HINT"])
+    # What a ranking weighs, and margins by the data.
+    write("m.jsonl", *({"prompt": f"Then {i}", "chosen": " a cat", "rejected": " a big dog ran", "margin": 1 + i % 3}
+                       for i in range(12)))
+    for head in ("linear", "full"):
+        succeeds(f"reward --margin-by data, {head}", "reward", "m.jsonl", "--head", head, "--folds", "2", "--no-control",
+                 "--margin-by", "data", "--weight", "comparison", "--epochs", "1", expect=["reward_accuracy"])
+        fails(f"margins that no data say, {head}", "reward", "k.jsonl", "--head", head, "--margin-by", "data", "--folds", "2",
+              says=["margin-by", "HINT"])
     fails("a layer that is not there", "reward", "k.jsonl", "--head", "linear", "--layer", "6", says=["layer", "at most 5"])
     fails("a head as a model", "generate", "--model", "head.safetensors", "--out", "x.jsonl", says=["head.safetensors"])
     run("convert", "--out", "trunk.safetensors")

@@ -204,14 +204,17 @@ struct LogOddsBackward {
 struct RankingTerm {
   float* dscore;
   const float* score;
-  const std::int32_t *rank, *offsets;
+  const std::int32_t* rank;
+  const float* level;  // or null
+  const std::int32_t* offsets;
   const float* weight;
   RankingLoss settings;
   __device__ LossTerm<RankingStats> operator()(Index p) const {
     const Index first = offsets[p], count = offsets[p + 1] - offsets[p];
     const RankingStats stats = ranking_stats(score + first, rank + first, count);
     return {weight[p],
-            ranking_term(dscore + first, score + first, rank + first, count, weight[p], settings),
+            ranking_term(dscore + first, score + first, rank + first,
+                         level == nullptr ? nullptr : level + first, count, weight[p], settings),
             stats};
   }
 };
@@ -275,13 +278,14 @@ inline void log_odds_backward(Cuda device, float* dx, const float* dy, const flo
   gpu::map(device, gpu::LogOddsBackward{dx, dy, x}, n);
 }
 
-/// Ranking loss; see the CPU's. score, rank (n), weight (prompts), offsets (prompts + 1) on the
-/// device; loss (1) and dscore (n) are overwritten, and *stats on the host.
+/// Ranking loss; see the CPU's. score, rank, level (n; may be null), weight (prompts), offsets
+/// (prompts + 1) on the device; loss (1) and dscore (n) are overwritten, and *stats on the host.
 inline void ranking_loss(Cuda device, float* loss, float* dscore, RankingStats* stats,
-                         const float* score, const std::int32_t* rank, const std::int32_t* offsets,
-                         const float* weight, Index prompts, const RankingLoss& settings) {
+                         const float* score, const std::int32_t* rank, const float* level,
+                         const std::int32_t* offsets, const float* weight, Index prompts,
+                         const RankingLoss& settings) {
   gpu::sum_loss(device, loss, stats,
-                gpu::RankingTerm{dscore, score, rank, offsets, weight, settings}, prompts);
+                gpu::RankingTerm{dscore, score, rank, level, offsets, weight, settings}, prompts);
 }
 
 }  // namespace kernels

@@ -38,8 +38,8 @@ struct LossTable {
   void (*log_odds_forward)(float* y, const float* x, Index n);
   void (*log_odds_backward)(float* dx, const float* dy, const float* x, Index n);
   void (*ranking)(float* loss, float* dscore, RankingStats* stats, const float* score,
-                  const std::int32_t* rank, const std::int32_t* offsets, const float* weight,
-                  Index prompts, const RankingLoss& settings);
+                  const std::int32_t* rank, const float* level, const std::int32_t* offsets,
+                  const float* weight, Index prompts, const RankingLoss& settings);
 };
 
 /// PPO's clipped policy loss Σ w·max(−Aρ, −A·clip(ρ, 1 − low, 1 + high)), ρ = e^(logprob −
@@ -114,19 +114,22 @@ inline void log_odds_backward(Cpu, float* dx, const float* dy, const float* x, I
 ///
 /// BradleyTerry: the mean over all judged pairs of −log σ(better − worse − margin), or of what
 /// else PairLoss names, a tied pair giving −½ log σ(d) − ½ log σ(−d); plus center · the mean over
-/// the pairs of (s_i + s_j)², as in TRL. PlackettLuce: over groups of equal rank from the best,
-/// each member gives log Σ e^(s of this and later groups) − its s (ties by Breslow's
-/// approximation); the last group gives nothing; the mean over the members that gave; plus center
-/// · the mean of s² over the judged. With one best and all others tied it is the softmax
-/// cross-entropy of best-of-K in lm-human-preferences.
+/// the pairs of (s_i + s_j)², as in TRL. level (n) or null: by how much that of the better response
+/// is above that of the worse is added to the pair's margin; a tied pair has none.
+///
+/// PlackettLuce: over groups of equal rank from the best, each member gives log Σ e^(s of this and
+/// later groups) − its s (ties by Breslow's approximation); the last group gives nothing; the mean
+/// over the members that gave; plus center · the mean of s² over the judged. With one best and all
+/// others tied it is the softmax cross-entropy of best-of-K in lm-human-preferences. It knows no
+/// margin and reads no level.
 ///
 /// Prompts with fewer than two judged responses, for PlackettLuce also those all tied, give 0.
 /// score (n), weight (prompts), offsets (prompts + 1); loss (1), dscore (n) and *stats overwritten.
 inline void ranking_loss(Cpu, float* loss, float* dscore, RankingStats* stats, const float* score,
-                         const std::int32_t* rank, const std::int32_t* offsets, const float* weight,
-                         Index prompts, const RankingLoss& settings) {
+                         const std::int32_t* rank, const float* level, const std::int32_t* offsets,
+                         const float* weight, Index prompts, const RankingLoss& settings) {
   const DefaultFloats floats;
-  dispatch<LossTable>().ranking(loss, dscore, stats, score, rank, offsets, weight, prompts,
+  dispatch<LossTable>().ranking(loss, dscore, stats, score, rank, level, offsets, weight, prompts,
                                 settings);
 }
 

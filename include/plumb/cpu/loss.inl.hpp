@@ -104,18 +104,19 @@ inline void log_odds_backward(float* dx, const float* dy, const float* x, Index 
 }
 
 inline void ranking(float* loss, float* dscore, RankingStats* stats, const float* score,
-                    const std::int32_t* rank, const std::int32_t* offsets, const float* weight,
-                    Index prompts, const RankingLoss& settings) {
+                    const std::int32_t* rank, const float* level, const std::int32_t* offsets,
+                    const float* weight, Index prompts, const RankingLoss& settings) {
   RankingStats all, chunk_stats;
   *loss = loss_sum(
       prompts,
       [&](Index p, float chunk) {
         const Index first = offsets[p], count = offsets[p + 1] - offsets[p];
         add_stats(chunk_stats, ranking_stats(score + first, rank + first, count));
-        return fma(
-            weight[p],
-            ranking_term(dscore + first, score + first, rank + first, count, weight[p], settings),
-            chunk);
+        return fma(weight[p],
+                   ranking_term(dscore + first, score + first, rank + first,
+                                level == nullptr ? nullptr : level + first, count, weight[p],
+                                settings),
+                   chunk);
       },
       [&] {
         add_stats(all, chunk_stats);

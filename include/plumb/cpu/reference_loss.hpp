@@ -48,16 +48,19 @@ inline double minus_log_sigmoid(double x) {
   return std::max(-x, 0.0) + std::log1p(std::exp(-std::abs(x)));
 }
 
-inline double bradley_terry(const double* s, const std::int32_t* rank, Index count,
-                            const RankingLoss& settings) {
+inline double bradley_terry(const double* s, const std::int32_t* rank, const float* level,
+                            Index count, const RankingLoss& settings) {
   double loss = 0, pairs = 0;
   for (Index i = 0; i < count; ++i)
     for (Index j = 0; j < i; ++j) {
       if (rank[i] < 0 || rank[j] < 0) continue;
       pairs += 1;
-      const double d = rank[i] < rank[j] ? s[i] - s[j] : s[j] - s[i];
+      const double sign = rank[i] < rank[j] ? 1 : -1;
+      const double d = sign * (s[i] - s[j]);
+      double margin = settings.margin;
+      if (level != nullptr) margin += sign * (static_cast<double>(level[i]) - level[j]);
       loss += rank[i] == rank[j] ? 0.5 * (minus_log_sigmoid(d) + minus_log_sigmoid(-d))
-                                 : minus_log_sigmoid(d - static_cast<double>(settings.margin));
+                                 : minus_log_sigmoid(d - margin);
       loss += static_cast<double>(settings.center) * (s[i] + s[j]) * (s[i] + s[j]);
     }
   return pairs > 0 ? loss / pairs : 0;
@@ -81,7 +84,7 @@ inline double plackett_luce(const double* s, const std::int32_t* rank, Index cou
   return members > 0 ? loss / members + static_cast<double>(settings.center) * squares / judged : 0;
 }
 
-inline double ranking_loss(const double* score, const std::int32_t* rank,
+inline double ranking_loss(const double* score, const std::int32_t* rank, const float* level,
                            const std::int32_t* offsets, const float* weight, Index prompts,
                            const RankingLoss& settings) {
   double loss = 0;
@@ -89,7 +92,8 @@ inline double ranking_loss(const double* score, const std::int32_t* rank,
     const Index first = offsets[p], count = offsets[p + 1] - first;
     loss += static_cast<double>(weight[p]) *
             (settings.kind == RankingLossKind::BradleyTerry
-                 ? bradley_terry(score + first, rank + first, count, settings)
+                 ? bradley_terry(score + first, rank + first,
+                                 level == nullptr ? nullptr : level + first, count, settings)
                  : plackett_luce(score + first, rank + first, count, settings));
   }
   return loss;

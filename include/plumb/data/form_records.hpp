@@ -88,6 +88,7 @@ inline void ranking_from(const JsonRecord& r, std::vector<Ranking>& to) {
     case DataForm::Ranking:
       out.responses = r.texts("responses");
       read_ranking_groups(r, out);
+      out.level = r.levels(out.responses.size());
       break;
     case DataForm::Ranked:
       out.responses = r.texts("ranked");

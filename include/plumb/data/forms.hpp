@@ -5,7 +5,8 @@
 //                    without "ranking" candidates
 //   TRL              {"prompt","completion"}; {"messages":[{"role","content"},…]}; {"prompt",
 //                    "chosen","rejected"}, or without "prompt", which then is what both begin with;
-//                    any of them text or messages. {"prompt","completion","label"}: its liked ones
+//                    any of them text or messages; a number "margin" is the pair's.
+//                    {"prompt","completion","label"}: its liked ones
 //   hh-rlhf          {"chosen","rejected"}, two transcripts of one dialogue
 //   OpenAssistant    {"message_tree_id","prompt":{"text","replies":[{"text","rank",…},…]}}: one
 //                    ranking for each message with ranked replies; {"tree","prompt","ranked":[best
@@ -14,6 +15,8 @@
 //   UltraFeedback    {"instruction","completions":[{"response","overall_score",…},…]}: by score,
 //                    equal ones tie, those without one are unranked; its pairs, with scores
 //   PandaLM          {"prompt","response1","response2","votes":[0 tie, 1, 2, …]}
+//
+// Scores, and a pair's margin, are kept as levels: for reward models whose margins the data say.
 //
 // What a form does not say: all responses finished, the labeller a person, the group the prompt,
 // the id the line's number. The records are made in data/form_records.hpp. Sources: the data sets'
@@ -284,7 +287,9 @@ inline void read_pair(const JsonRecord& r, DataForm form, Ranking& out) {
     if (good.get<double>() < bad.get<double>())
       bad_record("\"score_chosen\" is less than \"score_rejected\"", r.where);
     if (good.get<double>() == bad.get<double>()) out.rank = {0, 0};
+    if (r.is_level(good) && r.is_level(bad)) out.level = {good.get<double>(), bad.get<double>()};
   }
+  if (r.is_level(r.at("margin"))) out.level = {r.at("margin").get<double>(), 0.0};
   out.group = first_human_turn(out.prompt);
 }
 
@@ -358,7 +363,11 @@ inline void read_scores(const JsonRecord& r, Ranking& out) {
   require_few(out.responses.size(), r.where);
   for (const auto& kind : scores) {
     out.rank = ranks_from_scores(kind);
-    if (std::any_of(out.rank.begin(), out.rank.end(), [](int rank) { return rank >= 0; })) return;
+    if (std::none_of(out.rank.begin(), out.rank.end(), [](int rank) { return rank >= 0; }))
+      continue;
+    for (const double score : kind) out.level.push_back(std::isnan(score) ? 0.0 : score);
+    if (!std::all_of(out.level.begin(), out.level.end(), JsonRecord::is_level)) out.level.clear();
+    return;
   }
   bad_record("no completion has a number \"overall_score\", \"fine-grained_score\" or \"score\"",
              r.where);

@@ -6,6 +6,7 @@
 #include <plumb/io/file.hpp>
 #include <plumb/io/json.hpp>
 
+#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <string>
@@ -67,6 +68,24 @@ struct JsonRecord {
   const Json& list(const char* key) const {
     if (!has_list(key)) bad_record(str("expected a list \"", key, "\""), where);
     return json[key];
+  }
+  /// Whether it is a number that a float holds.
+  static bool is_level(const Json& json) {
+    return json.is_number() &&
+           std::abs(json.get<double>()) <= double{std::numeric_limits<float>::max()};
+  }
+  /// Absent: unsaid.
+  std::vector<double> levels(std::size_t k) const {
+    std::vector<double> out;
+    if (!has("level")) return out;
+    for (const Json& item : list("level")) {
+      if (!is_level(item))
+        bad_record("expected only numbers that a float holds in \"level\"", where);
+      out.push_back(item.get<double>());
+    }
+    if (out.size() != k)
+      bad_record(str("\"level\" has ", out.size(), " entries for ", k, " responses"), where);
+    return out;
   }
   /// Absent: unknown.
   ResponseTokens tokens(std::size_t k) const {

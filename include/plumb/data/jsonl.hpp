@@ -5,7 +5,7 @@
 //                "sampling":{…}}
 //   rankings    {"id","prompt","group","responses":[…],"finished":[…],"tokens":[[…],…],
 //                "ranking":[[2],[0],[1,3]],"annotator","labeller","time","shown":[…]}: 0-based
-//                groups, best first
+//                groups, best first; and where it is said "level":[…], how good each is
 //
 // The forms of others are in data/forms.hpp, the shapes of files in data/source.hpp. Every
 // complaint names file and line. for_each_record() reads a file of any size in little memory;
@@ -163,6 +163,7 @@ inline Json to_json(const Ranking& r) {
   out["finished"] = r.finished;
   if (!r.tokens.empty()) out["tokens"] = r.tokens;
   out["ranking"] = groups_from_ranks(r.rank);
+  if (!r.level.empty()) out["level"] = r.level;
   out["annotator"] = r.annotator;
   out["labeller"] = r.labeller;
   out["time"] = r.time;

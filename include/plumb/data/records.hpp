@@ -63,7 +63,8 @@ struct Ranking {
   std::string time;        ///< ISO 8601, UTC
   std::vector<int> shown;  ///< order in which the responses were shown; empty if unknown
   ResponseTokens tokens{};
-  Turns turns{};  ///< of the prompt, as in Prompt
+  Turns turns{};                ///< of the prompt, as in Prompt
+  std::vector<double> level{};  ///< (K) how good each is, for margins of pairs; empty if unsaid
 };
 
 /// A prompt and the one completion to imitate.

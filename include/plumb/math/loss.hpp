@@ -70,6 +70,20 @@ constexpr std::array<std::pair<const char*, PairLoss>, 4> choices(PairLoss) {
            {"hinge", PairLoss::Hinge}}};
 }
 
+/// What counts alike in the mean over rankings: each of them, or each of their comparisons, which
+/// is the fit of maximum likelihood.
+enum class RankingWeight { Ranking, Comparison };
+constexpr std::array<std::pair<const char*, RankingWeight>, 2> choices(RankingWeight) {
+  return {{{"ranking", RankingWeight::Ranking}, {"comparison", RankingWeight::Comparison}}};
+}
+
+/// Where the margin of a pair is from: one constant, or besides it the data, whose responses then
+/// say a level each (Touvron et al. 2023, section 3.2.2).
+enum class MarginBy { Constant, Data };
+constexpr std::array<std::pair<const char*, MarginBy>, 2> choices(MarginBy) {
+  return {{{"constant", MarginBy::Constant}, {"data", MarginBy::Data}}};
+}
+
 /// Which loss rankings are fitted with.
 struct RankingLoss {
   RankingLossKind kind = RankingLossKind::BradleyTerry;
@@ -77,6 +91,10 @@ struct RankingLoss {
   float smoothing = 0.0F;  ///< ε of Logistic and Robust
   float margin = 0.0F;     ///< Bradley–Terry: subtracted from the difference of scores
   float center = 0.0F;     ///< coefficient of the mean squared sum of a pair's scores
+  /// For who gives the levels (rlhf/ranking.hpp); a kernel adds those that it is given.
+  MarginBy margin_by = MarginBy::Constant;
+  /// For who weighs the prompts (rlhf/ranking.hpp); a kernel takes the weights that it is given.
+  RankingWeight weight = RankingWeight::Ranking;
 };
 
 /// Counts over the judged pairs of a ranking loss; pairs tied in rank are not counted.

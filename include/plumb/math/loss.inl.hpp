@@ -104,9 +104,10 @@ struct PairTerm {
   float derivative;  // of value by the difference
 };
 
-/// −log σ(difference − margin), or what else RankingLoss names.
-PLUMB_FORMULA PairTerm preferred_pair_term(float difference, const RankingLoss& settings) {
-  const float x = settings.margin - difference, e = settings.smoothing;
+/// −log σ(difference − margin), or what else RankingLoss names; the margin is this pair's.
+PLUMB_FORMULA PairTerm preferred_pair_term(float difference, float margin,
+                                           const RankingLoss& settings) {
+  const float x = margin - difference, e = settings.smoothing;
   if (settings.pair == PairLoss::Square) return {x * x, -2.0F * x};
   if (settings.pair == PairLoss::Hinge)
     return x > 0.0F ? PairTerm{x, -1.0F} : PairTerm{0.0F, 0.0F};
@@ -143,9 +144,12 @@ PLUMB_FORMULA PairTerm log_odds_term(float x) {
   return {x - log(rest), 1.0F / rest};
 }
 
-/// Mean over the judged pairs of one prompt of K responses; adds `weight` · its gradient to d.
-PLUMB_FORMULA float bradley_terry(float* d, const float* s, const std::int32_t* rank, Index count,
-                                  float weight, const RankingLoss& settings) {
+/// Mean over the judged pairs of one prompt of K responses; adds `weight` · its gradient to d. By
+/// how much the better response's level is above the worse's is added to the pair's margin; null:
+/// there are none.
+PLUMB_FORMULA float bradley_terry(float* d, const float* s, const std::int32_t* rank,
+                                  const float* level, Index count, float weight,
+                                  const RankingLoss& settings) {
   Index pairs = 0;
   for (Index i = 0; i < count; ++i)
     for (Index j = i + 1; j < count; ++j) pairs += rank[i] >= 0 && rank[j] >= 0;
@@ -159,8 +163,11 @@ PLUMB_FORMULA float bradley_terry(float* d, const float* s, const std::int32_t* 
       const bool swap = rank[j] < rank[i];
       const Index better = swap ? j : i, worse = swap ? i : j;
       const float difference = s[better] - s[worse];
-      const PairTerm term = rank[i] == rank[j] ? tied_pair_term(difference, settings)
-                                               : preferred_pair_term(difference, settings);
+      const float margin = level == nullptr ? settings.margin
+                                            : settings.margin + (level[better] - level[worse]);
+      const PairTerm term = rank[i] == rank[j]
+                                ? tied_pair_term(difference, settings)
+                                : preferred_pair_term(difference, margin, settings);
       const float both = s[i] + s[j];
       const float pull = 2.0F * settings.center * both;
       d[better] = fma(step, term.derivative + pull, d[better]);
@@ -207,12 +214,13 @@ PLUMB_FORMULA float plackett_luce(float* d, const float* s, const std::int32_t* 
   return fma(pull, squares, sum * share);
 }
 
-/// The term of one prompt and, in d, `weight` · its gradient.
-PLUMB_FORMULA float ranking_term(float* d, const float* s, const std::int32_t* rank, Index count,
-                                 float weight, const RankingLoss& settings) {
+/// The term of one prompt and, in d, `weight` · its gradient. Levels (or null) are of pairs alone.
+PLUMB_FORMULA float ranking_term(float* d, const float* s, const std::int32_t* rank,
+                                 const float* level, Index count, float weight,
+                                 const RankingLoss& settings) {
   for (Index i = 0; i < count; ++i) d[i] = 0.0F;
   return settings.kind == RankingLossKind::BradleyTerry
-             ? bradley_terry(d, s, rank, count, weight, settings)
+             ? bradley_terry(d, s, rank, level, count, weight, settings)
              : plackett_luce(d, s, rank, count, weight, settings);
 }
 

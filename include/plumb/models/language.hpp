@@ -206,6 +206,7 @@ inline RankedPrompt encode_ranking(const Language& language, const Ranking& rank
     result.begins.push_back(static_cast<Index>(e.prompt.size()));
     result.lengths.push_back(static_cast<Index>(ranking.responses[i].size()));
     result.rank.push_back(ranking.rank[i]);
+    if (!ranking.level.empty()) result.level.push_back(static_cast<float>(ranking.level[i]));
   }
   return result;
 }

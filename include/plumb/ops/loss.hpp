@@ -233,21 +233,25 @@ Tensor<D> log_odds(const Tensor<D>& x) {
 }
 
 /// Loss of scores against rankings, Σ over prompts of w · (pairwise Bradley–Terry or K-wise
-/// Plackett–Luce): see cpu/loss.hpp. score (n), rank (n), offsets (P+1), weight (P) -> ().
+/// Plackett–Luce): see cpu/loss.hpp. score (n), rank (n), level (n) or none, offsets (P+1),
+/// weight (P) -> ().
 template <class D>
 Tensor<D> ranking_loss(const Tensor<D>& score, const Tensor<D, std::int32_t>& rank,
-                       const Tensor<D, std::int32_t>& offsets, const Tensor<D>& weight,
-                       const RankingLoss& settings, RankingStats* stats,
+                       const Tensor<D>& level, const Tensor<D, std::int32_t>& offsets,
+                       const Tensor<D>& weight, const RankingLoss& settings, RankingStats* stats,
                        Where where = Where::here()) {
   detail::require_backend<D>();
-  if (rank.size() != score.size() || offsets.size() != weight.size() + 1)
-    fail(str("[ranking_loss] score ", score.shape(), ", rank ", rank.shape(), ", offsets ",
+  if (rank.size() != score.size() || (level && level.size() != score.size()) ||
+      offsets.size() != weight.size() + 1)
+    fail(str("[ranking_loss] score ", score.shape(), ", rank ", rank.shape(), ", ",
+             level ? str("level ", level.shape(), ", ") : std::string(), "offsets ",
              offsets.shape(), " and weight ", weight.shape(), " do not fit"),
          where);
   auto loss = Tensor<D>::empty({});
   auto derivative = Tensor<D>::empty({score.size()});
   ranking_loss(D{}, loss.data(), derivative.data(), stats, score.data(), rank.data(),
-               offsets.data(), weight.data(), weight.size(), settings);
+               level ? level.data() : nullptr, offsets.data(), weight.data(), weight.size(),
+               settings);
   detail::record_saved_derivative(loss, score, derivative);
   return detail::checked("ranking_loss", loss);
 }

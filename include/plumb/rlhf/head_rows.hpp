@@ -1,10 +1,11 @@
 // What a linear reward head is, and how one is fitted: standardised rows of features, the loss of a
 // ranking with its derivative, and the weights at which their sum is least.
 //
-// Objective: mean over prompts of the terms of math/loss.inl.hpp (Bradley and Terry 1952, or
-// Plackett and Luce) + ½ penalty·|w|², on features of mean 0 that have deviation 1 together, as the
-// logarithm of the length has by itself. In double, by L-BFGS, in one order of additions: the
-// result depends on no thread. Not here: which layer and which penalty (rlhf/reward_head.hpp).
+// Objective: mean over prompts (or their comparisons: RankingWeight) of the terms of
+// math/loss.inl.hpp (Bradley and Terry 1952, or Plackett and Luce) + ½ penalty·|w|², on features of
+// mean 0 that have deviation 1 together, as the logarithm of the length has by itself. In double,
+// by L-BFGS, in one order of additions: the result depends on no thread. Not here: which layer and
+// which penalty (rlhf/reward_head.hpp).
 #pragma once
 
 #include <plumb/math/loss.hpp>
@@ -54,16 +55,24 @@ inline Index pool_size(Pooling pool, Index channels) {
 inline double log_length(Index tokens) { return std::log1p(static_cast<double>(tokens)); }
 
 /// The term of one prompt's loss, a mean as in math/loss.inl.hpp, and its gradient by the scores.
-inline double ranked_term(RankingLossKind kind, const Tokens& rank, const double* s, double* d) {
+/// Levels as in RankedPrompt, or none. Not here: pairs of another loss than the logistic one, and
+/// centring, which penalised weights need not.
+inline double ranked_term(const RankingLoss& loss, const Tokens& rank, std::span<const float> level,
+                          const double* s, double* d) {
   const std::size_t k = rank.size();
   std::fill(d, d + k, 0.0);
   double sum = 0, terms = 0;
-  if (kind == RankingLossKind::BradleyTerry) {
+  if (loss.kind == RankingLossKind::BradleyTerry) {
     for (std::size_t i = 0; i < k; ++i)
       for (std::size_t j = 0; j < k; ++j) {
         if (rank[i] < 0 || rank[j] < 0 || rank[i] > rank[j] || i == j) continue;
-        // A tie is seen from both sides, half each.
-        const double share = rank[i] == rank[j] ? 0.5 : 1.0, x = s[i] - s[j];
+        // A tie is seen from both sides, half each, and has no margin.
+        const double share = rank[i] == rank[j] ? 0.5 : 1.0;
+        double x = s[i] - s[j];
+        if (rank[i] < rank[j]) {
+          x -= static_cast<double>(loss.margin);
+          if (!level.empty()) x -= static_cast<double>(level[i]) - static_cast<double>(level[j]);
+        }
         const double wrong = 1 / (1 + std::exp(x));
         sum += share * (std::max(0.0, -x) + std::log1p(std::exp(-std::abs(x))));
         d[i] -= share * wrong;
@@ -108,7 +117,7 @@ class HeadRows {
       first[p + 1] = first[p] + prompts[p].rank.size();
     for (const std::size_t p : train) {
       first_.push_back(lengths_.size());
-      rank_.push_back(&prompts[p].rank);
+      prompts_.push_back(&prompts[p]);
       for (std::size_t row = first[p]; row < first[p + 1]; ++row) {
         const float* x = features.at(row, layer) + pool_begin(pool, features.channels);
         values_.insert(values_.end(), x, x + features_);
@@ -119,8 +128,13 @@ class HeadRows {
     standardise();
   }
 
-  std::size_t prompts() const { return rank_.size(); }
-  const Tokens& rank(std::size_t prompt) const { return *rank_[prompt]; }
+  std::size_t prompts() const { return prompts_.size(); }
+  const Tokens& rank(std::size_t prompt) const { return prompts_[prompt]->rank; }
+  /// What RankingLoss::margin_by says of a prompt's levels: they or none.
+  std::span<const float> level(std::size_t prompt, const RankingLoss& loss) const {
+    return loss.margin_by == MarginBy::Data ? std::span(prompts_[prompt]->level)
+                                            : std::span<const float>{};
+  }
   Index width() const { return width_; }
 
   /// Scores of one prompt's responses.
@@ -129,25 +143,36 @@ class HeadRows {
       scores[k] = dot8(row(first_[prompt] + k), w.data(), width_);
   }
 
-  /// The weights that fit the prompts with use[prompt] best, beginning from `w`.
-  std::vector<double> fit(const std::vector<bool>& use, RankingLossKind kind, double penalty,
-                          std::vector<double> w) const {
+  /// What each prompt's loss weighs, 1 in the mean of all.
+  std::vector<double> weights(const RankingLoss& loss) const {
+    std::vector<double> all;
+    double sum = 0;
+    for (const RankedPrompt* p : prompts_) sum += all.emplace_back(ranking_weight(p->rank, loss));
+    for (double& weight : all) weight *= static_cast<double>(all.size()) / sum;
+    return all;
+  }
+
+  /// The weights that fit the prompts best, beginning from `w`, if each counts so often.
+  std::vector<double> fit(const std::vector<double>& times, const RankingLoss& settings,
+                          double penalty, std::vector<double> w) const {
+    std::vector<double> share = weights(settings), s, d;
     double count = 0;
-    for (const bool used : use) count += used ? 1 : 0;
-    std::vector<double> s, d;
+    for (std::size_t p = 0; p < prompts(); ++p) count += share[p] *= times[p];
+    for (double& x : share) x /= count;
     return minimise(
         [&](const std::vector<double>& at, std::vector<double>& gradient) {
           double loss = 0;
           std::fill(gradient.begin(), gradient.end(), 0.0);
           for (std::size_t p = 0; p < prompts(); ++p) {
-            if (!use[p]) continue;
+            if (share[p] == 0) continue;
             s.resize(rank(p).size());
             d.resize(s.size());
             score(p, at, s.data());
-            loss += ranked_term(kind, rank(p), s.data(), d.data()) / count;
+            loss +=
+                share[p] * ranked_term(settings, rank(p), level(p, settings), s.data(), d.data());
             for (std::size_t k = 0; k < s.size(); ++k) {
               const float* x = row(first_[p] + k);
-              const double step = d[k] / count;
+              const double step = share[p] * d[k];
               for (std::size_t i = 0; i < gradient.size(); ++i)
                 gradient[i] += step * static_cast<double>(x[i]);
             }
@@ -207,7 +232,7 @@ class HeadRows {
   Index features_, width_;
   std::vector<double> mean_, scale_;
   std::vector<std::size_t> first_;
-  std::vector<const Tokens*> rank_;
+  std::vector<const RankedPrompt*> prompts_;
   std::vector<Index> lengths_;
   std::vector<float> values_;
 };

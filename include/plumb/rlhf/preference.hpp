@@ -244,7 +244,7 @@ Tensor<D> preference_loss(const Tensor<D>& logprob,
       orpo ? log_odds(logprob) : add(scale(logprob, factor), device_vector<D>(shift));
   RankingStats counts;
   const auto of_rankings = ranking_loss(
-      score, device_vector<D>(rank), device_vector<D>(offsets),
+      score, device_vector<D>(rank), Tensor<D>{}, device_vector<D>(offsets),
       device_vector<D>(std::vector<float>(prompts.size(), orpo ? share * config.beta : share)),
       score_loss(config), &counts);
   auto loss =

@@ -65,7 +65,7 @@ inline constexpr std::array<double, 5> kHeadPenalties{0.1, 0.03, 0.01, 0.003, 0.
 struct FittedHead {
   LinearHead head;
   double penalty = 0;
-  double nll = 0;  ///< mean loss of a prompt under heads fitted without its fold
+  double nll = 0;  ///< mean loss of a prompt, or comparison, under heads fitted without its fold
 };
 
 /// Scores of the rows of features. ShapeError if they lack the head's layer.
@@ -117,33 +117,36 @@ ScoreFunction head_function(LinearHead head, const P& trunk) {
 /// prompts at the places `train` best.
 inline LinearHead fit_head(const std::vector<RankedPrompt>& prompts,
                            const ResponseFeatures& features, std::span<const std::size_t> train,
-                           std::size_t layer, const HeadConfig& config, RankingLossKind kind,
+                           std::size_t layer, const HeadConfig& config, const RankingLoss& loss,
                            double penalty) {
   const detail::HeadRows rows(prompts, features, train, layer, config.pool, config.length);
-  return rows.head(rows.fit(std::vector<bool>(train.size(), true), kind, penalty,
+  return rows.head(rows.fit(std::vector<double>(train.size(), 1.0), loss, penalty,
                             std::vector<double>(static_cast<std::size_t>(rows.width()))));
 }
 
 namespace detail {
 
-/// The loss of each prompt under the head that was fitted without its fold, for each penalty.
+/// The loss of each prompt, with its weight, under the head that was fitted without its fold, for
+/// each penalty.
 inline std::vector<std::vector<double>> left_out_losses(const HeadRows& rows,
                                                         std::span<const int> fold,
-                                                        RankingLossKind kind) {
+                                                        const RankingLoss& settings) {
+  const std::vector<double> weight = rows.weights(settings);
   std::vector<std::vector<double>> loss(kHeadPenalties.size(), std::vector<double>(rows.prompts()));
   const int folds = 1 + *std::max_element(fold.begin(), fold.end());
   default_pool().run(folds, [&](Index f) {
-    std::vector<bool> use(fold.size());
-    for (std::size_t p = 0; p < use.size(); ++p) use[p] = fold[p] != f;
+    std::vector<double> use(fold.size());
+    for (std::size_t p = 0; p < use.size(); ++p) use[p] = fold[p] != f ? 1 : 0;
     std::vector<double> w(static_cast<std::size_t>(rows.width())), s, d;
     for (std::size_t i = 0; i < kHeadPenalties.size(); ++i) {
-      w = rows.fit(use, kind, kHeadPenalties[i], std::move(w));
+      w = rows.fit(use, settings, kHeadPenalties[i], std::move(w));
       for (std::size_t p = 0; p < use.size(); ++p) {
-        if (use[p]) continue;
+        if (use[p] > 0) continue;
         s.resize(rows.rank(p).size());
         d.resize(s.size());
         rows.score(p, w, s.data());
-        loss[i][p] = ranked_term(kind, rows.rank(p), s.data(), d.data());
+        loss[i][p] = weight[p] * ranked_term(settings, rows.rank(p), rows.level(p, settings),
+                                             s.data(), d.data());
       }
     }
   });
@@ -167,23 +170,26 @@ inline std::pair<double, double> mean_and_error(const std::vector<double>& loss)
 inline FittedHead choose_head(const std::vector<RankedPrompt>& prompts,
                               const ResponseFeatures& features, std::span<const std::size_t> train,
                               std::span<const int> fold, const HeadConfig& config,
-                              RankingLossKind kind, Where where = Where::here()) {
+                              const RankingLoss& loss, Where where = Where::here()) {
   check_fields(config, "reward", where);
   check(train.size() == fold.size(), "[reward] one fold for each prompt", where);
   std::vector<std::size_t> decided;
   std::vector<int> decided_fold;
+  std::vector<const RankedPrompt*> of_decided;
   for (std::size_t i = 0; i < train.size(); ++i)
     if (decided_pairs(prompts[train[i]]) > 0) {
       decided.push_back(train[i]);
+      of_decided.push_back(&prompts[train[i]]);
       decided_fold.push_back(fold[i]);
     }
   check<DataError>(!decided.empty(), "[reward] no ranking decides between two responses", where);
+  check_levels(of_decided, loss, where);
   std::size_t layer = 0, penalty = 0;
   std::vector<std::vector<double>> of_layer;
   double least = std::numeric_limits<double>::infinity(), error = 0;
   for (std::size_t l = 0; l < features.layers.size(); ++l) {
     const detail::HeadRows rows(prompts, features, decided, l, config.pool, config.length);
-    auto losses = detail::left_out_losses(rows, decided_fold, kind);
+    auto losses = detail::left_out_losses(rows, decided_fold, loss);
     for (std::size_t i = 0; i < losses.size(); ++i)
       if (const auto [mean, its_error] = detail::mean_and_error(losses[i]); mean < least) {
         least = mean;
@@ -200,7 +206,7 @@ inline FittedHead choose_head(const std::vector<RankedPrompt>& prompts,
       penalty = i;
       least = mean;
     }
-  return {fit_head(prompts, features, decided, layer, config, kind, kHeadPenalties[penalty]),
+  return {fit_head(prompts, features, decided, layer, config, loss, kHeadPenalties[penalty]),
           kHeadPenalties[penalty], least};
 }
 

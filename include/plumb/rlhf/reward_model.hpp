@@ -39,8 +39,20 @@ void fields(RewardConfig& c, F&& f) {
   f(Field{"loss", "bt (pairwise Bradley-Terry) or pl (K-wise Plackett-Luce)"}, c.loss.kind);
   f(Field{"epochs", "passes over the rankings", at_least(0)}, c.epochs);
   f(Field{"batch", "prompts per update, each with all its pairs", at_least(1)}, c.batch);
+  f(Field{"weight",
+          "what counts alike: each ranking, or each comparison, pair or stage (maximum likelihood)",
+          {},
+          "",
+          "Loss"},
+    c.loss.weight);
   f(Field{"margin", "Bradley-Terry: margin between the scores of a pair", {}, "", "Loss"},
     c.loss.margin);
+  f(Field{"margin-by",
+          "constant: margin; data: and how much better the data's levels, scores or margin say",
+          {},
+          "",
+          "Loss"},
+    c.loss.margin_by);
   f(Field{"center", "coefficient of the regulariser that centres scores on 0", at_least(0), "",
           "Loss"},
     c.loss.center);
@@ -65,6 +77,13 @@ Tensor<typename P::Device> score_packed(const P& model, const PackedBatch& packe
   frozen.attach(batch, packed, places);
   const auto hidden = model.hidden(batch);
   return model.scalar(embedding(hidden, device_vector<D>(last)));
+}
+
+/// levels() on the device, or no tensor.
+template <class D>
+Tensor<D> levels_on(std::span<const RankedPrompt* const> prompts, const RankingLoss& loss) {
+  const std::vector<float> all = levels(prompts, loss);
+  return all.empty() ? Tensor<D>{} : device_vector<D>(all);
 }
 }  // namespace detail
 
@@ -103,7 +122,8 @@ inline void pack(PackedBatch& packed, const RankedPrompt& prompt) {
 }
 
 /// Adds the gradient of the ranking loss of some prompts, whose responses are packed so, each
-/// weighted `share`. Returns their part of the loss and adds their counts to `stats`.
+/// weighted `share` · ranking_weight(). Returns their part of the loss and adds their counts to
+/// `stats`.
 template <Policy P>
 float reward_gradient(const P& model, const PackedBatch& packed,
                       std::span<const RankedPrompt* const> prompts, const RankingLoss& settings,
@@ -112,16 +132,17 @@ float reward_gradient(const P& model, const PackedBatch& packed,
                       std::span<const std::size_t> places = {}) {
   using D = typename P::Device;
   Tokens rank, offsets{0};
+  std::vector<float> weight;
   for (const RankedPrompt* prompt : prompts) {
     rank.insert(rank.end(), prompt->rank.begin(), prompt->rank.end());
     offsets.push_back(static_cast<std::int32_t>(rank.size()));
+    weight.push_back(share * static_cast<float>(ranking_weight(prompt->rank, settings)));
   }
-  const auto weight = device_vector<D>(std::vector<float>(prompts.size(), share));
   return backpropagate([&] {
     RankingStats part;
-    auto loss =
-        ranking_loss(detail::score_packed(model, packed, frozen, places), device_vector<D>(rank),
-                     device_vector<D>(offsets), weight, settings, &part);
+    auto loss = ranking_loss(detail::score_packed(model, packed, frozen, places),
+                             device_vector<D>(rank), detail::levels_on<D>(prompts, settings),
+                             device_vector<D>(offsets), device_vector<D>(weight), settings, &part);
     add_stats(stats, part);
     return loss;
   });
@@ -146,11 +167,14 @@ float reward_gradient_in_parts(const P& model, const RankedPrompt& prompt,
   const auto score = device_vector<D>(reward_scores(model, prompt.sequences));
   score.set_requires_grad(true);
   const auto count = static_cast<std::int32_t>(prompt.rank.size());
+  const RankedPrompt* const one_prompt = &prompt;
+  const float weight = share * static_cast<float>(ranking_weight(prompt.rank, settings));
   const float loss = backpropagate([&] {
     RankingStats part;
-    auto one =
-        ranking_loss(score, device_vector<D>(prompt.rank), device_vector<D>(Tokens{0, count}),
-                     device_vector<D>(std::vector<float>{share}), settings, &part);
+    auto one = ranking_loss(score, device_vector<D>(prompt.rank),
+                            detail::levels_on<D>(std::span(&one_prompt, 1), settings),
+                            device_vector<D>(Tokens{0, count}),
+                            device_vector<D>(std::vector<float>{weight}), settings, &part);
     add_stats(stats, part);
     return one;
   });
@@ -168,7 +192,9 @@ float reward_gradient_in_parts(const P& model, const RankedPrompt& prompt,
   return loss;
 }
 
-/// Fits the model to the rankings. Prompts that decide no pair are left out.
+/// Fits the model to the rankings. Prompts that decide no pair are left out. A minibatch of B is
+/// divided by B times the mean weight of a ranking in all of the data, and not by its own weights:
+/// so its gradient is, in the mean, that of the mean over all.
 template <Policy P>
 void reward_train(P& model, const std::vector<RankedPrompt>& prompts, const RewardConfig& config,
                   const UpdateCallback& after_update = {}, Where where = Where::here()) {
@@ -178,11 +204,13 @@ void reward_train(P& model, const std::vector<RankedPrompt>& prompts, const Rewa
   std::vector<const Tokens*> sequences;  // of these
   std::vector<std::size_t> begins;       // each one's first among them
   std::size_t all_tokens = 0;
+  double all_weight = 0;
   for (std::size_t i = 0; i < prompts.size(); ++i) {
     for (const Tokens& sequence : prompts[i].sequences)
       require_readable(model, sequence, "reward", "prompt", i, 0, where);
     if (decided_pairs(prompts[i]) == 0) continue;
     decided.push_back(&prompts[i]);
+    all_weight += ranking_weight(prompts[i].rank, config.loss);
     begins.push_back(sequences.size());
     for (const Tokens& sequence : prompts[i].sequences) {
       sequences.push_back(&sequence);
@@ -190,8 +218,10 @@ void reward_train(P& model, const std::vector<RankedPrompt>& prompts, const Rewa
     }
   }
   check<DataError>(!decided.empty(), "[reward] no ranking decides between two responses", where);
+  check_levels(decided, config.loss, where);
   const auto minibatches = Minibatches::of(static_cast<Index>(decided.size()), config.batch,
                                            config.epochs, config.seed, 1);
+  const auto mean_weight = static_cast<float>(all_weight / static_cast<double>(decided.size()));
   const Index total = minibatches.parts * config.epochs;
   const Index tokens = update_tokens(model, config.micro_tokens);
   AdamW<D> optimizer(model.parameters(), config.optimizer, where);
@@ -206,7 +236,7 @@ void reward_train(P& model, const std::vector<RankedPrompt>& prompts, const Rewa
                              linear_schedule(config.optimizer.lr, update, total)};
     const auto add = [&](PackedBatch& packed, std::size_t i) { pack(packed, *members[i]); };
     RankingStats stats;
-    const float share = 1.0F / static_cast<float>(members.size());
+    const float share = 1.0F / (static_cast<float>(members.size()) * mean_weight);
     float loss = 0;
     const auto gradients = [&] {
       for_packed_runs(
