@@ -10,14 +10,18 @@
 
 #include <atomic>
 #include <cfenv>
+#include <chrono>
+#include <cstdio>
 #include <cstdlib>
 #include <fstream>
+#include <mutex>
 #include <set>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include <sched.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -97,6 +101,67 @@ TEST_CASE("callers from several threads share a pool") {
   a.join();
   b.join();
   CHECK(failures == 0);
+}
+
+TEST_CASE("what a task throws reaches the caller, and the pool works on") {
+  for (const int threads : {1, 2, 4}) {
+    Pool pool(threads);
+    for (int round = 0; round < 200; ++round) {
+      const Index bad = round % 40;
+      CHECK_THROWS_WITH_AS(pool.run(40,
+                                    [&](Index i) {
+                                      if (i == bad) throw DataError("task 40");
+                                    }),
+                           "task 40", DataError);
+    }
+    // All of them throw: one exception arrives.
+    CHECK_THROWS_AS(pool.run(64, [](Index) { throw NumericError("each"); }), NumericError);
+    // Kernels run on several threads again, and every task once.
+    std::vector<std::atomic<int>> done(1000);
+    std::set<std::thread::id> ids;
+    std::mutex mutex;
+    pool.run(1000, [&](Index i) {
+      ++done[static_cast<std::size_t>(i)];
+      if (i % 10 == 0) std::this_thread::sleep_for(std::chrono::microseconds(200));
+      const std::lock_guard lock(mutex);
+      ids.insert(std::this_thread::get_id());
+    });
+    for (const auto& count : done) CHECK(count == 1);
+    CHECK((threads == 1 || ids.size() > 1));
+  }
+  // Out of a task within a task, and of a kernel's.
+  Pool pool(3);
+  CHECK_THROWS_AS(pool.run(8, [&](Index) { pool.run(4, [](Index) { throw DataError("inner"); }); }),
+                  DataError);
+  CHECK_THROWS_AS(kernels::parallel_for(Cpu{&pool}, 100, 1,
+                                        [](Index first, Index) {
+                                          if (first > 0) throw DataError("part");
+                                        }),
+                  DataError);
+}
+
+TEST_CASE("where the system starts no more threads a pool has fewer, and works") {
+  if (std::getenv("PLUMB_TEST_SANITIZED") != nullptr) return;  // their memory is not limited so
+  const pid_t child = fork();
+  if (child == 0) {
+    rlimit limit{};
+    getrlimit(RLIMIT_AS, &limit);
+    // Room for two stacks of 64 MB or so, beside what is there.
+    long pages = 0;
+    if (std::FILE* file = std::fopen("/proc/self/statm", "r")) {
+      if (std::fscanf(file, "%ld", &pages) != 1) pages = 0;
+      std::fclose(file);
+    }
+    limit.rlim_cur = static_cast<rlim_t>(pages) * 4096 + (rlim_t{48} << 20);
+    setrlimit(RLIMIT_AS, &limit);
+    Pool pool(64);
+    std::atomic<Index> sum{0};
+    pool.run(100, [&](Index i) { sum += i; });
+    _exit(pool.threads() >= 1 && pool.threads() < 64 && sum == 4950 ? 0 : 1);
+  }
+  int status = -1;
+  waitpid(child, &status, 0);
+  CHECK(status == 0);
 }
 
 TEST_CASE("set_threads changes the number of threads and nothing else") {

@@ -1,7 +1,8 @@
 // A small thread pool for kernels. Work is a count of independent tasks, claimed one after another
 // from a counter: which thread runs which task is left to chance, which no result can depend on,
 // because a task writes outputs of its own and every reduction has a fixed order inside one task.
-// What this is not: a scheduler. A kernel called inside a task, or while another thread holds the
+// What a task throws reaches the caller of run, and leaves the pool as it was. What this is not: a
+// scheduler. A kernel called inside a task, or while another thread holds the
 // pool, runs on its caller's thread alone.
 #pragma once
 
@@ -14,10 +15,12 @@
 
 #include <algorithm>
 #include <atomic>
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <thread>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 namespace plumb { inline namespace v0_1 {
@@ -27,12 +30,11 @@ namespace detail {
 // The threads of a pool, and the job that they are at.
 class Team {
  public:
+  /// As many threads as asked for, or as the system gives.
   explicit Team(int threads) {
     try {
       for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { loop(); });
-    } catch (...) {  // the system gives no more threads
-      stop();
-      throw;
+    } catch (const std::exception&) {  // no more
     }
   }
   ~Team() { stop(); }
@@ -48,7 +50,8 @@ class Team {
     return inside;
   }
 
-  /// Whether the job was taken on; all tasks are then done.
+  /// Whether the job was taken on; all tasks are then done, or one threw, whose exception this
+  /// throws; those that had not begun are then left out.
   bool run(Index count, void (*job)(void*, Index), void* context) {
     const std::unique_lock lock(busy_, std::try_to_lock);
     if (workers_.empty() || !lock) return false;
@@ -69,6 +72,7 @@ class Team {
       pause();
       if (spin > kSpins) std::this_thread::yield();
     }
+    if (thrown_.exchange(false)) std::rethrow_exception(std::exchange(exception_, nullptr));
     return true;
   }
 
@@ -79,7 +83,12 @@ class Team {
 
   void work() {
     inside_task() = true;
-    for (Index i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < count_;) job_(context_, i);
+    for (Index i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < count_;) try {
+        job_(context_, i);
+      } catch (...) {
+        next_.store(count_, std::memory_order_relaxed);
+        if (!thrown_.exchange(true)) exception_ = std::current_exception();
+      }
     inside_task() = false;
   }
 
@@ -122,6 +131,8 @@ class Team {
   void (*job_)(void*, Index) = nullptr;
   void* context_ = nullptr;
   Index count_ = 0;
+  std::atomic<bool> thrown_{false};
+  std::exception_ptr exception_;  // the first that was thrown; read when no worker is in a job
   alignas(64) std::atomic<Index> next_{0};
   alignas(64) std::atomic<int> active_{0};  // workers in, or about to look at, a job
   std::atomic<bool> open_{false};           // whether there is one
@@ -133,9 +144,10 @@ class Team {
 
 class Pool {
  public:
-  /// A pool that runs `threads` tasks at a time, the caller's thread among them.
+  /// A pool that runs `threads` tasks at a time, the caller's thread among them; fewer where the
+  /// system starts no more threads.
   explicit Pool(int threads, Where where = Where::here())
-      : team_(new detail::Team(checked(threads, where))), threads_(threads) {}
+      : team_(new detail::Team(checked(threads, where))), threads_(team_.load()->threads()) {}
   ~Pool() { drop(team_.load()); }
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
@@ -149,11 +161,12 @@ class Pool {
     threads_ = 1;
     team_.store(new detail::Team(1));
     if (threads > 1) drop(team_.exchange(new detail::Team(threads)));
-    threads_ = threads;
+    threads_ = team_.load()->threads();
   }
 
   /// Calls task(i) for every i in [0, count), in the default floating-point environment, and
-  /// returns when all are done. Tasks must not throw.
+  /// returns when all are done. Throws what one of them threw, if one did; others may then not have
+  /// run.
   template <class Task>
   void run(Index count, Task&& task) {
     const DefaultFloats floats;
