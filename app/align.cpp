@@ -1,5 +1,6 @@
 #include "align.hpp"
 
+#include "alarms.hpp"
 #include "rank.hpp"
 #include "run_directory.hpp"
 #include "run_report.hpp"
@@ -82,7 +83,7 @@ std::vector<Ranking> rank_stage(const AlignSettings& s, const std::string& direc
     append_by_rule(rule, candidates, file);
   }
   auto rankings = read_rankings(path).records;
-  if (rankings.size() < 5)
+  if (rankings.size() < 5 && !s.directly())
     fail<DataError>(
         str("[align] ", path, " holds ", rankings.size(),
             " rankings; a reward model needs at least 5. HINT: the same command goes on "
@@ -90,78 +91,140 @@ std::vector<Ranking> rank_stage(const AlignSettings& s, const std::string& direc
   return rankings;
 }
 
-RewardReport read_reward_report(const std::string& directory) {
-  const std::string path = directory + "/reward.json";
-  return RewardReport::from(parse_json(read_file(path), path), path);
+// Of every round's reward model; nothing of a method that has none.
+std::vector<RewardReport> reward_reports(const AlignSettings& s) {
+  std::vector<RewardReport> reports;
+  for (Index round = 0; round < s.rounds && !s.directly(); ++round) {
+    const std::string path = str(s.run, "/round-", round, "/reward.json");
+    reports.push_back(RewardReport::from(parse_json(read_file(path), path), path));
+  }
+  return reports;
 }
 
-// What a round leaves behind.
+double mean_tokens(const std::vector<Candidates>& candidates) {
+  std::vector<double> lengths;
+  for (const Candidates& one : candidates)
+    for (const Tokens& response : one.tokens)
+      lengths.push_back(static_cast<double>(response.size()));
+  return mean(lengths);
+}
+
+// A round of a run: where its files are, and what is said of its steps.
 struct Round {
-  std::shared_ptr<DeviceModel> policy;
-  RewardReport reward;
+  const AlignSettings& s;
+  Index number;
+  std::string directory = str(s.run, "/round-", number);
+
+  std::string file(const char* name) const { return str(directory, "/", name); }
+  std::string tag(const std::string& step) const {
+    return s.rounds > 1 ? str("round ", number + 1, "/", s.rounds, ": ", step) : step;
+  }
 };
 
-Round run_round(const AlignSettings& s, const Inputs& in, const Loaded& reference, Loaded& policy,
-                Index round, std::vector<Ranking>& rankings, MetricsWriter& metrics) {
-  const std::string directory = str(s.run, "/round-", round);
-  make_directory(directory);
-  const auto tag = [&](const std::string& step) {
-    return s.rounds > 1 ? str("round ", round + 1, "/", s.rounds, ": ", step) : step;
-  };
+// 1. Generate.
+void generate_stage(const Round& round, const Inputs& in, const Loaded& policy) {
+  const AlignSettings& s = round.s;
+  const std::string path = round.file("candidates.jsonl");
+  if (detail::file_exists(path)) return;
+  const auto count = static_cast<Index>(in.prompts.size());
+  const auto order = permutation(count, Rng(s.generate.sampling.seed, Stage::Split));
+  std::vector<Prompt> chosen;
+  for (Index i = 0; i < std::min(count, s.rank_prompts); ++i)
+    chosen.push_back(in.prompts[static_cast<std::size_t>(
+        order[static_cast<std::size_t>((round.number * s.rank_prompts + i) % count)])]);
+  write_jsonl(
+      path, generate_candidates(policy, chosen, s.generate,
+                                static_cast<std::uint32_t>(round.number), round.tag("1 generate")));
+}
 
-  // 1. Generate.
-  const std::string candidates_path = directory + "/candidates.jsonl";
-  if (!detail::file_exists(candidates_path)) {
-    const auto count = static_cast<Index>(in.prompts.size());
-    const auto order = permutation(count, Rng(s.generate.sampling.seed, Stage::Split));
-    std::vector<Prompt> chosen;
-    for (Index i = 0; i < std::min(count, s.rank_prompts); ++i)
-      chosen.push_back(in.prompts[static_cast<std::size_t>(
-          order[static_cast<std::size_t>((round * s.rank_prompts + i) % count)])]);
-    write_jsonl(candidates_path,
-                generate_candidates(policy, chosen, s.generate, static_cast<std::uint32_t>(round),
-                                    tag("1 generate")));
-  }
+// 3. Reward model, on the rankings of all rounds so far.
+Reward reward_stage(const Round& round, const Loaded& reference,
+                    const std::vector<Ranking>& rankings) {
+  const AlignSettings& s = round.s;
+  const std::string path = round.file("reward.safetensors");
+  if (detail::file_exists(path)) return load_reward(path, &reference, s.tokenizer);
+  const RankedData data(reference, rankings);
+  note(data.count.text(reference.context));
+  const RewardFitter fitter(reference, data, s.reward, s.run + "/features.safetensors");
+  RewardReport report;
+  Reward reward = train_and_test(fitter, s.reward.full.seed, round.number + 1 == s.rounds, report,
+                                 round.tag("3 reward model"));
+  write_atomically(round.file("reward.json"), json_text(report.json(), 2) + "\n");
+  save_reward(path, reward, reference);
+  return reward;
+}
 
-  // 2. Rank.
-  const auto fresh = rank_stage(s, directory, s.generate.sampling.seed);
-  rankings.insert(rankings.end(), fresh.begin(), fresh.end());
-  std::fprintf(stderr, "%s: %zu rankings by %s\n", tag("2 rank").c_str(), fresh.size(),
-               harmless(s.labeller).c_str());
-
-  // 3. Reward model, on the rankings of all rounds so far.
-  Round result;
-  const std::string reward_path = directory + "/reward.safetensors";
-  Reward reward;
-  if (detail::file_exists(reward_path)) {
-    reward = load_reward(reward_path, &reference, s.tokenizer);
-    result.reward = read_reward_report(directory);
-  } else {
-    const RankedData data(reference, rankings);
-    note(data.count.text(reference.context));
-    const RewardFitter fitter(reference, data, s.reward, s.run + "/features.safetensors");
-    reward = train_and_test(fitter, s.reward.full.seed, round + 1 == s.rounds, result.reward,
-                            tag("3 reward model"));
-    write_atomically(directory + "/reward.json", json_text(result.reward.json(), 2) + "\n");
-    save_reward(reward_path, reward, reference);
-  }
-
-  // 4. PPO, or what else is named, from the round's policy, held near the first one.
+// 4. PPO, or what else is named, from the round's policy, held near the first one.
+std::shared_ptr<DeviceModel> policy_stage(const Round& round, const Inputs& in,
+                                          const Loaded& reference, const Loaded& policy,
+                                          const Reward& reward, MetricsWriter& metrics) {
+  const AlignSettings& s = round.s;
   PpoSettings ppo = s.ppo;
   const std::uint64_t seed = ppo.config.sampling.seed;
-  result.policy = trainable(policy, ppo.head(), seed);
+  auto trained = trainable(policy, ppo.head(), seed);
   std::shared_ptr<DeviceModel> value;
-  if (ppo.critic() && ppo.separate_value)
-    value = trainable(reward.loaded, ScalarHead::Value, seed);
-  ppo.config.sampling.seed = seed + static_cast<std::uint64_t>(round);  // other draws every round
-  PpoTask task{reference,   *result.policy,          *reference.model,
-               value.get(), reward_function(reward), in.prompts};
+  if (ppo.critic() && ppo.separate_value) value = trainable(reward.loaded, ScalarHead::Value, seed);
+  // Other draws every round.
+  ppo.config.sampling.seed = seed + static_cast<std::uint64_t>(round.number);
+  PpoTask task{reference, *trained, *reference.model, value.get(), reward_function(reward),
+               in.prompts};
   if (s.labeller != "person") task.observe = rule_observer(reference, rule_of(s.labeller));
-  if (round == 0) note_memory(*result.policy, value.get(), ppo);
-  run_ppo(task, ppo, directory + "/policy.safetensors", metrics, round * ppo.config.iterations,
-          tag(str("4 ", ppo.label())));
-  policy.model = result.policy;
-  return result;
+  if (round.number == 0) note_memory(*trained, value.get(), ppo);
+  run_ppo(task, ppo, round.file("policy.safetensors"), metrics,
+          round.number * ppo.config.iterations, round.tag(str("4 ", ppo.label())));
+  return trained;
+}
+
+// 3 and 4 in one, by a method that has no reward model: from the round's policy, on the rankings of
+// its own responses, held near the first policy. One row of metrics a round: of what the policy
+// sampled before, and of what it makes of these rankings after.
+std::shared_ptr<DeviceModel> direct_stage(const Round& round, const Loaded& reference,
+                                          const Loaded& policy,
+                                          const std::vector<Ranking>& rankings,
+                                          MetricsWriter& metrics) {
+  const AlignSettings& s = round.s;
+  const std::string path = round.file("policy.safetensors");
+  PreferenceConfig config = s.direct;
+  auto trained = trainable(policy, ScalarHead::None, config.seed);
+  if (detail::file_exists(path)) {
+    copy_parameters(CheckpointView(path), *trained, "");
+    return trained;
+  }
+  config.seed += static_cast<std::uint64_t>(round.number);  // other shuffles every round
+  const RankedData data(reference, rankings);
+  note(data.count.text(reference.context));
+  const DirectTraining done = train_on_rankings(*trained, *reference.model, data.prompts, config,
+                                                round.tag(str("3 ", choice_name(config.method))));
+  Metrics row = preference_metrics(done.after);
+  row.emplace_back("loss", done.loss);
+  const auto candidates = load_candidates(round.file("candidates.jsonl"));
+  row.emplace_back("response/length", mean_tokens(candidates));
+  if (s.labeller != "person")
+    row.emplace_back("judge/total", mean(scores_by(rule_of(s.labeller), candidates)));
+  metrics.truncate_after(round.number - 1);
+  metrics.write(round.number, row);
+  metrics.sync();
+  Alarms alarms("round");
+  for (const MetricRow& one : metrics.rows())
+    for (const std::string& alarm : alarms.watch(one.step + 1, one.values))
+      if (one.step == round.number) note("warning: " + alarm);
+  save_model(path, *trained, reference);
+  return trained;
+}
+
+void run_round(const Round& round, const Inputs& in, const Loaded& reference, Loaded& policy,
+               std::vector<Ranking>& rankings, MetricsWriter& metrics) {
+  const AlignSettings& s = round.s;
+  make_directory(round.directory);
+  generate_stage(round, in, policy);
+  // 2. Rank.
+  const auto fresh = rank_stage(s, round.directory, s.generate.sampling.seed);
+  rankings.insert(rankings.end(), fresh.begin(), fresh.end());
+  std::fprintf(stderr, "%s: %zu rankings by %s\n", round.tag("2 rank").c_str(), fresh.size(),
+               harmless(s.labeller).c_str());
+  policy.model = s.directly() ? direct_stage(round, reference, policy, fresh, metrics)
+                              : policy_stage(round, in, reference, policy,
+                                             reward_stage(round, reference, rankings), metrics);
 }
 
 Outcome compare(const AlignSettings& s, const Inputs& in, const Loaded& reference,
@@ -182,6 +245,8 @@ Outcome compare(const AlignSettings& s, const Inputs& in, const Loaded& referenc
   const auto stories = encode_texts(reference, in.held_out_stories);
   o.perplexity_before = std::exp(mean_nll(*reference.model, stories));
   o.perplexity_after = std::exp(mean_nll(*policy.model, stories));
+  if (s.directly()) return o;
+  o.ratio_first_minibatch = 1;
   for (const MetricRow& row : read_metrics(s.run + "/metrics.csv"))
     for (const auto& [name, value] : row.values)
       if (name == "val/ratio_first_minibatch_max_deviation" && value != 0)
@@ -213,11 +278,15 @@ void fix_micro_tokens(AlignSettings& s, const Loaded& reference) {
   fix("micro-tokens", s.ppo.config.micro_tokens);
   fix("reward-micro-tokens", s.reward.full.micro_tokens);
   fix("sft-micro-tokens", s.supervised.micro_tokens);
+  fix("dpo-micro-tokens", s.direct.micro_tokens);
 }
 
 void check_settings(const AlignSettings& s) {
   check_fields(s, "align");
   check_ppo(s.ppo);
+  check<DataError>(!s.directly() || s.ppo.kl_budget == 0,
+                   "[align] kl-budget chooses among iterations, which a method that learns from "
+                   "rankings directly has none of. HINT: leave it out, or raise dpo-beta");
   check_sampling(s.generate.sampling, "generate");
   check<DataError>(s.generate.sampling.responses >= 2,
                    "[align] generate-responses must be at least 2: one response cannot be ranked");
@@ -248,15 +317,19 @@ void align_command(const AlignSettings& given, const std::string& title, Json& r
 
   reference = first_policy(s, s.run, std::move(reference));
   Loaded policy = reference;
-  std::vector<Ranking> rankings;
-  Round last;
   {
+    std::vector<Ranking> rankings;
     MetricsWriter metrics(s.run);
     for (Index round = 0; round < s.rounds; ++round)
-      last = run_round(s, in, reference, policy, round, rankings, metrics);
+      run_round({s, round}, in, reference, policy, rankings, metrics);
   }
-  policy.model = last.policy;
-  results.update(last.reward.json());
+  const std::vector<RewardReport> rewards = reward_reports(s);
+  if (!rewards.empty()) results.update(rewards.back().json());
+  results["method"] = choice_name(s.method);
+  const auto rows = read_metrics(s.run + "/metrics.csv");
+  if (s.directly() && !rows.empty())
+    for (const auto& [name, value] : rows.back().values) results[name] = value;
+  results.update(best_json(best_of_round(s, rows, s.rounds - 1), s.ppo.kl_budget));
   results["policy_fingerprint"] = fingerprint(policy);
   results["labeller"] = s.labeller;
 
@@ -267,10 +340,7 @@ void align_command(const AlignSettings& given, const std::string& title, Json& r
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
   results["seconds"] = seconds.count();
 
-  print_outcome(s, o, last.reward);
-  std::vector<RewardReport> rewards;
-  for (Index round = 0; round < s.rounds; ++round)
-    rewards.push_back(read_reward_report(str(s.run, "/round-", round)));
+  print_outcome(s, o, rewards);
   const std::string report = write_report(s, title, o, rewards, results, config);
   std::printf("report: %s\nmodel:  %s/round-%lld/policy.safetensors\n", harmless(report).c_str(),
               harmless(s.run).c_str(), static_cast<long long>(s.rounds - 1));

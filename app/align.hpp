@@ -1,11 +1,16 @@
 // `plumb align`: rounds of generate → rank → reward model → PPO in a run directory, and the
 // evaluation and report at its end; `plumb demo` is one such run with settings of its own.
 //
+// By a preference method a round is generate → rank → learn: the policy is trained directly on the
+// rankings of its own fresh responses, near the first policy, without a reward model (Guo et al.
+// 2024, "Direct language model alignment from online AI feedback").
+//
 // Run directory: config.json · lock · round-N/{candidates,rankings}.jsonl, reward.safetensors,
 // reward.json, policy.safetensors (checkpoint and, at the end, the result; .previous: the one
-// before) · metrics.csv, metrics.jsonl, timing.jsonl · samples-{before,after}.jsonl · report.html.
-// A stage whose file exists is not done again, a stage that was cut off starts from its last
-// checkpoint, and every draw is keyed by what it is for: so a run stopped at any moment goes on to
+// before), policy-best.safetensors (with a KL budget) · metrics.csv, metrics.jsonl, timing.jsonl ·
+// samples-{before,after}.jsonl · report.html. A stage whose file exists is not done again, a stage
+// that was cut off starts from its last checkpoint (learning directly, which keeps none, from its
+// beginning), and every draw is keyed by what it is for: so a run stopped at any moment goes on to
 // the same bits.
 #pragma once
 

@@ -348,10 +348,15 @@ void train_by_reward(const PpoCommand& c, Json named, Json& results) {
   const auto rows = read_metrics(c.run + "/metrics.csv");
   if (!rows.empty())
     for (const auto& [name, number] : rows.back().values) results[name] = number;
+  const auto best = best_within(rows, 0, settings.config.iterations, settings.kl_budget);
+  results.update(best_json(best, settings.kl_budget));
   results["method"] = choice_name(settings.method);
   results["seconds"] = seconds_since(start);
   std::printf("policy after %lld iterations: %s/policy.safetensors (metrics beside it)\n",
               static_cast<long long>(settings.config.iterations), harmless(c.run).c_str());
+  if (settings.kl_budget > 0)
+    std::printf("%s%s\n", best_in_words(best, settings.kl_budget).c_str(),
+                best ? (": " + harmless(best_path(c.run + "/policy.safetensors"))).c_str() : "");
 }
 
 }  // namespace
@@ -385,41 +390,32 @@ void preference_command(const PreferenceCommand& c, Json& results) {
   prepare_adapters(base, c.settings.lora);
   const RankedData data(base, rankings), held_out(base, test);
   note(data.count.text(base.context));
-  const DeviceModel* reference = config.needs_reference() ? base.model.get() : nullptr;
   Loaded trained = base;
   trained.model = trainable(base, ScalarHead::None, config.seed);
-  std::optional<Progress> progress;
-  const auto after_update = [&](Index update, Index total, float loss) {
-    if (!progress) progress.emplace(choice_name(config.method), total, "update");
-    progress->update(update + 1, str("loss ", fixed(loss, 3)));
-    stop_if_interrupted("Training");
-  };
-  PreferenceTrainer<DeviceModel> trainer(*trained.model, reference, data.prompts, config);
-  trainer.train(after_update);
+  const DirectTraining done = train_on_rankings(*trained.model, *base.model, data.prompts, config,
+                                                choice_name(config.method));
   save_model(c.out, *trained.model, trained);
-  const auto report = [&](const char* name, const RankedData& on) {
-    if (on.prompts.empty()) return;
-    const PreferenceStats stats =
-        preference_evaluate(*trained.model, reference, on.prompts, config);
+  const auto report = [&](const char* name, const PreferenceStats& stats) {
     const double pairs = stats.ranking.pairs, n = stats.prompts;
-    results[name] = {{"pairs", pairs},
-                     {"accuracy", stats.ranking.correct / pairs},
-                     {"margin", stats.ranking.margin_sum / pairs},
-                     {"rewards/chosen", stats.wanted / n},
-                     {"rewards/rejected", stats.unwanted / n},
-                     {"logps/chosen", stats.chosen_logprob / n}};
+    const double accuracy = stats.ranking.correct / pairs;
+    results[name] = {
+        {"pairs", pairs}, {"accuracy", accuracy}, {"margin", stats.ranking.margin_sum / pairs}};
+    for (const auto& [metric, value] : preference_metrics(stats)) results[name][metric] = value;
     std::printf("%s: the policy's own score is right on %s of %s pairs; best %s, last %s\n", name,
-                percent(stats.ranking.correct / pairs).c_str(), fixed(pairs, 0).c_str(),
+                percent(accuracy).c_str(), fixed(pairs, 0).c_str(),
                 fixed(stats.wanted / n, 3).c_str(), fixed(stats.unwanted / n, 3).c_str());
   };
-  report("train", data);
-  report("test", held_out);
-  results.update({{"rankings", trainer.items()},
+  report("train", done.after);
+  if (!held_out.prompts.empty())
+    report("test", preference_evaluate(*trained.model,
+                                       config.needs_reference() ? base.model.get() : nullptr,
+                                       held_out.prompts, config));
+  results.update({{"rankings", done.rankings},
                   {"method", choice_name(config.method)},
                   {"model_fingerprint", fingerprint(trained)},
                   {"seconds", seconds_since(start)}});
   std::printf("%s on %lld rankings -> %s\n", choice_name(config.method),
-              static_cast<long long>(trainer.items()), harmless(c.out).c_str());
+              static_cast<long long>(done.rankings), harmless(c.out).c_str());
 }
 
 void eval_command(const EvalCommand& c, Json& results) {

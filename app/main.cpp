@@ -263,6 +263,7 @@ class Program {
         "train stories260K towards ranked stories, or --model smollm2 to explain to a child; from "
         "nothing to a report",
         [this](Json& results) {
+          refuse_beta_of_ppo("demo", demo_);
           if (!demo_.model.empty()) return explain_to_a_child(results);
           if (quick_ && std::string_view(kDeviceName) != "emulated") {
             demo_.rank_prompts = 100;
@@ -281,7 +282,14 @@ class Program {
         });
     sub.add_flag("--quick", quick_, "a third of the work");
     sub.add_flag("--rank", person_, "you rank the stories instead of the rule");
-    add_with_method(sub, demo_, demo_.ppo);
+    add_with_method(sub, demo_);
+  }
+
+  // Who says --beta beside a method that learns directly means that method's.
+  void refuse_beta_of_ppo(const char* command, const AlignSettings& s) const {
+    if (s.directly() && says(command, "beta"))
+      fail<DataError>(str("[", command, "] beta is PPO's, and the method ", choice_name(s.method),
+                          " has its own. HINT: --dpo-beta"));
   }
 
   // The demo of story_settings. The policy is left behind as other programs read it, too.
@@ -430,7 +438,7 @@ class Program {
                               ppo_command(ppo_, results);
                             });
     flags_of_run(sub, ppo_);
-    add_with_method(sub, ppo_.settings, ppo_.settings);
+    add_with_method(sub, ppo_.settings);
   }
 
   void add_group() {
@@ -444,13 +452,13 @@ class Program {
                   group_command(group_, results);
                 });
     flags_of_run(sub, group_.ppo);
-    add_with_method(sub, group_.settings, group_.settings.ppo);
+    add_with_method(sub, group_.settings);
   }
 
   // Flags of settings, of which --method chooses the defaults of others.
   template <class Settings>
-  void add_with_method(CLI::App& sub, Settings& settings, PpoSettings& ppo) {
-    flags(sub).preset([&ppo] { use_method(ppo.config, ppo.method); });
+  void add_with_method(CLI::App& sub, Settings& settings) {
+    flags(sub).preset([&settings] { use_method(settings); });
     flags(sub).add(settings);
   }
 
@@ -503,13 +511,14 @@ class Program {
   }
 
   void add_align() {
-    CLI::App& sub =
-        command("align", "rounds of generate, rank, reward model, PPO", [this](Json& results) {
+    CLI::App& sub = command(
+        "align", "rounds of generate, rank, learn: all steps at once", [this](Json& results) {
+          refuse_beta_of_ppo("align", align_);
           align_.generate_temperature_said = says("align", "generate-temperature");
           align_.ppo_temperature_said = says("align", "ppo-temperature");
           align_command(align_, "Plumb run", results);
         });
-    add_with_method(sub, align_, align_.ppo);
+    add_with_method(sub, align_);
   }
 
   void add_eval() {

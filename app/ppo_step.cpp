@@ -7,6 +7,9 @@
 #include <plumb/run/interrupt.hpp>
 
 #include <cmath>
+#include <memory>
+#include <optional>
+#include <utility>
 
 namespace plumb { inline namespace v0_1 {
 
@@ -82,6 +85,38 @@ std::vector<Tokens> prompts_of_iteration(const std::vector<Tokens>& tokens, Inde
   return batch;
 }
 
+// Iteration i's policy, as it was before its update: kept until the next checkpoint, which is
+// written after it, so that a resumed run has the best of all rows up to its checkpoint.
+struct BestPolicy {
+  const PpoTask& task;
+  const PpoSettings& s;
+  std::string path;
+  std::optional<Best> best;
+  std::unique_ptr<DeviceModel> before, unsaved;
+
+  void before_step(Index i) {
+    if (s.kl_budget > 0 && i % s.config.kl_every == 0)
+      before = std::make_unique<DeviceModel>(task.policy.clone(ScalarHead::None));
+  }
+  void after_step(Index i, const Metrics& row) {
+    if (!before) return;
+    auto one = best_within({{i, row}}, i, i + 1, s.kl_budget);
+    if (one && (!best || one->score > best->score)) {
+      one->iteration = i;
+      best = one;
+      unsaved = std::move(before);
+    }
+    before.reset();
+  }
+  void save() {
+    if (!unsaved) return;
+    SaveExtras extras;
+    extras.metadata["best"] = best_json(best, s.kl_budget).dump();
+    save_model(path, *unsaved, task.language, extras);
+    unsaved.reset();
+  }
+};
+
 NamedNumbers rule_parts(const Loaded& loaded, const Rule& rule, const Episode& e) {
   return rule.parts(loaded.tokenizer->decode(e.prompt), response_text(loaded, e.prompt, e.response),
                     e.finished);
@@ -110,6 +145,38 @@ EpisodeObserver rule_observer(const Loaded& loaded, const Rule& rule) {
     }
     row.insert(row.end(), means.begin(), means.end());
   };
+}
+
+std::optional<Best> best_within(const std::vector<MetricRow>& rows, Index begin, Index end,
+                                double budget) {
+  std::optional<Best> best;
+  for (const MetricRow& row : rows) {
+    if (row.step < begin || row.step >= end) continue;
+    const double judge = metric(row.values, "judge/total");
+    const double score = std::isnan(judge) ? metric(row.values, "objective/scores") : judge;
+    const double kl = metric(row.values, "objective/kl_exact");
+    if (kl <= budget && std::isfinite(score) && (!best || score > best->score))
+      best = {row.step - begin, score, kl};
+  }
+  return best;
+}
+
+std::string best_path(const std::string& path) {
+  return path.substr(0, path.rfind('.')) + "-best" + path.substr(path.rfind('.'));
+}
+
+Json best_json(const std::optional<Best>& best, double budget) {
+  if (budget == 0) return Json::object();
+  if (!best) return {{"best_iteration", nullptr}, {"best_score", nullptr}, {"best_kl", nullptr}};
+  return {{"best_iteration", best->iteration}, {"best_score", best->score}, {"best_kl", best->kl}};
+}
+
+std::string best_in_words(const std::optional<Best>& best, double budget) {
+  if (budget == 0) return {};
+  const std::string within = str("within ", general(budget, 4), " nats of the reference");
+  if (!best) return "no iteration's policy was " + within;
+  return str("the best policy ", within, " is that before iteration ", best->iteration,
+             "'s update: score ", fixed(best->score, 3), ", KL ", fixed(best->kl, 2));
 }
 
 void note_memory(const DeviceModel& policy, const DeviceModel* value, const PpoSettings& s) {
@@ -152,14 +219,19 @@ void run_ppo(const PpoTask& task, const PpoSettings& s, const std::string& path,
   Alarms alarms;
   for (const MetricRow& row : metrics.rows())  // of before a resumption
     if (row.step >= metrics_offset) alarms.watch(row.step - metrics_offset, row.values);
+  BestPolicy best{task, s, best_path(path), {}, {}, {}};
+  best.best = best_within(metrics.rows(), metrics_offset, metrics_offset + trainer.iteration(),
+                          s.kl_budget);
   while (trainer.iteration() < config.iterations) {
     const Index i = trainer.iteration();
     if (s.sampler != Storage::Float) {
       sampler = std::make_unique<DeviceModel>(task.policy.frozen(s.sampler));
       trainer.sample_from(*sampler);
     }
+    best.before_step(i);
     Metrics row = trainer.step(prompts_of_iteration(tokens, i, s));
     if (task.observe) task.observe(trainer.episodes(), row);
+    best.after_step(i, row);
     metrics.write(metrics_offset + i, row);
     const double exact = metric(row, "objective/kl_exact");
     progress.update(i + 1, str("score ", fixed(metric(row, "objective/scores"), 2), " kl ",
@@ -168,6 +240,7 @@ void run_ppo(const PpoTask& task, const PpoSettings& s, const std::string& path,
     const bool last = trainer.iteration() == config.iterations;
     if (last || trainer.iteration() % s.checkpoint_every == 0 || interrupted()) {
       metrics.sync();
+      best.save();
       save_ppo(path, task, trainer, previous);
     }
     if (!last) stop_if_interrupted("PPO");

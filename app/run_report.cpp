@@ -33,16 +33,7 @@ std::string scored(const Outcome& o, std::size_t i, bool after) {
   return str("[", fixed(after ? item.after : item.before, 1), "] ", text);
 }
 
-void add_results(Report& report, const Outcome& o, const RewardReport& reward) {
-  const Verdict& v = o.verdict;
-  report.add_summary("Win rate, after against before", percent(v.rate()),
-                     str(between(v.interval()), "; ", fixed(v.n(), 0),
-                         " held-out responses, judged by ", v.judge));
-  const Verdict& m = o.shortcut.matched;
-  report.add_summary("  at equal length and ending", m.items.empty() ? "-" : percent(m.rate()),
-                     str(between(m.interval()), "; ", fixed(m.n(), 0),
-                         o.shortcut.cut ? " pairs, the response before cut at the end of a sentence"
-                                        : " pairs that are so by themselves"));
+void add_reward(Report& report, const RewardReport& reward) {
   report.add_summary("Reward model, held-out pairs", percent(reward.accuracy),
                      str(between(reward.interval), "; ", fixed(reward.pairs, 0), " pairs of ",
                          fixed(reward.prompts, 0), " prompts"));
@@ -54,11 +45,57 @@ void add_results(Report& report, const Outcome& o, const RewardReport& reward) {
   if (!std::isnan(reward.without_length))
     report.add_summary("  without the length", percent(reward.without_length));
   if (!reward.fit.empty()) report.add_summary("  a linear head of", reward.fit);
+}
+
+// What a policy that learned without a reward model makes of the last round's rankings.
+std::string directly_in_words(const AlignSettings& s, const std::vector<MetricRow>& rows) {
+  const Metrics row = rows.empty() ? Metrics{} : rows.back().values;
+  return str("learned from rankings directly, by ", choice_name(s.method),
+             "; its own score is right on ", percent(metric(row, "rewards/accuracies")),
+             " of the last round's pairs, by ", fixed(metric(row, "rewards/margins"), 3));
+}
+
+void add_results(Report& report, const AlignSettings& s, const Outcome& o,
+                 const std::vector<RewardReport>& rewards, const std::vector<MetricRow>& rows) {
+  const Verdict& v = o.verdict;
+  report.add_summary("Win rate, after against before", percent(v.rate()),
+                     str(between(v.interval()), "; ", fixed(v.n(), 0),
+                         " held-out responses, judged by ", v.judge));
+  const Verdict& m = o.shortcut.matched;
+  report.add_summary("  at equal length and ending", m.items.empty() ? "-" : percent(m.rate()),
+                     str(between(m.interval()), "; ", fixed(m.n(), 0),
+                         o.shortcut.cut ? " pairs, the response before cut at the end of a sentence"
+                                        : " pairs that are so by themselves"));
+  if (s.directly())
+    report.add_summary("No reward model", choice_name(s.method), directly_in_words(s, rows));
+  else
+    add_reward(report, rewards.back());
+  for (Index round = 0; round < s.rounds && s.ppo.kl_budget > 0; ++round)
+    report.add_summary(s.rounds > 1 ? str("Best policy of round ", round + 1) : "Best policy",
+                       "policy-best",
+                       best_in_words(best_of_round(s, rows, round), s.ppo.kl_budget));
   report.add_summary("KL to the first policy", fixed(o.kl, 2) + " nats",
                      "exact, full vocabulary, mean per response");
   report.add_summary("Perplexity of held-out stories",
                      change(o.perplexity_before, o.perplexity_after, 2),
                      "per token, before → after: what the training cost");
+}
+
+void add_alarms(Report& report, const AlignSettings& s, const std::vector<MetricRow>& rows) {
+  if (s.directly()) {
+    Alarms alarms("round");
+    for (const MetricRow& row : rows)
+      for (const std::string& alarm : alarms.watch(row.step + 1, row.values))
+        report.add_notice(str(alarm, "."));
+  }
+  for (Index round = 0; round < s.rounds && !s.directly(); ++round) {
+    Alarms alarms;
+    for (const MetricRow& row : rows)
+      if (row.step / s.ppo.config.iterations == round)
+        for (const std::string& alarm :
+             alarms.watch(row.step % s.ppo.config.iterations, row.values))
+          report.add_notice(str("Round ", round + 1, ", ", alarm, "."));
+  }
 }
 
 void add_shortcut(Report& report, const Shortcut& s) {
@@ -86,6 +123,31 @@ void add_shortcut(Report& report, const Shortcut& s) {
                       fixed(o.after, 0), fixed(o.log_odds, 1)});
   if (!rows.empty())
     report.add_samples({"Came up most", "Times before", "Times after", "Log-odds"}, rows);
+}
+
+// Charts of a method without a reward model, a point a round.
+void add_direct_charts(Report& report, const std::vector<MetricRow>& rows) {
+  const auto chart = [&](const char* title, const char* unit,
+                         const std::vector<std::pair<const char*, const char*>>& lines) {
+    std::vector<Series> all;
+    for (const auto& [name, metric] : lines) {
+      all.push_back(metric_series(name, rows, metric));
+      for (double& round : all.back().x) round += 1;
+    }
+    if (!all[0].x.empty()) report.add_chart(title, "round", unit, all);
+  };
+  report.add_heading("Training");
+  report.add_text(
+      "A round's responses are those that the policy gave before it learned from them; the scores "
+      "are its own, after.");
+  chart("True score of a round's responses, by the rule itself", "score",
+        {{"score", "judge/total"}});
+  chart("The policy's own scores", "score",
+        {{"best", "rewards/chosen"}, {"last", "rewards/rejected"}});
+  chart("Pairs that they order rightly", "share of pairs", {{"accuracy", "rewards/accuracies"}});
+  chart("Log-prob of the best responses", "nats per response", {{"best", "logps/chosen"}});
+  chart("Loss", "loss", {{"mean", "loss"}});
+  chart("Response length", "tokens", {{"mean", "response/length"}});
 }
 
 void add_charts(Report& report, const AlignSettings& s, const std::vector<MetricRow>& rows,
@@ -160,14 +222,20 @@ Json Outcome::json() const {
                   {"ended_after", shortcut.after.finished},
                   {"length_before", shortcut.before.characters},
                   {"length_after", shortcut.after.characters},
-                  {"ratio_first_minibatch", ratio_first_minibatch},
                   {"shortcut", shortcut.json()}});
+  if (!std::isnan(ratio_first_minibatch)) results["ratio_first_minibatch"] = ratio_first_minibatch;
   return results;
 }
 
 std::string trained_towards(const AlignSettings& s) {
   if (s.labeller == "person") return "trained towards the rankings of " + s.annotator;
   return str("trained towards the rule `", rule_of(s.labeller).short_name(), "`");
+}
+
+std::optional<Best> best_of_round(const AlignSettings& s, const std::vector<MetricRow>& rows,
+                                  Index round) {
+  const Index begin = round * s.ppo.config.iterations;
+  return best_within(rows, begin, begin + s.ppo.config.iterations, s.ppo.kl_budget);
 }
 
 std::string curves_in_words(const std::vector<MetricRow>& rows, Index rounds, Index iterations) {
@@ -210,7 +278,8 @@ std::string parts_in_words(const Shortcut& s) {
 
 }  // namespace
 
-void print_outcome(const AlignSettings& s, const Outcome& o, const RewardReport& reward) {
+void print_outcome(const AlignSettings& s, const Outcome& o,
+                   const std::vector<RewardReport>& rewards) {
   const int width = terminal_width(stdout);
   const auto print = [](const std::string& text) { std::fputs(text.c_str(), stdout); };
   for (std::size_t i = 0; i < std::min<std::size_t>(3, o.before.size()); ++i)
@@ -218,7 +287,10 @@ void print_outcome(const AlignSettings& s, const Outcome& o, const RewardReport&
               wrap(scored(o, i, false), width, "    "), "after:\n",
               wrap(scored(o, i, true), width, "    ")));
   print("\n");
-  reward.print();
+  if (s.directly())
+    print(str("The policy ", directly_in_words(s, read_metrics(s.run + "/metrics.csv")), ".\n"));
+  else
+    rewards.back().print();
   const Interval win = o.verdict.interval();
   const std::string pairs =
       o.verdict.n() > o.verdict.prompts() ? fixed(o.verdict.n(), 0) + " answers to " : "";
@@ -232,8 +304,14 @@ void print_outcome(const AlignSettings& s, const Outcome& o, const RewardReport&
   print(str("KL(policy || first policy), exact: ", fixed(o.kl, 2), " nats per response\n"));
   print(str("perplexity of held-out stories: ", fixed(o.perplexity_before, 3), " before, ",
             fixed(o.perplexity_after, 3), " after\n"));
-  print(str("first-minibatch ratio: ", general(o.ratio_first_minibatch, 9),
-            " (1 means the sampled log-probs are the trained ones, bit for bit)\n"));
+  for (Index round = 0; round < s.rounds && s.ppo.kl_budget > 0; ++round)
+    print(str("round ", round + 1, ": ",
+              best_in_words(best_of_round(s, read_metrics(s.run + "/metrics.csv"), round),
+                            s.ppo.kl_budget),
+              " (policy-best.safetensors)\n"));
+  if (!std::isnan(o.ratio_first_minibatch))
+    print(str("first-minibatch ratio: ", general(o.ratio_first_minibatch, 9),
+              " (1 means the sampled log-probs are the trained ones, bit for bit)\n"));
   if (s.labeller != "person")
     print(str("The rankings were made by the rule `", rule_of(s.labeller).short_name(),
               "`, not by people.\n"));
@@ -249,17 +327,13 @@ std::string write_report(const AlignSettings& s, const std::string& title, const
                           rule_of(s.labeller).short_name(),
                           "”, not by people. Its text: ", rule_of(s.labeller).text));
   const std::vector<MetricRow> rows = read_metrics(s.run + "/metrics.csv");
-  for (Index round = 0; round < s.rounds; ++round) {
-    Alarms alarms;
-    for (const MetricRow& row : rows)
-      if (row.step / s.ppo.config.iterations == round)
-        for (const std::string& alarm :
-             alarms.watch(row.step % s.ppo.config.iterations, row.values))
-          report.add_notice(str("Round ", round + 1, ", ", alarm, "."));
-  }
-  add_results(report, o, rewards.back());
+  add_alarms(report, s, rows);
+  add_results(report, s, o, rewards, rows);
   add_shortcut(report, o.shortcut);
-  add_charts(report, s, rows, rewards);
+  if (s.directly())
+    add_direct_charts(report, rows);
+  else
+    add_charts(report, s, rows, rewards);
   report.add_heading(str("Held-out prompts, before and after",
                          o.verdict.scored ? " (the judge's score in brackets)" : ""));
   std::vector<std::vector<std::string>> table;

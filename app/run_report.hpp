@@ -7,6 +7,8 @@
 
 #include <plumb/run/metrics.hpp>
 
+#include <cmath>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,7 +21,8 @@ struct Outcome {
   Verdict verdict;
   Shortcut shortcut;
   double kl = 0, perplexity_before = 0, perplexity_after = 0;
-  double ratio_first_minibatch = 1;  ///< the first that is not 1, or 1
+  /// The first that is not 1, or 1; NaN of a method that has no ratios.
+  double ratio_first_minibatch = std::nan("");
 
   Json json() const;
 };
@@ -30,12 +33,16 @@ std::string trained_towards(const AlignSettings& settings);
 /// One sentence a round: how the reward model's score moved, and the rule's true score with it.
 std::string curves_in_words(const std::vector<MetricRow>& rows, Index rounds, Index iterations);
 
-/// Prints samples and results.
-void print_outcome(const AlignSettings& settings, const Outcome& outcome,
-                   const RewardReport& reward);
+/// The best policy of a round within the KL budget, if there is one.
+std::optional<Best> best_of_round(const AlignSettings& settings, const std::vector<MetricRow>& rows,
+                                  Index round);
 
-/// Writes report.html into the run's directory, from the outcome, the last round's reward model,
-/// those of all rounds, and the metrics there. Returns its path.
+/// Prints samples and results. `rewards`: of all rounds' reward models; none, if there were none.
+void print_outcome(const AlignSettings& settings, const Outcome& outcome,
+                   const std::vector<RewardReport>& rewards);
+
+/// Writes report.html into the run's directory, from the outcome, the reward models of all rounds,
+/// and the metrics there. Returns its path.
 std::string write_report(const AlignSettings& settings, const std::string& title,
                          const Outcome& outcome, const std::vector<RewardReport>& rewards,
                          const Json& results, const Json& config);

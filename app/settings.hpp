@@ -13,7 +13,9 @@
 #include <plumb/rlhf/sft.hpp>
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -83,6 +85,7 @@ struct PpoSettings {
   Storage sampler = Storage::Float;  ///< of the weights that sample
   Index checkpoint_every = 5;
   Index checkpoints = 2;
+  float kl_budget = 0;  ///< of the best policy that is kept beside the last; 0: none is
 
   bool critic() const { return method == PolicyMethod::Ppo; }
   std::string label() const { return critic() ? "PPO" : choice_name(method); }
@@ -111,6 +114,10 @@ void fields(PpoSettings& s, F&& f) {
     s.sampler);
   f(Field{"checkpoint-every", "between checkpoints", at_least(1), "iterations", "Memory"},
     s.checkpoint_every);
+  f(Field{"kl-budget",
+          "beside the last policy keep the best whose exact KL is at most this; 0: none",
+          at_least(0), "nats per response", "Divergence from the reference"},
+    s.kl_budget);
   f(Field{"checkpoints", "kept: 2, the last and the one before it, or 1", between(1, 2), "",
           "Memory"},
     s.checkpoints);
@@ -123,6 +130,9 @@ inline void check_ppo(const PpoSettings& s) {
   check<DataError>(s.sampler == Storage::Float || s.config.off_policy(),
                    "[ppo] weights of fewer bits sample another distribution than the policy's. "
                    "HINT: name a --correction, or --allow-off-policy");
+  check<DataError>(s.kl_budget == 0 || s.config.kl_every > 0,
+                   "[ppo] kl-budget is of the exact KL, which kl-every 0 never computes. HINT: "
+                   "--kl-every 1, or no kl-budget");
 }
 
 /// A method without a critic: the settings of PPO but those of a critic.
@@ -141,8 +151,46 @@ void fields(GroupSettings& s, F&& f) {
   });
 }
 
-/// Rounds of the four steps.
+/// What a round learns by: a policy method, from a reward model fitted to its rankings, or a
+/// preference method, from its rankings directly. The names are those of both.
+enum class AlignMethod : int {};
+
+namespace detail {
+inline constexpr std::size_t kPolicyMethods = choices(PolicyMethod{}).size();
+}
+
+constexpr AlignMethod align_method(PolicyMethod method) {
+  return static_cast<AlignMethod>(static_cast<int>(method));
+}
+constexpr AlignMethod align_method(PreferenceMethod method) {
+  return static_cast<AlignMethod>(static_cast<int>(detail::kPolicyMethods) +
+                                  static_cast<int>(method));
+}
+constexpr auto choices(AlignMethod) {
+  constexpr auto by_reward = choices(PolicyMethod{});
+  constexpr auto directly = choices(PreferenceMethod{});
+  std::array<std::pair<const char*, AlignMethod>, by_reward.size() + directly.size()> all{};
+  std::size_t at = 0;
+  for (const auto& [name, method] : by_reward) all[at++] = {name, align_method(method)};
+  for (const auto& [name, method] : directly) all[at++] = {name, align_method(method)};
+  return all;
+}
+
+/// The method of either kind that is meant; none: it is of the other kind.
+constexpr std::optional<PolicyMethod> policy_method(AlignMethod method) {
+  for (const auto& [name, one] : choices(PolicyMethod{}))
+    if (align_method(one) == method) return one;
+  return {};
+}
+constexpr std::optional<PreferenceMethod> preference_method(AlignMethod method) {
+  for (const auto& [name, one] : choices(PreferenceMethod{}))
+    if (align_method(one) == method) return one;
+  return {};
+}
+
+/// Rounds of the four steps; or of three, where a round learns from its rankings directly.
 struct AlignSettings {
+  AlignMethod method = align_method(PolicyMethod::Ppo);
   std::string model;  // the first policy; empty: the shipped stories260K
   std::string tokenizer;
   std::string chat;
@@ -165,7 +213,9 @@ struct AlignSettings {
   GenerateSettings generate;
   RewardSettings reward;
   PpoSettings ppo;
+  PreferenceConfig direct;  // of a method without a reward model
 
+  bool directly() const { return preference_method(method).has_value(); }
   /// Who compares the last policy with the first: a person's rankings are compared by the default
   /// rule unless another judge is named.
   std::string judge_spec() const {
@@ -180,11 +230,13 @@ void fields(AlignSettings& s, F&& f) {
   f(Field{"prompts", "prompts: data in any form, stories, or one a line; empty: shipped openings"},
     s.prompts);
   f(Field{"run", "run directory; one that was stopped goes on"}, s.run);
+  f(Field{"method", "ppo, grpo and on: by a reward model; dpo and on: from rankings directly"},
+    s.method);
   f(Field{"labeller", "who ranks: person, or rule:NAME"}, s.labeller);
   f(Field{"judge", "who compares at the end: rule:NAME, person, command:…, a reward model"},
     s.judge);
   f(Field{"annotator", "name of the person who ranks or judges"}, s.annotator);
-  f(Field{"rounds", "rounds of generate, rank, reward model, PPO", at_least(1)}, s.rounds);
+  f(Field{"rounds", "rounds of generate, rank, learn", at_least(1)}, s.rounds);
   f(Field{"rank-prompts", "prompts ranked per round", at_least(1)}, s.rank_prompts);
   f(Field{"eval-prompts", "held-out prompts for the comparison", at_least(1)}, s.eval_prompts);
   f(Field{"eval-responses", "responses to each of them that are compared", at_least(1)},
@@ -204,9 +256,11 @@ void fields(AlignSettings& s, F&& f) {
     s.held_out_prompts);
   f(Field{"eval-stories", "held-out stories for the perplexity", at_least(1), "", "Input"},
     s.eval_stories);
-  // A step's settings are those of its own command, under a heading of its own.
+  // A step's settings are those of its own command, under a heading of its own; but the method,
+  // which is named once for all of them.
   const auto of_step = [&f](const char* prefix, const char* heading) {
     return [&f, prefix, heading](Field field, auto& member) {
+      if (std::string_view(field.name) == "method") return;
       const std::string name = std::string(prefix) + field.name;
       const std::string group = *field.group == '\0' ? heading : str(heading, ": ", field.group);
       field.name = name.c_str();
@@ -218,6 +272,16 @@ void fields(AlignSettings& s, F&& f) {
   fields(s.generate, of_step("generate-", "Generating"));
   fields(s.reward, of_step("reward-", "Reward model"));
   fields(s.ppo, of_step("", "PPO"));
+  fields(s.direct, of_step("dpo-", "Learning from rankings directly"));
+}
+
+/// Makes the settings that a method chooses those of the one that is named.
+inline void use_method(PpoSettings& s) { use_method(s.config, s.method); }
+inline void use_method(GroupSettings& s) { use_method(s.ppo); }
+inline void use_method(AlignSettings& s) {
+  if (const auto method = preference_method(s.method)) s.direct.method = *method;
+  s.ppo.method = policy_method(s.method).value_or(s.ppo.method);
+  if (!s.directly()) use_method(s.ppo);
 }
 
 }}  // namespace plumb::v0_1

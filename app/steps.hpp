@@ -142,6 +142,20 @@ RewardReport cross_validate(const RewardFitter& fitter, int folds, std::uint64_t
 Reward train_and_test(const RewardFitter& fitter, std::uint64_t seed, bool control,
                       RewardReport& report, const std::string& label);
 
+/// Steps 3 and 4 in one: what a policy became that learned from rankings directly.
+struct DirectTraining {
+  Index rankings = 0;     ///< that decide between two responses
+  double loss = 0;        ///< mean over the updates
+  PreferenceStats after;  ///< what its own scores make of these rankings now
+};
+
+/// Trains a policy on rankings, held near `reference` if the method has one.
+DirectTraining train_on_rankings(DeviceModel& policy, const DeviceModel& reference,
+                                 const std::vector<RankedPrompt>& prompts,
+                                 const PreferenceConfig& config, const std::string& label);
+/// A policy's own scores of rankings, as means by TRL's names.
+Metrics preference_metrics(const PreferenceStats& stats);
+
 /// Adds metrics about an iteration's episodes to its row; the same ones every time.
 using EpisodeObserver = std::function<void(const std::vector<Episode>&, Metrics&)>;
 
@@ -163,10 +177,27 @@ void note_memory(const DeviceModel& policy, const DeviceModel* value, const PpoS
 bool is_linear(const RewardSettings& settings, const Loaded& base);
 
 /// Step 4. Trains by PPO from where the checkpoint at `path` stands, if there is one; writes it
-/// every few iterations and at the end, the one before it kept beside it. `metrics_offset` is added
-/// to iteration numbers.
+/// every few iterations and at the end, the one before it kept beside it, and so the best policy
+/// within the KL budget, if there is one. `metrics_offset` is added to iteration numbers.
 void run_ppo(const PpoTask& task, const PpoSettings& settings, const std::string& path,
              MetricsWriter& metrics, Index metrics_offset, const std::string& label);
+
+/// The iteration whose policy did best within a KL budget, by its row of metrics: a mean over the
+/// responses of that iteration, so that the highest of many is partly luck.
+struct Best {
+  Index iteration = 0;
+  double score = 0;  ///< judge/total where it is measured, else objective/scores
+  double kl = 0;     ///< exact
+};
+/// The best of the rows of steps `begin` to `end` - 1, counted from `begin`; the first of equals. A
+/// row without an exact KL, or beyond the budget, is none.
+std::optional<Best> best_within(const std::vector<MetricRow>& rows, Index begin, Index end,
+                                double budget);
+/// Where run_ppo writes that policy, without its critic, beside the checkpoint at `path`.
+std::string best_path(const std::string& path);
+/// What is said of it, as numbers and in words; both empty without a budget.
+Json best_json(const std::optional<Best>& best, double budget);
+std::string best_in_words(const std::optional<Best>& best, double budget);
 
 /// Scores by a reward model, of prompt and response together.
 ScoreFunction reward_function(Reward reward);

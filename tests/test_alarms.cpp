@@ -3,7 +3,12 @@
 
 #include "support.hpp"
 
+#include <plumb/core/random.hpp>
+
 #include <doctest/doctest.h>
+
+#include <cmath>
+#include <functional>
 
 using namespace plumb;
 using namespace test;
@@ -57,4 +62,55 @@ TEST_CASE("alarms: what a run does not measure rings nothing") {
   Alarms alarms;
   CHECK(alarms.watch(0, {}).empty());
   CHECK(alarms.watch(1, {{"objective/scores", 1.0}}).empty());
+}
+
+namespace {
+// Where a series of 60 iterations rings that the judge falls, and what is said; noise of deviation
+// 1 on both means.
+std::string rung(std::uint64_t seed, const std::function<double(double)>& score,
+                 const std::function<double(double)>& judge) {
+  Rng rng(seed);
+  Alarms alarms;
+  std::string all;
+  for (Index i = 0; i < 60; ++i) {
+    const auto x = static_cast<double>(i);
+    const Metrics row{{"objective/scores", score(x) + rng.normal()},
+                      {"judge/total", judge(x) + rng.normal()}};
+    for (const std::string& said : alarms.watch(i, row)) all += said;
+  }
+  return all;
+}
+}  // namespace
+
+TEST_CASE("alarms: the score rises while the judge falls, beyond noise") {
+  const auto rises = [](double i) { return 0.2 * i; };
+  const auto turns = [](double i) { return 6 - 0.2 * std::abs(i - 30); };
+  const auto flat = [](double) { return 0.0; };
+  Index found = 0, noise = 0, both = 0, falls = 0;
+  for (std::uint64_t seed = 0; seed < 1000; ++seed) {
+    const std::string said = rung(seed, rises, turns);
+    found += contains(said, "while the judge's has fallen") ? 1 : 0;
+    noise += rung(seed, flat, flat).empty() ? 0 : 1;
+    both += rung(seed, rises, rises).empty() ? 0 : 1;
+    falls += rung(seed, turns, turns).empty() ? 0 : 1;
+  }
+  CHECK(found >= 980);
+  CHECK(noise <= 5);
+  CHECK(both <= 5);
+  CHECK(falls <= 5);  // both fall: bad, but not this
+  const std::string said = rung(1, rises, turns);
+  for (const char* part : {"iteration ", ": since iteration ", "fresh round of rankings", "beta"})
+    CHECK(contains(said, part));
+}
+
+TEST_CASE("alarms: without noise the parting is said when the judge's window is below its best") {
+  Alarms alarms;
+  std::string said;
+  for (Index i = 0; i < 40 && said.empty(); ++i) {
+    const auto x = static_cast<double>(i);
+    for (const std::string& one :
+         alarms.watch(i, {{"objective/scores", x}, {"judge/total", -std::abs(x - 20)}}))
+      said += one;
+  }
+  CHECK(contains(said, "since iteration 22 the score has risen from 20.00"));
 }

@@ -160,7 +160,9 @@ TEST_CASE("docs/settings.md is made of the lists") {
       "checks of "
       "the library and of\nthe program, and this table. In `plumb align` those of a step have its "
       "name in "
-      "front: `sft-lr`,\n`generate-seed`, `reward-epochs`.\n\n";
+      "front: `sft-lr`,\n`generate-seed`, `reward-epochs`, `dpo-beta`; its `method` is any of "
+      "PPO's "
+      "or of those that learn\nfrom rankings directly.\n\n";
   add_table(made, "Sampling", "`rlhf/sample.hpp`: `SampleOptions`", SampleOptions{});
   add_table(made, "A vocabulary", "`text/bpe_train.hpp`: `BpeTrainConfig`", BpeTrainConfig{});
   add_table(made, "Supervised fine-tuning", "`rlhf/sft.hpp`: `SftConfig`", SftConfig{});

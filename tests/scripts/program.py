@@ -147,6 +147,8 @@ def commands():
     header = open(os.path.join(WORK, "align/metrics.csv")).readline()
     check("judge/total" in header and "judge/friendly" in header, "align: the rule's true score in the metrics")
     check(not re.search(r'(src|href)="?http', page), "align: the report loads nothing from elsewhere")
+    learns_directly()
+    best_within_budget()
     stories = os.path.join(os.path.dirname(MODEL), "tinystories_heldout.txt")
     trained = succeeds("tokenizer", "tokenizer", "train", stories, "--vocab", "500", "--words", "llama3", "--special",
                        "<|end|>", "--out", "vocabulary", expect=["tokens", "merges", "seconds"])
@@ -160,6 +162,69 @@ def commands():
     results = succeeds("config", "generate", "--config", "settings.json", "--responses", "3", "--limit", "2",
                        "--out", "c.jsonl")
     check(results.get("responses") == 6, "config: a flag wins over the file")
+
+
+def learns_directly():
+    """align by a preference method: rounds without a reward model."""
+    rounds = ["--rounds", "2", "--labeller", "rule:warm", *SMALL]
+    learned = succeeds("align by dpo", "align", "--run", "online", "--method", "dpo", *rounds,
+                       expect=["win_rate", "kl", "rewards/chosen", "rewards/rejected", "rewards/margins", "logps/chosen",
+                               "loss", "judge/total"])
+    check(learned.get("method") == "dpo" and learned.get("rewards/accuracies", 0) > 0.6,
+          "align by dpo: says its method, and its policy knows the last round's rankings")
+    check(not [key for key in learned if key.startswith(("reward_", "ratio"))], "align by dpo: no reward model, no ratio")
+    for name in ("candidates.jsonl", "rankings.jsonl", "policy.safetensors"):
+        check(os.path.exists(os.path.join(WORK, "online/round-1", name)), f"align by dpo: a round leaves {name}")
+    check(not os.path.exists(os.path.join(WORK, "online/round-1/reward.safetensors")), "and no reward model")
+    check(len(read("online/metrics.csv").splitlines()) == 3, "align by dpo: a row of metrics a round")
+    page = read("online/report.html")
+    check("from rankings directly, by dpo" in page and "Reward model" not in page and "own scores" in page,
+          "align by dpo: the report says so, and has nothing of a reward model")
+    first = [json.loads(line)["model"] for line in read("online/round-1/candidates.jsonl").splitlines()]
+    check(first[0] != json.loads(read("online/round-0/candidates.jsonl").splitlines()[0])["model"],
+          "align by dpo: the second round's responses are the trained policy's")
+    for method in ("kto", "pl", "simpo"):
+        more = succeeds(f"align by {method}", "align", "--run", method, "--method", method, *SMALL)
+        check(more.get("method") == method, f"align by {method}: says so")
+    demo = succeeds("demo by dpo", "demo", "--run", "demo", "--method", "dpo", *SMALL, "--rounds", "1", "--dpo-beta", "0.2")
+    check(demo.get("method") == "dpo", "demo by dpo: says so")
+
+
+def best_within_budget():
+    """The best policy whose KL is within a budget, beside the last one."""
+    words = ["--reward", "rule:warm", "--iterations", "6", "--ppo-prompts", "8", "--ppo-max-new-tokens", "24",
+             "--checkpoint-every", "2", "--ppo-lr", "1e-3", "--no-linear-lr"]
+    trained = succeeds("grpo in a wide budget", "grpo", "--run", "wide", *words, "--kl-budget", "1000",
+                       expect=["best_iteration", "best_score", "best_kl"])
+    names, *rows = [line.split(",") for line in read("wide/metrics.csv").splitlines()]
+    scores = [float(row[names.index("objective/scores")]) for row in rows]
+    best = scores.index(max(scores))
+    check(trained.get("best_iteration") == best and trained.get("best_score") == scores[best],
+          f"the best is the highest of the scores: {best} of {scores}")
+    kept = {}
+    for name in ("policy", "policy-best"):
+        kept[name] = succeeds(f"info of {name}", "info", "--model", f"wide/{name}.safetensors")["fingerprint"]
+    check(kept["policy"] != kept["policy-best"], "it is not the last policy")
+    if best > 0:  # the policy before an iteration's update is what a run of so many iterations ends with
+        shorter = succeeds("grpo of so many", "grpo", "--run", "shorter", *words[:2], "--iterations", str(best), *words[4:])
+        check(shorter["policy_fingerprint"] == kept["policy-best"], "but the one that those scores are of")
+    start = succeeds("info of the start", "info")["fingerprint"]
+    tight = succeeds("ppo in a tight budget", "ppo", "--run", "tight", *words, "--kl-budget", "1e-6")  # with a critic
+    first = succeeds("info of the best", "info", "--model", "tight/policy-best.safetensors")["fingerprint"]
+    check(tight.get("best_iteration") == 0 and first == start, "in a tight budget the best is the model that it began with")
+    code, out, _ = run("ppo", "--run", "tight", *words, "--kl-budget", "1e-6")
+    check(code == 0 and "that before iteration 0's update" in out and "tight/policy-best.safetensors" in out, "and that is said")
+    check("best_iteration" not in succeeds("grpo without a budget", "grpo", "--run", "without", *words) and
+          not os.path.exists(os.path.join(WORK, "without/policy-best.safetensors")), "without a budget none is kept")
+    check(read_bytes("without/policy.safetensors") == read_bytes("wide/policy.safetensors"), "which changes nothing else")
+    far = run("ppo", "--model", "wide/policy.safetensors", "--reference", MODEL, "--run", "far", *words, "--kl-budget", "1e-6",
+              "--json", "far.json")
+    check(far[0] == 0 and json.loads(read("far.json"))["best_iteration"] is None and "no iteration's policy was" in far[1] and
+          not os.path.exists(os.path.join(WORK, "far/policy-best.safetensors")), "where none is within the budget, none is kept")
+    fails("a budget of a KL that is not computed", "ppo", "--run", "x", "--kl-budget", "5", "--kl-every", "0",
+          says=["kl-budget", "kl-every 0", "HINT"])
+    fails("a budget of a method without iterations", "align", "--run", "x", "--method", "dpo", "--kl-budget", "5",
+          says=["kl-budget", "dpo-beta", "HINT"])
 
 
 def errors():
@@ -194,6 +259,11 @@ def errors():
     fails("a reward model that is none", "ppo", "--reward",
           os.path.join(os.path.dirname(__file__), "../../examples/data/stories260K.bin"), "--run", "x",
           says=["reward"])
+    fails("a wrong method", "align", "--method", "dppo", "--run", "x",
+          says=["'dppo'", "ppo, grpo, dr-grpo, rloo,", "cispo, dpo, robust, ipo, hinge, simpo, orpo, pl, kto"])
+    fails("PPO's beta beside dpo", "align", "--method", "dpo", "--beta", "0.2", "--run", "x", says=["beta is PPO's", "--dpo-beta"])
+    fails("a preference method for ppo", "ppo", "--method", "dpo", "--run", "x", says=["'dpo'", "gspo, cispo;"])
+    fails("a preference method for grpo", "grpo", "--method", "dpo", "--run", "x", says=["'dpo'", "gspo, cispo;"])
     run("align", "--run", "other", *SMALL)
     fails("another run's directory", "align", "--run", "other", *SMALL, "--beta", "0.3", says=["'beta'", "HINT"])
 
@@ -255,6 +325,7 @@ def settings():
             (ppo, "iterations", ("-1",), "iterations"),
             (["align", "--run", "none"], "rounds", ("0",), "rounds"),
             (["align", "--run", "none"], "reward-epochs", ("-1",), "reward-epochs"),
+            (["align", "--run", "none"], "dpo-beta", ("0", "-1"), "above 0"),
             (["eval"], "limit", ("0", "-1"), "limit"),
             (["chat", "--prompt", "a"], "slots", ("0",), "slots")):
         for value in bad:
@@ -640,8 +711,20 @@ def device():
 
 
 def resume():
-    stopped_and_resumed("", *SMALL)
+    stopped_and_resumed("", *SMALL, "--kl-budget", "5")
+    for number in (0, 1):
+        name = f"round-{number}/policy-best.safetensors"
+        check(read_bytes("whole/" + name) == read_bytes("killed/" + name), f"{name} is the same, byte for byte")
+    check("best policy within 5 nats" in read("whole/report.html"), "and the report says which it is")
     stopped_and_resumed("-lora", *SMALL, "--lora-rank", "4", "--lora-layers", "2")
+    # Learning directly takes no checkpoints: enough updates that some are cut off between.
+    direct = [*SMALL, "--method", "dpo", "--dpo-batch", "2", "--dpo-epochs", "12"]
+    stopped_and_resumed("-dpo", *direct)
+    stopped_and_resumed("-dpo-lora", *direct, "--lora-rank", "4", "--lora-layers", "2")
+    whole = read_bytes("killed-dpo/round-1/policy.safetensors")
+    os.remove(os.path.join(WORK, "killed-dpo/round-1/policy.safetensors"))
+    check(run("align", "--run", "killed-dpo", "--rounds", "2", *direct)[0] == 0 and
+          read_bytes("killed-dpo/round-1/policy.safetensors") == whole, "a policy that is taken away is learned again")
 
 
 def stopped_and_resumed(name, *settings):
