@@ -134,4 +134,10 @@ struct InfoCommand {
 };
 void info_command(const InfoCommand& c, Json& results);
 
+struct AtlasCommand {
+  std::string out;     // folder for methods.md and its figures; empty: print only
+  bool quick = false;  // one seed and a fraction of the iterations: that it runs, not what it finds
+};
+void atlas_command(const AtlasCommand& c, Json& results);
+
 }}  // namespace plumb::v0_1

@@ -161,6 +161,7 @@ class Program {
     add_tokenizer();
     add_convert();
     add_info();
+    add_atlas();
   }
 
   int run(int argc, char** argv) {
@@ -620,6 +621,16 @@ class Program {
     sub.add_option("--held-out", info_.held_out, "texts for --compare; default: shipped stories");
   }
 
+  void add_atlas() {
+    CLI::App& sub = command(
+        "atlas", "every method beside the truth: where it comes to rest, how fast, at what cost",
+        [this](Json& results) { atlas_command(atlas_, results); });
+    sub.add_option("--out", atlas_.out,
+                   "folder for methods.md and its figures; default: print only");
+    sub.add_flag("--quick", atlas_.quick,
+                 "a fraction of the work: that it runs, not what it finds");
+  }
+
   AlignSettings demo_;
   CLI::App app_;
   std::map<std::string, std::unique_ptr<Command>> commands_;
@@ -642,6 +653,7 @@ class Program {
   TokenizerCommand tokenizer_;
   ConvertCommand convert_;
   InfoCommand info_;
+  AtlasCommand atlas_;
 };
 
 }  // namespace

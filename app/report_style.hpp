@@ -3,6 +3,12 @@
 
 namespace plumb { inline namespace v0_1 { namespace detail {
 
+/// Of a chart in a file of its own.
+inline constexpr const char* kChartStyle =
+    R"(text{font:13px system-ui,sans-serif;fill:#59636e}
+path{fill:none;stroke-width:2;stroke-linejoin:round;stroke-linecap:round}
+.grid{stroke:#d5dae0;stroke-width:1}.hair{display:none})";
+
 inline constexpr const char* kReportStyle =
     R"(:root{color-scheme:light dark;--ink:#1b1f24;--soft:#59636e;--line:#d5dae0;--page:#fff;
 --card:#f6f8fa;--warn:#fff4d6;--edge:#b07d00;--s0:#0072b2;--s1:#d55e00;--s2:#009e73;--s3:#cc79a7;

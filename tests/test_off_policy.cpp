@@ -37,7 +37,7 @@ std::vector<float> share_of_even(const std::vector<Episode>& episodes) {
   return scores;
 }
 
-const std::vector<Tokens> kPrompts{{4, 1}, {7}, {3, 8, 6}, {1, 5}};
+const std::vector<Tokens> kFourPrompts{{4, 1}, {7}, {3, 8, 6}, {1, 5}};
 
 constexpr Correction kWeighted[] = {Correction::TokenTruncate, Correction::TokenMask,
                                     Correction::SequenceTruncate, Correction::SequenceMask};
@@ -60,7 +60,7 @@ OffPolicyRun run(const PpoConfig& config, const Model<Cpu>* sampler = nullptr) {
   PpoTrainer<Cpu> trainer(policy, reference, share_of_even, config);
   if (sampler != nullptr) trainer.sample_from(*sampler);
   OffPolicyRun result;
-  for (int i = 0; i < 3; ++i) result.rows.push_back(trainer.step(kPrompts));
+  for (int i = 0; i < 3; ++i) result.rows.push_back(trainer.step(kFourPrompts));
   result.weights = policy.parameters().flat().to_vector();
   result.episodes = trainer.episodes();
   return result;
@@ -126,7 +126,7 @@ TEST_CASE("where the policy samples, every correction leaves a run as it is, to 
   auto policy = tiny_model(tiny_llama(), 7);
   PpoTrainer<Cpu> trainer(policy, twin, share_of_even, config);
   trainer.sample_from(twin);
-  const auto first = trainer.step(kPrompts);
+  const auto first = trainer.step(kFourPrompts);
   for (const auto& [name, value] : first)
     if (name == "sampling/sampling_logp_difference/max") CHECK(value == 0.0);
 }

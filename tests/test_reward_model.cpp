@@ -14,7 +14,7 @@ using namespace test;
 namespace {
 
 /// Full and partial rankings, ties, an unjudged response, and one that decides nothing.
-std::vector<RankedPrompt> some_rankings(Index vocab) {
+std::vector<RankedPrompt> token_rankings(Index vocab) {
   const std::vector<Tokens> ranks = {{0, 1},     {2, 0, 1, 3}, {0, 1, 1, 1},
                                      {1, -1, 0}, {0, 0},       {1, 0, 0, 2, 1}};
   std::vector<RankedPrompt> prompts;
@@ -97,7 +97,7 @@ TEST_CASE("gradient of the reward objective through the model, both losses and f
     for (const auto kind : {RankingLossKind::BradleyTerry, RankingLossKind::PlackettLuce}) {
       const RankingLoss loss{.kind = kind, .margin = 0.4F, .center = 0.05F};
       const auto model = tiny_model(config, 7, ScalarHead::Reward);
-      const auto prompts = some_rankings(config.vocab);
+      const auto prompts = token_rankings(config.vocab);
       const float share = 1.0F / 6;
       RankingStats stats;
       const float value = reward_gradient(model, pointers(prompts), loss, share, stats);
@@ -117,7 +117,7 @@ TEST_CASE("gradient of the reward objective through the model, both losses and f
 }
 
 TEST_CASE("margins by the data: their gradient, whole and in parts; and where there are none") {
-  auto prompts = some_rankings(19);
+  auto prompts = token_rankings(19);
   for (std::size_t i = 0; i < prompts.size(); ++i)
     if (i != 2) prompts[i].level = random_vector(prompts[i].rank.size(), 40 + i, 2.0F);
   const RankingLoss loss{.margin = 0.2F, .margin_by = MarginBy::Data};
@@ -181,7 +181,7 @@ TEST_CASE("weighed by comparison, all pairs or stages of all rankings count alik
   for (const auto kind : {RankingLossKind::BradleyTerry, RankingLossKind::PlackettLuce}) {
     const RankingLoss loss{.kind = kind, .weight = RankingWeight::Comparison};
     const auto model = tiny_model(tiny_llama(), 7, ScalarHead::Reward);
-    const auto prompts = some_rankings(19);
+    const auto prompts = token_rankings(19);
     double count = 0, again = 0;
     const double sum = alone(model, prompts, kind, count);
     Index counted = 0;
@@ -211,7 +211,7 @@ TEST_CASE("weighed by comparison, all pairs or stages of all rankings count alik
 }
 
 TEST_CASE("weighed by comparison, an epoch's minibatches together are the mean over the data") {
-  auto prompts = some_rankings(19);
+  auto prompts = token_rankings(19);
   prompts.erase(prompts.begin() + 4);  // the one that decides nothing
   prompts.push_back(prompts[1]);
   double sum = 0, count = 0, mean = 0;
@@ -235,7 +235,7 @@ TEST_CASE("weighed by comparison, an epoch's minibatches together are the mean o
 }
 
 TEST_CASE("prompts apart or together give the same gradient") {
-  const auto prompts = some_rankings(19);
+  const auto prompts = token_rankings(19);
   const auto members = pointers(prompts);
   std::vector<float> whole;
   for (const std::size_t part : {6U, 2U, 1U}) {
@@ -258,7 +258,7 @@ TEST_CASE("prompts apart or together give the same gradient") {
 TEST_CASE("a prompt's responses in parts give the same loss and gradient") {
   for (const auto& config : {tiny_llama(), tiny_gpt2()})
     for (const auto kind : {RankingLossKind::BradleyTerry, RankingLossKind::PlackettLuce}) {
-      const auto prompts = some_rankings(config.vocab);
+      const auto prompts = token_rankings(config.vocab);
       const RankingLoss loss{.kind = kind, .center = 0.01F};
       const auto model = tiny_model(config, 7, ScalarHead::Reward);
       for (const RankedPrompt& prompt : prompts) {
@@ -286,7 +286,7 @@ TEST_CASE("a prompt's responses in parts give the same loss and gradient") {
 }
 
 TEST_CASE("training is the same, to rounding, whatever a pass may read") {
-  const auto prompts = some_rankings(tiny_llama().vocab);
+  const auto prompts = token_rankings(tiny_llama().vocab);
   RewardConfig config;
   config.epochs = 3;
   std::vector<float> whole;
@@ -304,7 +304,7 @@ TEST_CASE("training is the same, to rounding, whatever a pass may read") {
 
 TEST_CASE("all pairs of a prompt are one batch element: its loss is their mean") {
   auto model = tiny_model(tiny_llama(), 7, ScalarHead::Reward);
-  const auto prompts = some_rankings(19);
+  const auto prompts = token_rankings(19);
   const std::vector<RankedPrompt> one = {prompts[1]};  // ranks 2 0 1 3
   const auto s = reward_scores(model, one[0].sequences);
   const std::size_t order[] = {1, 2, 0, 3};
@@ -484,7 +484,7 @@ TEST_CASE("decided pairs, and labels shuffled among the judged") {
 TEST_CASE("rankings that cannot be learned from are refused with the reason") {
   auto model = tiny_model(tiny_llama(), 7, ScalarHead::Reward);
   auto headless = tiny_model(tiny_llama());
-  const auto prompts = some_rankings(19);
+  const auto prompts = token_rankings(19);
   const auto error = [&](const RankedPrompt& p) {
     return message_of<DataError>([&] { reward_train(model, {prompts[0], p}, {}); });
   };

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+import xml.dom.minidom
 
 PLUMB, WORK, PART = os.path.abspath(sys.argv[1]), sys.argv[2], sys.argv[3]
 MODEL = os.path.abspath(os.path.join(os.path.dirname(__file__), "../../examples/data/stories260K.bin"))
@@ -118,6 +119,14 @@ def commands():
         check(learned.get("test", {}).get("accuracy", 0) > 0.6, f"dpo by {method}: knows the rankings it was shown")
     code, out, err = run("chat", "--model", "dpo.safetensors", "--prompt", "Once", "--max-new-tokens", "4")
     check(code == 0 and out.startswith("Once"), "dpo: a model like any other")
+    atlas = succeeds("atlas", "atlas", "--quick", "--out", ".", expect=["rests", "gradients", "goodhart", "seconds"])
+    methods = open(os.path.join(WORK, "methods.md")).read()
+    for method in ("ppo", "grpo", "dr-grpo", "rloo", "reinforce++", "dapo", "gspo", "cispo", "dpo", "robust", "ipo",
+                   "hinge", "simpo", "orpo", "pl", "kto"):
+        check(f"| {method} |" in methods and method in atlas.get("rests", {}), f"atlas: a row for {method}")
+    for figure in re.findall(r"\((methods/[\w-]+\.svg)\)", methods):
+        xml.dom.minidom.parse(os.path.join(WORK, figure))
+    check(methods.count(".svg)") == 6, "atlas: six figures, and each of them is XML")
     best = succeeds("best-of-n", "best-of-n", "candidates.jsonl", "--judge", "rule:warm", "--out", "best.jsonl",
                     expect=["curve"])
     curve = [point["score"] for point in best.get("curve", [])]

@@ -138,11 +138,12 @@ __device__ inline TokenKey nucleus_key(const float* weights, const float* logits
   }
 }
 
-/// The token at u of the weights' running sum; called by one thread, `sums` being the blocks'.
-__device__ inline std::int32_t draw_token(const float* weights, const float* sums, Index v,
-                                          float u) {
+/// The token at u of the weights' running sum; called by one thread, `sums` being the blocks' and
+/// `total` theirs.
+__device__ inline std::int32_t draw_token(const float* weights, const float* sums, float total,
+                                          Index v, float u) {
   const Index blocks = (v + kDrawBlock - 1) / kDrawBlock;
-  const float threshold = u * add_in_order(sums, blocks);
+  const float threshold = u * total;
   float before = 0.0F;
   Index first = 0, end = v;
   for (Index b = 0; b < blocks; ++b) {
@@ -174,8 +175,9 @@ struct SampleRoom {
   Index key_count;
 };
 
+// Four blocks of it on a multiprocessor: by itself, ptxas takes registers for five, and spills.
 template <int kThreads>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 4)
     sample_kernel(std::int32_t* token, float* logprob, const float* logits, Index v,
                   SamplingSettings settings, const SampleKey* sample_keys, SampleRoom room) {
   __shared__ unsigned histogram[kThreads];
@@ -207,36 +209,37 @@ __global__ void __launch_bounds__(kThreads)
 
   if (finite && !greedy && settings.top_k > 0 && settings.top_k < v)
     keep_from(weights, z, v, select_key(z, v, settings.top_k, histogram));
-  if (finite && !greedy) block_sums(sums, weights, v);
   if (finite && !greedy && settings.top_p < 1.0F) {
+    block_sums(sums, weights, v);
     const double enough =
         static_cast<double>(settings.top_p) * static_cast<double>(add_in_order(sums, blocks));
     const Index most = settings.top_k > 0 && settings.top_k < v ? settings.top_k : v;
     keep_from(weights, z, v, nucleus_key(weights, z, v, most, enough, keys, histogram));
-    block_sums(sums, weights, v);
   }
 
   if (finite && !greedy && settings.min_p > 0.0F) {
     for (Index i = t; i < v; i += kThreads)
       if (weights[i] < settings.min_p) weights[i] = 0.0F;
     __syncthreads();
-    block_sums(sums, weights, v);
   }
+  if (finite && !greedy) block_sums(sums, weights, v);
 
   if (t != 0) return;
   std::int32_t drawn = 0;
+  float total = 1.0F;
   if (finite && greedy) {
     while (drawn < v - 1 && z[drawn] != top) ++drawn;
   } else if (finite) {
     const SampleKey key = sample_keys[row];
     const auto words = philox(key.seed, Stage::Sample, key.step, key.sequence, key.token);
-    drawn = draw_token(weights, sums, v, uniform_from(words[0]));
+    total = add_in_order(sums, blocks);
+    drawn = draw_token(weights, sums, total, v, uniform_from(words[0]));
   }
   token[row] = drawn;
   if (!finite || !settings.filtered_logprob || !settings.filters())
     logprob[row] = finite ? scale * z[drawn] - lse : lse;
   else
-    logprob[row] = greedy ? 0.0F : log(weights[drawn] / add_in_order(sums, blocks));
+    logprob[row] = greedy ? 0.0F : log(weights[drawn] / total);
 }
 
 }  // namespace gpu

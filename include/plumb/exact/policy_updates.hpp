@@ -16,7 +16,7 @@
 
 namespace plumb { inline namespace v0_1 {
 
-/// Whether a method divides what it compares by its spread, so that only their order of size counts.
+/// Whether a method divides what it compares by its spread.
 inline bool divides_by_spread(PolicyMethod method) {
   return method == PolicyMethod::Grpo || method == PolicyMethod::Dapo ||
          method == PolicyMethod::Gspo || method == PolicyMethod::Cispo ||
@@ -110,9 +110,9 @@ inline TableLogits standstill(PolicyMethod method, const PpoConfig& config, Tabl
 }
 
 /// Where the update of responses of one token stands still, in closed form. With k1 or k2 it is
-/// π_ref e^(r/(βσ)), normalised, σ the spread of r there for methods that divide by it, else 1; with
-/// k3, whose gradient on the policy's own samples is that of KL(π_ref‖π), π_ref / (1 − (r/σ − λ)/β),
-/// λ by normalisation. From π_ref on, so the same one of several.
+/// π_ref e^(r/(βσ)), normalised, σ the spread of r there for methods that divide by it, else 1;
+/// with k3, whose gradient on the policy's own samples is that of KL(π_ref‖π),
+/// π_ref / (1 − (r/σ − λ)/β), λ by normalisation. From π_ref on, so the same one of several.
 inline std::vector<double> closed_form(PolicyMethod method, const PpoConfig& config,
                                        std::span<const double> log_reference,
                                        std::span<const double> reward) {

@@ -1,8 +1,8 @@
 // Rollouts that were not drawn from the policy that is trained: from weights in fewer bits or of an
-// earlier iteration, through a filter, out of a cache of bf16. A sample from μ stands for one from π
-// if what it teaches is weighted π/μ; here the policy's own log-probs are computed anew, and an
-// advantage is multiplied by the weight, which the clipped loss then scales by (it is homogeneous in
-// the advantage where that keeps its sign).
+// earlier iteration, through a filter, out of a cache of bf16. A sample from μ stands for one from
+// π if what it teaches is weighted π/μ; here the policy's own log-probs are computed anew, and an
+// advantage is multiplied by the weight, by which the clipped loss then scales (it is homogeneous
+// in the advantage where that keeps its sign).
 //
 //   none               the log-probs recorded when sampling are the ratio's denominator
 //   recompute          the policy's own are, and the mismatch is passed over
@@ -28,8 +28,8 @@
 
 namespace plumb { inline namespace v0_1 {
 
-/// Gives every episode the weights that the settings name, and its log-probs as the policy has them;
-/// says how far the sampler was from the policy: means over tokens of |log π − log μ| and of
+/// Gives every episode the weights that the settings name, and its log-probs as the policy has
+/// them; says how far the sampler was from the policy: means over tokens of |log π − log μ| and of
 /// KL(μ‖π) by k3; the least, mean and largest weight of tokens, or of responses, and the share of
 /// them beyond the cap. Episodes have policy_logprobs.
 inline Metrics correct_mismatch(std::span<Episode> episodes, const PpoConfig& config) {
