@@ -9,6 +9,7 @@
 #include <plumb/io/output.hpp>
 #include <plumb/run/interrupt.hpp>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -95,7 +96,12 @@ class Page {
       return line + "\n";
     };
     page_ += row(columns) + "|";
-    for (std::size_t i = 0; i < columns.size(); ++i) page_ += i == 0 ? "---|" : "---:|";
+    for (std::size_t i = 0; i < columns.size(); ++i) {
+      const bool numbers = std::all_of(rows.begin(), rows.end(), [&](const auto& cells) {
+        return cells[i].empty() || (cells[i][0] >= '0' && cells[i][0] <= '9') || cells[i][0] == '-';
+      });
+      page_ += numbers ? "---:|" : "---|";
+    }
     page_ += "\n";
     for (const auto& cells : rows) page_ += row(cells);
     page_ += "\n";
