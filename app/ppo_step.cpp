@@ -234,8 +234,10 @@ void run_ppo(const PpoTask& task, const PpoSettings& s, const std::string& path,
     best.after_step(i, row);
     metrics.write(metrics_offset + i, row);
     const double exact = metric(row, "objective/kl_exact");
+    const double apart = metric(row, "sampling/sampling_logp_difference/mean");
     progress.update(i + 1, str("score ", fixed(metric(row, "objective/scores"), 2), " kl ",
-                               fixed(std::isnan(exact) ? metric(row, "objective/kl") : exact, 2)));
+                               fixed(std::isnan(exact) ? metric(row, "objective/kl") : exact, 2),
+                               std::isnan(apart) ? "" : " mismatch " + fixed(apart, 3)));
     for (const std::string& alarm : alarms.watch(i, row)) progress.message(str("warning: ", alarm));
     const bool last = trainer.iteration() == config.iterations;
     if (last || trainer.iteration() % s.checkpoint_every == 0 || interrupted()) {

@@ -306,6 +306,25 @@ TEST_CASE("backward says what is wrong with its loss") {
   CHECK(contains(text, "[backward] the loss depends on no tensor with a gradient. HINT: "));
 }
 
+TEST_CASE("a tape whose steps ran is spent, until something is recorded again") {
+  const T x = T::from({2.0F}, {1});
+  x.set_requires_grad(true);
+  Tape tape;
+  const T y = scaled(x, 3);
+  tape.backward(y);
+  CHECK(x.grad()[0] == 3.0F);
+  CHECK(
+      contains(message_of<ShapeError>([&] { tape.backward(y); }), "[backward] this tape is spent"));
+  CHECK(x.grad()[0] == 3.0F);
+  tape.backward(scaled(x, 5));
+  CHECK(x.grad()[0] == 8.0F);
+  {  // nothing is recorded in the scope of NoTape
+    const NoTape inference;
+    CHECK_FALSE(scaled(x, 2).requires_grad());
+  }
+  CHECK(scaled(x, 2).requires_grad());
+}
+
 TEST_CASE("tapes longer than a block and steps of every size") {
   const T x = parameter({0});
   Tape tape;
@@ -437,10 +456,16 @@ TEST_CASE("shape errors name the caller's place and what came") {
   };
   const auto tensor = Tensor<Cpu>::zeros({2, 3});
   for (const std::string& message :
-       {message_of([] { Shape{1, 2, 3, 4, 5}; }), message_of([] { Shape{2, -1}; }),
+       {message_of([] {
+          Shape{1, 2, 3, 4, 5};
+        }),
+        message_of([] {
+          Shape{2, -1};
+        }),
         message_of([&] { tensor.dim(2); }), message_of([&] { tensor.reshape({5}); }),
-        message_of([&] { tensor.rows(1, 3); }), message_of([&] { tensor.item(); }),
-        message_of([] { Tensor<Cpu>::from({1, 2}, {3}); })}) {
+        message_of([&] { tensor.rows(1, 3); }), message_of([&] { tensor.item(); }), message_of([] {
+          Tensor<Cpu>::from({1, 2}, {3});
+        })}) {
     CAPTURE(message);
     CHECK(message.find("(test_core.cpp:") != std::string::npos);
   }

@@ -23,6 +23,18 @@ namespace detail {
 inline thread_local Tape* active_tape = nullptr;
 }
 
+/// No op is recorded in this scope (on this thread): inference within a tape's.
+class NoTape {
+ public:
+  NoTape() : outer_(std::exchange(detail::active_tape, nullptr)) {}
+  ~NoTape() { detail::active_tape = outer_; }
+  NoTape(const NoTape&) = delete;
+  NoTape& operator=(const NoTape&) = delete;
+
+ private:
+  Tape* outer_;
+};
+
 /// Records the ops run in its scope (on this thread).
 class Tape {
  public:
@@ -61,16 +73,19 @@ class Tape {
           "[backward] the loss depends on no tensor with a gradient. HINT: was it computed in the "
           "scope of this tape, from parameters?",
           where);
+    if (spent_ && last_ == nullptr)
+      fail(
+          "[backward] this tape is spent: its steps ran once, and their memory is gone. HINT: "
+          "compute the loss anew in its scope",
+          where);
     copy_from_host(D{}, loss.grad(), &scale, sizeof scale);
     replay();
   }
 
   /// Runs the recorded steps, last first, from the gradients that are in place.
   void replay() {
-    struct Paused {  // backward is not recorded, but what follows is, even if a step throws
-      Tape* scope = std::exchange(detail::active_tape, nullptr);
-      ~Paused() { detail::active_tape = scope; }
-    } paused;
+    const NoTape paused;  // backward is not recorded, but what follows is, even if a step throws
+    spent_ = true;
     while (last_ != nullptr) pop(true);
     release_blocks();
   }
@@ -112,6 +127,7 @@ class Tape {
   Tape* outer_;
   Entry* last_ = nullptr;
   Block* block_ = nullptr;
+  bool spent_ = false;  // whether its steps ran
 };
 
 /// Whether an op on these inputs must be recorded.
