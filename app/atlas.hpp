@@ -46,8 +46,8 @@ using Watch = std::function<void(Index iteration, const Table<Cpu>&)>;
 Table<Cpu> train_table(const Problem& problem, PolicyMethod method, PpoConfig config, Index prompts,
                        const std::vector<double>& reward, const Watch& watch = {});
 
-/// Rankings of `k` responses: drawn alike without repetition, or from the reference if `from_reference`;
-/// ordered by Plackett–Luce with the rewards. A share `flipped` of pairs is turned round.
+/// Rankings of `k` responses: drawn alike without repetition, or from the reference; ordered by
+/// Plackett–Luce with the rewards. A share `flipped` of them is turned round.
 std::vector<RankedPrompt> ranked(const Problem& problem, const std::vector<double>& reward,
                                  Index count, Index k, std::uint64_t seed, bool from_reference,
                                  double flipped = 0);

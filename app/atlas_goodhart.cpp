@@ -1,6 +1,6 @@
-// What a proxy costs: reward models of three sizes, fitted to few and many comparisons, optimised by
-// the best of n (exactly) and by PPO, and the true reward that comes of it. After Gao, Schulman and
-// Hilton 2023, "Scaling laws for reward model overoptimization", whose laws are, d = √KL,
+// What a proxy costs: reward models of three sizes, fitted to few and many comparisons, optimised
+// by the best of n (exactly) and by PPO, and the true reward that comes of it. After Gao, Schulman
+// and Hilton 2023, "Scaling laws for reward model overoptimization", whose laws are, d = √KL,
 //   best of n   d (α − β d)
 //   RL          d (α − β log d)
 #include "atlas.hpp"

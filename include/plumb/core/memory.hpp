@@ -1,26 +1,33 @@
-// Host memory from free lists by size class: after its first step a training loop asks the system
-// for nothing. Blocks are 64-byte aligned (a cache line, one AVX-512 register); those of 2 MiB or
-// more ask for huge pages, without which a pass over weights waits for address translations. Not a
-// general allocator: no realloc, no statistics beyond two counters; freed blocks are kept for reuse
-// until release_cached_memory(), or until a limit that was set would be passed.
+// Host memory that is kept for reuse: after its first steps a training loop asks the system for
+// nothing. Small blocks from lists by size class, large ones cut out of an arena (core/arena.hpp),
+// so that sequences of varied lengths use one another's. Blocks are 64-byte aligned (a cache line,
+// one AVX-512 register); large ones ask for huge pages, without which a pass over weights waits for
+// address translations. Not a general allocator: no realloc, no statistics beyond a few counters;
+// freed blocks are kept until release_cached_memory(), or until a limit that was set would be
+// passed, or the system has no more.
 #pragma once
 
+#include <plumb/core/arena.hpp>
 #include <plumb/core/check.hpp>
 #include <plumb/core/device.hpp>
 
+#include <algorithm>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <mutex>
 #include <new>
+#include <string>
+#include <vector>
 
 #ifdef __GLIBC__
 #include <malloc.h>
 #endif
 #include <pthread.h>
-#include <sys/mman.h>
+#include <sys/resource.h>
 
 namespace plumb { inline namespace v0_1 {
 
@@ -52,6 +59,20 @@ struct SizeClasses {
   }
 };
 
+/// What could not be allocated, what is in use, and what was tried.
+class OutOfMemory : public std::bad_alloc {
+ public:
+  OutOfMemory(std::size_t bytes, const MemoryCounters& counters)
+      : text_(str("[memory] the system gives no ", bytes, " bytes more; ", counters.used_bytes,
+                  " are in use, and of what was kept for reuse ",
+                  counters.system_bytes - counters.used_bytes,
+                  " are left. HINT: shorter sequences, fewer at a time, or --memory")) {}
+  const char* what() const noexcept override { return text_.c_str(); }
+
+ private:
+  std::string text_;
+};
+
 class FreeLists {
  public:
   static FreeLists& instance() {
@@ -60,35 +81,30 @@ class FreeLists {
   }
 
   void* allocate(std::size_t bytes) {
-    const int size_class = SizeClasses::of(bytes);
-    const std::size_t capacity = SizeClasses::capacity(size_class);
     const std::lock_guard lock(mutex_);
-    counters_.used_bytes += capacity;
-    if (counters_.used_bytes > counters_.peak_bytes) counters_.peak_bytes = counters_.used_bytes;
-    if (Block* block = heads_[size_class]) {
-      heads_[size_class] = block->next;
-      return block;
+    const bool large = bytes > kSmall;
+    void* block = large ? take_large(bytes) : take_small(bytes);
+    if (block == nullptr) {  // what is kept may be what is missing
+      trim_all();
+      block = large ? take_large(bytes) : take_small(bytes);
     }
-    // What another step left is given back before more is asked for than may be.
-    if (limit_ > 0 && counters_.system_bytes + capacity > limit_) trim_all();
-    void* block = capacity < kHugePage ? std::aligned_alloc(64, (capacity + 63) / 64 * 64)
-                                       : map_pages(capacity);
-    if (block == nullptr) {
-      counters_.used_bytes -= capacity;
-      throw std::bad_alloc();
-    }
-    ++counters_.system_calls;
-    counters_.system_bytes += capacity;
+    if (block == nullptr) throw OutOfMemory(bytes, all_counters());
+    used_ += size_of(bytes);
+    peak_ = std::max(peak_, used_);
     return block;
   }
 
   void release(void* pointer, std::size_t bytes) {
-    const int size_class = SizeClasses::of(bytes);
-    auto* block = static_cast<Block*>(pointer);
     const std::lock_guard lock(mutex_);
-    counters_.used_bytes -= SizeClasses::capacity(size_class);
-    block->next = heads_[size_class];
-    heads_[size_class] = block;
+    used_ -= size_of(bytes);
+    if (bytes > kSmall) {
+      for (Arena* arena : arenas_)
+        if (arena->owns(pointer)) return arena->give(pointer, bytes);
+    }
+    auto* block = static_cast<Block*>(pointer);
+    Block*& head = heads_[SizeClasses::of(bytes)];
+    block->next = head;
+    head = block;
   }
 
   void trim() {
@@ -107,53 +123,95 @@ class FreeLists {
 
   MemoryCounters counters() {
     const std::lock_guard lock(mutex_);
-    return counters_;
+    return all_counters();
   }
 
   void reset_peak() {
     const std::lock_guard lock(mutex_);
-    counters_.peak_bytes = counters_.used_bytes;
+    peak_ = used_;
   }
 
  private:
   struct Block {
     Block* next;
   };
-  static constexpr std::size_t kHugePage = std::size_t{2} << 20;
 
-  static std::size_t whole_pages(std::size_t bytes) {
-    return (bytes + kHugePage - 1) / kHugePage * kHugePage;
+// An address sanitizer sees what the C library hands out; in an arena it would see one block.
+#if defined(__SANITIZE_ADDRESS__)
+  static constexpr std::size_t kSmall = std::numeric_limits<std::size_t>::max();
+#else
+  static constexpr std::size_t kSmall = std::size_t{32} << 10;
+#endif
+
+  static std::size_t size_of(std::size_t bytes) {
+    return bytes > kSmall ? Arena::rounded(bytes) : SizeClasses::capacity(SizeClasses::of(bytes));
   }
 
-  // Large blocks are the system's pages, not the C library's: so they are gone when given back, and
-  // leave no holes. At a boundary of huge pages, by mapping one more and cutting off what is over.
-  static void* map_pages(std::size_t bytes) {
-    const std::size_t size = whole_pages(bytes);
-    void* all = mmap(nullptr, size + kHugePage, PROT_READ | PROT_WRITE,
-                     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (all == MAP_FAILED) return nullptr;
-    char* const begin = static_cast<char*>(all);
-    char* const block =
-        begin + (kHugePage - reinterpret_cast<std::uintptr_t>(begin) % kHugePage) % kHugePage;
-    if (block > begin) munmap(begin, static_cast<std::size_t>(block - begin));
-    munmap(block + size, static_cast<std::size_t>(begin + kHugePage - block));
-#ifdef MADV_HUGEPAGE
-    madvise(block, size, MADV_HUGEPAGE);  // a wish: may fail
-#endif
+  void* take_small(std::size_t bytes) {
+    const int size_class = SizeClasses::of(bytes);
+    const std::size_t capacity = SizeClasses::capacity(size_class);
+    if (Block* block = heads_[size_class]) {
+      heads_[size_class] = block->next;
+      return block;
+    }
+    keep_limit(capacity);
+    void* block = std::aligned_alloc(64, (capacity + 63) / 64 * 64);
+    if (block == nullptr) return nullptr;
+    ++small_calls_;
+    small_bytes_ += capacity;
     return block;
+  }
+
+  void* take_large(std::size_t bytes) {
+    const auto fits = [bytes](const Arena* arena) { return arena->fits(bytes); };
+    if (std::none_of(arenas_.begin(), arenas_.end(), fits)) keep_limit(bytes);
+    for (Arena* arena : arenas_)
+      if (void* block = arena->take(bytes)) return block;
+    return add_arena(bytes) ? arenas_.back()->take(bytes) : nullptr;
+  }
+
+  // A range of addresses: twice the machine's memory, of which as much is taken as is used; of a
+  // process that may not have so many, an eighth of what it may. Arenas live as long as the
+  // process: what outlives this object still lies in them.
+  bool add_arena(std::size_t bytes) {
+    rlimit addresses{};
+    getrlimit(RLIMIT_AS, &addresses);
+    const auto pages = static_cast<std::size_t>(sysconf(_SC_PHYS_PAGES));
+    const std::size_t least = 2 * Arena::rounded(bytes) + (std::size_t{4} << 20);
+    const std::size_t wanted = addresses.rlim_cur == RLIM_INFINITY
+                                   ? 2 * pages * static_cast<std::size_t>(sysconf(_SC_PAGESIZE))
+                                   : static_cast<std::size_t>(addresses.rlim_cur) / 8;
+    try {
+      arenas_.push_back(new Arena(std::max(wanted, least), Arena::rounded(bytes)));
+    } catch (const std::bad_alloc&) {
+      return false;
+    }
+    return true;
+  }
+
+  // What another step left is given back before more is asked for than may be.
+  void keep_limit(std::size_t more) {
+    if (limit_ > 0 && all_counters().system_bytes + more > limit_) trim_all();
+  }
+
+  MemoryCounters all_counters() const {
+    MemoryCounters all{small_calls_, small_bytes_, used_, peak_};
+    for (const Arena* arena : arenas_) {
+      all.system_calls += arena->calls();
+      all.system_bytes += arena->held();
+    }
+    return all;
   }
 
   void trim_all() {
     for (int size_class = 0; size_class < SizeClasses::kCount; ++size_class) {
       while (Block* block = heads_[size_class]) {
         heads_[size_class] = block->next;
-        counters_.system_bytes -= SizeClasses::capacity(size_class);
-        if (SizeClasses::capacity(size_class) < kHugePage)
-          std::free(block);
-        else
-          munmap(block, whole_pages(SizeClasses::capacity(size_class)));
+        small_bytes_ -= SizeClasses::capacity(size_class);
+        std::free(block);
       }
     }
+    for (Arena* arena : arenas_) arena->trim();
 #ifdef __GLIBC__
     malloc_trim(0);  // free() alone keeps what lies between blocks in use
 #endif
@@ -167,8 +225,8 @@ class FreeLists {
 
   std::mutex mutex_;
   Block* heads_[SizeClasses::kCount] = {};
-  MemoryCounters counters_;
-  std::size_t limit_ = 0;
+  std::vector<Arena*> arenas_;
+  std::size_t small_calls_ = 0, small_bytes_ = 0, used_ = 0, peak_ = 0, limit_ = 0;
 };
 
 }  // namespace detail
