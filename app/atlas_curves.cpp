@@ -69,6 +69,14 @@ Points preference_curve(const Problem& problem, const Variant& variant, std::uin
   return points;
 }
 
+// Half of the 95 % interval of the mean of a few runs; of one, 0.
+double half_interval(const std::vector<double>& values) {
+  const auto n = static_cast<double>(values.size());
+  double square = 0;
+  for (const double x : values) square += (x - mean(values)) * (x - mean(values));
+  return n > 1 ? student_t95(n - 1) * std::sqrt(square / (n - 1) / n) : 0.0;
+}
+
 LearningCurve over_seeds(const std::string& name, bool quick,
                          const std::function<Points(std::uint64_t)>& run) {
   LearningCurve curve{name, {}, {}, {}};
@@ -81,10 +89,7 @@ LearningCurve over_seeds(const std::string& name, bool quick,
     for (const Points& points : all) values.push_back(points[i].second);
     curve.seen.push_back(all[0][i].first);
     curve.mean.push_back(mean(values));
-    double square = 0;
-    for (const double x : values) square += (x - curve.mean.back()) * (x - curve.mean.back());
-    curve.half.push_back(
-        seeds > 1 ? student_t95(seeds - 1.0) * std::sqrt(square / (seeds - 1) / seeds) : 0.0);
+    curve.half.push_back(half_interval(values));
   }
   return curve;
 }
@@ -326,11 +331,7 @@ std::vector<RealScore> real_scores(bool quick) {
       scores.push_back(score);
       kls.push_back(kl);
     }
-    double square = 0;
-    for (const double x : scores) square += (x - mean(scores)) * (x - mean(scores));
-    const double half =
-        seeds > 1 ? student_t95(seeds - 1.0) * std::sqrt(square / (seeds - 1) / seeds) : 0.0;
-    all.push_back({name, mean(scores), half, mean(kls)});
+    all.push_back({name, mean(scores), half_interval(scores), mean(kls)});
   };
   all.push_back({"the model itself", held_out_score(s, *s.stories.model).first, 0.0, 0.0});
   for (const auto& [name, method] : choices(PolicyMethod{}))

@@ -26,14 +26,6 @@
 
 using namespace plumb;
 
-// The rule: how many of these words a response holds, each counted once.
-static float friendly(const std::string& text) {
-  float score = 0;
-  for (const char* word : {"happy", "smile", "fun", "friend", "love", "play", "hug", "thank"})
-    score += text.find(word) != std::string::npos ? 1.0F : 0.0F;
-  return score;
-}
-
 static double mean_score(const Language& language, const Model<Cpu>& model,
                          const std::vector<Tokens>& prompts, const SampleOptions& options) {
   double total = 0;

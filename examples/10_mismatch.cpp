@@ -25,14 +25,6 @@
 
 using namespace plumb;
 
-// The rule: how many of these words a response holds, each counted once.
-static float friendly(const std::string& text) {
-  float score = 0;
-  for (const char* word : {"happy", "smile", "fun", "friend", "love", "play", "hug", "thank"})
-    score += text.find(word) != std::string::npos ? 1.0F : 0.0F;
-  return score;
-}
-
 // Weights near the policy's: each times 1 + noise, drawn anew in every iteration.
 static void disturb(const Model<Cpu>& sampler, const Model<Cpu>& policy, Index iteration,
                     float noise) {

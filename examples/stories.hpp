@@ -1,5 +1,5 @@
 // What the examples that begin with a trained model share: stories260K (llama2.c's smallest, which
-// writes children's stories), prompts for it, and texts printed on one line.
+// writes children's stories), prompts for it, a rule that scores, and texts printed on one line.
 #pragma once
 
 #include <plumb/plumb.hpp>
@@ -37,6 +37,14 @@ inline std::vector<plumb::Tokens> encoded(const plumb::Language& language,
   for (const std::string& prompt : prompts)
     out.push_back(plumb::encode_prompt(language, prompt, room));
   return out;
+}
+
+/// A rule in place of people: how many friendly words a text holds, each counted once.
+inline float friendly(const std::string& text) {
+  float score = 0;
+  for (const char* word : {"happy", "smile", "fun", "friend", "love", "play", "hug", "thank"})
+    score += text.find(word) != std::string::npos ? 1.0F : 0.0F;
+  return score;
 }
 
 /// A text on one line, the first 90 characters of it.

@@ -4,6 +4,8 @@
 // Not here: small blocks, locks (core/memory.hpp).
 #pragma once
 
+#include <plumb/core/version.hpp>
+
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
