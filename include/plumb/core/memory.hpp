@@ -82,6 +82,7 @@ class FreeLists {
 
   void* allocate(std::size_t bytes) {
     const std::lock_guard lock(mutex_);
+    if (bytes > kMost) throw OutOfMemory(bytes, all_counters());
     const bool large = bytes > kSmall;
     void* block = large ? take_large(bytes) : take_small(bytes);
     if (block == nullptr) {  // what is kept may be what is missing
@@ -135,6 +136,8 @@ class FreeLists {
   struct Block {
     Block* next;
   };
+  // No machine has it; what is less can be counted in granules, and has a size class.
+  static constexpr std::size_t kMost = std::size_t{1} << 43;
 
 // An address sanitizer sees what the C library hands out; in an arena it would see one block.
 #if defined(__SANITIZE_ADDRESS__)
