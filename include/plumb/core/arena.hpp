@@ -31,8 +31,7 @@ class Arena {
   explicit Arena(std::size_t bytes, std::size_t least) {
     for (std::size_t size = bytes; base_ == nullptr; size /= 2) {
       if (size < least) throw std::bad_alloc();
-      void* all = mmap(nullptr, size + kHugePage, PROT_NONE,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+      void* all = mmap(nullptr, size + kHugePage, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
       if (all == MAP_FAILED) continue;
       mapped_ = all;
       mapped_bytes_ = size + kHugePage;

@@ -170,7 +170,11 @@ class FreeLists {
     if (std::none_of(arenas_.begin(), arenas_.end(), fits)) keep_limit(bytes);
     for (Arena* arena : arenas_)
       if (void* block = arena->take(bytes)) return block;
-    return add_arena(bytes) ? arenas_.back()->take(bytes) : nullptr;
+    if (!add_arena(bytes)) return nullptr;
+    if (void* block = arenas_.back()->take(bytes)) return block;
+    delete arenas_.back();  // addresses there were, memory not
+    arenas_.pop_back();
+    return nullptr;
   }
 
   // A range of addresses: twice the machine's memory, of which as much is taken as is used; of a
