@@ -22,7 +22,7 @@ namespace plumb { inline namespace v0_1 { namespace atlas {
 
 /// One prompt, a table to begin with, and a reward of every response.
 struct Problem {
-  Problem(const TableShape& shape, std::int32_t stop, std::uint64_t seed, double spread = 1.0);
+  Problem(const TableShape& shape, std::int32_t stop, std::uint64_t seed);
 
   Table<Cpu> reference;
   std::int32_t stop;  // −1: responses end at the table's length
@@ -31,7 +31,6 @@ struct Problem {
 
   static constexpr std::int32_t kPrompt = 1;
   Responses of(const Table<Cpu>& policy) const { return {policy, kPrompt, stop}; }
-  Responses of_logits(const TableLogits& logits) const;
   /// Scores by a table of rewards, as PPO asks for them.
   ScoreFunction score(const std::vector<double>& rewards) const;
   Index longest() const { return reference.config().length; }

@@ -2,6 +2,7 @@
 #include "atlas.hpp"
 #include "models.hpp"
 
+#include <plumb/data/forms.hpp>
 #include <plumb/data/prompts.hpp>
 #include <plumb/run/statistics.hpp>
 
@@ -72,9 +73,7 @@ Points preference_curve(const Problem& problem, const Variant& variant, std::uin
 // Half of the 95 % interval of the mean of a few runs; of one, 0.
 double half_interval(const std::vector<double>& values) {
   const auto n = static_cast<double>(values.size());
-  double square = 0;
-  for (const double x : values) square += (x - mean(values)) * (x - mean(values));
-  return n > 1 ? student_t95(n - 1) * std::sqrt(square / (n - 1) / n) : 0.0;
+  return n > 1 ? student_t95(n - 1) * standard_deviation(values) / std::sqrt(n) : 0.0;
 }
 
 LearningCurve over_seeds(const std::string& name, bool quick,
@@ -133,20 +132,20 @@ struct Stories {
     SampleOptions drawing = options;
     drawing.seed = seed;
     std::vector<RankedPrompt> out(of.size());
-    std::vector<std::vector<float>> scores(of.size());
+    std::vector<std::vector<double>> scores(of.size());
     for (const Response& r : sample(*stories.model, of, drawing)) {
       const auto p = static_cast<std::size_t>(r.prompt);
-      scores[p].push_back(score(of[p], r.tokens));
+      scores[p].push_back(static_cast<double>(score(of[p], r.tokens)));
       out[p].begins.push_back(static_cast<Index>(of[p].size()));
       out[p].lengths.push_back(static_cast<Index>(r.tokens.size()));
       out[p].sequences.push_back(of[p]);
       out[p].sequences.back().insert(out[p].sequences.back().end(), r.tokens.begin(),
                                      r.tokens.end());
     }
-    for (std::size_t p = 0; p < of.size(); ++p)
-      for (const float own : scores[p])
-        out[p].rank.push_back(static_cast<std::int32_t>(
-            std::count_if(scores[p].begin(), scores[p].end(), [&](float s) { return s > own; })));
+    for (std::size_t p = 0; p < of.size(); ++p) {
+      const auto rank = detail::ranks_from_scores(scores[p]);
+      out[p].rank.assign(rank.begin(), rank.end());
+    }
     return out;
   }
 };

@@ -23,6 +23,19 @@ const Problem& sequences() {
   return problem;
 }
 
+// Compares a trained policy with its own resting point, and this with J's optimum.
+void compare(Rest& rest, const Problem& problem, const std::vector<double>& reward,
+             const std::vector<double>& trained, const std::vector<double>& own) {
+  const auto best = tilted(problem.all.logprobs, reward, rest.beta);
+  const auto j = [&](const std::vector<double>& p) {
+    return objective(p, problem.all.logprobs, reward, rest.beta);
+  };
+  rest.distance = total_variation(trained, own);
+  rest.from_optimum = total_variation(own, best);
+  rest.gap = rest.from_optimum < 1e-9 ? j(best) - j(trained) : kNone;
+  rest.holds = rest.distance < 0.03 && !(rest.gap > 0.01);
+}
+
 Rest rest_of(const Problem& problem, PolicyMethod method, bool quick) {
   const bool divides = divides_by_spread(method), single = problem.longest() == 1;
   Rest rest;
@@ -33,25 +46,16 @@ Rest rest_of(const Problem& problem, PolicyMethod method, bool quick) {
   // Groups large enough that a group's own mean and spread are nearly the policy's.
   config.sampling.responses = 64;
   const auto trained = problem.of(train_table(problem, method, config, 8, problem.reward));
-  const auto best = tilted(problem.all.logprobs, problem.reward, rest.beta);
-  const auto own =
-      single ? closed_form(method, config, problem.all.logprobs, problem.reward)
-             : problem
-                   .of_logits(standstill(method, config, TableLogits::of(problem.reference),
-                                         Problem::kPrompt, problem.stop, problem.reward))
-                   .probabilities;
-  rest.from_optimum = total_variation(own, best);
-  rest.distance = total_variation(trained.probabilities, own);
-  const bool optimum = rest.from_optimum < 1e-9;
-  rest.gap = optimum ? objective(best, problem.all.logprobs, problem.reward, rest.beta) -
-                           objective(trained.probabilities, problem.all.logprobs, problem.reward,
-                                     rest.beta)
-                     : kNone;
+  const auto own = single ? closed_form(method, config, problem.all.logprobs, problem.reward)
+                          : Responses(standstill(method, config, TableLogits::of(problem.reference),
+                                                 Problem::kPrompt, problem.stop, problem.reward),
+                                      Problem::kPrompt, problem.stop)
+                                .probabilities;
+  compare(rest, problem, problem.reward, trained.probabilities, own);
   rest.target =
-      optimum ? "π_ref e^(r/β)"
+      !std::isnan(rest.gap) ? "π_ref e^(r/β)"
       : single ? (config.kl == KlEstimator::K3 ? "π_ref / (1 − (r/σ − λ)/β)" : "π_ref e^(r/(βσ))")
                : "solved";
-  rest.holds = rest.distance < 0.03 && !(rest.gap > 0.01);
   return rest;
 }
 
@@ -84,14 +88,7 @@ Rest rest_of(const Variant& variant, bool quick) {
                 : own.empty()                       ? "solved"
                                                     : "π_ref e^(r/β)";
   if (own.empty()) own = least_preference_loss(config, problem.all.logprobs, win);
-  const auto best = tilted(problem.all.logprobs, reward, kBeta);
-  const auto trained = problem.of(policy).probabilities;
-  rest.distance = total_variation(trained, own);
-  rest.from_optimum = total_variation(own, best);
-  rest.gap = rest.from_optimum < 1e-9 ? objective(best, problem.all.logprobs, reward, kBeta) -
-                                            objective(trained, problem.all.logprobs, reward, kBeta)
-                                      : kNone;
-  rest.holds = rest.distance < 0.03 && !(rest.gap > 0.01);
+  compare(rest, problem, reward, problem.of(policy).probabilities, own);
   return rest;
 }
 
@@ -205,15 +202,11 @@ Table<Cpu> on_the_way(const Problem& problem, double noise, std::uint64_t seed) 
 
 }  // namespace
 
-Problem::Problem(const TableShape& shape, std::int32_t stop_token, std::uint64_t seed,
-                 double spread)
+Problem::Problem(const TableShape& shape, std::int32_t stop_token, std::uint64_t seed)
     : reference(shape, 11), stop(stop_token), all(reference, kPrompt, stop_token) {
   Rng rng(seed);
-  for (std::size_t y = 0; y < all.size(); ++y)
-    reward.push_back(spread * static_cast<double>(rng.normal()));
+  for (std::size_t y = 0; y < all.size(); ++y) reward.push_back(static_cast<double>(rng.normal()));
 }
-
-Responses Problem::of_logits(const TableLogits& logits) const { return {logits, kPrompt, stop}; }
 
 ScoreFunction Problem::score(const std::vector<double>& rewards) const {
   return [this, &rewards](const std::vector<Episode>& episodes) {
@@ -378,12 +371,8 @@ std::vector<SpreadRow> spreads() {
     const PpoConfig config = table_config(PolicyMethod::Dapo, problem, beta);
     const auto own = closed_form(PolicyMethod::Dapo, config, problem.all.logprobs, problem.reward);
     const auto best = tilted(problem.all.logprobs, problem.reward, beta);
-    double mean = 0, square = 0;
-    for (std::size_t y = 0; y < own.size(); ++y) mean += own[y] * problem.reward[y];
-    for (std::size_t y = 0; y < own.size(); ++y)
-      square += own[y] * std::pow(problem.reward[y] - mean, 2);
-    rows.push_back(
-        {beta, beta * std::sqrt(square), best[top], own[top], total_variation(own, best)});
+    rows.push_back({beta, beta * deviation_under(own, problem.reward), best[top], own[top],
+                    total_variation(own, best)});
   }
   return rows;
 }

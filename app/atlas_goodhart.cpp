@@ -14,6 +14,13 @@ namespace plumb { inline namespace v0_1 { namespace atlas {
 
 namespace {
 
+// With mean 0 and deviation 1 of the reference's responses.
+std::vector<double> standardised(const Problem& problem, std::vector<double> reward) {
+  const double mean = problem.all.mean(reward), deviation = problem.all.deviation(reward);
+  for (double& r : reward) r = (r - mean) / deviation;
+  return reward;
+}
+
 // The true reward: tokens by their place, neighbours, first and last together, and what is in none
 // of these; mean 0 and deviation 1 of the reference's responses.
 std::vector<double> true_reward(const Problem& problem, std::uint64_t seed) {
@@ -36,9 +43,7 @@ std::vector<double> true_reward(const Problem& problem, std::uint64_t seed) {
     for (std::size_t i = 1; i < length; ++i) sum += pair[at(i - 1) * v + at(i)];
     reward.push_back(sum);
   }
-  const double mean = problem.all.mean(reward), deviation = problem.all.deviation(reward);
-  for (double& r : reward) r = (r - mean) / deviation;
-  return reward;
+  return standardised(problem, std::move(reward));
 }
 
 struct RewardSize {
@@ -73,10 +78,7 @@ std::vector<double> proxy_reward(const Problem& problem, const std::vector<doubl
     sequences.back().insert(sequences.back().end(), response.begin(), response.end());
   }
   const auto scores = reward_scores(model, sequences);
-  std::vector<double> proxy(scores.begin(), scores.end());
-  const double mean = problem.all.mean(proxy), deviation = problem.all.deviation(proxy);
-  for (double& r : proxy) r = (r - mean) / deviation;
-  return proxy;
+  return standardised(problem, {scores.begin(), scores.end()});
 }
 
 // How often it orders two of the reference's responses as the true reward does.
@@ -132,12 +134,9 @@ std::pair<GoodhartCurve, GoodhartCurve> curves_of(const Problem& problem,
   GoodhartCurve best{size.name, labels, true, accuracy(problem, truth, proxy), {}, {}, {}};
   GoodhartCurve ppo{size.name, labels, false, best.accuracy, {}, {}, {}};
   const auto add = [&](GoodhartCurve& curve, double kl, const std::vector<double>& p) {
-    double of_proxy = 0, of_truth = 0;
-    for (std::size_t y = 0; y < p.size(); ++y)
-      of_proxy += p[y] * proxy[y], of_truth += p[y] * truth[y];
     curve.root_kl.push_back(std::sqrt(std::max(kl, 0.0)));
-    curve.proxy.push_back(of_proxy);
-    curve.truth.push_back(of_truth);
+    curve.proxy.push_back(mean_under(p, proxy));
+    curve.truth.push_back(mean_under(p, truth));
   };
   for (double n = 1; n <= 4096; n *= std::sqrt(2.0)) {
     const BestOfN law =

@@ -34,7 +34,6 @@ class Arena {
       void* all = mmap(nullptr, size + kHugePage, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
       if (all == MAP_FAILED) continue;
       mapped_ = all;
-      mapped_bytes_ = size + kHugePage;
       base_ =
           static_cast<char*>(all) + (kHugePage - reinterpret_cast<std::uintptr_t>(all) % kHugePage);
       reserved_ = size;
@@ -42,12 +41,12 @@ class Arena {
     // Zero, and pages that are not there until something is noted in them.
     edges_ = static_cast<std::uint32_t*>(std::calloc(reserved_ / kGranule + 1, sizeof *edges_));
     if (edges_ == nullptr) {
-      munmap(mapped_, mapped_bytes_);
+      munmap(mapped_, reserved_ + kHugePage);
       throw std::bad_alloc();
     }
   }
   ~Arena() {
-    munmap(mapped_, mapped_bytes_);
+    munmap(mapped_, reserved_ + kHugePage);
     std::free(edges_);
   }
   Arena(const Arena&) = delete;
@@ -197,7 +196,6 @@ class Arena {
   }
 
   void* mapped_ = nullptr;
-  std::size_t mapped_bytes_ = 0;
   char* base_ = nullptr;
   std::size_t reserved_ = 0, opened_ = 0;  // bytes from base_ on: that are ours, that may be used
   std::uint32_t end_ = 0;                  // granules that were used

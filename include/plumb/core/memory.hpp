@@ -167,7 +167,7 @@ class FreeLists {
 
   void* take_large(std::size_t bytes) {
     const auto fits = [bytes](const Arena* arena) { return arena->fits(bytes); };
-    if (std::none_of(arenas_.begin(), arenas_.end(), fits)) keep_limit(bytes);
+    if (limit_ > 0 && std::none_of(arenas_.begin(), arenas_.end(), fits)) keep_limit(bytes);
     for (Arena* arena : arenas_)
       if (void* block = arena->take(bytes)) return block;
     if (!add_arena(bytes)) return nullptr;

@@ -95,6 +95,7 @@ inline void keep_likeliest(float* weights, const float* logits, Index v,
 inline void filter_weights(float* weights, const float* logits, Index v,
                            const SamplingSettings& settings, std::int32_t* order, float* kept) {
   keep_likeliest(weights, logits, v, settings, order, kept);
+  if (settings.min_p <= 0.0F) return;
   for (Index i = 0; i < v; ++i)
     if (weights[i] < settings.min_p) weights[i] = 0.0F;
 }

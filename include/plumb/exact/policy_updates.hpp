@@ -139,11 +139,7 @@ inline std::vector<double> closed_form(PolicyMethod method, const PpoConfig& con
   };
   if (!divides_by_spread(method)) return at_spread(1.0);
   const auto spread_of = [&](const std::vector<double>& p) {
-    double mean = 0, square = 0;
-    for (std::size_t y = 0; y < p.size(); ++y) mean += p[y] * reward[y];
-    for (std::size_t y = 0; y < p.size(); ++y)
-      square += p[y] * (reward[y] - mean) * (reward[y] - mean);
-    return std::sqrt(square) + 1e-4;
+    return deviation_under(p, reward) + 1e-4;
   };
   std::vector<double> p;
   for (const double x : log_reference) p.push_back(std::exp(x));

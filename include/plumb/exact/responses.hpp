@@ -29,6 +29,19 @@ struct TableLogits {
 /// A number for every token of every response.
 using PerToken = std::vector<std::vector<double>>;
 
+/// E f under p, and the standard deviation. Both (R).
+inline double mean_under(std::span<const double> p, std::span<const double> f) {
+  double sum = 0;
+  for (std::size_t y = 0; y < p.size(); ++y) sum += p[y] * f[y];
+  return sum;
+}
+inline double deviation_under(std::span<const double> p, std::span<const double> f) {
+  const double mean = mean_under(p, f);
+  double sum = 0;
+  for (std::size_t y = 0; y < p.size(); ++y) sum += p[y] * (f[y] - mean) * (f[y] - mean);
+  return std::sqrt(sum);
+}
+
 /// Every response to a prompt, in the order of its tokens, and how likely it is.
 class Responses {
  public:
@@ -65,18 +78,8 @@ class Responses {
   }
 
   /// E f.
-  double mean(std::span<const double> f) const {
-    double sum = 0;
-    for (std::size_t y = 0; y < size(); ++y) sum += probabilities[y] * f[y];
-    return sum;
-  }
-  double deviation(std::span<const double> f) const {
-    const double average = mean(f);
-    double sum = 0;
-    for (std::size_t y = 0; y < size(); ++y)
-      sum += probabilities[y] * (f[y] - average) * (f[y] - average);
-    return std::sqrt(sum);
-  }
+  double mean(std::span<const double> f) const { return mean_under(probabilities, f); }
+  double deviation(std::span<const double> f) const { return deviation_under(probabilities, f); }
   double mean_length() const {
     double sum = 0;
     for (std::size_t y = 0; y < size(); ++y)

@@ -33,8 +33,6 @@ namespace plumb { inline namespace v0_1 {
 /// KL(μ‖π) by k3; the least, mean and largest weight of tokens, or of responses, and the share of
 /// them beyond the cap. Episodes have policy_logprobs.
 inline Metrics correct_mismatch(std::span<Episode> episodes, const PpoConfig& config) {
-  const bool by_token =
-      config.correction == Correction::TokenTruncate || config.correction == Correction::TokenMask;
   const bool mask =
       config.correction == Correction::TokenMask || config.correction == Correction::SequenceMask;
   const double cap = config.correction_cap;
@@ -60,9 +58,9 @@ inline Metrics correct_mismatch(std::span<Episode> episodes, const PpoConfig& co
       apart += std::abs(x);
       most = std::max(most, std::abs(x));
       kl += std::expm1(x) - x;
-      if (by_token) weight[t] = weight_of(x);
+      if (by_token(config.correction)) weight[t] = weight_of(x);
     }
-    if (!by_token) weight.assign(weight.size(), weight_of(sum));
+    if (!by_token(config.correction)) weight.assign(weight.size(), weight_of(sum));
     if (config.correction == Correction::None) continue;
     e.logprobs = e.policy_logprobs;
     if (config.correction != Correction::Recompute) e.weights = std::move(weight);

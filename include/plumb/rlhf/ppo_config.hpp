@@ -72,6 +72,9 @@ constexpr std::array<std::pair<const char*, Correction>, 6> choices(Correction) 
            {"sequence-truncate", Correction::SequenceTruncate},
            {"sequence-mask", Correction::SequenceMask}}};
 }
+constexpr bool by_token(Correction c) {
+  return c == Correction::TokenTruncate || c == Correction::TokenMask;
+}
 
 struct PpoConfig {
   Index iterations = 30;   ///< length of the linear schedule of the learning rate
@@ -252,9 +255,7 @@ inline void check_ppo(const PpoConfig& c, Where where = Where::here()) {
                    "policy's: the first ratio is not 1. HINT: keep it as float, correct for it "
                    "(--correction token-truncate), or set allow_off_policy (--allow-off-policy)",
                    where);
-  const bool by_token =
-      c.correction == Correction::TokenTruncate || c.correction == Correction::TokenMask;
-  check<DataError>(c.ratio == RatioOf::Token || !by_token,
+  check<DataError>(c.ratio == RatioOf::Token || !by_token(c.correction),
                    "[ppo] a ratio of whole sequences has one advantage a response: correction must "
                    "be by sequence, too",
                    where);

@@ -72,11 +72,12 @@ void evaluate(std::vector<Episode>& episodes, const P& policy, const R& referenc
         frozen.attach(batch.batch, packed, places_of(members, episodes.data()));
         const bool hidden_needed = exact_kl || own_logprobs || critic == Critic::Shared;
         const auto hidden = hidden_needed ? policy.hidden(batch.batch) : Tensor<D>{};
+        const auto rows = exact_kl || own_logprobs ? embedding(hidden, batch.rows) : Tensor<D>{};
         const auto ref_rows = embedding(reference.hidden(batch.batch), batch.rows);
         std::vector<float> ref_host, kl_host;
         if (exact_kl) {
-          const auto ref = row_reference(policy, embedding(hidden, batch.rows), reference, ref_rows,
-                                         batch.targets, temperature);
+          const auto ref =
+              row_reference(policy, rows, reference, ref_rows, batch.targets, temperature);
           ref_host = ref.logprob.to_vector();
           kl_host = ref.kl.to_vector();
         } else {
@@ -86,8 +87,7 @@ void evaluate(std::vector<Episode>& episodes, const P& policy, const R& referenc
         std::vector<float> own_host, value_host;
         if (own_logprobs)
           own_host =
-              head_logprob(embedding(hidden, batch.rows), policy.head(), batch.targets, temperature)
-                  .logprob.to_vector();
+              head_logprob(rows, policy.head(), batch.targets, temperature).logprob.to_vector();
         if (critic != Critic::None)
           value_host = batch_values(policy, value_model, hidden, batch).to_vector();
         const auto cut = [](const std::vector<float>& from, std::size_t at, std::size_t n) {
