@@ -4,11 +4,11 @@
 #include "cases/elementwise.hpp"
 #include "support.hpp"
 
-namespace bench {
-namespace {
+namespace bench { namespace {
 
 using cases::elementwise::Op;
 using plumb::Activation;
+using plumb::Function;
 namespace elementwise = cases::elementwise;
 namespace kernels = plumb::kernels;
 namespace reference = plumb::reference;
@@ -35,7 +35,9 @@ struct Elementwise {
   void run(Cpu device) {
     const Index n = of.n;
     switch (of.op) {
-      case Op::Add: return kernels::add_forward(device, y.data(), a.data(), b.data(), n);
+      case Op::Add:
+        return kernels::combine_forward(device, y.data(), {a.data(), n, 1}, {b.data(), n, 1},
+                                        plumb::Arithmetic::Add, 1, n);
       case Op::Accumulate: return kernels::accumulate(device, y.data(), a.data(), 0.75F, n);
       case Op::GeluForward:
         return kernels::activation_forward(device, y.data(), a.data(), Activation::Gelu, n);
@@ -52,11 +54,11 @@ struct Elementwise {
       case Op::SwigluBackward:
         return kernels::swiglu_backward(device, y.data(), z.data(), c.data(), a.data(), b.data(),
                                         n);
-      case Op::Exp: return kernels::exp_forward(device, y.data(), a.data(), n);
-      case Op::Log: return kernels::log_forward(device, y.data(), a.data(), n);
+      case Op::Exp: return kernels::function_forward(device, y.data(), a.data(), Function::Exp, n);
+      case Op::Log: return kernels::function_forward(device, y.data(), a.data(), Function::Log, n);
       case Op::Tanh:
         return kernels::activation_forward(device, y.data(), a.data(), Activation::Tanh, n);
-      case Op::Erf: return kernels::erf_forward(device, y.data(), a.data(), n);
+      case Op::Erf: return kernels::function_forward(device, y.data(), a.data(), Function::Erf, n);
     }
   }
 

@@ -151,15 +151,15 @@ TEST_CASE("views share elements and gradient") {
 
 TEST_CASE("the first writer of a whole gradient overwrites, later ones and views accumulate") {
   const T x = T::zeros({2, 2});
-  const GradTarget first = x.grad_target();
+  const GradTarget<float> first = x.grad_target();
   CHECK_FALSE(first.accumulate);
   for (int i = 0; i < 4; ++i) first.data[i] = 1;
-  const GradTarget second = x.grad_target();
+  const GradTarget<float> second = x.grad_target();
   CHECK(second.accumulate);
   CHECK(second.data == first.data);
 
   const T y = T::zeros({2, 2});
-  const GradTarget part = y.rows(1, 2).grad_target();
+  const GradTarget<float> part = y.rows(1, 2).grad_target();
   CHECK(part.accumulate);  // the rest of the gradient must be there too: all zero
   CHECK(y.grad_tensor().to_vector() == std::vector<float>(4, 0.0F));
   CHECK(part.data == y.grad() + 2);

@@ -14,9 +14,6 @@
 #include "support.hpp"
 
 using namespace plumb;
-using kernels::erf_forward;
-using kernels::exp_forward;
-using kernels::log_forward;
 
 namespace {
 
@@ -26,12 +23,24 @@ constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 using Kernel = void (*)(float*, const float*, Index);
 using Forward = void (*)(Cpu, float*, const float*, Index);
 
+template <Function f>
+void forward(Cpu device, float* y, const float* x, Index n) {
+  function_forward(device, y, x, f, n);
+}
+constexpr Forward exp_forward = forward<Function::Exp>, log_forward = forward<Function::Log>,
+                  erf_forward = forward<Function::Erf>;
+
 void tanh_forward(Cpu device, float* y, const float* x, Index n) {
   activation_forward(device, y, x, Activation::Tanh, n);
 }
 template <Isa isa>
 void tanh_kernel(float* y, const float* x, Index n) {
   kernels::table_for<kernels::ElementwiseTable>(isa).activation_forward(y, x, Activation::Tanh, n);
+}
+
+template <Function f, Isa isa>
+void function_kernel(float* y, const float* x, Index n) {
+  kernels::table_for<kernels::ElementwiseTable>(isa).function_forward(y, x, f, n);
 }
 
 // In double precision, each a short series or a constant where that is as exact and quicker.
@@ -50,7 +59,7 @@ double exact_erf(double x) {
 }
 
 // `limit`: largest error allowed, in ulp, as the doc comments of math/elementary.inl.hpp state it.
-struct Function {
+struct Elementary {
   std::string name;
   Kernel scalar, avx2, avx512;
   double (*exact)(double);
@@ -61,15 +70,22 @@ struct Function {
   }
 };
 
-std::vector<Function> functions() {
-  const auto& scalar = kernels::table_for<kernels::ElementwiseTable>(Isa::Scalar);
-  const auto& avx2 = kernels::table_for<kernels::ElementwiseTable>(Isa::Avx2);
-  const auto& avx512 = kernels::table_for<kernels::ElementwiseTable>(Isa::Avx512);
-  return {{"exp", scalar.exp, avx2.exp, avx512.exp, exact_exp, 1.02},
-          {"log", scalar.log, avx2.log, avx512.log, exact_log, 0.83},
+template <Function f>
+Elementary elementary(const char* name, double (*exact)(double), double limit) {
+  return {name,
+          function_kernel<f, Isa::Scalar>,
+          function_kernel<f, Isa::Avx2>,
+          function_kernel<f, Isa::Avx512>,
+          exact,
+          limit};
+}
+
+std::vector<Elementary> functions() {
+  return {elementary<Function::Exp>("exp", exact_exp, 1.02),
+          elementary<Function::Log>("log", exact_log, 0.83),
           {"tanh", tanh_kernel<Isa::Scalar>, tanh_kernel<Isa::Avx2>, tanh_kernel<Isa::Avx512>,
            exact_tanh, 1.34},
-          {"erf", scalar.erf, avx2.erf, avx512.erf, exact_erf, 1.06}};
+          elementary<Function::Erf>("erf", exact_erf, 1.06)};
 }
 
 // |y - exact| in units of the last place of a float at `exact`, or ½ for all that are rounded
@@ -103,7 +119,7 @@ struct Found {
 };
 
 // Evaluates f at every `stride`-th float by bit pattern, subnormals, infinities and NaNs included.
-Found sweep(const Function& f, Index stride, const std::vector<Isa>& sets) {
+Found sweep(const Elementary& f, Index stride, const std::vector<Isa>& sets) {
   constexpr Index kBlock = 4096;
   const auto step = static_cast<std::uint32_t>(stride);
   Found found;
@@ -169,7 +185,7 @@ TEST_CASE("exp, log, tanh and erf err by no more ulp than they state, over all f
     MESSAGE(
         "not all floats but every 1021st: under a sanitizer, or without vectors, it takes long");
   }
-  for (const Function& f : functions()) {
+  for (const Elementary& f : functions()) {
     const Found found = sweep(f, stride, sets);
     MESSAGE("largest error of ", f.name, ": ", found.worst, " ulp");
     CHECK(found.worst <= f.limit);
@@ -179,7 +195,7 @@ TEST_CASE("exp, log, tanh and erf err by no more ulp than they state, over all f
 
 TEST_CASE("scalar gives the bits of the vectors, on every 127th float") {
   // At some 17 ns a float, all of them would take five minutes.
-  for (const Function& f : functions()) {
+  for (const Elementary& f : functions()) {
     const Found found = sweep(f, test::sanitized() ? 1021 : 127,
                               supported_of({Isa::Scalar, Isa::Avx2, Isa::Avx512}));
     INFO(f.name);

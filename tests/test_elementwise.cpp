@@ -27,29 +27,27 @@ struct Case {
   bool times_b = false;
 };
 
+/// What a kernel in double makes of y.
+template <class Kernel>
+double in_double(Kernel kernel, double y = 0) {
+  kernel(&y);
+  return y;
+}
+
+std::vector<float> magnitudes(const float* a, Index n) {
+  std::vector<float> x(a, a + n);
+  for (float& value : x) value = std::abs(value);
+  return x;
+}
+
 std::vector<Case> element_kernels() {
   const double half_ulp = 0x1p-24;
   std::vector<Case> list{
-      {"add",
-       [](Cpu d, float* y, const float* a, const float* b, const float*, Index n) {
-         add_forward(d, y, a, b, n);
-       },
-       [](double, double a, double b, double) { return a + b; }, half_ulp},
       {"accumulate",
        [](Cpu d, float* y, const float* a, const float*, const float*, Index n) {
          accumulate(d, y, a, 0.75F, n);
        },
        [](double y, double a, double, double) { return y + 0.75 * a; }, half_ulp},
-      {"multiply",
-       [](Cpu d, float* y, const float* a, const float* b, const float*, Index n) {
-         multiply_forward(d, y, a, b, n);
-       },
-       [](double, double a, double b, double) { return a * b; }, half_ulp},
-      {"multiply_accumulate",
-       [](Cpu d, float* y, const float* a, const float* b, const float*, Index n) {
-         multiply_accumulate(d, y, a, b, n);
-       },
-       [](double y, double a, double b, double) { return y + a * b; }, half_ulp},
       {"scale",
        [](Cpu d, float* y, const float* a, const float*, const float*, Index n) {
          scale_forward(d, y, a, 1.1F, n);
@@ -82,6 +80,87 @@ std::vector<Case> element_kernels() {
        [](double y, double a, double, double c) { return y + c * a * reference::sigmoid(a); },
        1e-6},
   };
+  const auto whole = [](const float* x, Index n) { return Operand<float>{x, n, 1}; };
+  for (const auto& [f, name] : {std::pair{Arithmetic::Add, "add"},
+                                {Arithmetic::Subtract, "sub"},
+                                {Arithmetic::Multiply, "mul"},
+                                {Arithmetic::Divide, "div"},
+                                {Arithmetic::Minimum, "minimum"},
+                                {Arithmetic::Maximum, "maximum"}}) {
+    list.push_back(
+        {name,
+         [=, f = f](Cpu d, float* y, const float* a, const float* b, const float*, Index n) {
+           combine_forward(d, y, whole(a, n), whole(b, n), f, 1, n);
+         },
+         [f = f](double, double a, double b, double) {
+           return in_double([&](double* y) {
+             combine_forward(Cpu{}, y, Operand<double>{&a, 1, 1}, Operand<double>{&b, 1, 1}, f, 1,
+                             1);
+           });
+         },
+         half_ulp});
+    for (const bool by_a : {true, false})
+      list.push_back(
+          {std::string(name) + (by_a ? " backward by a" : " backward by b"),
+           [=, f = f](Cpu d, float* y, const float* a, const float* b, const float* c, Index n) {
+             combine_backward(d, y, c, whole(a, n), whole(b, n), f, by_a, 1, n);
+           },
+           [=, f = f](double y, double a, double b, double c) {
+             return in_double(
+                 [&](double* d) {
+                   combine_backward(Cpu{}, d, &c, Operand<double>{&a, 1, 1},
+                                    Operand<double>{&b, 1, 1}, f, by_a, 1, 1);
+                 },
+                 y);
+           },
+           8 * half_ulp});
+  }
+  for (const auto& [f, name] : {std::pair{Function::Exp, "exp"},
+                                {Function::Log, "log"},
+                                {Function::Erf, "erf"},
+                                {Function::Sqrt, "sqrt"},
+                                {Function::Sigmoid, "sigmoid"},
+                                {Function::Softplus, "softplus"}}) {
+    // Of |a|, which all of them take.
+    list.push_back({name,
+                    [f = f](Cpu d, float* y, const float* a, const float*, const float*, Index n) {
+                      const auto x = magnitudes(a, n);
+                      function_forward(d, y, x.data(), f, n);
+                    },
+                    [f = f](double, double a, double, double) {
+                      a = std::abs(a);
+                      return in_double([&](double* y) { function_forward(Cpu{}, y, &a, f, 1); });
+                    },
+                    4e-7});
+    list.push_back(
+        {std::string(name) + " backward",
+         [f = f](Cpu d, float* y, const float* a, const float* b, const float*, Index n) {
+           const auto x = magnitudes(a, n);
+           function_backward(d, y, b, x.data(), f, n);
+         },
+         [f = f](double y, double a, double b, double) {
+           a = std::abs(a);
+           return in_double([&](double* dx) { function_backward(Cpu{}, dx, &b, &a, f, 1); }, y);
+         },
+         7e-7, true});
+  }
+  list.push_back({"shift",
+                  [](Cpu d, float* y, const float* a, const float*, const float*, Index n) {
+                    shift_forward(d, y, a, 0.3F, n);
+                  },
+                  [](double, double a, double, double) { return a + double{0.3F}; }, half_ulp});
+  list.push_back({"clamp",
+                  [](Cpu d, float* y, const float* a, const float*, const float*, Index n) {
+                    clamp_forward(d, y, a, -0.5F, 2.0F, n);
+                  },
+                  [](double, double a, double, double) { return std::clamp(a, -0.5, 2.0); }, 0});
+  list.push_back(
+      {"clamp backward",
+       [](Cpu d, float* y, const float* a, const float* b, const float*, Index n) {
+         clamp_backward(d, y, b, a, -0.5F, 2.0F, n);
+       },
+       [](double y, double a, double b, double) { return y + (a >= -0.5 && a <= 2.0 ? b : 0); },
+       half_ulp});
   for (const auto& [f, name] : {std::pair{Activation::Gelu, "gelu"},
                                 {Activation::Silu, "silu"},
                                 {Activation::Tanh, "tanh"},

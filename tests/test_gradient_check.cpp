@@ -82,3 +82,21 @@ TEST_CASE("gradient_check refuses what is no loss") {
                  }),
                  "depends on none of the inputs"));
 }
+
+TEST_CASE("gradient_check in double sees nine digits") {
+  Rng rng(3);
+  const auto x = Tensor<Cpu, double>::randn({4, 3}, rng),
+             w = Tensor<Cpu, double>::randn({5, 3}, rng);
+  const auto found = gradient_check<Cpu, double>(
+      [&] { return mean(log_softmax(plumb::tanh(linear(x, w)))); }, {x, w}, {.tolerance = 1e-7});
+  CHECK(found.right);
+  CHECK(found.worst < 1e-8);
+  const auto wrong = gradient_check<Cpu, double>(
+      [&] {
+        auto y = sum(x);
+        if (recording(y)) record(y, [x] { x.grad()[0] += 1e-5; });
+        return y;
+      },
+      {x}, {.tolerance = 1e-7});
+  CHECK(!wrong.right);
+}

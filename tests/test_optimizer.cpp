@@ -2,6 +2,8 @@
 #include <plumb/cpu/kernels.hpp>
 #include <plumb/cpu/reference_optimizer.hpp>
 #include <plumb/optim/adamw.hpp>
+#include <plumb/optim/momentum.hpp>
+#include <plumb/optim/schedule.hpp>
 
 #include <doctest/doctest.h>
 
@@ -170,4 +172,105 @@ TEST_CASE("settings of the optimizer that make no sense are refused by name") {
   CHECK(error({.lr = -1}).find("[adamw] lr must be at least 0; it is -1") == 0);
   CHECK(error({.weight_decay = -0.1F}).find("weight-decay") != std::string::npos);
   CHECK(error({.beta1 = 1.5F}).find("beta1 must be from 0 to 1") != std::string::npos);
+}
+
+namespace {
+
+/// PyTorch's SGD, or Lion, of one parameter in double.
+struct OneMoment {
+  double p, m = 0;
+  void sgd(double grad, const SgdStep& s) {
+    const double g = grad * double{s.grad_scale} + double{s.weight_decay} * p;
+    m = double{s.momentum} * m + g;
+    p -= double{s.lr} * (s.nesterov ? g + double{s.momentum} * m : m);
+  }
+  void lion(double grad, const LionStep& s) {
+    const double g = grad * double{s.grad_scale};
+    const double mean = m + double{s.one_minus_beta1} * (g - m);
+    p += double{s.minus_decay} * p - double{s.lr} * (mean > 0 ? 1 : mean < 0 ? -1 : 0);
+    m += double{s.one_minus_beta2} * (g - m);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("gradient descent and Lion agree with the formulas in double, with the same bits") {
+  Pool one(1), three(3);
+  const SgdStep plain{0.1F, 0.9F, 0.01F, 0.5F, false}, ahead{0.1F, 0.9F, 0.01F, 0.5F, true};
+  const LionStep lion{0.01F, 0.1F, 0.01F, -0.001F, 0.5F};
+  for (const int which : {0, 1, 2})
+    for (const Case& c : kSmall) {
+      const Index n = c.n;
+      CAPTURE(which);
+      CAPTURE(n);
+      const auto start = random_vector(n, 7);
+      std::vector<std::vector<float>> gradients;
+      for (std::uint64_t t = 1; t <= 6; ++t) gradients.push_back(random_vector(n, 100 + t));
+      const auto train = [&](Cpu device) {
+        auto p = start, m = std::vector<float>(start.size());
+        for (const auto& grad : gradients) {
+          if (which < 2)
+            sgd_update(device, p.data(), grad.data(), m.data(), n, which == 0 ? plain : ahead);
+          else
+            lion_update(device, p.data(), grad.data(), m.data(), n, lion);
+        }
+        p.insert(p.end(), m.begin(), m.end());
+        return p;
+      };
+      std::vector<double> exact(2 * start.size());
+      for (std::size_t i = 0; i < start.size(); ++i) {
+        OneMoment state{double{start[i]}};
+        for (const auto& gradient : gradients) {
+          const double grad = double{gradient[i]};
+          which < 2 ? state.sgd(grad, which == 0 ? plain : ahead) : state.lion(grad, lion);
+        }
+        exact[i] = state.p;
+        exact[start.size() + i] = state.m;
+      }
+      const auto expected = train(Cpu{&one});
+      CHECK(test::max_relative_error(expected, exact) < 1e-6);
+      test::for_each_isa([&](Isa) {
+        for (Pool* pool : {&one, &three}) CHECK(test::same_bits(train(Cpu{pool}), expected));
+      });
+    }
+}
+
+TEST_CASE("gradient descent and Lion find the least square, and decay matrices alone") {
+  const auto fit = [](auto&& make, float lr, int steps) {
+    Parameters<Cpu> parameters;
+    const auto w = parameters.add("w", {1, 4}, {.std = 0.1F});
+    parameters.allocate(1);
+    auto optimizer = make(parameters);
+    for (int step = 0; step < steps; ++step) {
+      for (Index i = 0; i < 4; ++i) w.grad()[i] = w.data()[i] - static_cast<float>(i);
+      optimizer.step(lr * (1 - static_cast<float>(step) / static_cast<float>(steps)));
+    }
+    double worst = 0;
+    for (Index i = 0; i < 4; ++i)
+      worst = std::max(worst, std::abs(double{w.data()[i]} - static_cast<double>(i)));
+    return worst;
+  };
+  CHECK(fit([](auto& p) { return Sgd<Cpu>(p, {.max_grad_norm = 0}); }, 0.05F, 200) < 1e-3);
+  CHECK(fit([](auto& p) { return Sgd<Cpu>(p, {.nesterov = true}); }, 0.05F, 200) < 1e-3);
+  CHECK(fit([](auto& p) { return Lion<Cpu>(p, {}); }, 0.05F, 400) < 1e-2);
+  CHECK(fit([](auto& p) { return Sgd<Cpu>(p, {.weight_decay = 1}); }, 0.05F, 200) > 0.5);
+  Parameters<Cpu> parameters;
+  parameters.add("w", {1, 4}, {});
+  parameters.allocate(1);
+  CHECK_THROWS_AS(Sgd<Cpu>(parameters, {.momentum = 2}), Error);
+  Lion<Cpu> lion(parameters, {});
+  parameters.flat().grad()[0] = NAN;
+  CHECK(test::contains(test::message_of([&] { lion.step(); }), "[lion] the gradient norm"));
+  CHECK(parameters.flat().grad()[0] == 0.0F);
+}
+
+TEST_CASE("schedules: a line, half a cosine, a gentle start") {
+  CHECK(cosine_schedule(2.0F, 0, 10) == 2.0F);
+  CHECK(cosine_schedule(2.0F, 5, 10) == doctest::Approx(1.0));
+  CHECK(cosine_schedule(2.0F, 10, 10) == 0.0F);
+  CHECK(cosine_schedule(2.0F, 12, 10, 0.5F) == 0.5F);
+  CHECK(cosine_schedule(2.0F, 2, 8, 1.0F) == doctest::Approx(1.5 + std::sqrt(0.125)));
+  CHECK(warmup_schedule(3.0F, 0, 3) == doctest::Approx(1.0));
+  CHECK(warmup_schedule(3.0F, 2, 3) == 3.0F);
+  CHECK(warmup_schedule(3.0F, 0, 0) == 3.0F);
 }

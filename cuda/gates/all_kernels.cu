@@ -18,19 +18,36 @@ struct Any {
 };
 
 void elementwise(Cuda d, Any x, Index n) {
-  add_forward(d, x, x, x, n);
   accumulate(d, x, x, 1.0F, n);
   accumulate_by(d, x, x, x, n);
-  multiply_forward(d, x, x, x, n);
-  multiply_accumulate(d, x, x, x, n);
+  const Operand<float> operand{x, n, 1};
+  assign(d, x, n, operand, 1.0F, true, n, n);
+  combine_forward(d, x, operand, operand, Arithmetic::Add, n, n);
+  combine_backward(d, x, x, operand, operand, Arithmetic::Add, true, n, n);
+  shift_forward(d, x, x, 1.0F, n);
+  clamp_forward(d, x, x, 0.0F, 1.0F, n);
+  clamp_backward(d, x, x, x, 0.0F, 1.0F, n);
   scale_forward(d, x, x, 1.0F, n);
   activation_forward(d, x, x, Activation::Gelu, n);
   activation_backward(d, x, x, x, Activation::Gelu, n);
   swiglu_forward(d, x, x, x, n);
   swiglu_backward(d, x, x, x, x, x, n);
-  exp_forward(d, x, x, n);
-  log_forward(d, x, x, n);
-  erf_forward(d, x, x, n);
+  function_forward(d, x, x, Function::Exp, n);
+  function_backward(d, x, x, x, Function::Exp, n);
+}
+
+void reductions(Cuda d, Any x, Index n) {
+  row_sums(d, x, x, n, n, true);
+  argmax_rows(d, x, x, n, n);
+  softmax_rows(d, x, x, n, n, true);
+  softmax_rows_backward(d, x, x, x, n, n, true);
+  pick_forward(d, x, x, x, n, n);
+  pick_backward(d, x, x, x, n, n);
+  transpose(d, x, x, n, n, n);
+  group_sums(d, x, x, x, n, n);
+  group_sums_backward(d, x, x, x, n, n);
+  group_logsumexp(d, x, x, x, n, n);
+  group_logsumexp_backward(d, x, x, x, x, x, n, n);
 }
 
 void rows(Cuda d, Any x, Index n) {
@@ -57,6 +74,8 @@ void training(Cuda d, Any x, Index n) {
   log_odds_backward(d, x, x, x, n);
   ranking_loss(d, x, x, x, x, x, x, x, x, n, RankingLoss{});
   adamw_update(d, x, x, x, x, n, AdamWStep{});
+  sgd_update(d, x, x, x, n, SgdStep{});
+  lion_update(d, x, x, x, n, LionStep{});
   sum_of_squares(d, x, n);
   sample_rows(d, x, x, x, n, n, SamplingSettings{}, x);
 }
@@ -78,6 +97,7 @@ template <class D>
 void products(D d, Any x, Index n) {
   float* f = x;
   matmul(d, f, f, f, n, n, n, Form::NN);
+  matmul_batched(d, f, f, f, n, n, n, n, Form::NN, true);
   head_logprob_forward(d, f, f, f, f, f, x, n, n, n, 1.0F);
   head_logprob_backward(d, f, f, f, f, f, f, x, f, f, n, n, n, 1.0F);
   head_kl_forward(d, f, f, f, n, f, f, n, n, n, 1.0F);
@@ -96,6 +116,7 @@ void products(D d, Any x, Index n) {
 
 void all_kernels(Cuda d, void* x, Index n, KvShape shape) {
   elementwise(d, Any{x}, n);
+  reductions(d, Any{x}, n);
   rows(d, Any{x}, n);
   training(d, Any{x}, n);
   attention(d, Any{x}, n, shape);

@@ -5,7 +5,11 @@
 #include <plumb/core/version.hpp>
 #include <plumb/cpu/kernels.hpp>
 #include <plumb/nn/likelihood.hpp>
+#include <plumb/ops/checkpoint.hpp>
+#include <plumb/ops/matmul.hpp>
+#include <plumb/ops/reduce.hpp>
 #include <plumb/optim/adamw.hpp>
+#include <plumb/optim/momentum.hpp>
 #include <plumb/optim/schedule.hpp>
 #include <plumb/rlhf/best_of_n.hpp>
 #include <plumb/rlhf/group.hpp>

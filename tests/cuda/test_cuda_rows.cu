@@ -2,11 +2,13 @@
 #include <plumb/cuda/elementwise.cuh>
 #include <plumb/cuda/norm.cuh>
 #include <plumb/cuda/optimizer.cuh>
+#include <plumb/cuda/reduce.cuh>
 #include <plumb/cuda/rows.cuh>
 
 #include "cases/elementwise.hpp"
 #include "cases/norm.hpp"
 #include "cases/optimizer.hpp"
+#include "cases/reduce.hpp"
 #include "cases/rows.hpp"
 #include "cuda/support.cuh"
 
@@ -35,21 +37,33 @@ TEST_CASE("element-by-element kernels have the CPU's bits") {
     const auto a = wide_vector(n, 1), b = random_vector(n, 2), start = random_vector(n, 3);
     check_same_bits(Cuda{}, [&](auto device, auto& at) {
       const float *x = at.in(a), *y = at.in(b), *factor = at.in(std::vector<float>{-0.75F});
-      add_forward(device, at.out(n), x, y, n);
       accumulate(device, at.out(start), y, 0.3F, n);
       accumulate_by(device, at.out(start), y, factor, n);
-      multiply_forward(device, at.out(n), x, y, n);
-      multiply_accumulate(device, at.out(start), x, y, n);
+      shift_forward(device, at.out(n), x, 0.7F, n);
+      clamp_forward(device, at.out(n), x, -1.0F, 2.0F, n);
+      clamp_backward(device, at.out(start), y, x, -1.0F, 2.0F, n);
       scale_forward(device, at.out(n), x, -1.7F, n);
-      exp_forward(device, at.out(n), x, n);
-      erf_forward(device, at.out(n), x, n);
+      for (const Function f : {Function::Exp, Function::Erf, Function::Sigmoid, Function::Softplus})
+        function_forward(device, at.out(n), x, f, n);
       swiglu_forward(device, at.out(n), y, x, n);
       swiglu_backward(device, at.out(start), at.out(start), y, y, y, n);
     });
     auto positive = a;
     for (float& value : positive) value = std::abs(value);
-    check_same_bits(
-        Cuda{}, [&](auto device, auto& at) { log_forward(device, at.out(n), at.in(positive), n); });
+    check_same_bits(Cuda{}, [&](auto device, auto& at) {
+      const float *x = at.in(positive), *some = at.in(start), *dy = at.in(b);
+      for (const Function f : {Function::Log, Function::Sqrt})
+        function_forward(device, at.out(n), x, f, n);
+      for (const Function f : {Function::Exp, Function::Erf, Function::Sigmoid, Function::Softplus})
+        function_backward(device, at.out(start), dy, some, f, n);
+    });
+    for (float& value : positive) value = std::isfinite(value) ? value + 0.1F : 1.0F;
+    check_same_bits(Cuda{}, [&](auto device, auto& at) {
+      const float *x = at.in(positive), *dy = at.in(b);
+      for (const Function f : {Function::Log, Function::Sqrt})
+        function_backward(device, at.out(start), dy, x, f, n);
+      at.out(1);
+    });
     for (const auto f : {Activation::Gelu, Activation::Silu, Activation::Tanh, Activation::Relu,
                          Activation::GeluErf})
       check_same_bits(Cuda{}, [&](auto device, auto& at) {
@@ -57,6 +71,78 @@ TEST_CASE("element-by-element kernels have the CPU's bits") {
         activation_forward(device, at.out(n), x, f, n);
         activation_backward(device, at.out(start), dy, x, f, n);
       });
+  }
+}
+
+TEST_CASE("arithmetic with what stands beside a matrix has the CPU's bits") {
+  for (const auto& [rows, columns] : cases::reduce::kSmall) {
+    const Index n = rows, c = columns;
+    INFO("n = ", n, ", c = ", c);
+    const auto matrix = random_vector(n * c, 1), other = random_vector(n * c, 2),
+               row = random_vector(c, 3), column = random_vector(n, 4);
+    check_same_bits(Cuda{}, [&](auto device, auto& at) {
+      const float *x = at.in(matrix), *dy = at.in(matrix);
+      const Operand<float> a{x, c, 1};
+      for (const auto& b : {Operand<float>{at.in(other), c, 1}, Operand<float>{at.in(row), 0, 1},
+                            Operand<float>{at.in(column), 1, 0}}) {
+        for (const Arithmetic f :
+             {Arithmetic::Add, Arithmetic::Subtract, Arithmetic::Multiply, Arithmetic::Divide,
+              Arithmetic::Minimum, Arithmetic::Maximum}) {
+          combine_forward(device, at.out(n * c), a, b, f, n, c);
+          combine_forward(device, at.out(n * c), b, a, f, n, c);
+          for (const bool by_a : {true, false})
+            combine_backward(device, at.out(n * c, 0.5F), dy, a, b, f, by_a, n, c);
+        }
+        assign(device, at.out(n * (c + 2)), c + 2, b, 0.3F, false, n, c);
+        assign(device, at.out(n * (c + 2), 0.7F), c + 2, b, 0.3F, true, n, c);
+      }
+    });
+  }
+}
+
+TEST_CASE("reductions, softmax and groups have the CPU's bits") {
+  for (const auto& [rows, columns] : cases::reduce::kSmall) {
+    const Index n = rows, c = columns;
+    INFO("n = ", n, ", c = ", c);
+    auto x = random_vector(n * c, 1, 3.0F);
+    if (n * c > 3) x[static_cast<std::size_t>(n * c / 2)] = x[0];  // equal ones
+    const auto ids = random_ids(n, c, 3);
+    const auto offsets = cases::reduce::groups(n);
+    const auto groups = static_cast<Index>(offsets.size()) - 1;
+    const auto dy = random_vector((n + groups) * c, 2);
+    check_same_bits(Cuda{}, [&](auto device, auto& at) {
+      const float *xs = at.in(x), *g = at.in(dy);
+      const std::int32_t *chosen = at.in(ids), *begins = at.in(offsets);
+      row_sums(device, at.out(n), xs, n, c, false);
+      row_sums(device, at.out(n, 0.5F), xs, n, c, true);
+      for (const bool log : {false, true}) {
+        float* y = at.out(n * c);
+        softmax_rows(device, y, xs, n, c, log);
+        softmax_rows_backward(device, at.out(n * c, 0.25F), g, y, n, c, log);
+      }
+      pick_forward(device, at.out(n), xs, chosen, n, c);
+      pick_backward(device, at.out(n * c, 0.25F), g, chosen, n, c);
+      transpose(device, at.out(n * c), xs, 1, n, c);
+      if (n % 2 == 0) transpose(device, at.out(n * c), xs, 2, n / 2, c);
+      group_sums(device, at.out(groups * c), xs, begins, groups, c);
+      float* lse = at.out(groups * c);
+      group_logsumexp(device, lse, xs, begins, groups, c);
+      if (n * c > 0) {
+        group_sums_backward(device, at.out(n * c, 0.25F), g, begins, groups, c);
+        group_logsumexp_backward(device, at.out(n * c, 0.25F), g, xs, lse, begins, groups, c);
+      }
+    });
+    for (const float odd : {1.0F, std::numeric_limits<float>::quiet_NaN()}) {
+      if (c == 0) continue;
+      if (n * c > 7) x[static_cast<std::size_t>(n * c - 3)] = odd;
+      const auto here = Tensor<Cpu>::from(x, {n, c});
+      const auto there = to<Cuda>(here);
+      const auto expected = Tensor<Cpu, std::int32_t>::empty({n});
+      const auto got = Tensor<Cuda, std::int32_t>::empty({n});
+      argmax_rows(Cpu{}, expected.data(), here.data(), n, c);
+      argmax_rows(Cuda{}, got.data(), there.data(), n, c);
+      CHECK(got.to_vector() == expected.to_vector());
+    }
   }
 }
 

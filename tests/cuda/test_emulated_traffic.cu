@@ -48,7 +48,11 @@ TEST_CASE("element-by-element kernels read and write each element once") {
   const auto x = ones(n), a = ones(n), b = ones(n), y = ones(n), z = ones(n);
   const Cuda device;
   const auto count = static_cast<double>(n);
-  check_bytes("add", count, 8, 4, [&] { add_forward(device, y.data(), a.data(), b.data(), n); });
+  const auto whole = [n](const Tensor<Cuda>& x) { return Operand<float>{x.data(), n, 1}; };
+  check_bytes("add", count, 8, 4,
+              [&] {
+                combine_forward(device, y.data(), whole(a), whole(b), Arithmetic::Add, 1, n);
+              });
   check_bytes("gelu forward", count, 4, 4,
               [&] { activation_forward(device, y.data(), x.data(), Activation::Gelu, n); });
   check_bytes("gelu backward", count, 12, 4, [&] {

@@ -9,6 +9,7 @@
 #include <plumb/cuda/device.cuh>
 #include <plumb/cuda/lanes.cuh>
 #include <plumb/math/activation.hpp>
+#include <plumb/math/elementwise.hpp>
 
 namespace plumb { inline namespace v0_1 {
 namespace kernels {
@@ -36,11 +37,6 @@ void map(Cuda device, const F& f, Index n) {
                  0, device.stream, f, n);
 }
 
-struct Add {
-  float* y;
-  const float *a, *b;
-  __device__ void operator()(Index i) const { y[i] = a[i] + b[i]; }
-};
 struct Accumulate {
   float* y;
   const float* x;
@@ -52,36 +48,132 @@ struct AccumulateBy {
   const float *x, *factor;
   __device__ void operator()(Index i) const { y[i] = fma(*factor, x[i], y[i]); }
 };
-struct Multiply {
-  float* y;
-  const float *a, *b;
-  __device__ void operator()(Index i) const { y[i] = a[i] * b[i]; }
-};
-struct MultiplyAccumulate {
-  float* y;
-  const float *a, *b;
-  __device__ void operator()(Index i) const { y[i] = fma(a[i], b[i], y[i]); }
-};
 struct Scale {
   float* y;
   const float* x;
   float factor;
   __device__ void operator()(Index i) const { y[i] = factor * x[i]; }
 };
-struct Exp {
+struct Shift {
   float* y;
   const float* x;
-  __device__ void operator()(Index i) const { y[i] = exp(x[i]); }
+  float term;
+  __device__ void operator()(Index i) const { y[i] = x[i] + term; }
 };
-struct Log {
+struct Clamp {
   float* y;
   const float* x;
-  __device__ void operator()(Index i) const { y[i] = log(x[i]); }
+  float low, high;
+  __device__ void operator()(Index i) const { y[i] = clamped(x[i], low, high); }
 };
-struct Erf {
+struct ClampBackward {
+  float* dx;
+  const float *dy, *x;
+  float low, high;
+  __device__ void operator()(Index i) const {
+    dx[i] = clamped_gradient(dx[i], dy[i], x[i], low, high);
+  }
+};
+
+// What is chosen at run time, each thread chooses alike: these wait for memory.
+__device__ inline float function(Function f, float x) {
+  switch (f) {
+    case Function::Exp: return function<Function::Exp>(x);
+    case Function::Log: return function<Function::Log>(x);
+    case Function::Erf: return function<Function::Erf>(x);
+    case Function::Sqrt: return function<Function::Sqrt>(x);
+    case Function::Sigmoid: return function<Function::Sigmoid>(x);
+    default: return function<Function::Softplus>(x);
+  }
+}
+__device__ inline float function_gradient(Function f, float dx, float dy, float x) {
+  switch (f) {
+    case Function::Exp: return function_gradient<Function::Exp>(dx, dy, x);
+    case Function::Log: return function_gradient<Function::Log>(dx, dy, x);
+    case Function::Erf: return function_gradient<Function::Erf>(dx, dy, x);
+    case Function::Sqrt: return function_gradient<Function::Sqrt>(dx, dy, x);
+    case Function::Sigmoid: return function_gradient<Function::Sigmoid>(dx, dy, x);
+    default: return function_gradient<Function::Softplus>(dx, dy, x);
+  }
+}
+__device__ inline float combined(Arithmetic f, float a, float b) {
+  switch (f) {
+    case Arithmetic::Add: return combined<Arithmetic::Add>(a, b);
+    case Arithmetic::Subtract: return combined<Arithmetic::Subtract>(a, b);
+    case Arithmetic::Multiply: return combined<Arithmetic::Multiply>(a, b);
+    case Arithmetic::Divide: return combined<Arithmetic::Divide>(a, b);
+    case Arithmetic::Minimum: return combined<Arithmetic::Minimum>(a, b);
+    default: return combined<Arithmetic::Maximum>(a, b);
+  }
+}
+template <bool kByA>
+__device__ float combined_gradient(Arithmetic f, float d, float dy, float a, float b) {
+  switch (f) {
+    case Arithmetic::Add: return combined_gradient<Arithmetic::Add, kByA>(d, dy, a, b);
+    case Arithmetic::Subtract: return combined_gradient<Arithmetic::Subtract, kByA>(d, dy, a, b);
+    case Arithmetic::Multiply: return combined_gradient<Arithmetic::Multiply, kByA>(d, dy, a, b);
+    case Arithmetic::Divide: return combined_gradient<Arithmetic::Divide, kByA>(d, dy, a, b);
+    case Arithmetic::Minimum: return combined_gradient<Arithmetic::Minimum, kByA>(d, dy, a, b);
+    default: return combined_gradient<Arithmetic::Maximum, kByA>(d, dy, a, b);
+  }
+}
+
+struct Apply {
   float* y;
   const float* x;
-  __device__ void operator()(Index i) const { y[i] = erf(x[i]); }
+  Function f;
+  __device__ void operator()(Index i) const { y[i] = function(f, x[i]); }
+};
+struct ApplyBackward {
+  float* dx;
+  const float *dy, *x;
+  Function f;
+  __device__ void operator()(Index i) const { dx[i] = function_gradient(f, dx[i], dy[i], x[i]); }
+};
+
+/// Element i of a matrix of c columns, by what stands beside it; all of a tensor is one row.
+struct Place {
+  Index row, column;
+  __device__ Place(Index i, Index c) : row(i / c), column(i - row * c) {}
+  __device__ float of(Operand<float> x) const {
+    return x.data[row * x.row + column * x.column];
+  }
+};
+struct Combine {
+  float* y;
+  Operand<float> a, b;
+  Arithmetic f;
+  Index c;
+  __device__ void operator()(Index i) const {
+    const Place at(i, c);
+    y[i] = combined(f, at.of(a), at.of(b));
+  }
+};
+struct CombineBackward {
+  float* d;
+  const float* dy;
+  Operand<float> a, b;
+  Arithmetic f;
+  bool by_a;
+  Index c;
+  __device__ void operator()(Index i) const {
+    const Place at(i, c);
+    d[i] = by_a ? combined_gradient<true>(f, d[i], dy[i], at.of(a), at.of(b))
+                : combined_gradient<false>(f, d[i], dy[i], at.of(a), at.of(b));
+  }
+};
+struct Assign {
+  float* y;
+  Index row;
+  Operand<float> x;
+  float factor;
+  bool accumulate;
+  Index c;
+  __device__ void operator()(Index i) const {
+    const Place at(i, c);
+    float& to = y[at.row * row + at.column];
+    to = accumulate ? fma(factor, at.of(x), to) : factor * at.of(x);
+  }
 };
 
 template <Activation f>
@@ -150,9 +242,20 @@ void with_activation(Activation f, Body body) {
   }
 }
 
-/// y = a + b, n elements.
-inline void add_forward(Cuda device, float* y, const float* a, const float* b, Index n) {
-  gpu::map(device, gpu::Add{y, a, b}, n);
+/// y (N, C) = f(a, b), of what stands beside it.
+inline void combine_forward(Cuda device, float* y, Operand<float> a, Operand<float> b, Arithmetic f,
+                            Index n, Index c) {
+  gpu::map(device, gpu::Combine{y, a, b, f, c}, n * c);
+}
+/// d (N, C) += dy · ∂f/∂a, or ∂f/∂b.
+inline void combine_backward(Cuda device, float* d, const float* dy, Operand<float> a,
+                             Operand<float> b, Arithmetic f, bool by_a, Index n, Index c) {
+  gpu::map(device, gpu::CombineBackward{d, dy, a, b, f, by_a, c}, n * c);
+}
+/// y[i · row + j] = or += factor · x(i, j), i < n, j < c.
+inline void assign(Cuda device, float* y, Index row, Operand<float> x, float factor,
+                   bool accumulate, Index n, Index c) {
+  gpu::map(device, gpu::Assign{y, row, x, factor, accumulate, c}, n * c);
 }
 /// y += scale · x, n elements (one fma each).
 inline void accumulate(Cuda device, float* y, const float* x, float scale, Index n) {
@@ -162,17 +265,22 @@ inline void accumulate(Cuda device, float* y, const float* x, float scale, Index
 inline void accumulate_by(Cuda device, float* y, const float* x, const float* scale, Index n) {
   gpu::map(device, gpu::AccumulateBy{y, x, scale}, n);
 }
-/// y = a · b, n elements.
-inline void multiply_forward(Cuda device, float* y, const float* a, const float* b, Index n) {
-  gpu::map(device, gpu::Multiply{y, a, b}, n);
-}
-/// y += a · b, n elements (one fma each).
-inline void multiply_accumulate(Cuda device, float* y, const float* a, const float* b, Index n) {
-  gpu::map(device, gpu::MultiplyAccumulate{y, a, b}, n);
-}
 /// y = factor · x, n elements; y may be x.
 inline void scale_forward(Cuda device, float* y, const float* x, float factor, Index n) {
   gpu::map(device, gpu::Scale{y, x, factor}, n);
+}
+
+/// y = x + term, n elements.
+inline void shift_forward(Cuda device, float* y, const float* x, float term, Index n) {
+  gpu::map(device, gpu::Shift{y, x, term}, n);
+}
+/// y = x within [low, high]; dx += dy where it is.
+inline void clamp_forward(Cuda device, float* y, const float* x, float low, float high, Index n) {
+  gpu::map(device, gpu::Clamp{y, x, low, high}, n);
+}
+inline void clamp_backward(Cuda device, float* dx, const float* dy, const float* x, float low,
+                           float high, Index n) {
+  gpu::map(device, gpu::ClampBackward{dx, dy, x, low, high}, n);
 }
 
 /// y = f(x), n elements.
@@ -197,15 +305,14 @@ inline void swiglu_backward(Cuda device, float* dgate, float* dup, const float* 
   gpu::map(device, gpu::SwigluBackward{dgate, dup, dy, gate, up}, n);
 }
 
-/// y = e^x, y = log x and y = erf x, n elements; y may be x.
-inline void exp_forward(Cuda device, float* y, const float* x, Index n) {
-  gpu::map(device, gpu::Exp{y, x}, n);
+/// y = f(x), n elements; y may be x.
+inline void function_forward(Cuda device, float* y, const float* x, Function f, Index n) {
+  gpu::map(device, gpu::Apply{y, x, f}, n);
 }
-inline void log_forward(Cuda device, float* y, const float* x, Index n) {
-  gpu::map(device, gpu::Log{y, x}, n);
-}
-inline void erf_forward(Cuda device, float* y, const float* x, Index n) {
-  gpu::map(device, gpu::Erf{y, x}, n);
+/// dx += f'(x) · dy, n elements.
+inline void function_backward(Cuda device, float* dx, const float* dy, const float* x, Function f,
+                              Index n) {
+  gpu::map(device, gpu::ApplyBackward{dx, dy, x, f}, n);
 }
 
 }  // namespace kernels

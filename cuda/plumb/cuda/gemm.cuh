@@ -23,6 +23,7 @@
 #include <plumb/math/gemm.hpp>
 #include <plumb/math/int8.hpp>
 
+#include <concepts>
 #include <type_traits>
 
 namespace plumb { inline namespace v0_1 {
@@ -383,6 +384,14 @@ void matmul_packed(CudaTensorCore device, float* c, const float* a, const T* pac
 template <class T>
 void matmul_packed(CudaTf32 device, float* c, const float* a, const T* packed, Index m, Index n,
                    Index k, Epilogue epilogue = {});
+
+/// Products of `batch` pairs of matrices, one behind the other: a launch each, with its bits.
+template <std::derived_from<Cuda> D>
+void matmul_batched(D device, float* c, const float* a, const float* b, Index batch, Index m,
+                    Index n, Index k, Form form, bool accumulate) {
+  for (Index i = 0; i < batch; ++i)
+    matmul(device, c + i * m * n, a + i * m * k, b + i * k * n, m, n, k, form, accumulate);
+}
 
 }  // namespace kernels
 }}  // namespace plumb::v0_1

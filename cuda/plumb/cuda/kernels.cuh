@@ -15,6 +15,7 @@
 #include <plumb/cuda/loss.cuh>
 #include <plumb/cuda/norm.cuh>
 #include <plumb/cuda/optimizer.cuh>
+#include <plumb/cuda/reduce.cuh>
 #include <plumb/cuda/rows.cuh>
 #include <plumb/cuda/sampling.cuh>
 #include <plumb/math/backend.hpp>

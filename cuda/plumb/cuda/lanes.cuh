@@ -8,6 +8,7 @@
 #include <plumb/core/bf16.hpp>
 #include <plumb/cuda/platform.cuh>
 #include <plumb/math/adamw.hpp>
+#include <plumb/math/elementwise.hpp>
 #include <plumb/math/kl.hpp>
 #include <plumb/math/loss.hpp>
 
@@ -47,6 +48,7 @@ __device__ inline V mantissa(V x) {
 #include <plumb/math/elementary.inl.hpp>
 
 #include <plumb/math/activation.inl.hpp>
+#include <plumb/math/elementwise.inl.hpp>
 #include <plumb/math/adamw.inl.hpp>
 #include <plumb/math/loss.inl.hpp>
 #undef PLUMB_FORMULA

@@ -28,6 +28,29 @@ struct AdamWUpdate {
   }
 };
 
+struct SgdUpdate {
+  float* parameter;
+  const float* grad;
+  float* m;
+  SgdStep step;
+  __device__ void operator()(Index i) const {
+    const MomentumElement next = sgd_element({parameter[i], m[i]}, grad[i], step);
+    m[i] = next.m;
+    parameter[i] = next.parameter;
+  }
+};
+struct LionUpdate {
+  float* parameter;
+  const float* grad;
+  float* m;
+  LionStep step;
+  __device__ void operator()(Index i) const {
+    const MomentumElement next = lion_element({parameter[i], m[i]}, grad[i], step);
+    m[i] = next.m;
+    parameter[i] = next.parameter;
+  }
+};
+
 /// sums[b] = Σ x² of block b, a warp a block.
 template <int kThreads>
 __global__ void __launch_bounds__(kThreads) squares_kernel(float* sums, const float* x, Index n) {
@@ -49,6 +72,16 @@ __global__ void __launch_bounds__(kThreads) squares_kernel(float* sums, const fl
 inline void adamw_update(Cuda device, float* parameter, const float* grad, float* m, float* v,
                          Index n, const AdamWStep& step) {
   gpu::map(device, gpu::AdamWUpdate{parameter, grad, m, v, adamw_scalars(step)}, n);
+}
+
+/// One step of gradient descent or of Lion on n parameters: m is the momentum, zero before step 1.
+inline void sgd_update(Cuda device, float* parameter, const float* grad, float* m, Index n,
+                       const SgdStep& step) {
+  gpu::map(device, gpu::SgdUpdate{parameter, grad, m, step}, n);
+}
+inline void lion_update(Cuda device, float* parameter, const float* grad, float* m, Index n,
+                        const LionStep& step) {
+  gpu::map(device, gpu::LionUpdate{parameter, grad, m, step}, n);
 }
 
 /// Σ x²: blocks of 4096 elements by the 32-lane row reduction in float, their sums in order in

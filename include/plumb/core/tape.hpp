@@ -64,8 +64,8 @@ class Tape {
 
   /// Adds d(loss)/d(x) to the gradient of every x that was recorded. `loss` has one element, whose
   /// gradient is `scale`.
-  template <class D>
-  void backward(const Tensor<D>& loss, float scale = 1.0F, Where where = Where::here()) {
+  template <class D, class T>
+  void backward(const Tensor<D, T>& loss, T scale = T{1}, Where where = Where::here()) {
     if (loss.size() != 1)
       fail(str("[backward] the loss must have one element; its shape is ", loss.shape()), where);
     if (!loss.requires_grad())
@@ -137,8 +137,8 @@ bool recording(const Tensors&... inputs) {
 }
 
 /// Records the backward step of the op that computed `y`.
-template <class D, class F>
-void record(const Tensor<D>& y, F&& step) {
+template <class D, class T, class F>
+void record(const Tensor<D, T>& y, F&& step) {
   y.set_requires_grad(true);
   detail::active_tape->record(std::forward<F>(step));
 }

@@ -13,7 +13,9 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -30,7 +32,8 @@ struct Storage {
   Index elements = 0;
   std::size_t bytes = 0;
   void* data = nullptr;
-  float* grad = nullptr;
+  void* grad = nullptr;       // as many elements, of the same size
+  Storage* lender = nullptr;  // whose data this is, if it is not its own
 
   static Storage* create() { return new (kernels::allocate(Cpu{}, sizeof(Storage))) Storage; }
 
@@ -39,16 +42,27 @@ struct Storage {
     bytes = static_cast<std::size_t>(count) * element_size;
     data = allocate(D{}, bytes);
   }
-  void allocate_grad() {
-    grad = static_cast<float*>(allocate(D{}, static_cast<std::size_t>(elements) * sizeof(float)));
+  void allocate_grad() { grad = allocate(D{}, bytes); }
+
+  // The same data, without its gradient.
+  static Storage* borrow(Storage* lender) {
+    lender->references.fetch_add(1, std::memory_order_relaxed);
+    Storage* storage = create();
+    storage->elements = lender->elements;
+    storage->bytes = lender->bytes;
+    storage->data = lender->data;
+    storage->lender = lender;
+    return storage;
   }
 
   static void drop(Storage* storage) {
     if (storage == nullptr || storage->references.fetch_sub(1, std::memory_order_acq_rel) > 1)
       return;
-    if (storage->data != nullptr) release(D{}, storage->data, storage->bytes);
-    if (storage->grad != nullptr)
-      release(D{}, storage->grad, static_cast<std::size_t>(storage->elements) * sizeof(float));
+    if (storage->lender != nullptr)
+      drop(storage->lender);
+    else if (storage->data != nullptr)
+      release(D{}, storage->data, storage->bytes);
+    if (storage->grad != nullptr) release(D{}, storage->grad, storage->bytes);
     storage->~Storage();
     kernels::release(Cpu{}, storage, sizeof(Storage));
   }
@@ -57,8 +71,9 @@ struct Storage {
 }  // namespace detail
 
 /// Where a backward kernel puts a gradient: adds to it if `accumulate`, else overwrites it.
+template <class T>
 struct GradTarget {
-  float* data;
+  T* data;
   bool accumulate;
 };
 
@@ -112,6 +127,24 @@ class Tensor {
     return from(std::span<const T>(values.begin(), values.size()), shape, where);
   }
 
+  static Tensor full(const Shape& shape, T value) {
+    return from(std::vector<T>(static_cast<std::size_t>(shape.size()), value), shape);
+  }
+  static Tensor ones(const Shape& shape) { return full(shape, T{1}); }
+  /// 0, 1, …, n - 1.
+  static Tensor arange(Index n) {
+    std::vector<T> values;
+    for (Index i = 0; i < n; ++i) values.push_back(static_cast<T>(i));
+    return from(values, {n});
+  }
+  /// Normal with this standard deviation, from an Rng (core/random.hpp).
+  template <class Generator>
+  static Tensor randn(const Shape& shape, Generator& rng, T std = T{1}) {
+    std::vector<T> values(static_cast<std::size_t>(shape.size()));
+    for (T& value : values) value = std * static_cast<T>(rng.normal());
+    return from(values, shape);
+  }
+
   explicit operator bool() const { return storage_ != nullptr; }
   const Shape& shape() const { return shape_; }
   /// Extent of a dimension, negative from the last.
@@ -150,6 +183,15 @@ class Tensor {
     return view;
   }
 
+  /// The same elements, which no gradient flows to: a view.
+  Tensor detach() const {
+    Tensor view;
+    view.storage_ = detail::Storage<D>::borrow(storage_);
+    view.offset_ = offset_;
+    view.shape_ = shape_;
+    return view;
+  }
+
   /// A copy in memory of its own, without gradient.
   Tensor clone() const {
     Tensor result = empty(shape_);
@@ -178,32 +220,32 @@ class Tensor {
   bool has_grad() const { return storage_ != nullptr && storage_->grad != nullptr; }
 
   /// The gradient's memory, zero at first.
-  float* grad() const {
+  T* grad() const {
     if (storage_->grad == nullptr) {
       storage_->allocate_grad();
-      zero(D{}, storage_->grad, static_cast<std::size_t>(storage_->elements) * sizeof(float));
+      zero(D{}, storage_->grad, storage_->bytes);
     }
-    return storage_->grad + offset_;
+    return static_cast<T*>(storage_->grad) + offset_;
   }
 
   /// The gradient for a kernel that fills it whole: the first writer of a tensor that is no view
   /// overwrites, and the memory need not be cleared first.
-  GradTarget grad_target() const {
+  GradTarget<T> grad_target() const {
     const bool first = storage_->grad == nullptr && size() == storage_->elements;
     if (first) storage_->allocate_grad();
     return {grad(), !first};
   }
 
   /// The gradient as a tensor (a copy).
-  Tensor<D, float> grad_tensor() const {
-    auto result = Tensor<D, float>::empty(shape_);
-    copy(D{}, result.data(), grad(), static_cast<std::size_t>(size()) * sizeof(float));
+  Tensor grad_tensor() const {
+    auto result = empty(shape_);
+    copy(D{}, result.data(), grad(), bytes());
     return result;
   }
 
   /// Sets the gradient to zero.
   void zero_grad() const {
-    if (has_grad()) zero(D{}, grad(), static_cast<std::size_t>(size()) * sizeof(float));
+    if (has_grad()) zero(D{}, grad(), bytes());
   }
 
   /// Storage whose memory comes later, and views into it: how Parameters lays a model out in one
@@ -234,6 +276,49 @@ class Tensor {
 template <class To, class From, class T>
 Tensor<To, T> to(const Tensor<From, T>& x) {
   return Tensor<To, T>::from(x.to_vector(), x.shape());
+}
+
+/// The shape, and the numbers a row to a line, at most eight of each at either end: what str() and
+/// print() show.
+template <class D, class T>
+void append(std::string& out, const Tensor<D, T>& x) {
+  constexpr Index kShown = 8;
+  if (!x) {
+    out += "no tensor";
+    return;
+  }
+  append(out, x.shape());
+  const auto values = x.to_vector();
+  const Index c = x.shape().rank() == 0 ? 1 : x.dim(-1), n = c == 0 ? 0 : x.size() / c;
+  const auto each = [](Index count, auto&& body, auto&& gap) {
+    for (Index i = 0; i < count; ++i) {
+      if (count <= 2 * kShown || i < kShown || i >= count - kShown)
+        body(i);
+      else if (i == kShown)
+        gap();
+    }
+  };
+  each(
+      n,
+      [&](Index i) {
+        out += "\n ";
+        each(
+            c,
+            [&](Index j) {
+              char text[32];
+              std::snprintf(text, sizeof text, " %10.5g",
+                            static_cast<double>(values[static_cast<std::size_t>(i * c + j)]));
+              out += text;
+            },
+            [&] { out += " …"; });
+      },
+      [&] { out += "\n  …"; });
+}
+
+/// Prints a tensor on the standard output, for a look.
+template <class D, class T>
+void print(const Tensor<D, T>& x) {
+  std::puts(str(x).c_str());
 }
 
 }}  // namespace plumb::v0_1

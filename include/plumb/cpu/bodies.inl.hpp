@@ -3,6 +3,7 @@
 #include <plumb/cpu/vec.inl.hpp>
 #include <plumb/math/elementary.inl.hpp>
 #include <plumb/math/activation.inl.hpp>
+#include <plumb/math/elementwise.inl.hpp>
 #include <plumb/math/adamw.inl.hpp>
 #include <plumb/cpu/elementwise.inl.hpp>
 #include <plumb/cpu/gemm.inl.hpp>
@@ -11,4 +12,5 @@
 #include <plumb/cpu/norm.inl.hpp>
 #include <plumb/cpu/optimizer.inl.hpp>
 #include <plumb/cpu/head.inl.hpp>
+#include <plumb/cpu/reduce.inl.hpp>
 #include <plumb/cpu/sampling.inl.hpp>

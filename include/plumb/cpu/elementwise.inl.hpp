@@ -11,20 +11,71 @@ inline void map(float* y, Index n, F f) {
       });
 }
 
-inline void add(float* y, const float* a, const float* b, Index n) {
-  map(y, n, [&](auto at) { return at(a) + at(b); });
-}
 inline void accumulate(float* y, const float* x, float factor, Index n) {
   map(y, n, [&](auto at) { return fma(set(factor), at(x), at(y)); });
 }
-inline void multiply(float* y, const float* a, const float* b, Index n) {
-  map(y, n, [&](auto at) { return at(a) * at(b); });
-}
-inline void multiply_accumulate(float* y, const float* a, const float* b, Index n) {
-  map(y, n, [&](auto at) { return fma(at(a), at(b), at(y)); });
-}
 inline void scale(float* y, const float* x, float factor, Index n) {
   map(y, n, [&](auto at) { return set(factor) * at(x); });
+}
+inline void shift(float* y, const float* x, float term, Index n) {
+  map(y, n, [&](auto at) { return at(x) + set(term); });
+}
+inline void clamp_forward(float* y, const float* x, float low, float high, Index n) {
+  map(y, n, [&](auto at) { return clamped(at(x), set(low), set(high)); });
+}
+inline void clamp_backward(float* dx, const float* dy, const float* x, float low, float high,
+                           Index n) {
+  map(dx, n, [&](auto at) {
+    return clamped_gradient(at(dx), at(dy), at(x), set(low), set(high));
+  });
+}
+
+/// Calls body.template operator()<f>() with what is chosen at run time as a constant.
+template <class Body>
+inline void with_constant(Arithmetic f, Body body) {
+  switch (f) {
+    case Arithmetic::Add: return body.template operator()<Arithmetic::Add>();
+    case Arithmetic::Subtract: return body.template operator()<Arithmetic::Subtract>();
+    case Arithmetic::Multiply: return body.template operator()<Arithmetic::Multiply>();
+    case Arithmetic::Divide: return body.template operator()<Arithmetic::Divide>();
+    case Arithmetic::Minimum: return body.template operator()<Arithmetic::Minimum>();
+    case Arithmetic::Maximum: return body.template operator()<Arithmetic::Maximum>();
+  }
+}
+template <class Body>
+inline void with_constant(Function f, Body body) {
+  switch (f) {
+    case Function::Exp: return body.template operator()<Function::Exp>();
+    case Function::Log: return body.template operator()<Function::Log>();
+    case Function::Erf: return body.template operator()<Function::Erf>();
+    case Function::Sqrt: return body.template operator()<Function::Sqrt>();
+    case Function::Sigmoid: return body.template operator()<Function::Sigmoid>();
+    case Function::Softplus: return body.template operator()<Function::Softplus>();
+  }
+}
+
+inline void combine_forward(float* y, const float* a, const float* b, Arithmetic f, Index n) {
+  with_constant(f, [=]<Arithmetic kF>() {
+    map(y, n, [=](auto at) { return combined<kF>(at(a), at(b)); });
+  });
+}
+inline void combine_backward(float* d, const float* dy, const float* a, const float* b,
+                             Arithmetic f, bool by_a, Index n) {
+  with_constant(f, [=]<Arithmetic kF>() {
+    if (by_a)
+      map(d, n, [=](auto at) { return combined_gradient<kF, true>(at(d), at(dy), at(a), at(b)); });
+    else
+      map(d, n, [=](auto at) { return combined_gradient<kF, false>(at(d), at(dy), at(a), at(b)); });
+  });
+}
+
+inline void function_forward(float* y, const float* x, Function f, Index n) {
+  with_constant(f, [=]<Function kF>() { map(y, n, [=](auto at) { return function<kF>(at(x)); }); });
+}
+inline void function_backward(float* dx, const float* dy, const float* x, Function f, Index n) {
+  with_constant(f, [=]<Function kF>() {
+    map(dx, n, [=](auto at) { return function_gradient<kF>(at(dx), at(dy), at(x)); });
+  });
 }
 
 inline void activation_forward(float* y, const float* x, Activation f, Index n) {
@@ -81,30 +132,21 @@ inline void swiglu_backward(float* dgate, float* dup, const float* dy, const flo
       });
 }
 
-inline void exp_rows(float* y, const float* x, Index n) {
-  map(y, n, [&](auto at) { return exp(at(x)); });
-}
-inline void log_rows(float* y, const float* x, Index n) {
-  map(y, n, [&](auto at) { return log(at(x)); });
-}
-inline void erf_rows(float* y, const float* x, Index n) {
-  map(y, n, [&](auto at) { return erf(at(x)); });
-}
-
 inline const ElementwiseTable& elementwise_table() {
   static constexpr ElementwiseTable table{
-      .add = add,
       .accumulate = accumulate,
-      .multiply = multiply,
-      .multiply_accumulate = multiply_accumulate,
       .scale = scale,
+      .shift = shift,
+      .clamp_forward = clamp_forward,
+      .clamp_backward = clamp_backward,
+      .combine_forward = combine_forward,
+      .combine_backward = combine_backward,
+      .function_forward = function_forward,
+      .function_backward = function_backward,
       .activation_forward = activation_forward,
       .activation_backward = activation_backward,
       .swiglu_forward = swiglu_forward,
       .swiglu_backward = swiglu_backward,
-      .exp = exp_rows,
-      .log = log_rows,
-      .erf = erf_rows,
   };
   return table;
 }

@@ -1,7 +1,7 @@
 // Matrix product C (M, N) = A·B, with either operand stored transposed, added to C or stored, and a
 // bias, a residual and an activation on the way out. Blocked and packed as in Goto and van de Geijn
 // 2008, "Anatomy of high-performance matrix multiplication". Bodies: gemm.inl.hpp. Not here:
-// batched or strided products, a k split over threads.
+// strided products, a k split over threads.
 // Order of reduction: k in chunks of 256 from 0; within a chunk one chain acc = fma(a, b, acc) from
 // +0, k ascending; chunk results added in order, to C's old value first if accumulating. A row of C
 // depends on no other row. In the mode CpuBf16 both operands are rounded, and a chunk's chain is
@@ -18,6 +18,7 @@
 #include <plumb/math/gemm.hpp>
 
 #include <algorithm>
+#include <concepts>
 #include <type_traits>
 
 namespace plumb { inline namespace v0_1 { namespace kernels {
@@ -208,7 +209,9 @@ struct Gemm {
         .ahead_panel = next != nullptr ? 0 : b_panel,
         .ahead_k = ahead_k,
         .ahead_8k = transposed ? kPerWord * k : 8 * ahead_k,
-        .ahead_second = transposed ? k : next != nullptr ? n : 0,
+        .ahead_second = transposed        ? k
+                        : next != nullptr ? n
+                                          : 0,
         .rows = row_end - row,
         .columns = std::min(panel_end * width(), n) - column,
         .k = kc,
@@ -370,6 +373,24 @@ inline void matmul_packed(CpuBf16 device, float* c, const float* a, const bf16* 
 }
 void matmul_packed(CpuBf16 device, float* c, const float* a, const float* packed, Index m, Index n,
                    Index k, Epilogue epilogue = {}) = delete;  // it would be a product in float
+
+/// Products of `batch` pairs of matrices, one behind the other: each with the bits of matmul.
+/// Small ones are divided among threads, large ones divide their own work.
+template <std::derived_from<Cpu> D>
+void matmul_batched(D device, float* c, const float* a, const float* b, Index batch, Index m,
+                    Index n, Index k, Form form, bool accumulate) {
+  const auto one = [&](Index i) {
+    matmul(device, c + i * m * n, a + i * m * k, b + i * k * n, m, n, k, form, accumulate);
+  };
+  const Index work = m * n * k;
+  if (batch < 2 || work >= (Index{1} << 22)) {
+    for (Index i = 0; i < batch; ++i) one(i);
+    return;
+  }
+  parallel_for(device, batch, 1 + (Index{1} << 16) / (work + 1), [&](Index i, Index end) {
+    for (; i < end; ++i) one(i);
+  });
+}
 
 }  // namespace kernels
 }}  // namespace plumb::v0_1

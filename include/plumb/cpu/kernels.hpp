@@ -20,6 +20,7 @@ inline constexpr bool backend_included<CpuBf16> = true;
 }}  // namespace plumb::v0_1
 
 #include <plumb/cpu/attention.hpp>
+#include <plumb/cpu/double.hpp>
 #include <plumb/cpu/elementwise.hpp>
 #include <plumb/cpu/gemm.hpp>
 #include <plumb/cpu/head.hpp>
@@ -28,6 +29,7 @@ inline constexpr bool backend_included<CpuBf16> = true;
 #include <plumb/cpu/loss.hpp>
 #include <plumb/cpu/norm.hpp>
 #include <plumb/cpu/optimizer.hpp>
+#include <plumb/cpu/reduce.hpp>
 #include <plumb/core/pool.hpp>
 #include <plumb/cpu/rows.hpp>
 #include <plumb/cpu/sampling.hpp>
@@ -114,6 +116,7 @@ PLUMB_TABLE_FOR(NormTable, norm_table)
 PLUMB_TABLE_FOR(RowsTable, rows_table)
 PLUMB_TABLE_FOR(OptimizerTable, optimizer_table)
 PLUMB_TABLE_FOR(HeadTable, head_table)
+PLUMB_TABLE_FOR(ReduceTable, reduce_table)
 PLUMB_TABLE_FOR(SamplingTable, sampling_table)
 PLUMB_SCALAR_TABLE_FOR(LossTable, loss_table)
 }  // namespace kernels

@@ -1,7 +1,7 @@
-// AdamW (Loshchilov and Hutter 2019) on one flat buffer, and the sum of squares that gradient
-// clipping needs. Cost: 16 bytes read and 12 written per parameter, 10 FLOPs with a division and a
-// square root: bound by memory. What this is not: no schedule, no clipping decision, no Adam with
-// L2 in the gradient.
+// AdamW (Loshchilov and Hutter 2019) on one flat buffer, gradient descent with momentum and Lion
+// (Chen et al. 2023; formulas: math/adamw.hpp), and the sum of squares that clipping needs. Cost:
+// 16 bytes read and 12 written per parameter, 10 FLOPs with a division and a square root: bound by
+// memory. What this is not: no schedule, no clipping decision, no Adam with L2 in the gradient.
 //
 // Per element, in this order, every fma fused and every division and square root correctly rounded:
 //
@@ -31,6 +31,8 @@ namespace plumb { inline namespace v0_1 { namespace kernels {
 struct OptimizerTable {
   void (*adamw)(float* parameter, const float* grad, float* m, float* v, Index n,
                 const AdamWScalars& scalars);
+  void (*sgd)(float* parameter, const float* grad, float* m, Index n, const SgdStep& step);
+  void (*lion)(float* parameter, const float* grad, float* m, Index n, const LionStep& step);
   float (*squares)(const float* x, Index n);
 };
 
@@ -42,6 +44,20 @@ inline void adamw_update(Cpu device, float* parameter, const float* grad, float*
   const AdamWScalars scalars = adamw_scalars(step);
   parallel_for(device, n, 8192, [&](Index i, Index end) {
     dispatch<OptimizerTable>().adamw(parameter + i, grad + i, m + i, v + i, end - i, scalars);
+  });
+}
+
+/// One step of gradient descent or of Lion on n parameters: m is the momentum, zero before step 1.
+inline void sgd_update(Cpu device, float* parameter, const float* grad, float* m, Index n,
+                       const SgdStep& step) {
+  parallel_for(device, n, 8192, [&](Index i, Index end) {
+    dispatch<OptimizerTable>().sgd(parameter + i, grad + i, m + i, end - i, step);
+  });
+}
+inline void lion_update(Cpu device, float* parameter, const float* grad, float* m, Index n,
+                        const LionStep& step) {
+  parallel_for(device, n, 8192, [&](Index i, Index end) {
+    dispatch<OptimizerTable>().lion(parameter + i, grad + i, m + i, end - i, step);
   });
 }
 

@@ -19,6 +19,32 @@ inline void adamw(float* parameter, const float* grad, float* m, float* v, Index
       });
 }
 
+template <class Element>
+inline void momentum_rows(float* parameter, const float* grad, float* m, Index n, Element element) {
+  const auto step = [&](auto at, auto put) {
+    const MomentumElement next = element({at(parameter), at(m)}, at(grad));
+    put(m, next.m);
+    put(parameter, next.parameter);
+  };
+  for_vectors(
+      n,
+      [&](Index i) {
+        step([i](const float* p) { return load(p + i); }, [i](float* p, V x) { store(p + i, x); });
+      },
+      [&](Index i, Index left) {
+        step([i, left](const float* p) { return load(p + i, left); },
+             [i, left](float* p, V x) { store(p + i, x, left); });
+      });
+}
+inline void sgd(float* parameter, const float* grad, float* m, Index n, const SgdStep& step) {
+  momentum_rows(parameter, grad, m, n,
+                [&](MomentumElement old, V g) { return sgd_element(old, g, step); });
+}
+inline void lion(float* parameter, const float* grad, float* m, Index n, const LionStep& step) {
+  momentum_rows(parameter, grad, m, n,
+                [&](MomentumElement old, V g) { return lion_element(old, g, step); });
+}
+
 inline float sum_squares(const float* x, Index n) {
   return norm_row_sum(n, [&](auto at, V total) {
     const V v = at(x);
@@ -27,6 +53,7 @@ inline float sum_squares(const float* x, Index n) {
 }
 
 inline const OptimizerTable& optimizer_table() {
-  static constexpr OptimizerTable table{.adamw = adamw, .squares = sum_squares};
+  static constexpr OptimizerTable table{
+      .adamw = adamw, .sgd = sgd, .lion = lion, .squares = sum_squares};
   return table;
 }

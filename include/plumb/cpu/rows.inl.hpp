@@ -22,7 +22,9 @@ inline void column_sums(float* sums, const float* x, Index rows, Index columns, 
                 [&](auto at, V a, Index row) { return a + at(x + row * stride); });
 }
 
-inline void add_row(float* y, const float* x, Index c) { add(y, y, x, c); }
+inline void add_row(float* y, const float* x, Index c) {
+  map(y, c, [&](auto at) { return at(y) + at(x); });
+}
 
 inline void add_chunks(float* total, const float* chunks, Index count, Index columns,
                        Index stride) {

@@ -1,4 +1,4 @@
-// What one step of AdamW multiplies by, for the kernels of every backend.
+// What one step of an optimizer multiplies by, for the kernels of every backend.
 #pragma once
 
 #include <plumb/core/check.hpp>
@@ -38,5 +38,17 @@ inline AdamWScalars adamw_scalars(const AdamWStep& step) {
       .minus_step_size = static_cast<float>(-step_size),
   };
 }
+
+/// One step of gradient descent with momentum: g += weight_decay · p; m = momentum · m + g;
+/// p -= lr · m, or with Nesterov's lr · (momentum · m + g).
+struct SgdStep {
+  float lr, momentum, weight_decay, grad_scale;
+  bool nesterov;
+};
+
+/// One step of Lion: p -= lr · (sign(m + (1-β1)(g - m)) + weight_decay · p); m += (1-β2)(g - m).
+struct LionStep {
+  float lr, one_minus_beta1, one_minus_beta2, minus_decay, grad_scale;
+};
 
 }}  // namespace plumb::v0_1

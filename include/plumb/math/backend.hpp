@@ -8,6 +8,7 @@
 #include <plumb/math/activation.hpp>
 #include <plumb/math/adamw.hpp>
 #include <plumb/math/attention.hpp>
+#include <plumb/math/elementwise.hpp>
 #include <plumb/math/gemm.hpp>
 #include <plumb/math/kl.hpp>
 
@@ -32,8 +33,9 @@ concept DeviceMemory = requires(D d, void* p, const void* from, std::size_t byte
 template <class D>
 concept Backend = DeviceMemory<D> &&
     requires(D d, float* y, const float* x, const std::int32_t* ids, std::int8_t* codes, Index n,
-             float f) {
+             float f, Operand<float> operand) {
   matmul(d, y, x, x, n, n, n, Form::NT, true, Epilogue{});
+  matmul_batched(d, y, x, x, n, n, n, n, Form::NT, true);
   matmul_packed(d, y, x,
                 static_cast<const std::conditional_t<rounds_products<D>, bf16, float>*>(nullptr), n,
                 n, n, Epilogue{});
@@ -45,7 +47,24 @@ concept Backend = DeviceMemory<D> &&
   embedding_forward(d, y, x, ids, n, n);
   embedding_backward(d, y, x, ids, n, n, n);
   sum_rows(d, y, x, n, n);
-  add_forward(d, y, x, x, n);
+  assign(d, y, n, operand, f, true, n, n);
+  combine_forward(d, y, operand, operand, Arithmetic::Add, n, n);
+  combine_backward(d, y, x, operand, operand, Arithmetic::Add, true, n, n);
+  function_forward(d, y, x, Function::Exp, n);
+  function_backward(d, y, x, x, Function::Exp, n);
+  shift_forward(d, y, x, f, n);
+  clamp_forward(d, y, x, f, f, n);
+  clamp_backward(d, y, x, x, f, f, n);
+  row_sums(d, y, x, n, n, true);
+  softmax_rows(d, y, x, n, n, true);
+  softmax_rows_backward(d, y, x, x, n, n, true);
+  pick_forward(d, y, x, ids, n, n);
+  pick_backward(d, y, x, ids, n, n);
+  transpose(d, y, x, n, n, n);
+  group_sums(d, y, x, ids, n, n);
+  group_sums_backward(d, y, x, ids, n, n);
+  group_logsumexp(d, y, x, ids, n, n);
+  group_logsumexp_backward(d, y, x, x, x, ids, n, n);
   scale_forward(d, y, x, f, n);
   accumulate(d, y, x, f, n);
   accumulate_by(d, y, x, x, n);
@@ -66,6 +85,8 @@ concept Backend = DeviceMemory<D> &&
   log_odds_forward(d, y, x, n);
   log_odds_backward(d, y, x, x, n);
   adamw_update(d, y, x, y, y, n, AdamWStep{});
+  sgd_update(d, y, x, y, n, SgdStep{});
+  lion_update(d, y, x, y, n, LionStep{});
   { sum_of_squares(d, x, n) } -> std::same_as<double>;
 };
 
@@ -100,13 +121,24 @@ PLUMB_STAND_IN(accumulate_by, void)
 PLUMB_STAND_IN(activation_backward, void)
 PLUMB_STAND_IN(activation_forward, void)
 PLUMB_STAND_IN(adamw_update, void)
-PLUMB_STAND_IN(add_forward, void)
+PLUMB_STAND_IN(argmax_rows, void)
+PLUMB_STAND_IN(assign, void)
 PLUMB_STAND_IN(attention_backward, void)
 PLUMB_STAND_IN(attention_cached_forward, void)
 PLUMB_STAND_IN(attention_forward, void)
+PLUMB_STAND_IN(clamp_backward, void)
+PLUMB_STAND_IN(clamp_forward, void)
+PLUMB_STAND_IN(combine_backward, void)
+PLUMB_STAND_IN(combine_forward, void)
 PLUMB_STAND_IN(embedding_backward, void)
 PLUMB_STAND_IN(embedding_forward, void)
 PLUMB_STAND_IN(expand_rows, void)
+PLUMB_STAND_IN(function_backward, void)
+PLUMB_STAND_IN(function_forward, void)
+PLUMB_STAND_IN(group_logsumexp, void)
+PLUMB_STAND_IN(group_logsumexp_backward, void)
+PLUMB_STAND_IN(group_sums, void)
+PLUMB_STAND_IN(group_sums_backward, void)
 PLUMB_STAND_IN(head_keeps_logits, bool)
 PLUMB_STAND_IN(head_kl_forward, void)
 PLUMB_STAND_IN(head_logprob_backward, void)
@@ -117,12 +149,16 @@ PLUMB_STAND_IN(kv_append, void)
 PLUMB_STAND_IN(kv_copy, void)
 PLUMB_STAND_IN(layer_norm_backward, void)
 PLUMB_STAND_IN(layer_norm_forward, void)
+PLUMB_STAND_IN(lion_update, void)
 PLUMB_STAND_IN(log_odds_backward, void)
 PLUMB_STAND_IN(log_odds_forward, void)
 PLUMB_STAND_IN(matmul, void)
+PLUMB_STAND_IN(matmul_batched, void)
 PLUMB_STAND_IN(matmul_packed, void)
 PLUMB_STAND_IN(pack_matrix, void)
 PLUMB_STAND_IN(packed_size, Index)
+PLUMB_STAND_IN(pick_backward, void)
+PLUMB_STAND_IN(pick_forward, void)
 PLUMB_STAND_IN(ppo_policy_loss, void)
 PLUMB_STAND_IN(ppo_value_loss, void)
 PLUMB_STAND_IN(quantize_rows, void)
@@ -131,14 +167,20 @@ PLUMB_STAND_IN(rms_norm_backward, void)
 PLUMB_STAND_IN(rms_norm_forward, void)
 PLUMB_STAND_IN(rope_backward, void)
 PLUMB_STAND_IN(rope_forward, void)
+PLUMB_STAND_IN(row_sums, void)
 PLUMB_STAND_IN(sample_rows, void)
 PLUMB_STAND_IN(scale_forward, void)
 PLUMB_STAND_IN(segment_spread, void)
 PLUMB_STAND_IN(segment_sum, void)
+PLUMB_STAND_IN(sgd_update, void)
+PLUMB_STAND_IN(shift_forward, void)
+PLUMB_STAND_IN(softmax_rows, void)
+PLUMB_STAND_IN(softmax_rows_backward, void)
 PLUMB_STAND_IN(sum_of_squares, double)
 PLUMB_STAND_IN(sum_rows, void)
 PLUMB_STAND_IN(swiglu_backward, void)
 PLUMB_STAND_IN(swiglu_forward, void)
+PLUMB_STAND_IN(transpose, void)
 PLUMB_STAND_IN(unpack_matrix, void)
 PLUMB_STAND_IN(weighted_sum, void)
 #undef PLUMB_STAND_IN

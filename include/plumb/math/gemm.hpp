@@ -10,12 +10,15 @@ namespace plumb { inline namespace v0_1 {
 enum class Form : int { NN, NT, TN };
 
 /// What a matrix product does after its last chunk: (sum + bias) + residual, and f of that.
-struct Epilogue {
-  const float* bias = nullptr;               ///< (N)
-  const float* residual = nullptr;           ///< (M, N)
-  float* activated = nullptr;                ///< (M, N), overwritten; it may be the product itself
+template <class T>
+struct EpilogueOf {
+  const T* bias = nullptr;                   ///< (N)
+  const T* residual = nullptr;               ///< (M, N)
+  T* activated = nullptr;                    ///< (M, N), overwritten; it may be the product itself
   Activation activation = Activation::Gelu;  ///< f, where `activated` is given
 };
+
+using Epilogue = EpilogueOf<float>;
 
 /// Products' k per chunk.
 inline constexpr Index kChunk = 256;

@@ -10,6 +10,7 @@
 #include <plumb/nn/lora.hpp>
 #include <plumb/nn/policy.hpp>
 #include <plumb/nn/transformer_config.hpp>
+#include <plumb/ops/arithmetic.hpp>
 #include <plumb/ops/attention.hpp>
 #include <plumb/ops/linear.hpp>
 #include <plumb/ops/norm.hpp>

@@ -1,5 +1,6 @@
-// Small differentiable ops: embedding and row gathering, addition, activations, SwiGLU, rotary
-// positions, weighted sums. Each is: check, allocate, forward kernel, recorded backward kernel.
+// Small differentiable ops: embedding and row gathering, activations, SwiGLU, rotary positions,
+// weighted sums. Each is: check, allocate, forward kernel, recorded backward kernel. The others:
+// arithmetic.hpp, reduce.hpp, arrange.hpp.
 #pragma once
 
 #include <plumb/core/tape.hpp>
@@ -7,6 +8,7 @@
 #include <plumb/math/backend.hpp>
 
 #include <cmath>
+#include <type_traits>
 
 namespace plumb { inline namespace v0_1 {
 
@@ -16,8 +18,8 @@ namespace detail {
 // op.
 inline thread_local bool check_finite = false;
 
-template <class D>
-Tensor<D> checked(const char* op, Tensor<D> y) {
+template <class D, class T>
+Tensor<D, T> checked(const char* op, Tensor<D, T> y) {
   if (check_finite) [[unlikely]] {
     const auto values = y.to_vector();
     for (std::size_t i = 0; i < values.size(); ++i)
@@ -44,16 +46,16 @@ class CheckFinite {
 
 /// Rows of a table: y[i] = table[ids[i]].
 /// table (V, C), ids (N) in [0, V) -> y (N, C). The caller vouches for the range of device ids.
-template <class D>
-Tensor<D> embedding(const Tensor<D>& table, const Tensor<D, std::int32_t>& ids,
-                    Where where = Where::here()) {
+template <class D, class T>
+Tensor<D, T> embedding(const Tensor<D, T>& table, const Tensor<D, std::int32_t>& ids,
+                       Where where = Where::here()) {
   detail::require_backend<D>();
   if (table.shape().rank() != 2 || ids.shape().rank() != 1)
     fail(str("[embedding] expected a table (V, C) and ids (N); got ", table.shape(), " and ",
              ids.shape()),
          where);
   const Index n = ids.dim(0), c = table.dim(1);
-  auto y = Tensor<D>::empty({n, c});
+  auto y = Tensor<D, T>::empty({n, c});
   embedding_forward(D{}, y.data(), table.data(), ids.data(), n, c);
   if (recording(table))
     record(y, [y, table, ids, n, c] {
@@ -62,27 +64,11 @@ Tensor<D> embedding(const Tensor<D>& table, const Tensor<D, std::int32_t>& ids,
   return detail::checked("embedding", y);
 }
 
-/// y = a + b, same shape.
-template <class D>
-Tensor<D> add(const Tensor<D>& a, const Tensor<D>& b, Where where = Where::here()) {
-  detail::require_backend<D>();
-  if (a.shape() != b.shape())
-    fail(str("[add] shapes differ: ", a.shape(), " and ", b.shape()), where);
-  auto y = Tensor<D>::empty(a.shape());
-  add_forward(D{}, y.data(), a.data(), b.data(), y.size());
-  if (recording(a, b))
-    record(y, [y, a, b] {
-      if (a.requires_grad()) accumulate(D{}, a.grad(), y.grad(), 1.0F, y.size());
-      if (b.requires_grad()) accumulate(D{}, b.grad(), y.grad(), 1.0F, y.size());
-    });
-  return detail::checked("add", y);
-}
-
 /// y = factor · x.
-template <class D>
-Tensor<D> scale(const Tensor<D>& x, float factor) {
+template <class D, class T>
+Tensor<D, T> scale(const Tensor<D, T>& x, std::type_identity_t<T> factor) {
   detail::require_backend<D>();
-  auto y = Tensor<D>::empty(x.shape());
+  auto y = Tensor<D, T>::empty(x.shape());
   scale_forward(D{}, y.data(), x.data(), factor, y.size());
   if (recording(x))
     record(y, [y, x, factor] { accumulate(D{}, x.grad(), y.grad(), factor, y.size()); });
@@ -90,10 +76,10 @@ Tensor<D> scale(const Tensor<D>& x, float factor) {
 }
 
 /// y = f(x), element by element.
-template <class D>
-Tensor<D> activate(const Tensor<D>& x, Activation f) {
+template <class D, class T>
+Tensor<D, T> activate(const Tensor<D, T>& x, Activation f) {
   detail::require_backend<D>();
-  auto y = Tensor<D>::empty(x.shape());
+  auto y = Tensor<D, T>::empty(x.shape());
   activation_forward(D{}, y.data(), x.data(), f, y.size());
   if (recording(x))
     record(y, [y, x, f] { activation_backward(D{}, x.grad(), y.grad(), x.data(), f, y.size()); });
@@ -101,31 +87,36 @@ Tensor<D> activate(const Tensor<D>& x, Activation f) {
 }
 
 /// GELU, tanh form (Hendrycks and Gimpel 2016; GPT-2).
-template <class D>
-Tensor<D> gelu(const Tensor<D>& x) {
+template <class D, class T>
+Tensor<D, T> gelu(const Tensor<D, T>& x) {
   return activate(x, Activation::Gelu);
 }
 /// GELU without the approximation, x · Φ(x).
-template <class D>
-Tensor<D> gelu_erf(const Tensor<D>& x) {
+template <class D, class T>
+Tensor<D, T> gelu_erf(const Tensor<D, T>& x) {
   return activate(x, Activation::GeluErf);
 }
-template <class D>
-Tensor<D> tanh(const Tensor<D>& x) {
+template <class D, class T>
+Tensor<D, T> tanh(const Tensor<D, T>& x) {
   return activate(x, Activation::Tanh);
 }
-template <class D>
-Tensor<D> relu(const Tensor<D>& x) {
+template <class D, class T>
+Tensor<D, T> relu(const Tensor<D, T>& x) {
   return activate(x, Activation::Relu);
+}
+/// x · sigmoid(x).
+template <class D, class T>
+Tensor<D, T> silu(const Tensor<D, T>& x) {
+  return activate(x, Activation::Silu);
 }
 
 /// y = silu(gate) · up (Shazeer 2020).
-template <class D>
-Tensor<D> swiglu(const Tensor<D>& gate, const Tensor<D>& up, Where where = Where::here()) {
+template <class D, class T>
+Tensor<D, T> swiglu(const Tensor<D, T>& gate, const Tensor<D, T>& up, Where where = Where::here()) {
   detail::require_backend<D>();
   if (gate.shape() != up.shape())
     fail(str("[swiglu] shapes differ: gate ", gate.shape(), ", up ", up.shape()), where);
-  auto y = Tensor<D>::empty(gate.shape());
+  auto y = Tensor<D, T>::empty(gate.shape());
   swiglu_forward(D{}, y.data(), gate.data(), up.data(), y.size());
   if (recording(gate, up))
     record(y, [y, gate, up] {
@@ -159,13 +150,14 @@ Tensor<D> rope(const Tensor<D>& x, const Tensor<D>& cosine, const Tensor<D>& sin
 /// Σ weight[i] · x[i] over all elements: how token losses become one number. The weights carry the
 /// denominators of the whole batch, so that splitting a batch never changes its loss.
 /// x, weight (N) -> (). No gradient flows to the weights.
-template <class D>
-Tensor<D> weighted_sum(const Tensor<D>& x, const Tensor<D>& weight, Where where = Where::here()) {
+template <class D, class T>
+Tensor<D, T> weighted_sum(const Tensor<D, T>& x, const Tensor<D, T>& weight,
+                          Where where = Where::here()) {
   detail::require_backend<D>();
   if (x.size() != weight.size())
     fail(str("[weighted_sum] x ", x.shape(), " and weight ", weight.shape(), " differ in size"),
          where);
-  auto y = Tensor<D>::empty({});
+  auto y = Tensor<D, T>::empty({});
   weighted_sum(D{}, y.data(), x.data(), weight.data(), x.size());
   if (recording(x))
     record(y, [y, x, weight] { accumulate_by(D{}, x.grad(), weight.data(), y.grad(), x.size()); });

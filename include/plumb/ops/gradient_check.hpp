@@ -1,20 +1,22 @@
 // Whether an op's backward pass is right: the gradient that a tape gives beside central differences
 // at two steps, extrapolated (Richardson), one element after another. For ops and losses of one's
-// own; ours are held to it in tests/. In float: differences see about three digits, so this finds a
-// wrong formula and not a wrong rounding. Not here: second derivatives, kinks (move the inputs away
-// from them).
+// own; ours are held to it in tests/. In float, differences see about three digits, so this finds a
+// wrong formula and not a wrong rounding; in double (Tensor<Cpu, double>), nine. Not here: second
+// derivatives, kinks (move the inputs away from them).
 #pragma once
 
-#include <plumb/ops/loss.hpp>
+#include <plumb/ops/basic.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
+#include <type_traits>
 #include <vector>
 
 namespace plumb { inline namespace v0_1 {
 
 struct GradientCheckConfig {
-  float step = 1e-2F;       ///< of an element, and half of it
+  double step = 1e-2;       ///< of an element, and half of it
   double tolerance = 1e-2;  ///< of an error, as a share of the input's largest gradient
   Index most = 64;          ///< elements of an input that are tried, spread over it; 0: all
 };
@@ -32,17 +34,17 @@ struct GradientCheck {
 /// Compares the gradients of `f()`, a loss of one element, by these inputs, which it reads. Inputs
 /// keep their values; their gradients are cleared. ShapeError unless f gives one element;
 /// DataError where the loss depends on none of the inputs.
-template <class D>
-GradientCheck gradient_check(const std::function<Tensor<D>()>& f,
-                             const std::vector<Tensor<D>>& inputs,
+template <class D, class T = float>
+GradientCheck gradient_check(const std::type_identity_t<std::function<Tensor<D, T>()>>& f,
+                             const std::type_identity_t<std::vector<Tensor<D, T>>>& inputs,
                              const GradientCheckConfig& config = {}, Where where = Where::here()) {
-  for (const Tensor<D>& x : inputs) {
+  for (const Tensor<D, T>& x : inputs) {
     x.set_requires_grad(true);
     x.zero_grad();
   }
   {
     Tape tape;
-    const Tensor<D> loss = f();
+    const Tensor<D, T> loss = f();
     if (loss.size() != 1)
       fail(str("[gradient_check] the loss must have one element; its shape is ", loss.shape()),
            where);
@@ -56,18 +58,19 @@ GradientCheck gradient_check(const std::function<Tensor<D>()>& f,
   };
   GradientCheck result;
   for (std::size_t i = 0; i < inputs.size(); ++i) {
-    const Tensor<D>& x = inputs[i];
+    const Tensor<D, T>& x = inputs[i];
     const auto gradient = x.grad_tensor().to_vector(), values = x.to_vector();
-    const auto at = [&](Index e, float moved) {
+    const auto at = [&](Index e, T moved) {
       copy_from_host(D{}, x.data() + e, &moved, sizeof moved);
       const double loss = value();
       copy_from_host(D{}, x.data() + e, &values[static_cast<std::size_t>(e)], sizeof moved);
       return loss;
     };
-    const auto slope = [&](Index e, float h) {
-      const float above = values[static_cast<std::size_t>(e)] + h;
-      const float below = values[static_cast<std::size_t>(e)] - h;
-      return (at(e, above) - at(e, below)) / (static_cast<double>(above) - below);
+    const auto slope = [&](Index e, double h) {
+      const T above = values[static_cast<std::size_t>(e)] + static_cast<T>(h);
+      const T below = values[static_cast<std::size_t>(e)] - static_cast<T>(h);
+      return (at(e, above) - at(e, below)) /
+             (static_cast<double>(above) - static_cast<double>(below));
     };
     const Index tried = config.most > 0 ? std::min(config.most, x.size()) : x.size();
     std::vector<Index> elements;

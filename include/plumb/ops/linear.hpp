@@ -12,8 +12,8 @@ namespace plumb { inline namespace v0_1 {
 
 namespace detail {
 
-template <class D>
-void check_linear(const Tensor<D>& x, const Tensor<D>& weight, Where where) {
+template <class D, class T>
+void check_linear(const Tensor<D, T>& x, const Tensor<D, T>& weight, Where where) {
   require_backend<D>();
   if (x.shape().rank() != 2 || weight.shape().rank() != 2 || x.dim(1) != weight.dim(1))
     fail(str("[linear] inner sizes differ: x is ", x.shape(), ", weight is ", weight.shape(),
@@ -21,8 +21,8 @@ void check_linear(const Tensor<D>& x, const Tensor<D>& weight, Where where) {
          where);
 }
 
-template <class D>
-void check_epilogue(const Tensor<D>& bias, const Tensor<D>& residual, Index n, Index out,
+template <class D, class T>
+void check_epilogue(const Tensor<D, T>& bias, const Tensor<D, T>& residual, Index n, Index out,
                     Where where) {
   if (bias && bias.size() != out)
     fail(str("[linear] bias is ", bias.shape(), ", expected (", out, ")"), where);
@@ -30,15 +30,15 @@ void check_epilogue(const Tensor<D>& bias, const Tensor<D>& residual, Index n, I
     fail(str("[linear] residual is ", residual.shape(), ", expected ", Shape{n, out}), where);
 }
 
-template <class D>
-Epilogue epilogue(const Tensor<D>& bias, const Tensor<D>& residual) {
+template <class D, class T>
+EpilogueOf<T> epilogue(const Tensor<D, T>& bias, const Tensor<D, T>& residual) {
   return {.bias = bias ? bias.data() : nullptr, .residual = residual ? residual.data() : nullptr};
 }
 
 /// The gradients of y = x·Wᵀ + bias, from dy (N, out).
-template <class D>
-void linear_backward(const float* dy, const Tensor<D>& x, const Tensor<D>& weight,
-                     const Tensor<D>& bias) {
+template <class D, class T>
+void linear_backward(const T* dy, const Tensor<D, T>& x, const Tensor<D, T>& weight,
+                     const Tensor<D, T>& bias) {
   const Index n = x.dim(0), in = x.dim(1), out = weight.dim(0);
   if (weight.requires_grad()) matmul(D{}, weight.grad(), dy, x.data(), out, in, n, Form::TN, true);
   if (bias.requires_grad()) sum_rows(D{}, bias.grad(), dy, n, out);
@@ -52,20 +52,21 @@ void linear_backward(const float* dy, const Tensor<D>& x, const Tensor<D>& weigh
 
 /// y = x·Wᵀ (+ bias) (+ residual).
 /// x (N, in), weight (out, in), bias (out) or none, residual (N, out) or none -> y (N, out).
-template <class D>
-Tensor<D> linear(const Tensor<D>& x, const Tensor<D>& weight, const Tensor<D>& bias = {},
-                 const Tensor<D>& residual = {}, Where where = Where::here()) {
+template <class D, class T>
+Tensor<D, T> linear(const Tensor<D, T>& x, const Tensor<D, T>& weight,
+                    const Tensor<D, T>& bias = {}, const Tensor<D, T>& residual = {},
+                    Where where = Where::here()) {
   detail::check_linear(x, weight, where);
   const Index n = x.dim(0), in = x.dim(1), out = weight.dim(0);
   detail::check_epilogue(bias, residual, n, out, where);
 
-  auto y = Tensor<D>::empty({n, out});
+  auto y = Tensor<D, T>::empty({n, out});
   matmul(D{}, y.data(), x.data(), weight.data(), n, out, in, Form::NT, false,
          detail::epilogue(bias, residual));
   if (recording(x, weight, bias, residual))
     record(y, [y, x, weight, bias, residual] {
       detail::linear_backward(y.grad(), x, weight, bias);
-      if (residual.requires_grad()) accumulate(D{}, residual.grad(), y.grad(), 1.0F, y.size());
+      if (residual.requires_grad()) accumulate(D{}, residual.grad(), y.grad(), T{1}, y.size());
     });
   return detail::checked("linear", y);
 }
@@ -82,7 +83,7 @@ void add_linear(const Tensor<D>& y, const Tensor<D>& x, const Tensor<D>& weight,
     fail(str("[add_linear] y is ", y.shape(), ", expected ", Shape{n, out}), where);
   matmul(D{}, y.data(), x.data(), weight.data(), n, out, in, Form::NT, true);
   if (recording(x, weight))
-    record(y, [y, x, weight] { detail::linear_backward<D>(y.grad(), x, weight, {}); });
+    record(y, [y, x, weight] { detail::linear_backward(y.grad(), x, weight, Tensor<D>{}); });
   detail::checked("add_linear", y);
 }
 
@@ -93,12 +94,12 @@ Tensor<D> activated_linear(const Tensor<D>& x, const Tensor<D>& weight, const Te
                            Activation f, Where where = Where::here()) {
   detail::check_linear(x, weight, where);
   const Index n = x.dim(0), in = x.dim(1), out = weight.dim(0);
-  detail::check_epilogue(bias, {}, n, out, where);
+  detail::check_epilogue(bias, Tensor<D>{}, n, out, where);
 
   const bool recorded = recording(x, weight, bias);
   auto y = Tensor<D>::empty({n, out});
   const auto z = recorded ? Tensor<D>::empty({n, out}) : y;  // before the activation
-  Epilogue epilogue = detail::epilogue<D>(bias, {});
+  Epilogue epilogue = detail::epilogue(bias, Tensor<D>{});
   epilogue.activated = y.data();
   epilogue.activation = f;
   matmul(D{}, z.data(), x.data(), weight.data(), n, out, in, Form::NT, false, epilogue);
@@ -211,7 +212,7 @@ Tensor<D> activated_linear(const Tensor<D>& x, const PackedWeight<D>& weight, co
                            Activation f, Where where = Where::here()) {
   if (recording(x, bias)) return activate(linear(x, weight, bias, {}, where), f);
   detail::check_epilogue(bias, {}, x.dim(0), weight.out, where);
-  return detail::packed_linear(x, weight, detail::epilogue<D>(bias, {}), &f, where);
+  return detail::packed_linear(x, weight, detail::epilogue(bias, Tensor<D>{}), &f, where);
 }
 
 }}  // namespace plumb::v0_1

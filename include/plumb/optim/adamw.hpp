@@ -4,9 +4,7 @@
 
 #include <plumb/core/fields.hpp>
 #include <plumb/math/adamw.hpp>
-#include <plumb/nn/parameters.hpp>
-
-#include <cmath>
+#include <plumb/optim/flat_optimizer.hpp>
 
 namespace plumb { inline namespace v0_1 {
 
@@ -40,73 +38,40 @@ void fields(AdamWConfig& c, F&& f) {
 }
 
 template <class D>
-class AdamW {
+class AdamW : public detail::FlatOptimizer<D> {
+  using Base = detail::FlatOptimizer<D>;
+
  public:
   AdamW(const Parameters<D>& parameters, const AdamWConfig& config, Where where = Where::here())
-      : config_(config),
-        flat_(parameters.flat()),
+      : Base("adamw", parameters, config.max_grad_norm, config.weight_decay != 0.0F),
+        config_(config),
         m_(Tensor<D>::zeros({parameters.size()})),
         v_(Tensor<D>::zeros({parameters.size()})) {
     check_fields(config, "adamw", where);
-    for (const auto& entry : parameters.entries()) {
-      const Index begin = entry.tensor.data() - flat_.data();
-      const bool decay = entry.decay && config.weight_decay != 0.0F;
-      if (spans_.empty() || spans_.back().decay != decay) spans_.push_back({begin, 0, decay});
-      spans_.back().end = begin + (entry.tensor.size() + 15) / 16 * 16;
-    }
-  }
-
-  /// Norm of the gradient. NumericError if it is not finite.
-  double gradient_norm() const {
-    const double norm = std::sqrt(sum_of_squares(D{}, flat_.grad(), flat_.size()));
-    if (!std::isfinite(norm))
-      fail<NumericError>(str("[adamw] the gradient norm is ", norm, " at step ", step_ + 1,
-                             ". HINT: lower the learning rate; the weights were not touched"));
-    return norm;
   }
 
   /// Updates the parameters from their gradients, then clears these. Returns the gradient norm
   /// before clipping. NumericError if that is not finite: weights and moments are as before, the
   /// gradients cleared, so that the next step is its own.
   float step(float lr) {
-    double norm;
-    try {
-      norm = gradient_norm();
-    } catch (const NumericError&) {
-      flat_.zero_grad();
-      throw;
-    }
-    const double limit = config_.max_grad_norm;
-    const double scale = limit > 0 && norm > limit ? limit / norm : 1.0;
-    ++step_;
-    for (const Span& span : spans_)
-      adamw_update(D{}, flat_.data() + span.begin, flat_.grad() + span.begin,
-                   m_.data() + span.begin, v_.data() + span.begin, span.end - span.begin,
+    return this->update([&](Index begin, Index size, bool decay, float scale, Index step) {
+      adamw_update(D{}, this->flat().data() + begin, this->flat().grad() + begin, m_.data() + begin,
+                   v_.data() + begin, size,
                    AdamWStep{lr, config_.beta1, config_.beta2, config_.eps,
-                             span.decay ? config_.weight_decay : 0.0F, static_cast<float>(scale),
-                             step_, config_.eps_inside});
-    flat_.zero_grad();
-    return static_cast<float>(norm);
+                             decay ? config_.weight_decay : 0.0F, scale, step, config_.eps_inside});
+    });
   }
   float step() { return step(config_.lr); }
 
   const AdamWConfig& config() const { return config_; }
-  /// First and second moment (size of the flat buffer) and updates so far: what a checkpoint keeps.
+  /// First and second moment (size of the flat buffer) and, by steps(), updates so far: what a
+  /// checkpoint keeps.
   const Tensor<D>& m() const { return m_; }
   const Tensor<D>& v() const { return v_; }
-  Index steps() const { return step_; }
-  void set_steps(Index steps) { step_ = steps; }
 
  private:
-  struct Span {  // consecutive tensors of one kind go in one pass
-    Index begin, end;
-    bool decay;
-  };
-
   AdamWConfig config_;
-  Tensor<D> flat_, m_, v_;
-  std::vector<Span> spans_;
-  Index step_ = 0;
+  Tensor<D> m_, v_;
 };
 
 }}  // namespace plumb::v0_1

@@ -12,6 +12,7 @@
 
 #include <plumb/math/loss.hpp>
 #include <plumb/nn/model.hpp>
+#include <plumb/ops/arithmetic.hpp>
 #include <plumb/optim/schedule.hpp>
 #include <plumb/rlhf/off_policy.hpp>
 #include <plumb/rlhf/policy_loss.hpp>

@@ -27,6 +27,7 @@
 
 #include <plumb/core/fields.hpp>
 #include <plumb/math/loss.hpp>
+#include <plumb/ops/arithmetic.hpp>
 #include <plumb/optim/schedule.hpp>
 #include <plumb/rlhf/episode.hpp>
 #include <plumb/rlhf/ranking.hpp>
