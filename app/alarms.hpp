@@ -34,8 +34,9 @@ class Parting {
   bool watch(Index i, double score, double judge) {
     if (!std::isfinite(score) || !std::isfinite(judge)) return false;
     if (!rows_.empty()) {
-      score_steps_ += std::pow(score - rows_.back().score, 2);
-      judge_steps_ += std::pow(judge - rows_.back().judge, 2);
+      const double up = score - rows_.back().score, down = judge - rows_.back().judge;
+      score_steps_ += up * up;
+      judge_steps_ += down * down;
     }
     rows_.push_back({i, score, judge});
     const std::size_t n = rows_.size();

@@ -6,6 +6,7 @@
 #include "run_report.hpp"
 #include "screen.hpp"
 
+#include <plumb/core/real.hpp>
 #include <plumb/data/prompts.hpp>
 #include <plumb/io/output.hpp>
 #include <plumb/nn/likelihood.hpp>
@@ -243,8 +244,8 @@ Outcome compare(const AlignSettings& s, const Inputs& in, const Loaded& referenc
                              by_rule ? &rule_of(s.judge_spec()) : nullptr);
   o.kl = exact_kl(policy, *reference.model, in.held_out_prompts, g);
   const auto stories = encode_texts(reference, in.held_out_stories);
-  o.perplexity_before = std::exp(mean_nll(*reference.model, stories));
-  o.perplexity_after = std::exp(mean_nll(*policy.model, stories));
+  o.perplexity_before = real::exp(mean_nll(*reference.model, stories));
+  o.perplexity_after = real::exp(mean_nll(*policy.model, stories));
   if (s.directly()) return o;
   o.ratio_first_minibatch = 1;
   for (const MetricRow& row : read_metrics(s.run + "/metrics.csv"))

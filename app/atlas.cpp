@@ -6,6 +6,7 @@
 #include "progress.hpp"
 #include "run_directory.hpp"
 
+#include <plumb/core/real.hpp>
 #include <plumb/io/output.hpp>
 #include <plumb/run/interrupt.hpp>
 
@@ -76,7 +77,7 @@ std::string today() {
 }
 
 double degrees(double relative_error) {
-  return std::atan(relative_error) * 180.0 / 3.141592653589793;
+  return real::atan(relative_error) * 180.0 / 3.141592653589793;
 }
 
 // A Markdown table, and the same lines for the terminal.

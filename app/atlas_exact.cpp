@@ -1,6 +1,8 @@
 // The atlas's exact cases: where methods come to rest, and what their sampled gradients are worth.
 #include "atlas.hpp"
 
+#include <plumb/core/real.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -282,7 +284,7 @@ std::vector<RankedPrompt> ranked(const Problem& problem, const std::vector<doubl
     }
     std::vector<std::pair<double, std::size_t>> keys;  // Gumbel: the order of noisy rewards
     for (std::size_t j = 0; j < places.size(); ++j)
-      keys.emplace_back(-reward[places[j]] + std::log(-std::log(uniform())), j);
+      keys.emplace_back(-reward[places[j]] + real::log(-real::log(uniform())), j);
     std::sort(keys.begin(), keys.end());
     if (uniform() < flipped) std::reverse(keys.begin(), keys.end());
     p.rank.resize(places.size());

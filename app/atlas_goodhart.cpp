@@ -5,6 +5,7 @@
 //   RL          d (α − β log d)
 #include "atlas.hpp"
 
+#include <plumb/core/real.hpp>
 #include <plumb/rlhf/reward_model.hpp>
 
 #include <algorithm>
@@ -100,7 +101,7 @@ double accuracy(const Problem& problem, const std::vector<double>& truth,
 // α and β of truth = d (α − β x(d)) by least squares, and R² about the mean.
 void fit(GoodhartCurve& curve) {
   double aa = 0, ab = 0, bb = 0, ay = 0, by = 0, mean = 0, n = 0;
-  const auto basis = [&](double d) { return -d * (curve.best_of_n ? d : std::log(d)); };
+  const auto basis = [&](double d) { return -d * (curve.best_of_n ? d : real::log(d)); };
   for (std::size_t i = 0; i < curve.root_kl.size(); ++i) {
     const double d = curve.root_kl[i], y = curve.truth[i];
     if (d < 0.05) continue;
@@ -115,7 +116,8 @@ void fit(GoodhartCurve& curve) {
   for (std::size_t i = 0; i < curve.root_kl.size(); ++i) {
     const double d = curve.root_kl[i], y = curve.truth[i];
     if (d < 0.05) continue;
-    rest += std::pow(y - curve.alpha * d - curve.beta * basis(d), 2);
+    const double apart = y - curve.alpha * d - curve.beta * basis(d);
+    rest += apart * apart;
     total += (y - mean) * (y - mean);
   }
   curve.r2 = 1 - rest / total;

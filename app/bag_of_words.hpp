@@ -6,6 +6,7 @@
 
 #include "words.hpp"
 
+#include <plumb/core/real.hpp>
 #include <plumb/data/records.hpp>
 
 #include <cmath>
@@ -84,7 +85,7 @@ class BagOfWords {
           double margin = 0;
           for (const int p : places[better]) margin += weights_[static_cast<std::size_t>(p)];
           for (const int p : places[worse]) margin -= weights_[static_cast<std::size_t>(p)];
-          const double slope = 1.0 / (1.0 + std::exp(margin));  // of log σ(margin)
+          const double slope = 1.0 / (1.0 + real::exp(margin));  // of log σ(margin)
           const auto move = [&](const std::vector<int>& features, double sign) {
             for (const int p : features) {
               const auto at = static_cast<std::size_t>(p);

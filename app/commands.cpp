@@ -6,6 +6,7 @@
 #include "run_directory.hpp"
 #include "screen.hpp"
 
+#include <plumb/core/real.hpp>
 #include <plumb/data/prompts.hpp>
 #include <plumb/io/output.hpp>
 #include <plumb/nn/likelihood.hpp>
@@ -426,7 +427,7 @@ void eval_command(const EvalCommand& c, Json& results) {
   const auto stories = split_stories(read_text(path));
   const auto sequences = encode_texts(before, stories);
   if (c.after.empty()) {
-    const double perplexity = std::exp(mean_nll(*before.model, sequences));
+    const double perplexity = real::exp(mean_nll(*before.model, sequences));
     results.update({{"perplexity", perplexity}, {"stories", stories.size()}});
     std::printf("perplexity of %zu held-out stories: %s\n", stories.size(),
                 fixed(perplexity, 3).c_str());
@@ -465,8 +466,8 @@ void eval_command(const EvalCommand& c, Json& results) {
       "%s%s\n",
       fixed(kl, 2).c_str(), temperature.c_str(),
       sampling.sampling.filters() ? " without the filter by which the responses were chosen" : "");
-  const double old_perplexity = std::exp(mean_nll(*before.model, sequences));
-  const double new_perplexity = std::exp(mean_nll(*after.model, sequences));
+  const double old_perplexity = real::exp(mean_nll(*before.model, sequences));
+  const double new_perplexity = real::exp(mean_nll(*after.model, sequences));
   results.update({{"perplexity_before", old_perplexity}, {"perplexity_after", new_perplexity}});
   std::printf("perplexity of %zu held-out stories: %s before, %s after\n", stories.size(),
               fixed(old_perplexity, 3).c_str(), fixed(new_perplexity, 3).c_str());

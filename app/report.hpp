@@ -66,6 +66,14 @@ inline std::string escape_html(std::string_view text) {
   return out;
 }
 
+// The power of ten at or below x > 0.
+inline double power_of_ten(double x) {
+  double up = 1.0, down = 1.0;
+  while (up * 10.0 <= x && up < 1e300) up *= 10.0;
+  while (1.0 / down > x && down < 1e300) down *= 10.0;
+  return up / down;
+}
+
 // A range of values with about `count` ticks at multiples of 1, 2 or 5 · 10^n; `tight` ends at the
 // values, otherwise the range ends at ticks.
 struct Axis {
@@ -79,7 +87,7 @@ struct Axis {
       high += around;
     }
     const double raw = (high - low) / count;
-    const double power = std::pow(10.0, std::floor(std::log10(raw)));
+    const double power = power_of_ten(raw);
     const double lead = raw / power;
     step = (lead <= 1.0 ? 1.0 : lead <= 2.0 ? 2.0 : lead <= 5.0 ? 5.0 : 10.0) * power;
     if (whole) step = std::max(1.0, step);
@@ -99,8 +107,8 @@ struct Axis {
     if (size < 1e-4 && size > 0.0)
       return value == 0.0 ? "0" : number_as(value, std::chars_format::scientific, 1);
     const double scale = size >= 1e6 ? 1e6 : size >= 1e5 ? 1e3 : 1.0;
-    const int decimals =
-        std::clamp(static_cast<int>(std::ceil(-std::log10(step / scale) - 1e-9)), 0, 6);
+    int decimals = 0;
+    for (double s = step / scale; s < 1.0 - 2e-9 && decimals < 6; s *= 10.0) ++decimals;
     return str(fixed(value / scale, decimals), scale == 1e6 ? "M" : scale == 1e3 ? "k" : "");
   }
 };

@@ -3,6 +3,8 @@
 #include "format.hpp"
 #include "words.hpp"
 
+#include <plumb/core/real.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <map>
@@ -102,8 +104,8 @@ std::vector<Overused> overused(const Counts& before, const Counts& after) {
     const auto found = before.find(text);
     const double b = found == before.end() ? 0.0 : found->second;
     Overused o{text, b, a, 0.0, 0.0};
-    o.log_odds =
-        std::log((a + 0.5) / (all_after - a + 0.5)) - std::log((b + 0.5) / (all_before - b + 0.5));
+    o.log_odds = real::log((a + 0.5) / (all_after - a + 0.5)) -
+                 real::log((b + 0.5) / (all_before - b + 0.5));
     o.z = o.log_odds / std::sqrt(1.0 / (a + 0.5) + 1.0 / (b + 0.5));
     if (o.z >= kStriking) out.push_back(std::move(o));
   }

@@ -5,6 +5,7 @@
 
 #include <plumb/core/check.hpp>
 #include <plumb/core/floats.hpp>
+#include <plumb/core/real.hpp>
 
 #include <array>
 #include <cmath>
@@ -88,7 +89,7 @@ class Rng {
     const DefaultFloats floats;
     const double u = (static_cast<double>(bits()) + 1.0) * 0x1p-32;  // (0, 1]: log is finite
     const double angle = 6.283185307179586 * (static_cast<double>(bits()) * 0x1p-32);
-    return static_cast<float>(std::sqrt(-2.0 * std::log(u)) * std::cos(angle));
+    return static_cast<float>(std::sqrt(-2.0 * real::log(u)) * real::cos(angle));
   }
 
   /// Uniform in [0, n), without modulo bias (Lemire 2019, with rejection).

@@ -5,6 +5,7 @@
 // never meet; groups of finite size, whose own mean takes (G − 1)/G off what they learn.
 #pragma once
 
+#include <plumb/core/real.hpp>
 #include <plumb/exact/responses.hpp>
 #include <plumb/rlhf/group.hpp>
 
@@ -53,7 +54,7 @@ inline PerToken expected_update(PolicyMethod method, const PpoConfig& config,
       if (config.kl_place == KlPlace::Loss && beta > 0)
         charge = config.kl == KlEstimator::K1   ? 1.0
                  : config.kl == KlEstimator::K2 ? apart(t)
-                                                : 1.0 - std::exp(-apart(t));
+                                                : 1.0 - real::exp(-apart(t));
       const double share =
           config.ratio == RatioOf::Sequence ? 1.0 / static_cast<double>(length) : own;
       c[y].push_back(policy.probabilities[y] * (own * advantage - share * beta * charge));
@@ -125,7 +126,7 @@ inline std::vector<double> closed_form(PolicyMethod method, const PpoConfig& con
     const auto weights = [&](double lambda) {
       std::vector<double> p;
       for (std::size_t y = 0; y < scaled.size(); ++y)
-        p.push_back(std::exp(log_reference[y]) / (1.0 - (scaled[y] - lambda) / beta));
+        p.push_back(real::exp(log_reference[y]) / (1.0 - (scaled[y] - lambda) / beta));
       return p;
     };
     double low = *std::max_element(scaled.begin(), scaled.end()) - beta, high = low + 1e6;
@@ -142,7 +143,7 @@ inline std::vector<double> closed_form(PolicyMethod method, const PpoConfig& con
     return deviation_under(p, reward) + 1e-4;
   };
   std::vector<double> p;
-  for (const double x : log_reference) p.push_back(std::exp(x));
+  for (const double x : log_reference) p.push_back(real::exp(x));
   double spread = spread_of(p);
   for (int i = 0; i < 5000; ++i) spread += 0.1 * (spread_of(at_spread(spread)) - spread);
   return at_spread(spread);

@@ -5,6 +5,7 @@
 // DPO's.
 #pragma once
 
+#include <plumb/core/real.hpp>
 #include <plumb/exact/responses.hpp>
 #include <plumb/rlhf/preference.hpp>
 
@@ -23,14 +24,14 @@ inline WinRates win_rates(std::span<const double> reward, double flipped = 0) {
   WinRates win(reward.size(), std::vector<double>(reward.size(), 0.5));
   for (std::size_t i = 0; i < reward.size(); ++i)
     for (std::size_t j = 0; j < reward.size(); ++j) {
-      const double p = 1.0 / (1.0 + std::exp(reward[j] - reward[i]));
+      const double p = 1.0 / (1.0 + real::exp(reward[j] - reward[i]));
       win[i][j] = (1 - flipped) * p + flipped * (1 - p);
     }
   return win;
 }
 
 namespace detail {
-inline double exact_sigmoid(double x) { return 1.0 / (1.0 + std::exp(-x)); }
+inline double exact_sigmoid(double x) { return 1.0 / (1.0 + real::exp(-x)); }
 
 // The derivative of a pair's loss by d = score of the better − score of the worse.
 inline double exact_pair_slope(const PreferenceConfig& c, double d) {
@@ -61,8 +62,8 @@ inline std::vector<double> preference_slopes(const PreferenceConfig& c,
     score[i] = factor * (log_policy[i] - (c.needs_reference() ? log_reference[i] : 0.0));
     mean_score += score[i] / static_cast<double>(n);
     if (c.method != PreferenceMethod::Orpo) continue;
-    const double rest = -std::expm1(log_policy[i]);
-    score[i] = log_policy[i] - std::log(rest);
+    const double rest = -real::expm1(log_policy[i]);
+    score[i] = log_policy[i] - real::log(rest);
     score_slope[i] = 1.0 / rest;
   }
   const double z = std::max(mean_score, 0.0);
@@ -99,7 +100,7 @@ inline std::vector<double> least_preference_loss(const PreferenceConfig& c,
   const auto gradient = [&](const std::vector<double>& at, std::vector<double>& p) {
     p = normalised(at);
     std::vector<double> logs;
-    for (const double x : p) logs.push_back(std::log(x));
+    for (const double x : p) logs.push_back(real::log(x));
     auto g = preference_slopes(c, logs, log_reference, win);
     double total = 0;
     for (const double x : g) total += x;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <plumb/core/check.hpp>
+#include <plumb/core/real.hpp>
 #include <plumb/exact/table.hpp>
 
 #include <algorithm>
@@ -58,7 +59,7 @@ class Responses {
       double sum = 0;
       for (const double x : of_tokens) sum += x;
       logprobs.push_back(sum);
-      probabilities.push_back(std::exp(sum));
+      probabilities.push_back(real::exp(sum));
     }
   }
   template <class D>
@@ -102,7 +103,7 @@ class Responses {
       for (std::size_t t = 0; t < nodes[y].size(); ++t) {
         const std::size_t row = static_cast<std::size_t>(nodes[y][t]) * v;
         out[row + static_cast<std::size_t>(responses[y][t])] += c[y][t];
-        for (std::size_t a = 0; a < v; ++a) out[row + a] -= c[y][t] * std::exp(logprob_[row + a]);
+        for (std::size_t a = 0; a < v; ++a) out[row + a] -= c[y][t] * real::exp(logprob_[row + a]);
       }
     return out;
   }
@@ -114,8 +115,8 @@ class Responses {
     for (std::size_t row = 0; row < logprob_.size(); row += v) {
       double total = 0;
       const double top = *std::max_element(&logprob_[row], &logprob_[row] + v);
-      for (std::size_t a = 0; a < v; ++a) total += std::exp(logprob_[row + a] - top);
-      for (std::size_t a = 0; a < v; ++a) logprob_[row + a] -= top + std::log(total);
+      for (std::size_t a = 0; a < v; ++a) total += real::exp(logprob_[row + a] - top);
+      for (std::size_t a = 0; a < v; ++a) logprob_[row + a] -= top + real::log(total);
     }
   }
   void visit(std::int32_t node, std::int32_t stop, Tokens& response, Tokens& path,
@@ -149,7 +150,7 @@ class Responses {
 inline std::vector<double> normalised(std::vector<double> log_weights) {
   const double top = *std::max_element(log_weights.begin(), log_weights.end());
   double total = 0;
-  for (double& x : log_weights) total += (x = std::exp(x - top));
+  for (double& x : log_weights) total += (x = real::exp(x - top));
   for (double& x : log_weights) x /= total;
   return log_weights;
 }
@@ -168,7 +169,7 @@ inline double objective(std::span<const double> p, std::span<const double> log_r
                         std::span<const double> reward, double beta) {
   double sum = 0;
   for (std::size_t y = 0; y < p.size(); ++y)
-    if (p[y] > 0) sum += p[y] * (reward[y] - beta * (std::log(p[y]) - log_reference[y]));
+    if (p[y] > 0) sum += p[y] * (reward[y] - beta * (real::log(p[y]) - log_reference[y]));
   return sum;
 }
 

@@ -12,13 +12,13 @@
 #pragma once
 
 #include <plumb/core/check.hpp>
+#include <plumb/core/real.hpp>
 #include <plumb/core/shape.hpp>
 #include <plumb/io/arrays.hpp>
 #include <plumb/io/mapped.hpp>
 #include <plumb/io/output.hpp>
 
 #include <climits>
-#include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -115,10 +115,10 @@ inline std::vector<float> llama_rope_tables(const LlamaSizes& m) {
     const int t = static_cast<int>(at / static_cast<std::size_t>(half));
     const int i = static_cast<int>(at % static_cast<std::size_t>(half));
     const float frequency =
-        1.0f / static_cast<float>(std::pow(10000.0, static_cast<double>(i) / half));
+        1.0f / static_cast<float>(real::pow(10000.0, static_cast<double>(i) / half));
     const float angle = static_cast<float>(t) * frequency;
-    tables[at] = static_cast<float>(std::cos(static_cast<double>(angle)));
-    tables[size + at] = static_cast<float>(std::sin(static_cast<double>(angle)));
+    tables[at] = static_cast<float>(real::cos(static_cast<double>(angle)));
+    tables[size + at] = static_cast<float>(real::sin(static_cast<double>(angle)));
   }
   return tables;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <plumb/core/check.hpp>
+#include <plumb/core/real.hpp>
 
 #include <cmath>
 
@@ -24,8 +25,8 @@ struct AdamWScalars {
 inline AdamWScalars adamw_scalars(const AdamWStep& step) {
   const double beta1 = step.beta1, beta2 = step.beta2, lr = step.lr;
   const double t = static_cast<double>(step.step);
-  const double correction1 = 1.0 - std::pow(beta1, t);
-  const double root_correction2 = std::sqrt(1.0 - std::pow(beta2, t));
+  const double correction1 = 1.0 - real::pow(beta1, t);
+  const double root_correction2 = std::sqrt(1.0 - real::pow(beta2, t));
   const double step_size = lr / correction1 * (step.eps_inside ? root_correction2 : 1.0);
   return {
       .grad_scale = step.grad_scale,

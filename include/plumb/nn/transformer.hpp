@@ -6,6 +6,7 @@
 // computes. Not here: dropout (there is none in RL), the head's log-softmax (ops/loss.hpp).
 #pragma once
 
+#include <plumb/core/real.hpp>
 #include <plumb/nn/kv_cache.hpp>
 #include <plumb/nn/lora.hpp>
 #include <plumb/nn/policy.hpp>
@@ -387,8 +388,8 @@ class Transformer {
       for (Index i = 0; i < half; ++i) {
         const double angle = static_cast<double>(position) * frequency[static_cast<std::size_t>(i)];
         const auto at = static_cast<std::size_t>(position * half + i);
-        cosine[at] = static_cast<float>(std::cos(angle));
-        sine[at] = static_cast<float>(std::sin(angle));
+        cosine[at] = static_cast<float>(real::cos(angle));
+        sine[at] = static_cast<float>(real::sin(angle));
       }
     });
     cosine_ = Tensor<D>::from(cosine, {config_.context, half});

@@ -6,11 +6,11 @@
 #pragma once
 
 #include <plumb/core/fields.hpp>
+#include <plumb/core/real.hpp>
 #include <plumb/math/activation.hpp>
 #include <plumb/math/attention.hpp>
 
 #include <array>
-#include <cmath>
 #include <utility>
 #include <vector>
 
@@ -155,8 +155,8 @@ inline Index matrix_weights(const TransformerConfig& c) {
 inline std::vector<double> rotary_frequencies(const TransformerConfig& c) {
   std::vector<double> all;
   for (Index i = 0; i < c.head_size() / 2; ++i) {
-    double f = std::pow(static_cast<double>(c.rope_base),
-                        -2.0 * static_cast<double>(i) / static_cast<double>(c.head_size()));
+    double f = real::pow(static_cast<double>(c.rope_base),
+                         -2.0 * static_cast<double>(i) / static_cast<double>(c.head_size()));
     const double lowered = f / static_cast<double>(c.rope_factor);
     if (c.rope_scaling == RopeScaling::Linear) f = lowered;
     if (c.rope_scaling == RopeScaling::Llama3) {

@@ -7,9 +7,9 @@
 #pragma once
 
 #include <plumb/core/check.hpp>
+#include <plumb/core/real.hpp>
 
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <functional>
 #include <numeric>
@@ -22,7 +22,7 @@ namespace plumb { inline namespace v0_1 {
 /// none is likely, and never less than it is (Beirami et al. 2024).
 inline double best_of_n_kl_bound(Index n) {
   const auto x = static_cast<double>(n);
-  return std::log(x) - (x - 1) / x;
+  return real::log(x) - (x - 1) / x;
 }
 
 /// What the best of n draws is distributed as.
@@ -52,12 +52,12 @@ inline BestOfN best_of_n_law(std::span<const double> probabilities, std::span<co
       group += probabilities[order[end]];
     const auto exponent = static_cast<double>(n);
     const double mass =
-        std::pow(std::min(below + group, 1.0), exponent) - std::pow(below, exponent);
+        real::pow(std::min(below + group, 1.0), exponent) - real::pow(below, exponent);
     for (std::size_t i = first; i < end; ++i) {
       const double p = probabilities[order[i]];
       if (group > 0) law.probabilities[order[i]] = mass * p / group;
     }
-    if (mass > 0) law.kl += mass * std::log(mass / group);
+    if (mass > 0) law.kl += mass * real::log(mass / group);
     law.win_rate += mass * (below + group / 2);
     below += group;
     first = end;

@@ -83,7 +83,10 @@ inline AdvantageMethod group_advantages(Whitening scale) {
               double mean = 0, square = 0;
               for (const Episode& e : group) mean += detail::total_reward(e);
               mean /= n;  // of equal rewards their very value, so that advantages are 0
-              for (const Episode& e : group) square += std::pow(detail::total_reward(e) - mean, 2);
+              for (const Episode& e : group) {
+                const double apart = detail::total_reward(e) - mean;
+                square += apart * apart;
+              }
               const double free = scale == Whitening::Unbiased ? n - 1 : n;
               const double spread =
                   scale == Whitening::None ? 1.0 : std::sqrt(square / free) + 1e-4;

@@ -8,6 +8,7 @@
 // which penalty (rlhf/reward_head.hpp).
 #pragma once
 
+#include <plumb/core/real.hpp>
 #include <plumb/math/loss.hpp>
 #include <plumb/optim/lbfgs.hpp>
 #include <plumb/rlhf/features.hpp>
@@ -52,7 +53,7 @@ inline Index pool_begin(Pooling pool, Index channels) {
 inline Index pool_size(Pooling pool, Index channels) {
   return pool == Pooling::Both ? 2 * channels : channels;
 }
-inline double log_length(Index tokens) { return std::log1p(static_cast<double>(tokens)); }
+inline double log_length(Index tokens) { return real::log1p(static_cast<double>(tokens)); }
 
 /// The term of one prompt's loss, a mean as in math/loss.inl.hpp, and its gradient by the scores.
 /// Levels as in RankedPrompt, or none. Not here: pairs of another loss than the logistic one, and
@@ -73,8 +74,8 @@ inline double ranked_term(const RankingLoss& loss, const Tokens& rank, std::span
           x -= static_cast<double>(loss.margin);
           if (!level.empty()) x -= static_cast<double>(level[i]) - static_cast<double>(level[j]);
         }
-        const double wrong = 1 / (1 + std::exp(x));
-        sum += share * (std::max(0.0, -x) + std::log1p(std::exp(-std::abs(x))));
+        const double wrong = 1 / (1 + real::exp(x));
+        sum += share * (std::max(0.0, -x) + real::log1p(real::exp(-std::abs(x))));
         d[i] -= share * wrong;
         d[j] += share * wrong;
         terms += share;
@@ -87,11 +88,11 @@ inline double ranked_term(const RankingLoss& loss, const Tokens& rank, std::span
       for (std::size_t j = 0; j < k; ++j)
         if (rank[j] >= rank[i]) top = std::max(top, s[j]);
       for (std::size_t j = 0; j < k; ++j)
-        if (rank[j] >= rank[i]) total += std::exp(s[j] - top);
+        if (rank[j] >= rank[i]) total += real::exp(s[j] - top);
       for (std::size_t j = 0; j < k; ++j)
-        if (rank[j] >= rank[i]) d[j] += std::exp(s[j] - top) / total;
+        if (rank[j] >= rank[i]) d[j] += real::exp(s[j] - top) / total;
       d[i] -= 1;
-      sum += std::log(total) + top - s[i];
+      sum += real::log(total) + top - s[i];
       terms += 1;
     }
   }

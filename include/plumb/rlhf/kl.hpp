@@ -3,10 +3,10 @@
 #pragma once
 
 #include <plumb/core/check.hpp>
+#include <plumb/core/real.hpp>
 #include <plumb/math/kl.hpp>
 
 #include <algorithm>
-#include <cmath>
 
 namespace plumb { inline namespace v0_1 {
 
@@ -15,7 +15,7 @@ inline float kl_estimate(KlEstimator kind, float logprob, float ref_logprob) {
   const double minus_x = static_cast<double>(ref_logprob) - logprob;
   switch (kind) {
     case KlEstimator::K2: return 0.5F * x * x;
-    case KlEstimator::K3: return static_cast<float>(kl_k3(minus_x, std::exp(minus_x)));
+    case KlEstimator::K3: return static_cast<float>(kl_k3(minus_x, real::exp(minus_x)));
     default: return x;
   }
 }

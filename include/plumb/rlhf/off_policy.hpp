@@ -19,6 +19,7 @@
 // (IcePop); weights in a value loss, whose targets are of the responses that came.
 #pragma once
 
+#include <plumb/core/real.hpp>
 #include <plumb/rlhf/ppo_config.hpp>
 
 #include <algorithm>
@@ -39,7 +40,7 @@ inline Metrics correct_mismatch(std::span<Episode> episodes, const PpoConfig& co
   double tokens = 0, apart = 0, most = 0, kl = 0, weights = 0, least = HUGE_VAL, largest = 0;
   double weighed = 0, beyond = 0;
   const auto weight_of = [&](double log_ratio) {
-    const double ratio = std::exp(log_ratio);
+    const double ratio = real::exp(log_ratio);
     weighed += 1;
     beyond += ratio > cap ? 1 : 0;
     const double weight = ratio <= cap ? ratio : mask ? 0.0 : cap;
@@ -57,7 +58,7 @@ inline Metrics correct_mismatch(std::span<Episode> episodes, const PpoConfig& co
       tokens += 1;
       apart += std::abs(x);
       most = std::max(most, std::abs(x));
-      kl += std::expm1(x) - x;
+      kl += real::expm1(x) - x;
       if (by_token(config.correction)) weight[t] = weight_of(x);
     }
     if (!by_token(config.correction)) weight.assign(weight.size(), weight_of(sum));

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <plumb/core/fields.hpp>
+#include <plumb/core/real.hpp>
 #include <plumb/math/loss.hpp>
 #include <plumb/optim/schedule.hpp>
 #include <plumb/rlhf/episode.hpp>
@@ -339,10 +340,10 @@ inline RewardEvaluation evaluate_scores(const std::vector<RankedPrompt>& prompts
         const double win = wins(margin, 0.0);
         correct += win;
         result.mean_margin += margin;
-        const double wrong = 1.0 / (1.0 + std::exp(margin));  // 1 − σ(margin)
-        result.nll += std::max(0.0, -margin) + std::log1p(std::exp(-std::abs(margin)));
+        const double wrong = 1.0 / (1.0 + real::exp(margin));  // 1 − σ(margin)
+        result.nll += std::max(0.0, -margin) + real::log1p(real::exp(-std::abs(margin)));
         result.brier += wrong * wrong;
-        const double confidence = 1.0 / (1.0 + std::exp(-std::abs(margin)));  // in [½, 1)
+        const double confidence = 1.0 / (1.0 + real::exp(-std::abs(margin)));  // in [½, 1)
         Bin& bin =
             bins[std::min<std::size_t>(static_cast<std::size_t>((confidence - 0.5) * 20), 9)];
         bin.confidence += confidence;

@@ -3,6 +3,7 @@
 
 #include <plumb/core/check.hpp>
 #include <plumb/core/memory.hpp>
+#include <plumb/core/real.hpp>
 #include <plumb/io/file.hpp>
 
 #include <algorithm>
@@ -32,7 +33,7 @@ inline double parse_bytes(const std::string& text, Where where = Where::here()) 
     fail<DataError>(
         str("[memory] '", shown(text), "' is no amount of memory. HINT: write it as 4GB or 800MB"),
         where);
-  return number * std::pow(1024.0, static_cast<double>(power));
+  return number * real::pow(1024.0, static_cast<double>(power));
 }
 
 /// Bytes that this process may still take: what the kernel says is available, or what its control

@@ -12,6 +12,7 @@
 #pragma once
 
 #include <plumb/core/check.hpp>
+#include <plumb/core/real.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -64,7 +65,7 @@ inline double student_t95(double degrees) {
   const int n = static_cast<int>(degrees);
   // P(|T| < sqrt(n) tan(angle)), Abramowitz and Stegun 26.7.3 and 26.7.4.
   const auto probability = [n](double angle) {
-    const double c = std::cos(angle), s = std::sin(angle);
+    const double c = real::cos(angle), s = real::sin(angle);
     double term = n % 2 == 1 ? c : 1.0, sum = n == 1 ? 0.0 : term;
     for (int k = n % 2 == 1 ? 3 : 2; k <= n - 2; k += 2) {
       term *= c * c * (k - 1) / k;
@@ -75,7 +76,7 @@ inline double student_t95(double degrees) {
   double low = 0.0, high = 1.5707963267948966;
   for (int i = 0; i < 60; ++i)
     (probability((low + high) / 2) < 0.95 ? low : high) = (low + high) / 2;
-  return std::sqrt(static_cast<double>(n)) * std::tan(low);
+  return std::sqrt(static_cast<double>(n)) * real::tan(low);
 }
 
 /// What one cluster (a prompt) adds: the sum of its outcomes, and how many there are.
