@@ -291,6 +291,15 @@ TEST_CASE("shapes that were not meant are refused, with what may stand there") {
       "offsets (G + 1)");
 }
 
+TEST_CASE("in double, erf and tanh are the system's to a few of the last places") {
+  for (double x = -7; x < 7; x += 0.0371) {
+    const auto at = Tensor<Cpu, double>::from({x}, {1});
+    CHECK(erf(at).item() == doctest::Approx(std::erf(x)).epsilon(4e-15));
+    CHECK(plumb::tanh(at).item() == doctest::Approx(std::tanh(x)).epsilon(1e-15));
+  }
+  CHECK(erf(Tensor<Cpu, double>::zeros({1})).item() == 0);
+}
+
 TEST_CASE("detach: the same memory, no gradient; ids are arranged as numbers are") {
   const auto x = Tensor<Cpu>::from({1, 2, 3, 4}, {2, 2});
   x.set_requires_grad(true);

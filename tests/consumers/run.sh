@@ -40,6 +40,28 @@ case $consumer in
       "$work/by_pkg_config"
     fi
     ;;
+  extending)
+    # The files of docs/extending.md, against an installed Plumb: they and nothing else.
+    "$cmake" -S "$source_dir" -B "$work/unbuilt" -DPLUMB_TESTS=OFF -DPLUMB_EMULATOR=OFF
+    "$cmake" --install "$work/unbuilt" --prefix "$work/prefix"
+    mkdir "$work/project"
+    awk -v to="$work/project/" '
+      /^\*\*`.*`\*\*$/ { file = $0; gsub(/[*`]/, "", file) }
+      /^```/ { if (inside) { inside = 0; file = "" } else if (file != "") { inside = 1; next } }
+      inside { print > (to file) }' "$source_dir/docs/extending.md"
+    if grep -rn 'detail' "$work/project"; then echo "the page needs plumb::detail"; exit 1; fi
+    "$cmake" -S "$work/project" -B "$work/build" -DCMAKE_BUILD_TYPE=None -DCMAKE_PREFIX_PATH="$work/prefix"
+    "$cmake" --build "$work/build" --parallel 1
+    "$work/build/squared_relu"
+    if nvcc=$(PATH=$PATH:/usr/local/cuda/bin command -v nvcc); then
+      "$nvcc" -std=c++20 -fmad=false --expt-relaxed-constexpr -Xcompiler=-ffp-contract=off -arch=sm_80 \
+        -I "$work/prefix/include" -I "$work/project" -DPLUMB_KERNELS_SEPARATE "$work/project/main.cu" \
+        "$work/build/libplumb_kernels.a" -o "$work/on_gpu"
+      "$work/on_gpu"
+    else
+      echo "nvcc is missing: the page's CUDA part was not built"
+    fi
+    ;;
   program)
     # The program, installed and moved, finds its data by its own place: it reads what is written
     # there.

@@ -52,7 +52,7 @@ def problems(document: Path, files: set[str], code: str, words: set[str]):
         if re.fullmatch(r"[\w.*-]+(/[\w.*-]+)+/?|[\w-]+\.(hpp|cuh|cpp|cu|py|md|json|cmake)", name):
             # A name with a slash may be a metric's.
             if not (path_exists(document, name) or any(f.endswith("/" + name) for f in files)
-                    or f'"{name}"' in code):
+                    or f'"{name}"' in code or f"**`{name}`**" in text):  # of which the text is there
                 yield match.start(), f"names the path {name}, which does not exist"
         elif re.fullmatch(r"(\w+::)*\w+(\(.*\))?", name) and re.search(r"_|[a-z][A-Z]|\(", name):
             for part in re.split(r"::", name.split("(")[0]):

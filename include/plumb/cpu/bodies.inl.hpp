@@ -1,8 +1,5 @@
 // Every kernel body, in order of dependence. Included once per instruction set, inside its
-// namespace.
-#include <plumb/cpu/vec.inl.hpp>
-#include <plumb/math/elementary.inl.hpp>
-#include <plumb/math/activation.inl.hpp>
+// namespace, by simd_for_each.hpp.
 #include <plumb/math/elementwise.inl.hpp>
 #include <plumb/math/adamw.inl.hpp>
 #include <plumb/cpu/elementwise.inl.hpp>

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <plumb/core/device.hpp>
+#include <plumb/core/real.hpp>
 #include <plumb/math/elementwise.hpp>
 #include <plumb/math/gemm.hpp>
 
@@ -19,27 +20,43 @@ namespace plumb { inline namespace v0_1 { namespace kernels {
 template <class T>
 inline constexpr bool not_float = std::is_same_v<T, double> || std::is_same_v<T, std::int32_t>;
 
-namespace real {
+namespace in_double {
 
-inline double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
+inline double tanh(double x) {
+  const double t = real::expm1(-2 * std::fabs(x)), y = -t / (t + 2);
+  return x < 0 ? -y : y;
+}
+
+/// 2/√π · e^(-x²) · Σ 2^n x^(2n+1) / (2n+1)!!, whose terms have one sign; 1 from 6 on.
+inline double erf(double x) {
+  if (!(std::fabs(x) < 6)) return x > 0 ? 1 : x < 0 ? -1 : x;
+  double term = x, sum = x;
+  for (int n = 1; std::fabs(term) > 1e-17 * std::fabs(sum); ++n) {
+    term *= 2 * x * x / (2 * n + 1);
+    sum += term;
+  }
+  return 1.1283791670955126 * real::exp(-x * x) * sum;
+}
+
+inline double sigmoid(double x) { return 1 / (1 + real::exp(-x)); }
 
 inline double function(Function f, double x) {
   switch (f) {
-    case Function::Exp: return std::exp(x);
-    case Function::Log: return std::log(x);
-    case Function::Erf: return std::erf(x);
+    case Function::Exp: return real::exp(x);
+    case Function::Log: return real::log(x);
+    case Function::Erf: return erf(x);
     case Function::Sqrt: return __builtin_sqrt(x);
     case Function::Sigmoid: return sigmoid(x);
     case Function::Softplus: break;
   }
-  return std::max(x, 0.0) + std::log1p(std::exp(-(x < 0 ? -x : x)));
+  return std::max(x, 0.0) + real::log1p(real::exp(-(x < 0 ? -x : x)));
 }
 
 inline double function_slope(Function f, double x) {
   switch (f) {
-    case Function::Exp: return std::exp(x);
+    case Function::Exp: return real::exp(x);
     case Function::Log: return 1 / x;
-    case Function::Erf: return 1.1283791670955126 * std::exp(-x * x);
+    case Function::Erf: return 1.1283791670955126 * real::exp(-x * x);
     case Function::Sqrt: return 0.5 / __builtin_sqrt(x);
     case Function::Sigmoid: return sigmoid(x) * sigmoid(-x);
     case Function::Softplus: break;
@@ -51,8 +68,8 @@ inline double activation(Activation f, double x) {
   switch (f) {
     case Activation::Gelu: return x * sigmoid(1.5957691216057308 * (x + 0.044715 * x * x * x));
     case Activation::Silu: return x * sigmoid(x);
-    case Activation::Tanh: return std::tanh(x);
-    case Activation::GeluErf: return x / 2 * (1 + std::erf(x * 0.7071067811865476));
+    case Activation::Tanh: return tanh(x);
+    case Activation::GeluErf: return x / 2 * (1 + erf(x * 0.7071067811865476));
     case Activation::Relu: break;
   }
   return x > 0 || x != x ? x : 0;
@@ -66,10 +83,9 @@ inline double activation_slope(Activation f, double x) {
       return sigmoid(u) * (1 + x * sigmoid(-u) * slope);
     }
     case Activation::Silu: return sigmoid(x) * (1 + x * sigmoid(-x));
-    case Activation::Tanh: return 1 - std::tanh(x) * std::tanh(x);
+    case Activation::Tanh: return 1 - tanh(x) * tanh(x);
     case Activation::GeluErf:
-      return (1 + std::erf(x * 0.7071067811865476)) / 2 +
-             x * 0.3989422804014327 * std::exp(-x * x / 2);
+      return (1 + erf(x * 0.7071067811865476)) / 2 + x * 0.3989422804014327 * real::exp(-x * x / 2);
     case Activation::Relu: break;
   }
   return x > 0 ? 1 : 0;
@@ -102,7 +118,7 @@ inline double slope_by(Arithmetic f, bool by_a, double a, double b) {
 
 inline double at(Operand<double> x, Index i, Index j) { return x.data[i * x.row + j * x.column]; }
 
-}  // namespace real
+}  // namespace in_double
 
 template <class T>
   requires not_float<T>
@@ -149,12 +165,12 @@ void argmax_rows(Cpu, std::int32_t* ids, const T* x, Index n, Index c) {
 }
 
 template <class T>
-requires not_float<T>
+  requires not_float<T>
 void pick_backward(Cpu, T* dx, const T* dy, const std::int32_t* ids, Index n, Index c) {
   for (Index i = 0; i < n; ++i) dx[i * c + ids[i]] += dy[i];
 }
 template <class T>
-requires not_float<T>
+  requires not_float<T>
 void accumulate(Cpu, T* y, const T* x, T factor, Index n) {
   for (Index i = 0; i < n; ++i) y[i] += factor * x[i];
 }
@@ -175,40 +191,41 @@ inline void clamp_backward(Cpu, double* dx, const double* dy, const double* x, d
   for (Index i = 0; i < n; ++i) dx[i] += x[i] < low || x[i] > high ? 0 : dy[i];
 }
 inline void function_forward(Cpu, double* y, const double* x, Function f, Index n) {
-  for (Index i = 0; i < n; ++i) y[i] = real::function(f, x[i]);
+  for (Index i = 0; i < n; ++i) y[i] = in_double::function(f, x[i]);
 }
 inline void function_backward(Cpu, double* dx, const double* dy, const double* x, Function f,
                               Index n) {
-  for (Index i = 0; i < n; ++i) dx[i] += dy[i] * real::function_slope(f, x[i]);
+  for (Index i = 0; i < n; ++i) dx[i] += dy[i] * in_double::function_slope(f, x[i]);
 }
 inline void activation_forward(Cpu, double* y, const double* x, Activation f, Index n) {
-  for (Index i = 0; i < n; ++i) y[i] = real::activation(f, x[i]);
+  for (Index i = 0; i < n; ++i) y[i] = in_double::activation(f, x[i]);
 }
 inline void activation_backward(Cpu, double* dx, const double* dy, const double* x, Activation f,
                                 Index n) {
-  for (Index i = 0; i < n; ++i) dx[i] += dy[i] * real::activation_slope(f, x[i]);
+  for (Index i = 0; i < n; ++i) dx[i] += dy[i] * in_double::activation_slope(f, x[i]);
 }
 inline void swiglu_forward(Cpu, double* y, const double* gate, const double* up, Index n) {
-  for (Index i = 0; i < n; ++i) y[i] = real::activation(Activation::Silu, gate[i]) * up[i];
+  for (Index i = 0; i < n; ++i) y[i] = in_double::activation(Activation::Silu, gate[i]) * up[i];
 }
 inline void swiglu_backward(Cpu, double* dgate, double* dup, const double* dy, const double* gate,
                             const double* up, Index n) {
   for (Index i = 0; i < n; ++i) {
-    dgate[i] += dy[i] * up[i] * real::activation_slope(Activation::Silu, gate[i]);
-    dup[i] += dy[i] * real::activation(Activation::Silu, gate[i]);
+    dgate[i] += dy[i] * up[i] * in_double::activation_slope(Activation::Silu, gate[i]);
+    dup[i] += dy[i] * in_double::activation(Activation::Silu, gate[i]);
   }
 }
 inline void combine_forward(Cpu, double* y, Operand<double> a, Operand<double> b, Arithmetic f,
                             Index n, Index c) {
   for (Index i = 0; i < n; ++i)
     for (Index j = 0; j < c; ++j)
-      y[i * c + j] = real::combined(f, real::at(a, i, j), real::at(b, i, j));
+      y[i * c + j] = in_double::combined(f, in_double::at(a, i, j), in_double::at(b, i, j));
 }
 inline void combine_backward(Cpu, double* d, const double* dy, Operand<double> a, Operand<double> b,
                              Arithmetic f, bool by_a, Index n, Index c) {
   for (Index i = 0; i < n; ++i)
     for (Index j = 0; j < c; ++j)
-      d[i * c + j] += dy[i * c + j] * real::slope_by(f, by_a, real::at(a, i, j), real::at(b, i, j));
+      d[i * c + j] += dy[i * c + j] *
+                      in_double::slope_by(f, by_a, in_double::at(a, i, j), in_double::at(b, i, j));
 }
 inline void weighted_sum(Cpu, double* y, const double* x, const double* weight, Index n) {
   *y = 0;
@@ -230,14 +247,14 @@ inline void row_sums(Cpu, double* y, const double* x, Index n, Index c, bool acc
 inline double logsumexp(const double* x, Index count, Index apart) {
   double most = -1.7976931348623157e308, total = 0;
   for (Index i = 0; i < count; ++i) most = std::max(most, x[i * apart]);
-  for (Index i = 0; i < count; ++i) total += std::exp(x[i * apart] - most);
-  return most + std::log(total);
+  for (Index i = 0; i < count; ++i) total += real::exp(x[i * apart] - most);
+  return most + real::log(total);
 }
 
 inline void softmax_rows(Cpu, double* y, const double* x, Index n, Index c, bool log) {
   for (Index i = 0; i < n; ++i, x += c, y += c) {
     const double all = logsumexp(x, c, 1);
-    for (Index j = 0; j < c; ++j) y[j] = log ? x[j] - all : std::exp(x[j] - all);
+    for (Index j = 0; j < c; ++j) y[j] = log ? x[j] - all : real::exp(x[j] - all);
   }
 }
 inline void softmax_rows_backward(Cpu, double* dx, const double* dy, const double* y, Index n,
@@ -246,7 +263,7 @@ inline void softmax_rows_backward(Cpu, double* dx, const double* dy, const doubl
     double all = 0;
     for (Index j = 0; j < c; ++j) all += log ? dy[j] : dy[j] * y[j];
     for (Index j = 0; j < c; ++j)
-      dx[j] += log ? dy[j] - std::exp(y[j]) * all : y[j] * (dy[j] - all);
+      dx[j] += log ? dy[j] - real::exp(y[j]) * all : y[j] * (dy[j] - all);
   }
 }
 inline void group_sums(Cpu device, double* y, const double* x, const std::int32_t* offsets,
@@ -273,7 +290,7 @@ inline void group_logsumexp_backward(Cpu, double* dx, const double* dy, const do
   for (Index g = 0; g < groups; ++g)
     for (Index i = offsets[g]; i < offsets[g + 1]; ++i)
       for (Index j = 0; j < c; ++j)
-        dx[i * c + j] += dy[g * c + j] * std::exp(x[i * c + j] - y[g * c + j]);
+        dx[i * c + j] += dy[g * c + j] * real::exp(x[i * c + j] - y[g * c + j]);
 }
 
 inline void matmul(Cpu, double* c, const double* a, const double* b, Index m, Index n, Index k,
@@ -288,7 +305,7 @@ inline void matmul(Cpu, double* c, const double* a, const double* b, Index m, In
       if (epilogue.residual != nullptr) sum += epilogue.residual[i * n + j];
       c[i * n + j] = sum;
       if (epilogue.activated != nullptr)
-        epilogue.activated[i * n + j] = real::activation(epilogue.activation, sum);
+        epilogue.activated[i * n + j] = in_double::activation(epilogue.activation, sum);
     }
 }
 inline void matmul_batched(Cpu device, double* c, const double* a, const double* b, Index batch,

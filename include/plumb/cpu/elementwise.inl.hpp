@@ -1,16 +1,5 @@
 // Bodies of elementwise.hpp. Included once per instruction set.
 
-/// y[i] = f(i-th vector): `f(load)` is given a loader so that one expression serves whole vectors
-/// and the tail.
-template <class F>
-inline void map(float* y, Index n, F f) {
-  for_vectors(
-      n, [&](Index i) { store(y + i, f([i](const float* p) { return load(p + i); })); },
-      [&](Index i, Index left) {
-        store(y + i, f([i, left](const float* p) { return load(p + i, left); }), left);
-      });
-}
-
 inline void accumulate(float* y, const float* x, float factor, Index n) {
   map(y, n, [&](auto at) { return fma(set(factor), at(x), at(y)); });
 }

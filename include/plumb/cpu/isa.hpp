@@ -25,6 +25,17 @@
 // A lambda that is called twice is otherwise a call.
 #define PLUMB_INLINE __attribute__((always_inline))
 
+// Of a function that simd_for_each.hpp compiled for each, the one for `isa`, or for that in use.
+#if defined(__x86_64__)
+#define PLUMB_FOR_ISA(isa, function)                 \
+  ((isa) >= ::plumb::Isa::Avx512 ? &avx512::function \
+   : (isa) == ::plumb::Isa::Avx2 ? &avx2::function   \
+                                 : &scalar::function)
+#else
+#define PLUMB_FOR_ISA(isa, function) (static_cast<void>(isa), &scalar::function)
+#endif
+#define PLUMB_DISPATCH(function) PLUMB_FOR_ISA(::plumb::current_isa(), function)
+
 namespace plumb { inline namespace v0_1 {
 
 /// Avx512Bf16 differs from Avx512 in the products of CpuBf16 alone.

@@ -19,6 +19,7 @@ template <>
 inline constexpr bool backend_included<CpuBf16> = true;
 }}  // namespace plumb::v0_1
 
+#include <plumb/core/pool.hpp>
 #include <plumb/cpu/attention.hpp>
 #include <plumb/cpu/double.hpp>
 #include <plumb/cpu/elementwise.hpp>
@@ -30,7 +31,6 @@ inline constexpr bool backend_included<CpuBf16> = true;
 #include <plumb/cpu/norm.hpp>
 #include <plumb/cpu/optimizer.hpp>
 #include <plumb/cpu/reduce.hpp>
-#include <plumb/core/pool.hpp>
 #include <plumb/cpu/rows.hpp>
 #include <plumb/cpu/sampling.hpp>
 #include <plumb/math/backend.hpp>
@@ -39,58 +39,32 @@ inline constexpr bool backend_included<CpuBf16> = true;
 
 #if !defined(PLUMB_KERNELS_SEPARATE) || defined(PLUMB_KERNELS_IMPLEMENTATION)
 
-#define PLUMB_FORMULA inline
+#define PLUMB_BODIES <plumb/cpu/bodies.inl.hpp>
+#define PLUMB_BODIES_IN plumb::inline v0_1::kernels
+#include <plumb/cpu/simd_for_each.hpp>
 
+// Losses are short arrays: one version, so the same bits everywhere.
+#define PLUMB_FORMULA inline
 #include <plumb/cpu/simd_begin_scalar.hpp>
 namespace plumb { inline namespace v0_1 { namespace kernels::scalar {
-#include <plumb/cpu/vec_scalar.inl.hpp>
-
-#include <plumb/cpu/bodies.inl.hpp>
-// Losses are short arrays: one version, so the same bits everywhere.
 #include <plumb/math/loss.inl.hpp>
 
 #include <plumb/cpu/loss.inl.hpp>
 }}}  // namespace plumb::v0_1::kernels::scalar
 #include <plumb/cpu/simd_end.hpp>
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-
-#include <plumb/cpu/simd_begin_avx2.hpp>
-namespace plumb { inline namespace v0_1 { namespace kernels::avx2 {
-#include <plumb/cpu/vec_avx2.inl.hpp>
-
-#include <plumb/cpu/bodies.inl.hpp>
-}}}  // namespace plumb::v0_1::kernels::avx2
-#include <plumb/cpu/simd_end.hpp>
-
-#include <plumb/cpu/simd_begin_avx512.hpp>
-namespace plumb { inline namespace v0_1 { namespace kernels::avx512 {
-#include <plumb/cpu/vec_avx512.inl.hpp>
-
-#include <plumb/cpu/bodies.inl.hpp>
-}}}  // namespace plumb::v0_1::kernels::avx512
-#include <plumb/cpu/simd_end.hpp>
+#undef PLUMB_FORMULA
 
 #define PLUMB_TABLE_FOR(Table, table)                          \
   template <>                                                  \
   PLUMB_TABLE_LINKAGE const Table& table_for<Table>(Isa isa) { \
-    switch (isa) {                                             \
-      case Isa::Avx512Bf16:                                    \
-      case Isa::Avx512: return avx512::table();                \
-      case Isa::Avx2: return avx2::table();                    \
-      default: return scalar::table();                         \
-    }                                                          \
+    return PLUMB_FOR_ISA(isa, table)();                        \
   }
-#else
-#define PLUMB_TABLE_FOR(Table, table) PLUMB_SCALAR_TABLE_FOR(Table, table)
-#endif
 
-#undef PLUMB_FORMULA
-
-#define PLUMB_SCALAR_TABLE_FOR(Table, table) \
-  template <>                                \
-  PLUMB_TABLE_LINKAGE const Table& table_for<Table>(Isa) { return scalar::table(); }
+#define PLUMB_SCALAR_TABLE_FOR(Table, table)               \
+  template <>                                              \
+  PLUMB_TABLE_LINKAGE const Table& table_for<Table>(Isa) { \
+    return scalar::table();                                \
+  }
 
 #if defined(PLUMB_KERNELS_IMPLEMENTATION)
 #define PLUMB_TABLE_LINKAGE

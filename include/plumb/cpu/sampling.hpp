@@ -19,6 +19,7 @@
 #include <plumb/core/pool.hpp>
 #include <plumb/core/random.hpp>
 #include <plumb/cpu/isa.hpp>
+#include <plumb/cpu/reduce.hpp>
 #include <plumb/math/sampling.hpp>
 
 #include <algorithm>
@@ -33,7 +34,6 @@ struct SamplingTable {
   float (*total)(const float* weights, Index v);
   /// The token at u of the weights' running sum.
   std::int32_t (*draw)(const float* weights, Index v, float u);
-  std::int32_t (*argmax)(const float* logits, Index v);
   float (*logprob)(float logit, float lse, float inverse_temperature);
   float (*log_share)(float weight, float total);  ///< log(weight / total)
 };
@@ -127,7 +127,7 @@ inline void sample_rows(Cpu device, std::int32_t* token, float* logprob, const f
       }
       if (filtered) filter_weights(weights.data(), row, v, settings, order.data(), kept.data());
       if (greedy) {
-        token[i] = table.argmax(row, v);
+        token[i] = static_cast<std::int32_t>(dispatch<ReduceTable>().argmax(row, v));
       } else {
         const SampleKey& key = keys[i];
         const auto words = philox(key.seed, Stage::Sample, key.step, key.sequence, key.token);

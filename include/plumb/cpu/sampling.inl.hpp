@@ -63,13 +63,6 @@ inline std::int32_t sampling_draw(const float* weights, Index v, float u) {
   return static_cast<std::int32_t>(drawn);
 }
 
-inline std::int32_t sampling_argmax(const float* logits, Index v) {
-  const float maximum = head_maximum(logits, v, 1.0F);
-  Index i = 0;
-  while (i < v - 1 && logits[i] != maximum) ++i;
-  return static_cast<std::int32_t>(i);
-}
-
 /// Here, where nothing is contracted, and not by the caller: the last step of head_logprob.
 inline float sampling_logprob(float logit, float lse, float scale) { return scale * logit - lse; }
 
@@ -80,7 +73,6 @@ inline const SamplingTable& sampling_table() {
       .weights = sampling_weights,
       .total = sampling_total,
       .draw = sampling_draw,
-      .argmax = sampling_argmax,
       .logprob = sampling_logprob,
       .log_share = sampling_log_share,
   };

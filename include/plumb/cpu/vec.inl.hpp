@@ -42,6 +42,17 @@ inline void for_vectors(Index n, Body body, Tail tail) {
   if (i < n) tail(i, n - i);
 }
 
+/// y[i] = f(i-th vector): `f(load)` is given a loader so that one expression serves whole vectors
+/// and the tail.
+template <class F>
+inline void map(float* y, Index n, F f) {
+  for_vectors(
+      n, [&](Index i) { store(y + i, f([i](const float* p) { return load(p + i); })); },
+      [&](Index i, Index left) {
+        store(y + i, f([i, left](const float* p) { return load(p + i, left); }), left);
+      });
+}
+
 inline float sum(const Lanes& lanes) {
   Lanes x = lanes;
   PLUMB_UNROLL for (Index apart = kRegisters / 2; apart > 0; apart /= 2)

@@ -2,8 +2,7 @@
 #pragma once
 
 #include <plumb/core/check.hpp>
-
-#include <cmath>
+#include <plumb/core/real.hpp>
 
 namespace plumb { inline namespace v0_1 {
 
@@ -25,7 +24,7 @@ inline float warmup_schedule(float lr, Index update, Index warmup) {
 inline float cosine_schedule(float lr, Index update, Index total, float last = 0.0F) {
   if (total <= 0 || update >= total) return last;
   const double turn = 3.14159265358979323846 * static_cast<double>(update);
-  const double half = (1.0 + std::cos(turn / static_cast<double>(total))) / 2.0;
+  const double half = (1.0 + real::cos(turn / static_cast<double>(total))) / 2.0;
   return static_cast<float>(double{last} + (double{lr} - double{last}) * half);
 }
 
