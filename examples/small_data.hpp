@@ -22,9 +22,9 @@ struct Votes {
 inline const char* const kFeatures[] = {"length", "lines", "words of the prompt"};
 
 inline double feature(int which, const std::string& prompt, const std::string& reply) {
-  if (which == 0) return plumb::real::log(1.0 + static_cast<double>(reply.size()));
+  if (which == 0) return plumb::real::log1p(static_cast<double>(reply.size()));
   if (which == 1)
-    return plumb::real::log(1.0 + static_cast<double>(std::count(reply.begin(), reply.end(), '\n')));
+    return plumb::real::log1p(static_cast<double>(std::count(reply.begin(), reply.end(), '\n')));
   double words = 0, shared = 0;
   for (std::size_t i = 0; i + 1 < reply.size();
        i += std::min(reply.find(' ', i), reply.size()) - i + 1) {

@@ -51,8 +51,8 @@ inline std::vector<float> random_vector(Index n, std::uint64_t seed, float scale
 template <class D = plumb::Cpu, class F>
 void for_each_isa(F f) {
   const plumb::Isa before = plumb::current_isa();
-  for (const plumb::Isa isa :
-       {plumb::Isa::Scalar, plumb::Isa::Avx2, plumb::Isa::Avx512, plumb::Isa::Avx512Bf16})
+  for (const plumb::Isa isa : {plumb::Isa::Scalar, plumb::Isa::Neon, plumb::Isa::Avx2,
+                               plumb::Isa::Avx512, plumb::Isa::Avx512Bf16})
     if (plumb::supported(isa) && (isa != plumb::Isa::Avx512Bf16 || plumb::rounds_products<D>)) {
       plumb::set_isa(isa);
       f(isa);

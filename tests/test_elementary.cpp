@@ -61,12 +61,12 @@ double exact_erf(double x) {
 // `limit`: largest error allowed, in ulp, as the doc comments of math/elementary.inl.hpp state it.
 struct Elementary {
   std::string name;
-  Kernel scalar, avx2, avx512;
+  Kernel scalar, neon, avx2, avx512;
   double (*exact)(double);
   double limit;
 
   Kernel of(Isa isa) const {
-    return isa >= Isa::Avx512 ? avx512 : isa == Isa::Avx2 ? avx2 : scalar;
+    return isa >= Isa::Avx512 ? avx512 : isa == Isa::Avx2 ? avx2 : isa == Isa::Neon ? neon : scalar;
   }
 };
 
@@ -74,6 +74,7 @@ template <Function f>
 Elementary elementary(const char* name, double (*exact)(double), double limit) {
   return {name,
           function_kernel<f, Isa::Scalar>,
+          function_kernel<f, Isa::Neon>,
           function_kernel<f, Isa::Avx2>,
           function_kernel<f, Isa::Avx512>,
           exact,
@@ -83,8 +84,8 @@ Elementary elementary(const char* name, double (*exact)(double), double limit) {
 std::vector<Elementary> functions() {
   return {elementary<Function::Exp>("exp", exact_exp, 1.02),
           elementary<Function::Log>("log", exact_log, 0.83),
-          {"tanh", tanh_kernel<Isa::Scalar>, tanh_kernel<Isa::Avx2>, tanh_kernel<Isa::Avx512>,
-           exact_tanh, 1.34},
+          {"tanh", tanh_kernel<Isa::Scalar>, tanh_kernel<Isa::Neon>, tanh_kernel<Isa::Avx2>,
+           tanh_kernel<Isa::Avx512>, exact_tanh, 1.34},
           elementary<Function::Erf>("erf", exact_erf, 1.06)};
 }
 
@@ -175,12 +176,12 @@ float value(Forward f, float x) {
 }  // namespace
 
 TEST_CASE("exp, log, tanh and erf err by no more ulp than they state, over all floats") {
-  auto sets = supported_of({Isa::Avx512, Isa::Avx2});
+  auto sets = supported_of({Isa::Avx512, Isa::Avx2, Isa::Neon});
   // Every float takes minutes: ./plumb test --all.
   Index stride = std::getenv("PLUMB_TEST_ALL") != nullptr ? 1 : 7;
   if (stride > 1) MESSAGE("not all floats but every 7th");
   if (test::sanitized() || sets.empty()) {
-    sets = supported_of({Isa::Avx512, Isa::Avx2, Isa::Scalar});
+    sets = supported_of({Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Scalar});
     stride = 1021;
     MESSAGE(
         "not all floats but every 1021st: under a sanitizer, or without vectors, it takes long");
@@ -197,7 +198,7 @@ TEST_CASE("scalar gives the bits of the vectors, on every 127th float") {
   // At some 17 ns a float, all of them would take five minutes.
   for (const Elementary& f : functions()) {
     const Found found = sweep(f, test::sanitized() ? 1021 : 127,
-                              supported_of({Isa::Scalar, Isa::Avx2, Isa::Avx512}));
+                              supported_of({Isa::Scalar, Isa::Neon, Isa::Avx2, Isa::Avx512}));
     INFO(f.name);
     CHECK(found.worst <= f.limit);
     CHECK(found.different == 0);

@@ -7,6 +7,8 @@
 
 #if defined(__x86_64__)
 #include <xmmintrin.h>
+#elif defined(__aarch64__)
+#include <cstdint>
 #else
 #include <cfenv>
 #endif
@@ -24,6 +26,14 @@ class DefaultFloats {
   ~DefaultFloats() {
     if ((before_ & ~kFlags) != kDefault) _mm_setcsr(before_);
   }
+#elif defined(__aarch64__)
+  DefaultFloats() {
+    asm volatile("mrs %0, fpcr" : "=r"(before_));
+    if (before_ != 0) set(0);
+  }
+  ~DefaultFloats() {
+    if (before_ != 0) set(before_);
+  }
 #else
   DefaultFloats() {
     std::fegetenv(&before_);
@@ -39,9 +49,17 @@ class DefaultFloats {
   static constexpr unsigned kDefault = 0x1F80,
                             kFlags = 0x3F;  // the flags are sticky: any may be set
   unsigned before_;
+#elif defined(__aarch64__)
+  static void set(std::uint64_t fpcr) { asm volatile("msr fpcr, %0" : : "r"(fpcr) : "memory"); }
+  std::uint64_t before_;
 #else
   std::fenv_t before_;
 #endif
+};
+
+/// Where there is nothing to change: what flushes by hand, or not at all.
+struct NothingFlushed {
+  NothingFlushed() {}
 };
 
 #if defined(__x86_64__)

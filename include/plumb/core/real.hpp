@@ -10,8 +10,8 @@
 // and Hanek 1983), in integers. Errors, in units of the last place, of tests/test_real.cpp:
 //   exp, expm1, log, log1p, pow, sin, cos  less than 0.6   (subnormal results of exp, pow: 1)
 //   tan  less than 2.5     atan  less than 5
-// Not here: the kernels' functions of float (math/elementary.inl.hpp), which these would be too slow
-// for; pow of a negative base, which nobody needs, and which gives NaN.
+// Not here: the kernels' functions of float (math/elementary.inl.hpp), for which these would be too
+// slow; pow of a negative base, which nobody needs, and which gives NaN.
 #pragma once
 
 #include <plumb/core/version.hpp>
@@ -170,7 +170,7 @@ struct Turn {
   Pair angle;
 };
 
-/// For finite x > π/4. x is m · 2^e with an integer m, and of 2/π only 192 bits matter: those before
+/// For finite x > 0.78. x is m · 2^e with an integer m; only 192 bits of 2/π matter: those before
 /// make whole turns, those after less than 2^-126 of a quadrant.
 inline Turn turn(double x) {
   static constexpr std::uint64_t kTwoOverPi[] = {
@@ -307,7 +307,8 @@ inline double sin(double x) {
 inline double cos(double x) { return detail::sin_turned(std::fabs(x), 1); }
 inline double tan(double x) { return sin(x) / cos(x); }
 
-/// The angle between −π/2 and π/2 whose tangent is x. Halved until it is short: tan(a/2) = t / (1 + √(1 + t²)).
+/// The angle between −π/2 and π/2 whose tangent is x. Halved until it is short, by
+/// tan(a/2) = t / (1 + √(1 + t²)).
 inline double atan(double x) {
   const double size = std::fabs(x);
   if (size < 0x1p-27 || x != x) return x;

@@ -1,8 +1,9 @@
 // Bodies of gemm.hpp. Included once per instruction set.
 //
-// Registers: AVX-512 holds 12 × 32 values of C in 24 of its 32 registers, AVX2 6 × 16 in 12 of its
-// 16: the rest take a row of B and one broadcast of A. One to three rows take several panels of B
-// at once: a chain of fma waits for itself, and eight must run side by side to hide that.
+// Registers: AVX-512 holds 12 × 32 values of C in 24 of its 32 registers, NEON 12 × 8 in as many,
+// AVX2 6 × 16 in 12 of its 16: the rest take a row of B and one broadcast of A. One to three rows
+// take several panels of B at once: a chain of fma waits for itself, and eight must run side by
+// side to hide that.
 //
 // Fetching ahead: a panel's first tile asks, one step of k at a time, for what the next panel will
 // read, to the second cache; each tile, before it begins, for the values of C that it will end
@@ -14,7 +15,7 @@
 
 inline constexpr Index kTileVectors = kWidth == 1 ? 4 : 2;
 inline constexpr Index kTileColumns = kTileVectors * kWidth;
-inline constexpr Index kTileRows = kWidth == 16 ? 12 : kWidth == 8 ? 6 : 3;
+inline constexpr Index kTileRows = kWidth == 16 || kWidth == 4 ? 12 : kWidth == 8 ? 6 : 3;
 
 template <bool Whole>
 inline V gemm_load(const float* p, Index n) {
@@ -164,9 +165,9 @@ template <Index R, Index P, bool kRowsOfA, class Step>
 inline void gemm_tile(const GemmPanels& t, Index row, Index panel) {
   constexpr Index kVectors = P * kTileVectors;
   alignas(64) float sums[R * kVectors * kWidth];
-  if constexpr (Step::kFlushes && kWidth > 1) {
+  if constexpr (Step::kFlushes && !std::is_same_v<Flushed, NothingFlushed>) {
     {
-      const FlushedFloats flushed;
+      const Flushed flushed;
       gemm_sum_apart<R, P, kRowsOfA, Step>(sums, t, row, panel);
     }
     gemm_finish_tile(t, sums, row, R, panel * kTileColumns, P * kTileColumns);

@@ -1,5 +1,5 @@
-// Which instruction set the kernels use: chosen once by cpuid, or by PLUMB_ISA=scalar|avx2|avx512|
-// avx512_bf16, or by set_isa (tests run every path in one process). All give the same bits.
+// Which instruction set the kernels use: chosen once by cpuid, or by PLUMB_ISA=scalar|neon|avx2|
+// avx512|avx512_bf16, or by set_isa (tests run every path in one process). All give the same bits.
 //
 // Each family of kernels has a table of function pointers, filled once per instruction set from the
 // same source: see kernels.hpp.
@@ -31,6 +31,9 @@
   ((isa) >= ::plumb::Isa::Avx512 ? &avx512::function \
    : (isa) == ::plumb::Isa::Avx2 ? &avx2::function   \
                                  : &scalar::function)
+#elif defined(__aarch64__)
+#define PLUMB_FOR_ISA(isa, function) \
+  ((isa) == ::plumb::Isa::Neon ? &neon::function : &scalar::function)
 #else
 #define PLUMB_FOR_ISA(isa, function) (static_cast<void>(isa), &scalar::function)
 #endif
@@ -38,10 +41,11 @@
 
 namespace plumb { inline namespace v0_1 {
 
-/// Avx512Bf16 differs from Avx512 in the products of CpuBf16 alone.
-enum class Isa : int { Scalar = 0, Avx2 = 1, Avx512 = 2, Avx512Bf16 = 3 };
+/// Avx512Bf16 differs from Avx512 in the products of CpuBf16 alone. Neon is all that a 64-bit ARM
+/// processor has, and each of those has it.
+enum class Isa : int { Scalar = 0, Neon = 1, Avx2 = 2, Avx512 = 3, Avx512Bf16 = 4 };
 
-inline constexpr const char* kIsaNames[] = {"scalar", "avx2", "avx512", "avx512_bf16"};
+inline constexpr const char* kIsaNames[] = {"scalar", "neon", "avx2", "avx512", "avx512_bf16"};
 inline const char* name(Isa isa) { return kIsaNames[static_cast<int>(isa)]; }
 
 /// Whether this processor can run `isa`.
@@ -59,8 +63,10 @@ inline bool supported(Isa isa) {
              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
              __builtin_cpu_supports("fma");
     case Isa::Avx2: return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    default: return true;
+    default: return isa == Isa::Scalar;
   }
+#elif defined(__aarch64__)
+  return isa == Isa::Scalar || isa == Isa::Neon;
 #else
   return isa == Isa::Scalar;
 #endif
@@ -68,12 +74,15 @@ inline bool supported(Isa isa) {
 
 namespace detail {
 inline Isa initial_isa() {
-  const int named = environment_choice("PLUMB_ISA", {"scalar", "avx2", "avx512", "avx512_bf16"});
+  const int named =
+      environment_choice("PLUMB_ISA", {"scalar", "neon", "avx2", "avx512", "avx512_bf16"});
   if (named < 0) {
 #if defined(__x86_64__)
     if (supported(Isa::Avx512Bf16) && dot_is_fast()) return Isa::Avx512Bf16;
 #endif
-    return supported(Isa::Avx512) ? Isa::Avx512 : supported(Isa::Avx2) ? Isa::Avx2 : Isa::Scalar;
+    for (const Isa isa : {Isa::Avx512, Isa::Avx2, Isa::Neon})
+      if (supported(isa)) return isa;
+    return Isa::Scalar;
   }
   const Isa isa{named};
   if (!supported(isa))

@@ -1,11 +1,11 @@
-// The CPU backend in one include: every kernel, for scalar, AVX2 and AVX-512.
+// The CPU backend in one include: every kernel, for scalar, AVX2 and AVX-512, or NEON.
 //
 // Each family's bodies (`*.inl.hpp`) are compiled three times, each time inside a region that turns
-// an instruction set on and in a namespace of its own; a table per family holds the three. No
-// compiler flag is needed, one binary serves every processor, and no function exists in two
-// versions under one name. A program of many files can link plumb::kernels instead, a library that
-// holds the tables: it defines PLUMB_KERNELS_SEPARATE, and the bodies are then compiled once for
-// all.
+// an instruction set on and in a namespace of its own; a table per family holds the three. (On ARM
+// twice: NEON is there in any case.) No compiler flag is needed, one binary serves every processor,
+// and no function exists in two versions under one name. A program of many files can link
+// plumb::kernels instead, a library that holds the tables: it defines PLUMB_KERNELS_SEPARATE, and
+// the bodies are then compiled once for all.
 #pragma once
 
 #include <plumb/core/device.hpp>

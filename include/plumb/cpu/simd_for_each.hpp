@@ -1,6 +1,6 @@
 // Compiles a file of kernel bodies once for each instruction set, each time in a region that turns
-// it on and in a namespace of its own: scalar, and avx2 and avx512 where there are any. Ours
-// (kernels.hpp), and anybody's:
+// it on and in a namespace of its own: scalar, and avx2 and avx512, or neon. Ours (kernels.hpp), and
+// anybody's:
 //
 //   #define PLUMB_BODIES "mine.inl.hpp"  // written with V, set, load, map, for_lanes (vec.inl.hpp)
 //   #define PLUMB_BODIES_IN mine         // gives mine::scalar::f, mine::avx2::f, mine::avx512::f
@@ -61,6 +61,19 @@ namespace PLUMB_BODIES_IN::avx512 {
 #include <plumb/math/activation.inl.hpp>
 #include PLUMB_BODIES
 }  // namespace PLUMB_BODIES_IN::avx512
+#include <plumb/cpu/simd_end.hpp>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+
+#include <plumb/cpu/simd_begin_neon.hpp>
+namespace PLUMB_BODIES_IN::neon {
+#include <plumb/cpu/vec_neon.inl.hpp>
+
+#include <plumb/cpu/vec.inl.hpp>
+#include <plumb/math/elementary.inl.hpp>
+#include <plumb/math/activation.inl.hpp>
+#include PLUMB_BODIES
+}  // namespace PLUMB_BODIES_IN::neon
 #include <plumb/cpu/simd_end.hpp>
 #endif
 

@@ -8,11 +8,12 @@
 // exceed the width, or be ≤ 0); lanes not loaded or kept are zero. bf16 loads as floats. `even` and
 // `odd` take every second lane of a followed by b; `interleave_low` and `interleave_high` put them
 // back: the halves of a0 b0 a1 b1 …. `bf16_pairs` rounds as math/bf16.hpp says, two numbers to a
-// word of 32 bits that `lower` and `upper` expand again. `fma_flushed` is that file's, on wide
-// vectors where the environment is FlushedFloats.
+// word of 32 bits that `lower` and `upper` expand again. `fma_flushed` is that file's, where the
+// environment is a `Flushed`: FlushedFloats, or NothingFlushed if it flushes by itself.
 
 using V = __m256;
 using Mask = __m256;
+using Flushed = plumb::FlushedFloats;
 inline constexpr Index kWidth = 8;
 
 inline V set(float x) { return _mm256_set1_ps(x); }

@@ -3,6 +3,7 @@
 
 using V = __m512;
 using Mask = __mmask16;
+using Flushed = plumb::FlushedFloats;
 inline constexpr Index kWidth = 16;
 
 inline V set(float x) { return _mm512_set1_ps(x); }
