@@ -13,7 +13,7 @@ set -euo pipefail
 work=$1 training=$2
 shift 2
 tests=("$@")
-((${#tests[@]})) || tests=(attention elementary elementwise floats gemm head loss norm ops optimizer
+((${#tests[@]})) || tests=(attention elementary elementwise floats gemm head loss norm ops optimizer reduce
                            random real rows sampling determinism)
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 cxx=${AARCH64_CXX-aarch64-linux-gnu-g++} run=${AARCH64_RUN-qemu-aarch64-static}

@@ -1,6 +1,6 @@
 // Compiles a file of kernel bodies once for each instruction set, each time in a region that turns
-// it on and in a namespace of its own: scalar, and avx2 and avx512, or neon. Ours (kernels.hpp), and
-// anybody's:
+// it on and in a namespace of its own: scalar, and avx2 and avx512, or neon. Ours (kernels.hpp),
+// and anybody's:
 //
 //   #define PLUMB_BODIES "mine.inl.hpp"  // written with V, set, load, map, for_lanes (vec.inl.hpp)
 //   #define PLUMB_BODIES_IN mine         // gives mine::scalar::f, mine::avx2::f, mine::avx512::f

@@ -6,7 +6,7 @@
 
 using V = float32x4_t;
 using Mask = uint32x4_t;
-using Flushed = NothingFlushed;
+using Flushed = plumb::NothingFlushed;
 inline constexpr Index kWidth = 4;
 
 inline V set(float x) { return vdupq_n_f32(x); }

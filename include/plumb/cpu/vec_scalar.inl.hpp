@@ -3,7 +3,7 @@
 
 using V = float;
 using Mask = bool;
-using Flushed = NothingFlushed;
+using Flushed = plumb::NothingFlushed;
 inline constexpr Index kWidth = 1;
 
 inline V set(float x) { return x; }
