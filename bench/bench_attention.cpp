@@ -1,10 +1,15 @@
 // Causal attention over packed sequences, forward and backward, and one step of decoding.
+#include <plumb/bench.hpp>
+#include <plumb/bench/arrays.hpp>
+#include <plumb/cpu/kernels.hpp>
 #include <plumb/cpu/reference_attention.hpp>
 
 #include "cases/attention.hpp"
-#include "support.hpp"
 
-namespace bench {
+using namespace plumb::bench;
+using plumb::Cpu;
+using plumb::Index;
+
 namespace {
 
 using plumb::AttentionShape;
@@ -189,12 +194,11 @@ struct Decode {
 };
 
 }  // namespace
-}  // namespace bench
 
 int main(int argc, char** argv) {
-  bench::add<bench::Forward>("attention_forward", cases::attention::kTimed);
-  bench::add<bench::Backward>("attention_backward", cases::attention::kTimed);
-  bench::add<bench::Decode<float>>("attention_decode", cases::attention::kTimedDecode);
-  bench::add<bench::Decode<plumb::bf16>>("attention_decode_bf16", cases::attention::kTimedDecode);
-  return bench::run(argc, argv);
+  add<Forward>("attention_forward", cases::attention::kTimed);
+  add<Backward>("attention_backward", cases::attention::kTimed);
+  add<Decode<float>>("attention_decode", cases::attention::kTimedDecode);
+  add<Decode<plumb::bf16>>("attention_decode_bf16", cases::attention::kTimedDecode);
+  return plumb::bench::run(argc, argv);
 }

@@ -1,10 +1,16 @@
 // One pass over n elements: activations and their derivatives, sums, elementary functions.
+#include <plumb/bench.hpp>
+#include <plumb/bench/arrays.hpp>
+#include <plumb/cpu/kernels.hpp>
 #include <plumb/cpu/reference_elementwise.hpp>
 
 #include "cases/elementwise.hpp"
-#include "support.hpp"
 
-namespace bench { namespace {
+using namespace plumb::bench;
+using plumb::Cpu;
+using plumb::Index;
+
+namespace {
 
 using cases::elementwise::Op;
 using plumb::Activation;
@@ -108,9 +114,8 @@ struct Elementwise {
 };
 
 }  // namespace
-}  // namespace bench
 
 int main(int argc, char** argv) {
-  bench::add<bench::Elementwise>("elementwise", cases::elementwise::kTimed);
-  return bench::run(argc, argv);
+  add<Elementwise>("elementwise", cases::elementwise::kTimed);
+  return plumb::bench::run(argc, argv);
 }

@@ -1,13 +1,18 @@
 // Matrix products: a linear layer's at the yardstick's sizes, GPT-2's head, and sizes one off. The
 // weights (NN, NT: B; TN: their gradient C) rotate over 64 MiB or more, as a model's layers do.
+#include <plumb/bench.hpp>
+#include <plumb/bench/arrays.hpp>
+#include <plumb/cpu/kernels.hpp>
 #include <plumb/cpu/reference_gemm.hpp>
 
 #include <type_traits>
 
 #include "cases/gemm.hpp"
-#include "support.hpp"
 
-namespace bench {
+using namespace plumb::bench;
+using plumb::Cpu;
+using plumb::Index;
+
 namespace {
 
 using plumb::Form;
@@ -125,20 +130,19 @@ struct Packed {
 };
 
 }  // namespace
-}  // namespace bench
 
 int main(int argc, char** argv) {
   using plumb::Cpu;
   using plumb::CpuBf16;
-  bench::add<bench::Matmul<Cpu>>("gemm", cases::gemm::kTimed);
-  bench::add<bench::Matmul<CpuBf16>>("gemm_bf16", cases::gemm::kTimedBf16);
-  bench::add<bench::Packed<Cpu, float>>("gemm_packed", cases::gemm::kTimedPacked);
-  bench::add<bench::Packed<CpuBf16, plumb::bf16>>("gemm_packed_bf16", cases::gemm::kTimedPacked);
-  bench::add<bench::Packed<Cpu, plumb::bf16>>("gemm_packed_mixed", cases::gemm::kTimedMixed);
-  bench::add<bench::Matmul<Cpu>>("gemm_head", cases::gemm::kTimedHead);
-  bench::add<bench::Matmul<CpuBf16>>("gemm_head_bf16", cases::gemm::kTimedBf16Head);
-  bench::add<bench::Matmul<Cpu>>("gemm_odd", cases::gemm::kTimedOdd);
-  bench::add<bench::Matmul<CpuBf16>>("gemm_odd_bf16", cases::gemm::kTimedOdd);
-  bench::add<bench::Matmul<Cpu>>("gemm_odd", cases::gemm::kTimedOddHead);
-  return bench::run(argc, argv);
+  add<Matmul<Cpu>>("gemm", cases::gemm::kTimed);
+  add<Matmul<CpuBf16>>("gemm_bf16", cases::gemm::kTimedBf16);
+  add<Packed<Cpu, float>>("gemm_packed", cases::gemm::kTimedPacked);
+  add<Packed<CpuBf16, plumb::bf16>>("gemm_packed_bf16", cases::gemm::kTimedPacked);
+  add<Packed<Cpu, plumb::bf16>>("gemm_packed_mixed", cases::gemm::kTimedMixed);
+  add<Matmul<Cpu>>("gemm_head", cases::gemm::kTimedHead);
+  add<Matmul<CpuBf16>>("gemm_head_bf16", cases::gemm::kTimedBf16Head);
+  add<Matmul<Cpu>>("gemm_odd", cases::gemm::kTimedOdd);
+  add<Matmul<CpuBf16>>("gemm_odd_bf16", cases::gemm::kTimedOdd);
+  add<Matmul<Cpu>>("gemm_odd", cases::gemm::kTimedOddHead);
+  return plumb::bench::run(argc, argv);
 }

@@ -1,11 +1,16 @@
 // Log-probability of targets under a language-model head, forward and backward, and its row part
 // alone: cross-entropy on given logits.
+#include <plumb/bench.hpp>
+#include <plumb/bench/arrays.hpp>
+#include <plumb/cpu/kernels.hpp>
 #include <plumb/cpu/reference_head.hpp>
 
 #include "cases/head.hpp"
-#include "support.hpp"
 
-namespace bench {
+using namespace plumb::bench;
+using plumb::Cpu;
+using plumb::Index;
+
 namespace {
 
 namespace head = cases::head;
@@ -194,12 +199,11 @@ struct RowsBackward : Rows {
 };
 
 }  // namespace
-}  // namespace bench
 
 int main(int argc, char** argv) {
-  bench::add<bench::Forward>("head_forward", cases::head::kTimed);
-  bench::add<bench::Backward>("head_backward", cases::head::kTimed);
-  bench::add<bench::RowsForward>("head_rows_forward", cases::head::kTimedRows);
-  bench::add<bench::RowsBackward>("head_rows_backward", cases::head::kTimedRows);
-  return bench::run(argc, argv);
+  add<Forward>("head_forward", cases::head::kTimed);
+  add<Backward>("head_backward", cases::head::kTimed);
+  add<RowsForward>("head_rows_forward", cases::head::kTimedRows);
+  add<RowsBackward>("head_rows_backward", cases::head::kTimedRows);
+  return plumb::bench::run(argc, argv);
 }

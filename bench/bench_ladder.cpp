@@ -2,6 +2,9 @@
 // (ladder/). Each rung is compared with the oracle at odd sizes and at those timed, and with the
 // library bit by bit. With --markdown it prints the table of docs/kernels/gemm.md, the best of all
 // repetitions.
+#include <plumb/bench.hpp>
+#include <plumb/bench/arrays.hpp>
+#include <plumb/cpu/kernels.hpp>
 #include <plumb/cpu/reference_gemm.hpp>
 
 #include <cstring>
@@ -23,9 +26,11 @@
 #include "ladder/gemm_8_blocks.hpp"
 #include "ladder/gemm_9_wide.hpp"
 #endif
-#include "support.hpp"
 
-namespace bench {
+using namespace plumb::bench;
+using plumb::Cpu;
+using plumb::Index;
+
 namespace {
 
 using cases::gemm::Size;
@@ -108,6 +113,8 @@ struct Ladder {
   }
   void run(Cpu device) { multiply(device, of.size, c.data()); }
 
+  std::vector<std::pair<std::string, double>> more() const { return {{"same bits", same_bits}}; }
+
   double error(Cpu device) {
     Worst worst;
     std::vector<Size> sizes(std::begin(kOdd), std::end(kOdd));
@@ -138,17 +145,9 @@ void add_rungs() {
       continue;
     }
     for (const Size& size : kTimed) {
-      const std::string full = name_of(rung, size);
       const Ladder::Case of{rung, size};
-      benchmark::RegisterBenchmark(full.c_str(),
-                                   [=](benchmark::State& state) {
-                                     time<Ladder>(state, full, of, threads);
-                                     const auto& held = Held::instance().bench;
-                                     state.counters["same bits"] =
-                                         static_cast<const Ladder*>(held.get())->same_bits;
-                                   })
-          ->UseRealTime()
-          ->Unit(benchmark::kMicrosecond);
+      entries().push_back({rung.name, name_of(rung, size), threads, false,
+                           [of] { return std::make_unique<Adapted<Ladder>>(of); }});
     }
   }
 }
@@ -162,7 +161,8 @@ class Markdown : public benchmark::BenchmarkReporter {
       if (run.error_occurred)
         std::fprintf(stderr, "%s: %s\n", run.benchmark_name().c_str(), run.error_message.c_str());
       if (run.run_type != Run::RT_Iteration || run.error_occurred) continue;
-      auto& kept = best_[run.run_name.function_name];
+      const std::string& full = run.run_name.function_name;
+      auto& kept = best_[full.substr(0, full.rfind("/threads:"))];
       if (kept.empty() || kept.at("GFLOP/s") < run.counters.at("GFLOP/s")) kept = run.counters;
     }
   }
@@ -199,15 +199,14 @@ class Markdown : public benchmark::BenchmarkReporter {
 };
 
 }  // namespace
-}  // namespace bench
 
 int main(int argc, char** argv) {
-  bench::add_rungs();
-  bench::Markdown markdown;
+  add_rungs();
+  Markdown markdown;
   char** const end = std::remove_if(argv + 1, argv + argc, [](const char* argument) {
     return std::strcmp(argument, "--markdown") == 0;
   });
   const bool table = end != argv + argc;
   argc = static_cast<int>(end - argv);
-  return bench::run(argc, argv, table ? &markdown : nullptr);
+  return plumb::bench::run(argc, argv, table ? &markdown : nullptr);
 }

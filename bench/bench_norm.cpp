@@ -1,10 +1,15 @@
 // RMSNorm and LayerNorm, forward and backward.
+#include <plumb/bench.hpp>
+#include <plumb/bench/arrays.hpp>
+#include <plumb/cpu/kernels.hpp>
 #include <plumb/cpu/reference_norm.hpp>
 
 #include "cases/norm.hpp"
-#include "support.hpp"
 
-namespace bench {
+using namespace plumb::bench;
+using plumb::Cpu;
+using plumb::Index;
+
 namespace {
 
 namespace norm = cases::norm;
@@ -97,13 +102,12 @@ struct Backward : Inputs<Layer> {
 };
 
 }  // namespace
-}  // namespace bench
 
 int main(int argc, char** argv) {
   using cases::norm::kTimed;
-  bench::add<bench::Forward<false>>("rms_norm_forward", kTimed);
-  bench::add<bench::Backward<false>>("rms_norm_backward", kTimed);
-  bench::add<bench::Forward<true>>("layer_norm_forward", kTimed);
-  bench::add<bench::Backward<true>>("layer_norm_backward", kTimed);
-  return bench::run(argc, argv);
+  add<Forward<false>>("rms_norm_forward", kTimed);
+  add<Backward<false>>("rms_norm_backward", kTimed);
+  add<Forward<true>>("layer_norm_forward", kTimed);
+  add<Backward<true>>("layer_norm_backward", kTimed);
+  return plumb::bench::run(argc, argv);
 }

@@ -1,10 +1,15 @@
 // AdamW on one flat buffer, and the sum of squares that clipping needs.
+#include <plumb/bench.hpp>
+#include <plumb/bench/arrays.hpp>
+#include <plumb/cpu/kernels.hpp>
 #include <plumb/cpu/reference_optimizer.hpp>
 
 #include "cases/optimizer.hpp"
-#include "support.hpp"
 
-namespace bench {
+using namespace plumb::bench;
+using plumb::Cpu;
+using plumb::Index;
+
 namespace {
 
 namespace optimizer = cases::optimizer;
@@ -75,10 +80,9 @@ struct SumOfSquares {
 };
 
 }  // namespace
-}  // namespace bench
 
 int main(int argc, char** argv) {
-  bench::add<bench::AdamW>("adamw", cases::optimizer::kTimed);
-  bench::add<bench::SumOfSquares>("sum_of_squares", cases::optimizer::kTimed);
-  return bench::run(argc, argv);
+  add<AdamW>("adamw", cases::optimizer::kTimed);
+  add<SumOfSquares>("sum_of_squares", cases::optimizer::kTimed);
+  return plumb::bench::run(argc, argv);
 }

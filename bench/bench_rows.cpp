@@ -1,10 +1,15 @@
 // Embedding forward and backward, sums over tokens, rotary positions.
+#include <plumb/bench.hpp>
+#include <plumb/bench/arrays.hpp>
+#include <plumb/cpu/kernels.hpp>
 #include <plumb/cpu/reference_rows.hpp>
 
 #include "cases/rows.hpp"
-#include "support.hpp"
 
-namespace bench {
+using namespace plumb::bench;
+using plumb::Cpu;
+using plumb::Index;
+
 namespace {
 
 namespace rows = cases::rows;
@@ -136,13 +141,12 @@ struct RopeBackward : Rope {
 };
 
 }  // namespace
-}  // namespace bench
 
 int main(int argc, char** argv) {
-  bench::add<bench::EmbeddingForward>("embedding_forward", cases::rows::kTimedEmbedding);
-  bench::add<bench::EmbeddingBackward>("embedding_backward", cases::rows::kTimedEmbedding);
-  bench::add<bench::SumRows>("sum_rows", cases::rows::kTimedSums);
-  bench::add<bench::RopeForward>("rope_forward", cases::rows::kTimedRope);
-  bench::add<bench::RopeBackward>("rope_backward", cases::rows::kTimedRope);
-  return bench::run(argc, argv);
+  add<EmbeddingForward>("embedding_forward", cases::rows::kTimedEmbedding);
+  add<EmbeddingBackward>("embedding_backward", cases::rows::kTimedEmbedding);
+  add<SumRows>("sum_rows", cases::rows::kTimedSums);
+  add<RopeForward>("rope_forward", cases::rows::kTimedRope);
+  add<RopeBackward>("rope_backward", cases::rows::kTimedRope);
+  return plumb::bench::run(argc, argv);
 }

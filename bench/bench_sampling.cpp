@@ -1,12 +1,17 @@
 // The next token of each row: plain, with top-k or top-p, greedy.
+#include <plumb/bench.hpp>
+#include <plumb/bench/arrays.hpp>
+#include <plumb/cpu/kernels.hpp>
 #include <plumb/cpu/reference_head.hpp>
 
 #include <numeric>
 
 #include "cases/sampling.hpp"
-#include "support.hpp"
 
-namespace bench {
+using namespace plumb::bench;
+using plumb::Cpu;
+using plumb::Index;
+
 namespace {
 
 namespace sampling = cases::sampling;
@@ -72,9 +77,8 @@ struct Sample {
 };
 
 }  // namespace
-}  // namespace bench
 
 int main(int argc, char** argv) {
-  bench::add<bench::Sample>("sample", cases::sampling::kTimed);
-  return bench::run(argc, argv);
+  add<Sample>("sample", cases::sampling::kTimed);
+  return plumb::bench::run(argc, argv);
 }

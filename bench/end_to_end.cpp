@@ -1,10 +1,11 @@
 // Whole steps of training, generation, PPO and the reward model at three sizes, with what they
 // allocate and the most memory that they hold. The same work in PyTorch:
 // compare/torch_end_to_end.py.
-#include "end_to_end_cases.hpp"
-#include "probe.hpp"
+#include <plumb/bench/probe.hpp>
 
 #include <cstdio>
+
+#include "end_to_end_cases.hpp"
 
 namespace {
 
@@ -117,8 +118,8 @@ void write_json(const std::string& path, const std::vector<Result>& results) {
   std::fprintf(file,
                "{\"engine\": \"plumb\", \"isa\": \"%s\", \"threads\": %d,\n"
                " \"gflops\": {\"fma\": %.0f, \"vdpbf16ps\": %.0f},\n \"results\": %s}\n",
-               name(current_isa()), default_pool().threads(), bench::fma_peak(1),
-               bench::dot_peak(1), json(results).c_str());
+               name(current_isa()), default_pool().threads(), plumb::bench::fma_peak(1),
+               plumb::bench::dot_peak(1), json(results).c_str());
   if (std::fclose(file) != 0) fail<DataError>("[end_to_end] cannot write " + path);
 }
 

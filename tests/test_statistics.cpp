@@ -5,7 +5,9 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <span>
 #include <vector>
 
 using namespace plumb;
@@ -121,4 +123,26 @@ TEST_CASE("statistics: the clustered interval covers where the naive one does no
       CHECK(share < 0.97);
       CHECK(static_cast<double>(naive) / kSimulations < 0.85);
     }
+}
+
+TEST_CASE("statistics: shifts from ranks, against tables and against counting") {
+  // The binomial distribution: of 10 pairs P(at most 1) = 11 / 1024 <= 0.025 < P(at most 2), so
+  // that the second of them encloses; of 5, none does.
+  std::vector<double> tenth;
+  for (int i = 10; i >= 1; --i) tenth.push_back(i * i);
+  const Shift paired = sign_shift(tenth, 0.95);
+  CHECK(paired.interval.low == 4);
+  CHECK(paired.interval.high == 81);
+  CHECK(paired.estimate == 30.5);
+  CHECK(std::isinf(sign_shift(std::span(tenth).first(5), 0.95).interval.high));
+  // Mann and Whitney's table: of 5 and 6, P(U <= 3) <= 0.025 < P(U <= 4).
+  const std::vector<double> a = {0, 10, 20, 30, 40}, b = {1, 13, 26, 34, 47, 58};
+  std::vector<double> differences;
+  for (const double y : b)
+    for (const double x : a) differences.push_back(y - x);
+  std::sort(differences.begin(), differences.end());
+  const Shift two = rank_sum_shift(a, b, 0.95);
+  CHECK(two.interval.low == differences[3]);
+  CHECK(two.interval.high == differences[30 - 4]);
+  CHECK(std::isnan(rank_sum_shift({}, b, 0.95).estimate));
 }

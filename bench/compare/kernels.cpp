@@ -10,10 +10,11 @@
 
 #include <unistd.h>
 
+#include <plumb/bench/arrays.hpp>
+
 #include <map>
 #include <thread>
 
-#include "../arrays.hpp"
 #include "cases/gemm.hpp"
 #include "kernels_ops.hpp"
 
@@ -161,8 +162,8 @@ struct Operands {
 
   GemmCase form;
   bool rotates_c;
-  bench::Floats a, fixed;
-  bench::Rotating weights;
+  plumb::bench::Floats a, fixed;
+  plumb::bench::Rotating weights;
 };
 
 /// One engine's calls of a case.

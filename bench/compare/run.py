@@ -390,7 +390,7 @@ class Table:
     def write(self):
         """To the documents, between the marks that they have for it."""
         for path, short in ((ROOT / "README.md", True), (ROOT / "docs" / "performance.md", False)):
-            begin, end = "<!-- table: written by ./plumb bench --compare -->\n", "<!-- end of table -->"
+            begin, end = "<!-- table: written by ./plumb bench --peers -->\n", "<!-- end of table -->"
             document = path.read_text()
             if begin not in document or end not in document:
                 raise SystemExit(f"compare: {path} has no {begin.strip()} … {end}")
@@ -509,7 +509,7 @@ def arguments():
     add("--out", type=pathlib.Path, default=build / "compare.json")
     add("--from", dest="sources", type=pathlib.Path, nargs="+", help="the table of these files")
     add("--write", action="store_true", help="the table to the documents, as a run of everything does")
-    # ./plumb bench --compare hands its arguments to Google Benchmark, too.
+    # ./plumb bench --peers hands its arguments to Google Benchmark, too.
     options, unknown = parser.parse_known_args()
     for word in unknown:
         if not word.startswith("--benchmark_"):

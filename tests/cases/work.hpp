@@ -3,21 +3,14 @@
 // bench/bench_<op>.cpp alike, so that what is timed is what is tested.
 #pragma once
 
+#include <plumb/bench/work.hpp>
 #include <plumb/core/check.hpp>
 
 namespace cases {
 
 using plumb::Index;
 
-/// What no implementation can do without: a bound on a kernel's time.
-struct Work {
-  double flops = 0;    ///< a fused multiply-add counts as two; elementary functions are not counted
-  double read = 0;     ///< bytes, every operand once
-  double written = 0;  ///< bytes; what is added to counts as read, too
-  double footprint = 0;  ///< bytes of distinct memory touched: says which cache feeds the kernel
-  double extra = 0;      ///< multiplications, fused or not, that elementary functions take besides
-  bool bf16 = false;     ///< products of bf16, for which there may be an instruction of their own
-};
+using plumb::bench::Work;
 
 /// Multiplications, fused or not, and a division as one, that an element takes in
 /// math/elementary.inl.hpp, whose bits every kernel keeps.

@@ -27,6 +27,9 @@ BELOW = {
     # Policies whose every response can be listed, and what methods should make of them.
     "exact": ["core", "math", "ops", "nn", "optim", "rlhf"],
     "dist": ["core"],
+    # Benchmarks: what a machine can do, and what a kernel makes of it.
+    "bench": ["core", "cpu", "run/statistics.hpp"],
+    "bench.hpp": ["core", "bench"],
     "plumb.hpp": ["core", "math", "cpu", "ops", "nn", "optim", "rlhf"],
 }
 ENGINE = ["core", "math", "cpu", "cuda", "ops", "nn", "optim", "rlhf", "plumb.hpp"]
@@ -48,8 +51,8 @@ REFERENCE = "cpu/reference"
 
 # The one file that asks which compiler reads it.
 PLATFORM = "cuda/platform.cuh"
-# The one file that includes what does not exist, to stop a compilation with a sentence.
-VERSION = "core/version.hpp"
+# The files that include what does not exist, to stop a compilation with a sentence.
+STOPS = ["core/version.hpp", "bench.hpp"]
 
 
 def allowed(source: str, target: str) -> bool:
@@ -78,7 +81,7 @@ def problems_of(root: Path, header: Path, includes):
         if not include:
             continue
         quote, name = include.groups()
-        if source == VERSION and name.startswith("Plumb "):
+        if source in STOPS and name.startswith("Plumb"):
             continue
         if quote == '"':
             yield number, f'"{name}": write <plumb/…>, the one path from which a header is included'

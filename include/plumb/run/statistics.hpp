@@ -7,8 +7,9 @@
 // statistical inference"; W. G. Cochran 1977, "Sampling techniques", 6.4 and 9 (the ratio estimator
 // and its variance from cluster sums: the cluster-robust sandwich of a mean); N. Dean and M. Pagano
 // 2015, "Evaluating confidence interval methods for binomial proportions in clustered surveys"
-// (Wilson's interval at the effective sample size). Sums run in double, in order. Not for tensors:
-// those have kernels.
+// (Wilson's interval at the effective sample size); J. L. Hodges and E. L. Lehmann 1963,
+// "Estimates of location based on rank tests" (the intervals that belong to such tests). Sums run
+// in double, in order. Not for tensors: those have kernels.
 #pragma once
 
 #include <plumb/core/check.hpp>
@@ -18,6 +19,7 @@
 #include <cmath>
 #include <limits>
 #include <span>
+#include <vector>
 
 namespace plumb { inline namespace v0_1 {
 
@@ -158,6 +160,64 @@ inline Interval clustered_share_interval(std::span<const ClusterSum> clusters) {
   const double worth = m.count / design;  // so many independent outcomes
   return wilson_interval(std::clamp(m.mean, 0.0, 1.0) * worth, worth,
                          student_t95(m.clusters - 1.0));
+}
+
+/// By how much one sample lies above another: the median of what its members say, and an interval
+/// from ranks, which no outlier moves far. All numbers where there are too few samples for such a
+/// confidence.
+struct Shift {
+  double estimate = std::numeric_limits<double>::quiet_NaN();
+  Interval interval{-std::numeric_limits<double>::infinity(),
+                    std::numeric_limits<double>::infinity()};
+};
+
+namespace detail {
+/// The k-th smallest and largest of `all` enclose, where k is the most that a rank statistic with
+/// `ways` ways to each value 0, 1, … stays below with a probability of (1 − confidence) / 2.
+inline Shift shift_of(std::vector<double> all, const std::vector<double>& ways, double confidence) {
+  Shift shift;
+  if (all.empty()) return shift;
+  std::sort(all.begin(), all.end());
+  const std::size_t n = all.size();
+  shift.estimate = (all[(n - 1) / 2] + all[n / 2]) / 2;
+  double total = 0.0, below = 0.0;
+  for (const double w : ways) total += w;
+  std::size_t k = 0;
+  while (k < n / 2 && (below += ways[k]) <= total * (1.0 - confidence) / 2) ++k;
+  if (k > 0) shift.interval = {all[k - 1], all[n - k]};
+  return shift;
+}
+}  // namespace detail
+
+/// Of paired differences: their median, and the sign test, whose distribution is the binomial one.
+/// Nothing is supposed of their shape; where some pairs were disturbed this interval is shorter
+/// than the one by signed ranks.
+inline Shift sign_shift(std::span<const double> differences, double confidence) {
+  std::vector<double> ways{1.0};
+  for (std::size_t i = 0; i < differences.size(); ++i) {
+    ways.push_back(0.0);
+    for (std::size_t k = ways.size(); k-- > 1;) ways[k] += ways[k - 1];
+  }
+  return detail::shift_of({differences.begin(), differences.end()}, ways, confidence);
+}
+
+/// Of two independent samples, b's above a's: all differences, and the rank-sum statistic of
+/// Wilcoxon, Mann and Whitney, whose distribution is exact.
+inline Shift rank_sum_shift(std::span<const double> a, std::span<const double> b,
+                            double confidence) {
+  std::vector<double> differences;
+  for (const double y : b)
+    for (const double x : a) differences.push_back(y - x);
+  // Ways of b to be above u of a, member by member: the Gaussian binomial coefficient, as the
+  // product of (1 − q^(m + i)) / (1 − q^i).
+  const std::size_t m = a.size(), most = m * b.size();
+  std::vector<double> ways(most + 1, 0.0);
+  ways[0] = 1.0;
+  for (std::size_t i = 1; i <= b.size(); ++i) {
+    for (std::size_t u = most + 1; u-- > m + i;) ways[u] -= ways[u - m - i];
+    for (std::size_t u = i; u <= most; ++u) ways[u] += ways[u - i];
+  }
+  return detail::shift_of(std::move(differences), ways, confidence);
 }
 
 }}  // namespace plumb::v0_1

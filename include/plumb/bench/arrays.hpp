@@ -1,18 +1,21 @@
-// The inputs of benchmarks: random floats, and arrays that rotate through the caches.
+// Inputs of benchmarks that are structs (suite.hpp): random floats, and arrays that rotate through
+// the caches; and how far off their results are.
 #pragma once
 
+#include <plumb/bench/probe.hpp>
 #include <plumb/core/memory.hpp>
+#include <plumb/core/random.hpp>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
+#include <vector>
 
-#include "probe.hpp"
-
-namespace bench {
+namespace plumb { inline namespace v0_1 { namespace bench {
 
 /// n floats, uniform in [-scale, scale), the same for the same seed. Not of normal distribution,
 /// since gigabytes of them are made.
-class Floats : public plumb::Scratch<float> {
+class Floats : public Scratch<float> {
  public:
   explicit Floats(Index n, std::uint64_t seed = 1, float scale = 1.0F) : Scratch(n), size_(n) {
     std::uint64_t state = seed * 0x9E3779B97F4A7C15U;
@@ -51,4 +54,26 @@ class Rotating {
   Floats all_;
 };
 
-}  // namespace bench
+/// n tokens of a vocabulary of v, the same every time.
+inline std::vector<std::int32_t> random_ids(Index n, Index v) {
+  Rng rng(7);
+  std::vector<std::int32_t> ids;
+  for (Index i = 0; i < n; ++i)
+    ids.push_back(static_cast<std::int32_t>(rng.below(static_cast<std::uint32_t>(v))));
+  return ids;
+}
+
+/// The largest error seen, 1 being the largest allowed; infinite after a NaN.
+class Worst {
+ public:
+  void see(double x, double exact, double allowed) {
+    const double error = std::abs(x - exact) / allowed;
+    value_ = error <= value_ ? value_ : std::isnan(error) ? INFINITY : error;
+  }
+  double value() const { return value_; }
+
+ private:
+  double value_ = 0;
+};
+
+}}}  // namespace plumb::v0_1::bench

@@ -13,8 +13,8 @@
 
 #include <plumb/core/bf16.hpp>
 #include <plumb/core/memory.hpp>
-#include <plumb/cpu/isa.hpp>
 #include <plumb/core/pool.hpp>
+#include <plumb/cpu/isa.hpp>
 
 #include <algorithm>
 #include <array>
@@ -25,15 +25,13 @@
 #include <map>
 #include <string>
 #include <tuple>
+#include <utility>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
-namespace bench {
-
-using plumb::Index;
-using plumb::Pool;
+namespace plumb { inline namespace v0_1 { namespace bench {
 
 struct Loops {
   Index width, chains;
@@ -47,7 +45,7 @@ struct Loops {
 namespace scalar {
 #include <plumb/cpu/vec_scalar.inl.hpp>
 
-#include "probe.inl.hpp"
+#include <plumb/bench/probe.inl.hpp>
 }  // namespace scalar
 #include <plumb/cpu/simd_end.hpp>
 
@@ -56,7 +54,7 @@ namespace scalar {
 namespace avx2 {
 #include <plumb/cpu/vec_avx2.inl.hpp>
 
-#include "probe.inl.hpp"
+#include <plumb/bench/probe.inl.hpp>
 }  // namespace avx2
 #include <plumb/cpu/simd_end.hpp>
 
@@ -64,15 +62,15 @@ namespace avx2 {
 namespace avx512 {
 #include <plumb/cpu/vec_avx512.inl.hpp>
 
-#include "probe.inl.hpp"
+#include <plumb/bench/probe.inl.hpp>
 }  // namespace avx512
 #include <plumb/cpu/simd_end.hpp>
 #endif
 
-inline const Loops& loops() {
+inline const Loops& loops(Isa isa = current_isa()) {
 #if defined(__x86_64__)
-  if (plumb::current_isa() >= plumb::Isa::Avx512) return avx512::loops();
-  if (plumb::current_isa() == plumb::Isa::Avx2) return avx2::loops();
+  if (isa >= Isa::Avx512) return avx512::loops();
+  if (isa == Isa::Avx2) return avx2::loops();
 #endif
   return scalar::loops();
 }
@@ -133,10 +131,10 @@ inline double valid(double reading, double most, int threads) {
   return reading <= 1.1 * most * clock_ghz() * threads ? reading : 0.0;
 }
 
-/// GFLOP/s of a loop of the instruction set in use, of `adds` multiply-adds a lane; 0: INVALID.
-inline double arithmetic_peak(int threads, float (*body)(Index, float, float), double adds) {
+/// GFLOP/s of a loop of an instruction set, of `adds` multiply-adds a lane; 0: INVALID.
+inline double arithmetic_peak(int threads, const Loops& loop, float (*body)(Index, float, float),
+                              double adds) {
   Pool pool(threads);
-  const Loops& loop = loops();
   constexpr Index kSteps = 1000;
   const double flops =
       2.0 * adds * static_cast<double>(kSteps * loop.chains * loop.width * threads);
@@ -146,18 +144,18 @@ inline double arithmetic_peak(int threads, float (*body)(Index, float, float), d
   // Two instructions a cycle.
   return valid(flops / seconds * 1e-9, 4.0 * adds * static_cast<double>(loop.width), threads);
 }
-inline double fma_peak(int threads) {
-  static std::map<int, double> known;
-  const auto [place, fresh] = known.try_emplace(threads);
-  if (fresh) place->second = arithmetic_peak(threads, loops().fma, 1);
+inline double fma_peak(int threads, Isa isa = current_isa()) {
+  static std::map<std::pair<int, Isa>, double> known;
+  const auto [place, fresh] = known.try_emplace({threads, isa});
+  if (fresh) place->second = arithmetic_peak(threads, loops(isa), loops(isa).fma, 1);
   return place->second;
 }
 /// Of vdpbf16ps, where there is one and it adds as products in bf16 do; else 0.
 inline double dot_peak(int threads) {
   static std::map<int, double> known;
   const auto [place, fresh] = known.try_emplace(threads);
-  if (fresh && loops().dot != nullptr && plumb::supported(plumb::Isa::Avx512Bf16))
-    place->second = arithmetic_peak(threads, loops().dot, 2);
+  if (fresh && loops().dot != nullptr && supported(Isa::Avx512Bf16))
+    place->second = arithmetic_peak(threads, loops(), loops().dot, 2);
   return place->second;
 }
 
@@ -167,7 +165,7 @@ inline const std::array<double, 4>& cache_bytes() {
   static const std::array<double, 4> sizes = [] {
     std::array<double, 4> found{0, 32 * 1024.0, 1024 * 1024.0, 16 * 1024 * 1024.0};
     for (int i = 0; i < 8; ++i) {
-      const std::string at = plumb::str("/sys/devices/system/cpu/cpu0/cache/index", i, "/");
+      const std::string at = str("/sys/devices/system/cpu/cpu0/cache/index", i, "/");
       std::size_t level = 0;
       double kilobytes = 0;
       std::string type;
@@ -196,6 +194,13 @@ enum class Access { Read, Update };
 /// A working set that is "memory" without doubt.
 inline constexpr double kMemoryBytes = 256.0 * 1024 * 1024;
 
+/// A working set that level 1, 2 or 3 feeds, or memory (4).
+inline double cache_level_bytes(std::size_t level, int threads) {
+  return level < 3    ? cache_bytes()[level] / 2 * threads
+         : level == 3 ? cache_bytes()[level] / 2
+                      : kMemoryBytes;
+}
+
 /// GB/s from a working set of `bytes` over all threads, rounded to half a power of two; 0: INVALID.
 inline double bandwidth(double bytes, Access access, int threads) {
   static std::map<std::tuple<int, Access, int>, double> known;
@@ -209,7 +214,7 @@ inline double bandwidth(double bytes, Access access, int threads) {
   const Index n =
       std::max<Index>(1, static_cast<Index>(std::exp2(size / 2.0)) / 4 / (threads * arrays) / 128) *
       128;
-  const plumb::Scratch<float> buffer(n * arrays * threads);
+  const Scratch<float> buffer(n * arrays * threads);
   Pool pool(threads);
   pool.run(threads, [&](Index thread) {
     std::fill_n(buffer.data() + thread * n * arrays, n * arrays, 1.0F);
@@ -230,4 +235,4 @@ inline double bandwidth(double bytes, Access access, int threads) {
   return known[key] = valid(moved / seconds * 1e-9, most, threads);
 }
 
-}  // namespace bench
+}}}  // namespace v0_1::bench

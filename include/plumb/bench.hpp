@@ -1,0 +1,273 @@
+// A benchmark of your kernel in one line, over Google Benchmark, which the program links
+// (libbenchmark-dev, -lbenchmark):
+//
+//     #include <plumb/bench.hpp>
+//     using namespace plumb::bench;
+//     PLUMB_BENCH(my_gelu, my_cases, my_oracle, my_flops, my_bytes)
+//     PLUMB_BENCH_MAIN()
+//
+// At each case the kernel is held to its oracle (check.hpp) and then timed, with its arrays in the
+// caches and without (/cold). Reported: GFLOP/s, GB/s, and the share of the bound: the time that
+// the machine's measured limits (probe.hpp) allow for the least work, over the time taken; the
+// limit that binds is named; instructions a cycle and cache misses where the system lets us count.
+// A case that is wrong is not timed, and the program then ends with 1. docs/performance.md has the
+// rest: --save, --compare, --roofline.
+//
+// Times are means; of one thread by its CPU time (the column CPU), of several by the wall clock
+// (the column Time). `cold` is by the wall clock, a call at a time.
+#pragma once
+
+#include <plumb/core/version.hpp>
+
+#if !__has_include(<benchmark/benchmark.h>)
+#include "Plumb's bench.hpp needs Google Benchmark. HINT: apt-get install libbenchmark-dev"
+#endif
+#include <benchmark/benchmark.h>
+
+#include <plumb/bench/counters.hpp>
+#include <plumb/bench/roofline.hpp>
+#include <plumb/bench/session.hpp>
+#include <plumb/bench/suite.hpp>
+
+#include <algorithm>
+#include <cstdio>
+#include <fstream>
+#include <sstream>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace plumb { inline namespace v0_1 { namespace bench {
+
+/// What was timed in this program.
+inline std::vector<Dot>& dots() {
+  static std::vector<Dot> all;
+  return all;
+}
+
+namespace detail {
+inline void report(benchmark::State& state, const Entry& entry, bool cold, double seconds) {
+  const Work work = Holder::instance().hold(entry).work();
+  const Bound bound = bound_of(work, entry.threads, cold);
+  if (work.flops > 0) state.counters["GFLOP/s"] = work.flops / seconds * 1e-9;
+  state.counters["GB/s"] = work.bytes() / seconds * 1e-9;
+  if (bound.seconds > 0) state.counters["%bound"] = 100 * bound.seconds / seconds;
+  for (const auto& [what, value] : Holder::instance().hold(entry).more())
+    state.counters[what] = value;
+  state.SetLabel(bound.name);
+  if (cold) return;
+  // Google Benchmark comes here several times, the last time for longest.
+  const Dot dot{entry.name,   entry.threads, work.flops + 2 * work.extra,
+                work.bytes(), seconds,       bound.seconds};
+  const auto known = std::find_if(dots().begin(), dots().end(), [&](const Dot& each) {
+    return each.name == dot.name && each.threads == dot.threads;
+  });
+  if (known == dots().end())
+    dots().push_back(dot);
+  else
+    *known = dot;
+}
+
+inline bool skipped(benchmark::State& state) {
+  const Refusal& refusal = Holder::instance().refusal();
+  if (refusal) state.SkipWithError(refusal.what.c_str());
+  return static_cast<bool>(refusal);
+}
+inline void end_with_check(benchmark::State& state, const Entry& entry) {
+  Holder& holder = Holder::instance();
+  if (const Refusal refusal = holder.hold(entry).last_call(holder.device())) {
+    holder.refuse(entry, refusal);
+    skipped(state);
+  }
+}
+}  // namespace detail
+
+/// Times a case, its arrays in whatever cache they fit.
+inline void time_warm(benchmark::State& state, const Entry& entry) {
+  Holder& holder = Holder::instance();
+  Subject& subject = holder.hold(entry);
+  if (detail::skipped(state)) return;
+  const Cpu device = holder.device();
+  const Counters counters;
+  const double start = holder.now();
+  for ([[maybe_unused]] auto _ : state) {
+    subject.run(device);
+    benchmark::ClobberMemory();
+  }
+  const auto calls = static_cast<double>(state.iterations());
+  detail::report(state, entry, false, (holder.now() - start) / calls);
+  if (counters.there()) {
+    const Counts counts = counters.read();
+    state.counters["ins/cycle"] = counts.instructions / counts.cycles;
+    state.counters["misses"] = counts.misses / calls;
+  }
+  detail::end_with_check(state, entry);
+}
+/// Times it with its arrays in no cache.
+inline void time_cold(benchmark::State& state, const Entry& entry) {
+  Holder& holder = Holder::instance();
+  Subject& subject = holder.hold(entry);
+  if (detail::skipped(state)) return;
+  const Cpu device = holder.device();
+  double all = 0;
+  for ([[maybe_unused]] auto _ : state) {
+    subject.flush();
+    const double start = clock_seconds();
+    subject.run(device);
+    benchmark::ClobberMemory();
+    const double seconds = clock_seconds() - start;
+    state.SetIterationTime(seconds);
+    all += seconds;
+  }
+  detail::report(state, entry, true, all / static_cast<double>(state.iterations()));
+}
+
+namespace detail {
+/// The limits, into the head of the printed and of the JSON output.
+inline void add_limits(int threads) {
+  const auto say = [](double value, const char* unit) {
+    char text[32];
+    std::snprintf(text, sizeof text, "%.0f%s", value, unit);
+    return value == 0 ? std::string("INVALID") : std::string(text);
+  };
+  std::string limits = "fma " + say(fma_peak(threads), " GFLOP/s");
+  if (dot_peak(threads) > 0) limits += ", vdpbf16ps " + say(dot_peak(threads), " GFLOP/s");
+  limits += "; read/update GB/s";
+  for (const std::size_t level : {1U, 2U, 3U, 4U}) {
+    const double bytes = cache_level_bytes(level, threads);
+    limits += std::string(", ") + level_of(bytes, threads) + " " +
+              say(bandwidth(bytes, Access::Read, threads), "") + "/" +
+              say(bandwidth(bytes, Access::Update, threads), "");
+  }
+  benchmark::AddCustomContext(str("limits, threads:", threads), limits);
+}
+inline void add_counters() {
+  const Counters counters;
+  benchmark::AddCustomContext("hardware counters",
+                              counters.there() ? "instructions a cycle, misses of the last cache"
+                                               : "none, the system refuses: " + counters.why());
+}
+
+inline void register_entries() {
+  for (const Entry& entry : entries()) {
+    benchmark::RegisterBenchmark(entry.full().c_str(),
+                                 [&entry](benchmark::State& state) { time_warm(state, entry); })
+        ->UseRealTime()
+        ->Unit(benchmark::kMicrosecond);
+    if (entry.flushes)
+      benchmark::RegisterBenchmark((entry.full() + "/cold").c_str(),
+                                   [&entry](benchmark::State& state) { time_cold(state, entry); })
+          ->UseManualTime()
+          ->Unit(benchmark::kMicrosecond);
+  }
+}
+
+/// The dots of this program, and before them those that others left in PLUMB_BENCH_DOTS.
+inline void draw_roofline(const std::string& path) {
+  std::vector<Dot> all;
+  if (const char* shared = std::getenv("PLUMB_BENCH_DOTS")) {
+    std::ofstream more(shared, std::ios::app);
+    more.precision(9);
+    for (const Dot& d : dots())
+      more << d.name << '\t' << d.threads << ' ' << d.flops << ' ' << d.bytes << ' ' << d.seconds
+           << ' ' << d.bound_seconds << '\n';
+    more.close();
+    std::ifstream file(shared);
+    for (std::string line; std::getline(file, line);) {
+      Dot d{line.substr(0, line.find('\t'))};
+      std::istringstream(line.substr(line.find('\t') + 1)) >> d.threads >> d.flops >> d.bytes >>
+          d.seconds >> d.bound_seconds;
+      all.push_back(d);
+    }
+  } else {
+    all = dots();
+  }
+  std::vector<Roofs> roofs;
+  for (const int threads : thread_counts()) roofs.push_back(measured_roofs(threads));
+  std::ofstream file(path);
+  file << roofline_svg(machine(), roofs, all);
+  if (!file.flush()) fail<IoError>(str("[bench] cannot write ", path));
+}
+
+/// What the program itself is asked for; the rest of the arguments is Google Benchmark's.
+struct Asked {
+  bool serve = false, list = false;
+  std::string save, roofline, a, b;
+  SessionSettings session;
+};
+inline Asked take_arguments(int& argc, char** argv) {
+  Asked asked;
+  int kept = 1;
+  const auto value = [&](int& i, const char* flag) {
+    if (i + 1 >= argc) fail(str("[bench] ", flag, " needs a value"));
+    return std::string(argv[++i]);
+  };
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view flag = argv[i];
+    if (flag == "--serve") {
+      asked.serve = true;
+    } else if (flag == "--save") {
+      asked.save = value(i, "--save");
+    } else if (flag == "--roofline") {
+      asked.roofline = value(i, "--roofline");
+    } else if (flag == "--compare") {
+      asked.a = value(i, "--compare A B");
+      asked.b = value(i, "--compare A B");
+    } else if (flag == "--rounds") {
+      asked.session.rounds = std::atoi(value(i, "--rounds").c_str());
+    } else {
+      constexpr std::string_view kFilter = "--benchmark_filter=";
+      if (flag.starts_with(kFilter)) asked.session.filter = flag.substr(kFilter.size());
+      asked.list = asked.list || flag.starts_with("--benchmark_list_tests");
+      argv[kept++] = argv[i];
+    }
+  }
+  argc = kept;
+  return asked;
+}
+inline int run_asked(const Asked& asked, int argc, char** argv,
+                     benchmark::BenchmarkReporter* reporter) {
+  if (asked.serve) return serve();
+  if (!asked.a.empty()) return compare(asked.a, asked.b, asked.session), 0;
+  if (!asked.save.empty()) return save(argv[0], asked.save, asked.session), 0;
+  register_entries();
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
+  benchmark::AddCustomContext("instruction set", name(current_isa()));
+  if (!asked.list) {
+    for (const int threads : thread_counts()) add_limits(threads);
+    add_counters();
+  }
+  benchmark::RunSpecifiedBenchmarks(reporter);
+  benchmark::Shutdown();
+  if (!asked.roofline.empty()) draw_roofline(asked.roofline);
+  return Holder::instance().any_refused() ? 1 : 0;
+}
+}  // namespace detail
+
+/// The whole of main: 1 if a case was refused. Printed by `reporter`, or by the one that the
+/// arguments name.
+inline int run(int argc, char** argv, benchmark::BenchmarkReporter* reporter = nullptr) try {
+  for (const auto& add : pending()) add();
+  pending().clear();
+  const detail::Asked asked = detail::take_arguments(argc, argv);
+  return detail::run_asked(asked, argc, argv, reporter);
+} catch (const std::exception& error) {
+  std::fprintf(stderr, "%s\n", error.what());
+  return 1;
+}
+
+}}}  // namespace plumb::v0_1::bench
+
+#define PLUMB_BENCH_JOIN_(a, b) a##b
+#define PLUMB_BENCH_JOIN(a, b) PLUMB_BENCH_JOIN_(a, b)
+
+/// PLUMB_BENCH(kernel, cases, oracle, flops, bytes), at namespace scope: flops(key) and bytes(key)
+/// of a case, or every_array_once for bytes. PLUMB_BENCH(kernel, cases, oracle, work): work(key) is
+/// a Work.
+#define PLUMB_BENCH(kernel, ...)                                                   \
+  [[maybe_unused]] static const bool PLUMB_BENCH_JOIN(plumb_bench_, __COUNTER__) = \
+      plumb::bench::later([] { plumb::bench::add(#kernel, kernel, __VA_ARGS__); });
+
+#define PLUMB_BENCH_MAIN() \
+  int main(int argc, char** argv) { return plumb::bench::run(argc, argv); }

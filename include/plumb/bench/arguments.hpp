@@ -1,0 +1,228 @@
+// The arguments of a kernel at one case, in the kernel's own order: arrays that it reads, writes or
+// adds to, and plain values. What a kernel is called with lies in memory that is fenced: before and
+// behind each array stand guards, inputs are kept a second time, and outputs hold a poison that no
+// kernel writes by chance.
+#pragma once
+
+#include <plumb/core/bf16.hpp>
+#include <plumb/core/check.hpp>
+#include <plumb/core/random.hpp>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <span>
+#include <string>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace plumb { inline namespace v0_1 { namespace bench {
+
+enum class Role { In, Out, InOut };
+
+/// An array of a kernel; made by in, out, inout and ids.
+template <class T, Role R>
+struct Array {
+  Index size;
+  double low = -1, high = 1;  ///< what an input is drawn from, uniformly: [low, high)
+  double tolerance = 1e-6;    ///< of an output: |x − exact| / max(1, |exact|)
+  std::vector<T> fixed{};     ///< what an input holds, if it is not drawn
+};
+
+/// Read: const T*. Drawn anew for each check from [low, high).
+template <class T = float>
+Array<T, Role::In> in(Index n, double low = -1, double high = 1) {
+  return {.size = n, .low = low, .high = high};
+}
+/// Written, never read: T*.
+template <class T = float>
+Array<T, Role::Out> out(Index n, double tolerance = 1e-6) {
+  return {.size = n, .tolerance = tolerance};
+}
+/// Read and written, such as a gradient that is added to: T*.
+template <class T = float>
+Array<T, Role::InOut> inout(Index n, double tolerance = 1e-6, double low = -1, double high = 1) {
+  return {.size = n, .low = low, .high = high, .tolerance = tolerance};
+}
+/// Numbers of 0 … below − 1: const std::int32_t*.
+inline Array<std::int32_t, Role::In> ids(Index n, Index below) {
+  return {.size = n, .low = 0, .high = static_cast<double>(below)};
+}
+/// These numbers, such as where sequences begin: const T*.
+template <class T>
+Array<T, Role::In> fixed(std::vector<T> values) {
+  return {.size = static_cast<Index>(values.size()), .fixed = std::move(values)};
+}
+
+/// What a kernel is called with at one case.
+template <class... A>
+struct Arguments {
+  std::tuple<A...> list;
+  bool same_bits = true;  ///< whatever threads run it, and however often
+
+  /// The order of additions is left to chance: results are held to the oracle alone.
+  Arguments in_any_order() && {
+    same_bits = false;
+    return std::move(*this);
+  }
+};
+template <class... A>
+Arguments<A...> arguments(A... a) {
+  return {std::tuple<A...>(a...)};
+}
+
+template <class A>
+struct IsArray : std::false_type {};
+template <class T, Role R>
+struct IsArray<Array<T, R>> : std::true_type {};
+
+/// Poison of call number `turn`: a NaN, or a large number of no special form. Two calls in a row
+/// never have the same, so what was not written is known from what is wrong.
+template <class T>
+T poison(int turn) {
+  if constexpr (std::is_integral_v<T>) {
+    return static_cast<T>(0x6B6B6B6B6B6B6B6B >> (turn % 2));
+  } else if constexpr (std::is_same_v<T, bf16>) {
+    return bf16(poison<float>(turn));
+  } else {
+    return turn % 2 == 0 ? std::numeric_limits<T>::quiet_NaN() : static_cast<T>(-7.0123e8);
+  }
+}
+
+template <class T>
+bool same_bits(const T& a, const T& b) {
+  return std::memcmp(&a, &b, sizeof(T)) == 0;
+}
+
+/// An array between two guards. `shift` elements past a cache line; what the kernel gets begins
+/// there.
+template <class T>
+class Fenced {
+ public:
+  static constexpr Index kGuard = 256;
+
+  Fenced(Index n, Index shift) : n_(n), begin_(kGuard + shift), all_(bytes_of(n), std::byte{0}) {
+    const auto at = reinterpret_cast<std::uintptr_t>(all_.data());
+    base_ = reinterpret_cast<T*>(all_.data() + (64 - at % 64) % 64);
+    for (Index i = 0; i < n_ + 2 * kGuard; ++i) base_[i] = poison<T>(1);
+    for (Index i = 0; i < n_; ++i) data()[i] = T{};
+  }
+  T* data() const { return base_ + begin_; }
+  Index size() const { return n_; }
+  T& operator[](Index i) const { return data()[i]; }
+
+  /// The first element outside that was written, seen from the array's begin; or 0.
+  Index broken() const {
+    for (Index i = n_; i < n_ + 2 * kGuard - begin_; ++i)
+      if (!same_bits(data()[i], poison<T>(1))) return i;
+    for (Index i = -1; i >= -begin_; --i)
+      if (!same_bits(data()[i], poison<T>(1))) return i;
+    return 0;
+  }
+  /// No line of it is in a cache then; false where the processor cannot be told.
+  bool flush() const {
+#if defined(__x86_64__)
+    for (Index i = 0; i < n_; i += static_cast<Index>(64 / sizeof(T))) _mm_clflush(data() + i);
+    if (n_ > 0) _mm_clflush(data() + n_ - 1);
+    _mm_mfence();
+    return true;
+#else
+    return false;
+#endif
+  }
+
+ private:
+  static std::size_t bytes_of(Index n) {
+    return static_cast<std::size_t>(n + 2 * kGuard) * sizeof(T) + 64;
+  }
+  Index n_, begin_;
+  std::vector<std::byte> all_;
+  T* base_ = nullptr;
+};
+
+/// One argument in memory. `given` is what an input, or an array that is added to, held before.
+template <class T, Role R>
+struct Held {
+  static constexpr Role kRole = R;
+  using Element = T;
+  Array<T, R> is;
+  Fenced<T> memory;
+  std::vector<T> given;
+
+  Held(const Array<T, R>& array, Index shift) : is(array), memory(array.size, shift) {}
+
+  /// Values of a seed, and of an argument's number, so that no two arrays hold the same.
+  void fill(std::uint64_t seed, int turn) {
+    if constexpr (R == Role::Out) {
+      for (Index i = 0; i < is.size; ++i) memory[i] = poison<T>(turn);
+    } else {
+      given.resize(static_cast<std::size_t>(is.size));
+      std::uint64_t state = seed * 0x9E3779B97F4A7C15U + 0x632BE59BD9B4E019U;
+      if (is.fixed.empty())
+        for (T& x : given) x = draw(state);
+      else
+        given = is.fixed;
+      restore();
+    }
+  }
+  void restore() { std::copy(given.begin(), given.end(), memory.data()); }
+  /// Draws element i of an input anew.
+  void redraw(Index i, std::uint64_t& state) {
+    if (is.fixed.empty()) memory[i] = given[static_cast<std::size_t>(i)] = draw(state);
+  }
+  T draw(std::uint64_t& state) const {
+    state = state * 6364136223846793005U + 1442695040888963407U;
+    const double share = static_cast<double>(state >> 40) * 0x1p-24;
+    const double x = is.low + share * (is.high - is.low);
+    if constexpr (std::is_integral_v<T>)
+      return static_cast<T>(std::min(x, is.high - 1));
+    else if constexpr (std::is_same_v<T, double>)
+      return x;
+    else
+      return T(static_cast<float>(x));
+  }
+
+  /// What the kernel gets.
+  auto pass() const {
+    if constexpr (R == Role::In)
+      return static_cast<const T*>(memory.data());
+    else
+      return memory.data();
+  }
+};
+
+/// A value, which is passed as it stands.
+template <class T>
+struct Plain {
+  T value;
+  T pass() const { return value; }
+};
+
+template <class A>
+auto hold(const A& a, Index shift) {
+  if constexpr (IsArray<A>::value)
+    return [&]<class T, Role R>(const Array<T, R>& array) { return Held<T, R>(array, shift); }(a);
+  else
+    return Plain<A>{a};
+}
+
+/// The number that an oracle gets for one of a kernel: doubles, and integers as they are.
+template <class T>
+using Exact = std::conditional_t<std::is_integral_v<T>, T, double>;
+
+template <class T>
+Exact<T> exact(T x) {
+  if constexpr (std::is_same_v<T, bf16>)
+    return static_cast<double>(static_cast<float>(x));
+  else
+    return x;
+}
+
+}}}  // namespace plumb::v0_1::bench
