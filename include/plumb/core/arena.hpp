@@ -60,7 +60,7 @@ class Arena {
   /// Whether a block of so many bytes is there without asking the system.
   bool fits(std::size_t bytes) const {
     const Run* run = find(granules(bytes));
-    return run != nullptr && run->absent == 0;
+    return run != nullptr && run->front >= granules(bytes);
   }
 
   /// A block of rounded(bytes), or null where the range or the system has no more.
@@ -72,22 +72,31 @@ class Arena {
       run = find(n);
     }
     unlink(run);
-    const std::uint32_t first = place(run), length = run->length, absent = run->absent;
-    mark(first, length, 0);
-    // Which of its pages are not there is not noted: those of this block, as far as there are any.
-    const std::uint32_t asked = std::min(absent, n);
+    const std::uint32_t first = place(run);
+    Extent rest = *run;
+    mark(first, rest.length, 0);
+    // Behind its front it is not noted which pages are there: none of them, as far as any are not.
+    const std::uint32_t asked = std::min(rest.absent, n - std::min(n, rest.front));
     held_ += asked * kGranule;
     calls_ += asked > 0 ? 1 : 0;
-    if (length > n) put(first + n, length - n, absent - asked);
+    rest.length -= n;
+    rest.absent -= asked;
+    rest.front = rest.absent == 0 ? rest.length : rest.front - std::min(n, rest.front);
+    if (rest.length > 0) put(first + n, rest);
     return at(first);
   }
 
   void give(void* block, std::size_t bytes) {
-    std::uint32_t first = place(block), length = granules(bytes), absent = 0;
-    if (first > 0 && edges_[first - 1] > 0) join(first - edges_[first - 1], first, length, absent);
-    if (first + length < end_ && edges_[first + length] > 0)
-      join(first + length, first, length, absent);
-    put(first, length, absent);
+    std::uint32_t first = place(block);
+    Extent free{granules(bytes), 0, granules(bytes)};
+    if (first > 0 && edges_[first - 1] > 0) {
+      const std::uint32_t before = first - edges_[first - 1];
+      free = joined(taken_out(before), free);
+      first = before;
+    }
+    if (const std::uint32_t after = first + free.length; after < end_ && edges_[after] > 0)
+      free = joined(free, taken_out(after));
+    put(first, free);
   }
 
   /// Gives the pages of what is free back to the system.
@@ -100,6 +109,7 @@ class Arena {
         if (end > begin) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
         held_ -= (run->length - run->absent) * kGranule;
         run->absent = run->length;
+        run->front = 0;
       }
   }
 
@@ -107,11 +117,14 @@ class Arena {
   static constexpr std::size_t kHugePage = std::size_t{2} << 20, kPage = 4096;
   static constexpr int kBins = 4 * 32;
 
-  // A free run of granules; it is noted in its own first one.
-  struct Run {
+  // A number of granules; how many of them the system has, and how many at their beginning it has
+  // not.
+  struct Extent {
+    std::uint32_t length, absent, front;
+  };
+  // Those that are free and neighbours; noted in their own first one.
+  struct Run : Extent {
     Run *next, **link;
-    std::uint32_t length;
-    std::uint32_t absent;  // granules of it that the system has
   };
 
   static std::uintptr_t whole_page(std::uintptr_t address) { return address / kPage * kPage; }
@@ -134,15 +147,15 @@ class Arena {
     edges_[first] = edges_[first + length - 1] = value;
   }
 
-  // The shortest run of at least n granules in the first bin that has one; of those whose pages are
-  // all there, if there is one.
+  // The shortest run of at least n granules in the first bin that has one; of those whose first n
+  // are there, if there is one.
   Run* find(std::uint32_t n) const {
     Run* other = nullptr;
     for (int bin = bin_of(n); bin < kBins; ++bin) {
       Run* best = nullptr;
       for (Run* run = bins_[bin]; run != nullptr; run = run->next) {
         if (run->length < n) continue;
-        Run*& of_kind = run->absent > 0 ? other : best;
+        Run*& of_kind = run->front < n ? other : best;
         if (of_kind == nullptr || run->length < of_kind->length) of_kind = run;
       }
       if (best != nullptr) return best;
@@ -150,25 +163,25 @@ class Arena {
     return other;
   }
 
-  void put(std::uint32_t first, std::uint32_t length, std::uint32_t absent) {
-    Run*& head = bins_[bin_of(length)];
-    auto* run = new (at(first)) Run{head, &head, length, absent};
+  void put(std::uint32_t first, const Extent& free) {
+    Run*& head = bins_[bin_of(free.length)];
+    auto* run = new (at(first)) Run{free, head, &head};
     if (head != nullptr) head->link = &run->next;
     head = run;
-    mark(first, length, length);
+    mark(first, free.length, free.length);
   }
   static void unlink(Run* run) {
     *run->link = run->next;
     if (run->next != nullptr) run->next->link = run->link;
   }
-  void join(std::uint32_t other, std::uint32_t& first, std::uint32_t& length,
-            std::uint32_t& absent) {
-    auto* run = reinterpret_cast<Run*>(at(other));
+  Extent taken_out(std::uint32_t first) {
+    auto* run = reinterpret_cast<Run*>(at(first));
     unlink(run);
-    mark(other, run->length, 0);
-    first = std::min(first, other);
-    length += run->length;
-    absent += run->absent;
+    mark(first, run->length, 0);
+    return *run;
+  }
+  static Extent joined(const Extent& a, const Extent& b) {
+    return {a.length + b.length, a.absent + b.absent, a.absent == 0 ? a.length + b.front : a.front};
   }
 
   // Lengthens what is used of the range by as much as a run of n granules at its end lacks.
@@ -186,12 +199,13 @@ class Arena {
 #endif
       opened_ = opened;
     }
-    std::uint32_t first = end_, length = n - tail, absent = 0;
-    held_ += length * kGranule;
+    const std::uint32_t first = end_;
+    Extent free{n - tail, 0, n - tail};
+    held_ += free.length * kGranule;
     ++calls_;
-    end_ += length;
-    if (tail > 0) join(first - tail, first, length, absent);
-    put(first, length, absent);
+    end_ += free.length;
+    if (tail > 0) free = joined(taken_out(first - tail), free);
+    put(first - tail, free);
     return true;
   }
 
