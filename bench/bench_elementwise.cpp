@@ -1,121 +1,161 @@
 // One pass over n elements: activations and their derivatives, sums, elementary functions.
 #include <plumb/bench.hpp>
-#include <plumb/bench/arrays.hpp>
 #include <plumb/cpu/kernels.hpp>
 #include <plumb/cpu/reference_elementwise.hpp>
 
 #include "cases/elementwise.hpp"
 
 using namespace plumb::bench;
-using plumb::Cpu;
-using plumb::Index;
-
-namespace {
-
 using cases::elementwise::Op;
 using plumb::Activation;
+using plumb::Arithmetic;
+using plumb::Cpu;
 using plumb::Function;
+using plumb::Index;
 namespace elementwise = cases::elementwise;
 namespace kernels = plumb::kernels;
 namespace reference = plumb::reference;
 
-/// y, and z for the op that has two results, from a, b and c.
-struct Elementwise {
-  using Case = elementwise::Case;
-  Case of;
-  Floats y, z, a, b, c;
+namespace {
 
-  /// Values up to 4: past there GELU is the identity or 0. Positive ones for the logarithm.
-  explicit Elementwise(const Case& k)
-      : of(k),
-        y(k.n, 1),
-        z(of.op == Op::SwigluBackward ? k.n : 0, 2),
-        a(k.n, 3, 4.0F),
-        b(k.n, 4),
-        c(k.n, 5) {
-    if (k.op == Op::Log)
-      for (Index i = 0; i < k.n; ++i) a[i] = std::abs(a[i]) + 1e-3F;
-  }
-  Work work() const { return elementwise::work(of); }
+using Doubles = std::span<const double>;
 
-  void run(Cpu device) {
-    const Index n = of.n;
-    switch (of.op) {
-      case Op::Add:
-        return kernels::combine_forward(device, y.data(), {a.data(), n, 1}, {b.data(), n, 1},
-                                        plumb::Arithmetic::Add, 1, n);
-      case Op::Accumulate: return kernels::accumulate(device, y.data(), a.data(), 0.75F, n);
-      case Op::GeluForward:
-        return kernels::activation_forward(device, y.data(), a.data(), Activation::Gelu, n);
-      case Op::GeluBackward:
-        return kernels::activation_backward(device, y.data(), b.data(), a.data(), Activation::Gelu,
-                                            n);
-      case Op::GeluErfForward:
-        return kernels::activation_forward(device, y.data(), a.data(), Activation::GeluErf, n);
-      case Op::GeluErfBackward:
-        return kernels::activation_backward(device, y.data(), b.data(), a.data(),
-                                            Activation::GeluErf, n);
-      case Op::SwigluForward:
-        return kernels::swiglu_forward(device, y.data(), a.data(), b.data(), n);
-      case Op::SwigluBackward:
-        return kernels::swiglu_backward(device, y.data(), z.data(), c.data(), a.data(), b.data(),
-                                        n);
-      case Op::Exp: return kernels::function_forward(device, y.data(), a.data(), Function::Exp, n);
-      case Op::Log: return kernels::function_forward(device, y.data(), a.data(), Function::Log, n);
-      case Op::Tanh:
-        return kernels::activation_forward(device, y.data(), a.data(), Activation::Tanh, n);
-      case Op::Erf: return kernels::function_forward(device, y.data(), a.data(), Function::Erf, n);
-    }
-  }
+/// The cases of an op: make(n, tolerance) makes its arguments, exact(places, arguments…) computes.
+template <class Kernel, class Make, class Oracle>
+void op(Op which, Kernel kernel, Make make, Oracle oracle) {
+  const elementwise::Entry& entry = elementwise::entry(which);
+  add(plumb::str("elementwise/", entry.name), kernel,
+      each_of(elementwise::kTimedSizes, [=](Index n) { return make(n, entry.tolerance); }), oracle,
+      [=](Index n) {
+        return elementwise::work({which, n});
+      });
+}
 
-  /// y of one element, from what y was before.
-  double exact(double y0, double a0, double b0, double c0) const {
-    switch (of.op) {
-      case Op::Add: return a0 + b0;
-      case Op::Accumulate: return y0 + 0.75 * a0;
-      case Op::GeluForward: return reference::activation(Activation::Gelu, a0);
-      case Op::GeluBackward:
-        return y0 + b0 * reference::activation_derivative(Activation::Gelu, a0);
-      case Op::GeluErfForward: return reference::activation(Activation::GeluErf, a0);
-      case Op::GeluErfBackward:
-        return y0 + b0 * reference::activation_derivative(Activation::GeluErf, a0);
-      case Op::SwigluForward: return a0 * reference::sigmoid(a0) * b0;
-      case Op::SwigluBackward:
-        return y0 + c0 * b0 * reference::activation_derivative(Activation::Silu, a0);
-      case Op::Exp: return std::exp(a0);
-      case Op::Log: return std::log(a0);
-      case Op::Tanh: return std::tanh(a0);
-      case Op::Erf: break;
-    }
-    return std::erf(a0);
-  }
+/// y = f(x); values up to 4, past which GELU is the identity or 0.
+template <class Kernel, class F>
+void function_of_one(Op which, Kernel kernel, F f, double low = -4.0) {
+  op(
+      which, kernel,
+      [=](Index n, double tolerance) { return arguments(out(n, tolerance), in(n, low, 4), n); },
+      [=](const Places& places, std::span<double> y, Doubles x, Index n) {
+        for (const Index i : places(n)) y[std::size_t(i)] = f(x[std::size_t(i)]);
+      });
+}
+template <Activation A>
+void activation(Op which) {
+  function_of_one(
+      which,
+      [](Cpu device, float* y, const float* x, Index n) {
+        kernels::activation_forward(device, y, x, A, n);
+      },
+      [](double x) { return reference::activation(A, x); });
+}
 
-  double error(Cpu device) {
-    const auto some = places(of.n, 9973);
-    std::vector<double> expected, expected_z;
-    for (const Index i : some) {
-      expected.push_back(exact(y[i], a[i], b[i], c[i]));
-      if (of.op == Op::SwigluBackward) {
-        const double a0 = a[i];
-        expected_z.push_back(static_cast<double>(z[i]) +
-                             static_cast<double>(c[i]) * a0 * reference::sigmoid(a0));
-      }
-    }
-    run(device);
-    Worst worst;
-    const double tolerance = elementwise::entry(of.op).tolerance;
-    for (std::size_t j = 0; j < some.size(); ++j) {
-      worst.see(y[some[j]], expected[j], tolerance * std::max(1.0, std::abs(expected[j])));
-      if (!expected_z.empty())
-        worst.see(z[some[j]], expected_z[j], tolerance * std::max(1.0, std::abs(expected_z[j])));
-    }
-    return worst.value();
-  }
-};
+/// y = f(a, b).
+template <class Kernel, class F>
+void function_of_two(Op which, Kernel kernel, F f) {
+  op(
+      which, kernel,
+      [](Index n, double tolerance) {
+        return arguments(out(n, tolerance), in(n, -4, 4), in(n), n);
+      },
+      [=](const Places& places, std::span<double> y, Doubles a, Doubles b, Index n) {
+        for (const Index i : places(n)) y[std::size_t(i)] = f(a[std::size_t(i)], b[std::size_t(i)]);
+      });
+}
+
+/// dx += dy · f'(x).
+template <Activation A>
+void derivative(Op which) {
+  op(
+      which,
+      [](Cpu device, float* dx, const float* dy, const float* x, Index n) {
+        kernels::activation_backward(device, dx, dy, x, A, n);
+      },
+      [](Index n, double tolerance) {
+        return arguments(inout(n, tolerance), in(n), in(n, -4, 4), n);
+      },
+      [](const Places& places, std::span<double> dx, Doubles dy, Doubles x, Index n) {
+        for (const Index i : places(n)) {
+          const auto at = static_cast<std::size_t>(i);
+          dx[at] += dy[at] * reference::activation_derivative(A, x[at]);
+        }
+      });
+}
+
+void swiglu_backward() {
+  op(
+      Op::SwigluBackward,
+      [](Cpu device, float* da, float* db, const float* dy, const float* a, const float* b,
+         Index n) { kernels::swiglu_backward(device, da, db, dy, a, b, n); },
+      [](Index n, double tolerance) {
+        return arguments(inout(n, tolerance), inout(n, tolerance), in(n), in(n, -4, 4), in(n), n);
+      },
+      [](const Places& places, std::span<double> da, std::span<double> db, Doubles dy, Doubles a,
+         Doubles b, Index n) {
+        for (const Index i : places(n)) {
+          const auto at = static_cast<std::size_t>(i);
+          da[at] += dy[at] * b[at] * reference::activation_derivative(Activation::Silu, a[at]);
+          db[at] += dy[at] * a[at] * reference::sigmoid(a[at]);
+        }
+      });
+}
+
+void sums() {
+  function_of_two(
+      Op::Add,
+      [](Cpu device, float* y, const float* a, const float* b, Index n) {
+        kernels::combine_forward(device, y, {a, n, 1}, {b, n, 1}, Arithmetic::Add, 1, n);
+      },
+      [](double a, double b) { return a + b; });
+  op(
+      Op::Accumulate,
+      [](Cpu device, float* y, const float* x, Index n) {
+        kernels::accumulate(device, y, x, 0.75F, n);
+      },
+      [](Index n, double tolerance) { return arguments(inout(n, tolerance), in(n, -4, 4), n); },
+      [](const Places& places, std::span<double> y, Doubles x, Index n) {
+        for (const Index i : places(n)) y[std::size_t(i)] += 0.75 * x[std::size_t(i)];
+      });
+}
+
+void functions() {
+  function_of_one(
+      Op::Exp,
+      [](Cpu device, float* y, const float* x, Index n) {
+        kernels::function_forward(device, y, x, Function::Exp, n);
+      },
+      [](double x) { return std::exp(x); });
+  function_of_one(
+      Op::Log,
+      [](Cpu device, float* y, const float* x, Index n) {
+        kernels::function_forward(device, y, x, Function::Log, n);
+      },
+      [](double x) { return std::log(x); }, 1e-3);
+  activation<Activation::Tanh>(Op::Tanh);
+  function_of_one(
+      Op::Erf,
+      [](Cpu device, float* y, const float* x, Index n) {
+        kernels::function_forward(device, y, x, Function::Erf, n);
+      },
+      [](double x) { return std::erf(x); });
+}
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  add<Elementwise>("elementwise", cases::elementwise::kTimed);
+  sums();
+  activation<Activation::Gelu>(Op::GeluForward);
+  derivative<Activation::Gelu>(Op::GeluBackward);
+  activation<Activation::GeluErf>(Op::GeluErfForward);
+  derivative<Activation::GeluErf>(Op::GeluErfBackward);
+  function_of_two(
+      Op::SwigluForward,
+      [](Cpu device, float* y, const float* a, const float* b, Index n) {
+        kernels::swiglu_forward(device, y, a, b, n);
+      },
+      [](double a, double b) { return a * reference::sigmoid(a) * b; });
+  swiglu_backward();
+  functions();
   return plumb::bench::run(argc, argv);
 }

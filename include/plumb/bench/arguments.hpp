@@ -147,6 +147,18 @@ class Fenced {
   T* base_ = nullptr;
 };
 
+/// The number that an oracle gets for one of a kernel: doubles, and integers as they are.
+template <class T>
+using Exact = std::conditional_t<std::is_integral_v<T>, T, double>;
+
+template <class T>
+Exact<T> exact(T x) {
+  if constexpr (std::is_same_v<T, bf16>)
+    return static_cast<double>(static_cast<float>(x));
+  else
+    return x;
+}
+
 /// One argument in memory. `given` is what an input, or an array that is added to, held before.
 template <class T, Role R>
 struct Held {
@@ -155,6 +167,8 @@ struct Held {
   Array<T, R> is;
   Fenced<T> memory;
   std::vector<T> given;
+  std::vector<Exact<T>> exact_given;       ///< the same for an oracle
+  mutable std::vector<Exact<T>> expected;  ///< an oracle's results; kept, for its memory
 
   Held(const Array<T, R>& array, Index shift) : is(array), memory(array.size, shift) {}
 
@@ -164,22 +178,35 @@ struct Held {
       for (Index i = 0; i < is.size; ++i) memory[i] = poison<T>(turn);
     } else {
       given.resize(static_cast<std::size_t>(is.size));
-      std::uint64_t state = seed * 0x9E3779B97F4A7C15U + 0x632BE59BD9B4E019U;
       if (is.fixed.empty())
-        for (T& x : given) x = draw(state);
+        for (std::size_t i = 0; i < given.size(); ++i) given[i] = value(mixed(seed, i));
       else
         given = is.fixed;
+      exact_given.resize(given.size());
+      for (std::size_t i = 0; i < given.size(); ++i) exact_given[i] = exact(given[i]);
       restore();
     }
   }
   void restore() { std::copy(given.begin(), given.end(), memory.data()); }
   /// Draws element i of an input anew.
   void redraw(Index i, std::uint64_t& state) {
-    if (is.fixed.empty()) memory[i] = given[static_cast<std::size_t>(i)] = draw(state);
+    if (!is.fixed.empty()) return;
+    const auto at = static_cast<std::size_t>(i);
+    memory[i] = given[at] = draw(state);
+    exact_given[at] = exact(given[at]);
   }
   T draw(std::uint64_t& state) const {
     state = state * 6364136223846793005U + 1442695040888963407U;
-    const double share = static_cast<double>(state >> 40) * 0x1p-24;
+    return value(state);
+  }
+  /// Of each place by itself, so that millions take no time to speak of.
+  static std::uint64_t mixed(std::uint64_t seed, std::uint64_t i) {
+    std::uint64_t x = (seed << 40) + i + 0x632BE59BD9B4E019U;
+    x = (x ^ (x >> 32)) * 0xD6E8FEB86659FD93U;
+    return (x ^ (x >> 32)) * 0xD6E8FEB86659FD93U;
+  }
+  T value(std::uint64_t bits) const {
+    const double share = static_cast<double>(bits >> 40) * 0x1p-24;
     const double x = is.low + share * (is.high - is.low);
     if constexpr (std::is_integral_v<T>)
       return static_cast<T>(std::min(x, is.high - 1));
@@ -211,18 +238,6 @@ auto hold(const A& a, Index shift) {
     return [&]<class T, Role R>(const Array<T, R>& array) { return Held<T, R>(array, shift); }(a);
   else
     return Plain<A>{a};
-}
-
-/// The number that an oracle gets for one of a kernel: doubles, and integers as they are.
-template <class T>
-using Exact = std::conditional_t<std::is_integral_v<T>, T, double>;
-
-template <class T>
-Exact<T> exact(T x) {
-  if constexpr (std::is_same_v<T, bf16>)
-    return static_cast<double>(static_cast<float>(x));
-  else
-    return x;
 }
 
 }}}  // namespace plumb::v0_1::bench

@@ -37,8 +37,8 @@ class Places {
   std::uint64_t last_;  // which element of an input changed last
 };
 
-/// Bytes of the outputs, one after another.
-using Snapshot = std::vector<std::byte>;
+/// What all outputs held, as a number that another content has by a chance of 2^-64.
+using Snapshot = std::uint64_t;
 
 template <class A>
 struct Memory {
@@ -58,28 +58,39 @@ struct Numbers {
 };
 template <class T, Role R>
 struct ArrayNumbers {
-  std::vector<Exact<T>> values;
-  explicit ArrayNumbers(const Held<T, R>& held) {
-    values.reserve(static_cast<std::size_t>(held.is.size));
-    if constexpr (R == Role::Out)
-      values.assign(static_cast<std::size_t>(held.is.size), Exact<T>(NAN));
-    else
-      for (const T x : held.given) values.push_back(exact(x));
+  const std::vector<Exact<T>>& given;
+  std::vector<Exact<T>>& values;  // of an output: NaN, or what was there, where it is asked for
+
+  ArrayNumbers(const Held<T, R>& held, const std::optional<Places>& asked)
+      : given(held.exact_given), values(held.expected) {
+    if constexpr (R != Role::In) {
+      values.resize(static_cast<std::size_t>(held.is.size));
+      const auto begin = [&](std::size_t at) {
+        if constexpr (R == Role::Out)
+          values[at] = Exact<T>(NAN);
+        else
+          values[at] = given[at];
+      };
+      if (asked)
+        for (const Index i : (*asked)(held.is.size)) begin(static_cast<std::size_t>(i));
+      else
+        for (std::size_t at = 0; at < values.size(); ++at) begin(at);
+    }
   }
   auto pass() {
     if constexpr (R == Role::In)
-      return std::span<const Exact<T>>(values);
+      return std::span<const Exact<T>>(given);
     else
       return std::span<Exact<T>>(values);
   }
 };
 template <class T>
-Numbers<T> numbers_of(const Plain<T>& plain) {
+Numbers<T> numbers_of(const Plain<T>& plain, const std::optional<Places>&) {
   return Numbers<T>(plain);
 }
 template <class T, Role R>
-ArrayNumbers<T, R> numbers_of(const Held<T, R>& held) {
-  return ArrayNumbers<T, R>(held);
+ArrayNumbers<T, R> numbers_of(const Held<T, R>& held, const std::optional<Places>& asked) {
+  return ArrayNumbers<T, R>(held, asked);
 }
 
 /// An element that is not as it should be.
@@ -143,8 +154,13 @@ class Buffers {
   /// The oracle's outputs for what the inputs were before the call.
   template <class Oracle>
   auto exact_of(Oracle& oracle) const {
-    auto numbers =
-        std::apply([](const auto&... held) { return std::make_tuple(numbers_of(held)...); }, held_);
+    std::optional<Places> some;
+    if constexpr (kAsks<Oracle>) some = asked();
+    auto numbers = std::apply(
+        [&](const auto&... held) {
+          return std::tuple<decltype(numbers_of(held, some))...>(numbers_of(held, some)...);
+        },
+        held_);
     std::apply(
         [&](auto&... number) {
           if constexpr (kAsks<Oracle>)
@@ -157,14 +173,19 @@ class Buffers {
   }
 
   Snapshot outputs() const {
-    Snapshot all;
+    Snapshot hash = 0x9E3779B97F4A7C15U;
     each([&](const auto& held, std::size_t) {
       if constexpr (std::decay_t<decltype(held)>::kRole != Role::In) {
         const auto bytes = std::as_bytes(std::span(held.memory.data(), size(held)));
-        all.insert(all.end(), bytes.begin(), bytes.end());
+        for (std::size_t at = 0; at < bytes.size(); at += sizeof hash) {
+          std::uint64_t word = 0;
+          std::memcpy(&word, &bytes[at], std::min(sizeof word, bytes.size() - at));
+          hash = (hash ^ word) * 0xD6E8FEB86659FD93U;
+          hash ^= hash >> 32;
+        }
       }
     });
-    return all;
+    return hash;
   }
   std::optional<Spot> outside() const {
     return first([](const auto& held) -> std::optional<Index> {
@@ -174,9 +195,13 @@ class Buffers {
   }
   std::optional<Spot> changed_input() const {
     return first([](const auto& held) -> std::optional<Index> {
-      if constexpr (std::decay_t<decltype(held)>::kRole == Role::In)
+      if constexpr (std::decay_t<decltype(held)>::kRole == Role::In) {
+        const std::size_t bytes = size(held) * sizeof(held.memory[0]);
+        if (bytes == 0 || std::memcmp(held.memory.data(), held.given.data(), bytes) == 0)
+          return std::nullopt;
         for (Index i = 0; i < held.is.size; ++i)
           if (!same_bits(held.memory[i], held.given[static_cast<std::size_t>(i)])) return i;
+      }
       return std::nullopt;
     });
   }
@@ -257,7 +282,7 @@ class Buffers {
   template <class Oracle>
   static constexpr bool kAsks = std::is_invocable_v<
       Oracle&, const Places&,
-      decltype(numbers_of(std::declval<const typename Memory<A>::type&>()).pass())...>;
+      decltype(numbers_of(std::declval<const typename Memory<A>::type&>(), {}).pass())...>;
 
   /// f(array, its number among the arguments from 1), of arrays alone.
   template <class F>

@@ -24,6 +24,10 @@ class Subject {
   virtual Work work() const = 0;
   /// Whether it may be timed; `right_before`: an earlier case of it was right.
   virtual Refusal check(const Cpu& device, bool right_before) = 0;
+  /// The same with another number of threads.
+  virtual Refusal recheck(const Cpu& device) { return check(device, false); }
+  /// Made ready without a check, which was in another process.
+  virtual void trust() {}
   /// The call that is timed.
   virtual void run(const Cpu& device) = 0;
   /// After the timed calls.
@@ -84,7 +88,8 @@ class Holder {
   }
   /// Made and, with `check`, looked at, unless it is the one that is here.
   Subject& hold(const Entry& entry, bool check = true) {
-    if (name_ != entry.name) {
+    const bool made = name_ != entry.name;
+    if (made) {
       subject_.reset();
       release_cached_memory();
       subject_ = entry.make();
@@ -94,8 +99,12 @@ class Holder {
     if (threads_ != entry.threads) {
       pool_ = std::make_unique<Pool>(entry.threads);
       threads_ = entry.threads;
+      // With other threads than it was checked with, a call is enough: the check has been there.
       bool& right = right_[entry.kernel];
-      refusal_ = check ? subject_->check(device(), right) : Refusal{};
+      if (!check) subject_->trust();
+      refusal_ = !check ? Refusal{}
+                 : made ? subject_->check(device(), right)
+                        : subject_->recheck(device());
       if (refusal_)
         refuse(entry, refusal_);
       else
@@ -179,6 +188,8 @@ class Declared : public Subject {
   Refusal check(const Cpu& device, bool right_before) override {
     return checked_.check(device, fresh_seed(), right_before);
   }
+  Refusal recheck(const Cpu& device) override { return checked_.last_call(device); }
+  void trust() override { checked_.trust(); }
   void run(const Cpu& device) override { checked_.run(device); }
   Refusal last_call(const Cpu& device) override { return checked_.last_call(device); }
   bool flush() override { return checked_.buffers().flush(); }
