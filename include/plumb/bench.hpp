@@ -13,8 +13,8 @@
 // A case that is wrong is not timed, and the program then ends with 1. docs/performance.md has the
 // rest: --save, --compare, --roofline.
 //
-// Times are means; of one thread by its CPU time (the column CPU), of several by the wall clock
-// (the column Time). `cold` is by the wall clock, a call at a time.
+// Times are means; of one thread by its CPU time (the column CPU; of `cold`, whose calls are timed
+// one by one, the column Time), of several by the wall clock (the column Time).
 #pragma once
 
 #include <plumb/core/version.hpp>
@@ -112,10 +112,10 @@ inline void time_cold(benchmark::State& state, const Entry& entry) {
   double all = 0;
   for ([[maybe_unused]] auto _ : state) {
     subject.flush();
-    const double start = clock_seconds();
+    const double start = holder.now();
     subject.run(device);
     benchmark::ClobberMemory();
-    const double seconds = clock_seconds() - start;
+    const double seconds = holder.now() - start;
     state.SetIterationTime(seconds);
     all += seconds;
   }

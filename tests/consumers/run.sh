@@ -87,6 +87,35 @@ case $consumer in
     $cxx ${command#g++} -O0 -Wall -Wextra -Werror -o main
     ./main
     ;;
+  bench)
+    # The program of docs/performance.md, by its command: its kernel is timed, and one beside it
+    # that skips the tail is refused by name. No time is looked at.
+    printf '#include <benchmark/benchmark.h>\n' | "$cxx" -E -x c++ - >/dev/null 2>&1 ||
+      { echo "skipped: Google Benchmark is missing"; exit 77; }
+    document=$source_dir/docs/performance.md
+    sed -n '/^```cpp$/,/^```$/p' "$document" | sed '/^```/d' >"$work/my_bench.cpp"
+    command=$(sed -n 's/^    \(g++ .*my_bench\.cpp.*\)/\1/p' "$document")
+    [[ -s $work/my_bench.cpp && $command == g++* ]] || { echo "the document has no program"; exit 1; }
+    ln -s "$source_dir/include" "$work/include"
+    cd "$work"
+    { sed '/^PLUMB_BENCH_MAIN/d' my_bench.cpp
+      echo 'void tailless(float* y, const float* x, Index n) { my_gelu(y, x, n / 8 * 8); }'
+      sed -n 's/^PLUMB_BENCH(my_gelu/PLUMB_BENCH(tailless/p; /^PLUMB_BENCH_MAIN/p' my_bench.cpp
+    } >with_cheat.cpp
+    # shellcheck disable=SC2086  # words
+    $cxx -Wall -Wextra -Wconversion -Wshadow -Werror $(sed 's/my_bench.cpp/with_cheat.cpp/' <<<"${command#g++}")
+    status=0
+    ./my_bench --benchmark_min_time=0.001 --roofline out.svg >printed 2>&1 || status=$?
+    cat printed
+    [[ $status == 1 ]] || { echo "a wrong kernel gave status $status"; exit 1; }
+    grep -q 'my_gelu/n=1023/threads:1/cold.*%bound' printed
+    grep -q 'tailless/n=1023: leaves elements unwritten: .*element 1016 of argument 1' printed
+    grep -q '<circle' out.svg
+    ./my_bench --save one --rounds 2 --benchmark_filter=my_gelu/n=65536
+    ./my_bench --compare one one | tee printed
+    grep -q 'my_gelu/n=65536/threads:1 .*UNSURE' printed  # two times are too few to say more
+    ./my_bench --compare ./my_bench ./my_bench --rounds 2 --benchmark_filter=my_gelu/n=65536
+    ;;
   plain)
     "$cxx" -std=c++20 -I "$source_dir/include" -pthread "$consumers/main.cpp" -o "$work/consumer"
     "$work/consumer"

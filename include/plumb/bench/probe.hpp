@@ -75,6 +75,17 @@ inline const Loops& loops(Isa isa = current_isa()) {
   return scalar::loops();
 }
 
+/// After wide vectors, so that code for SSE is not slowed by what they left in the registers: gcc
+/// sees to it by itself from -O2 on only (a kernel that called libm took 15 times as long).
+#if defined(__x86_64__)
+[[gnu::noinline, gnu::target("avx")]] inline void leave_wide() { _mm256_zeroupper(); }
+#endif
+inline void leave_wide_vectors() {
+#if defined(__x86_64__)
+  if (current_isa() >= Isa::Avx2) leave_wide();
+#endif
+}
+
 /// x, of which the compiler now knows nothing; nor of what memory holds.
 template <class T>
 T opaque(T x) {
@@ -96,7 +107,10 @@ template <class Body>
 double fastest(Pool& pool, Body body) {
   const auto time = [&](Index passes) {
     const double start = seconds_now(pool.threads());
-    pool.run(pool.threads(), [&](Index thread) { body(thread, passes); });
+    pool.run(pool.threads(), [&](Index thread) {
+      body(thread, passes);
+      leave_wide_vectors();
+    });
     return seconds_now(pool.threads()) - start;
   };
   Index passes = 1;

@@ -1,10 +1,10 @@
 // Two benchmark programs side by side, and what one leaves in a file for another day.
 //
 // A program started with --serve holds one case at a time and times it when it is asked to. A
-// comparison starts a process of A and one of B, asks them in turn some two hundred times, and takes
-// the median of the ratios in a turn; then it starts another two, since where memory comes to lie is
-// drawn anew for each (verdict.hpp). On a shared machine the fastest times were found to say less:
-// of one program twice, those of 200 differed by 12 %, these medians by 1.5 %.
+// comparison starts a process of A and one of B, asks them in turn some two hundred times, and
+// takes the median of the ratios in a turn; then it starts another two, since where memory comes
+// to lie is drawn anew for each (verdict.hpp). On a shared machine the fastest times were found to
+// say less: of one program twice, those of 200 differed by 12 %, these medians by 1.5 %.
 #pragma once
 
 #include <plumb/bench/suite.hpp>

@@ -1,6 +1,6 @@
 // What a benchmark program holds: kernels at their cases, each ready to be made, checked and called
-// by its name. Whoever times them (bench.hpp by Google Benchmark, session.hpp for comparisons) finds
-// them here.
+// by its name. Whoever times them (bench.hpp by Google Benchmark, session.hpp for comparisons)
+// finds them here.
 #pragma once
 
 #include <plumb/bench/check.hpp>
