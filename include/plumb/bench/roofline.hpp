@@ -66,10 +66,10 @@ class RooflineChart {
     for (const Dot& dot : dots)
       if (dot.threads == roofs.threads && dot.seconds > 0) dots_.push_back(dot);
     set_range(roofs);
-    text(
-        kLeft, 20, "start",
-        str("GFLOP/s by FLOP a byte, ", roofs.threads, roofs.threads == 1 ? " thread" : " threads"),
-        "title");
+    text(kLeft, 20, "start",
+         str("GFLOP/s by FLOP a byte; in %: of the bound; ", roofs.threads,
+             roofs.threads == 1 ? " thread" : " threads"),
+         "title");
     draw_grid();
     draw_roofs(roofs);
     draw_dots();
@@ -109,7 +109,7 @@ class RooflineChart {
   }
   static std::string short_number(double value) {
     char out[32];
-    std::snprintf(out, sizeof out, value < 1 ? "%.2g" : "%.3g", value);
+    std::snprintf(out, sizeof out, value < 1 ? "%.2g" : value < 1000 ? "%.3g" : "%.0f", value);
     return out;
   }
   static std::string power(double exponent) {
@@ -161,7 +161,7 @@ class RooflineChart {
       const double gflops = dot.flops / dot.seconds * 1e-9, gbps = dot.bytes / dot.seconds * 1e-9;
       const std::string share =
           dot.bound_seconds > 0
-              ? str(", ", short_number(100 * dot.bound_seconds / dot.seconds), " % of its bound")
+              ? str(", ", short_number(100 * dot.bound_seconds / dot.seconds), " %")
               : "";
       const std::string speed =
           dot.flops > 0 ? short_number(gflops) + " GFLOP/s" : short_number(gbps) + " GB/s, no FLOP";
