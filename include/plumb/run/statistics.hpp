@@ -56,7 +56,8 @@ inline Interval wilson_interval(double successes, double n, double z = 1.9599639
   const double scale = 1.0 + z * z / n;
   const double centre = (share + z * z / (2.0 * n)) / scale;
   const double half = z / scale * std::sqrt(share * (1.0 - share) / n + z * z / (4.0 * n * n));
-  return {std::max(0.0, centre - half), std::min(1.0, centre + half)};
+  return {successes == 0.0 ? 0.0 : std::max(0.0, centre - half),  // rounding aside, it ends there
+          successes == n ? 1.0 : std::min(1.0, centre + half)};
 }
 
 /// The t that |T| stays below with probability 0.95, by Student's distribution of whole degrees of
