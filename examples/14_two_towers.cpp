@@ -14,11 +14,12 @@
 //   step  75  loss 0.5638
 //   step 100  loss 0.5460
 //   right on 94.9 % of 532 pairs, and 48.8 % of 84 others
-#include "small_data.hpp"
+#include "votes.hpp"
 
 #include <cstdio>
 
 using namespace plumb;
+using Ids = Tensor<Cpu, std::int32_t>;
 
 struct Towers {
   Parameters<Cpu> parameters;

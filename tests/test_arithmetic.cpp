@@ -33,52 +33,62 @@ All<T> inputs_of(const std::vector<Shape>& shapes, bool positive) {
   return all;
 }
 
+template <class T>
+using OpOf = std::function<Tensor<Cpu, T>(const All<T>&)>;
+
 /// Σ of a fixed weight times each result.
-template <class T, class Op>
-Tensor<Cpu, T> weighed(Op op, const All<T>& inputs) {
+template <class T>
+Tensor<Cpu, T> weighed(const OpOf<T>& op, const All<T>& inputs) {
   Tensor<Cpu, T> y = op(inputs);
   std::vector<T> weights;
   for (const float w : test::random_vector(y.size(), 500)) weights.push_back(static_cast<T>(w));
   return weighted_sum(y.reshape({y.size()}), Tensor<Cpu, T>::from(weights, {y.size()}));
 }
 
+double slope_at(const OpOf<double>& op, const All<double>& inputs, double& x) {
+  const double before = x, h = 1e-5;
+  x = before + h;
+  const double above = weighed(op, inputs).item();
+  x = before - h;
+  const double below = weighed(op, inputs).item();
+  x = before;
+  return (above - below) / (2 * h);
+}
+
 /// Gradients in double against central differences, and float's results and gradients against
 /// double's.
-template <class Op>
-void check_op(const char* name, Op op, const std::vector<Shape>& shapes, bool positive = false) {
+void check_both(const char* name, const OpOf<float>& op, const OpOf<double>& exact_op,
+                const std::vector<Shape>& shapes, bool positive) {
   CAPTURE(name);
   const auto in_float = inputs_of<float>(shapes, positive);
   const auto in_double = inputs_of<double>(shapes, positive);
   {
     Tape tape;
-    tape.backward(weighed<float>(op, in_float));
+    tape.backward(weighed(op, in_float));
   }
   {
     Tape tape;
-    tape.backward(weighed<double>(op, in_double));
+    tape.backward(weighed(exact_op, in_double));
   }
-  const auto y = op(in_float).to_vector();
-  const auto exact = op(in_double).to_vector();
-  CHECK(op(in_float).shape() == op(in_double).shape());
-  CHECK(test::max_relative_error(y, exact) < 3e-6);
+  const auto y = op(in_float);
+  const auto exact = exact_op(in_double);
+  CHECK(y.shape() == exact.shape());
+  CHECK(test::max_relative_error(y.to_vector(), exact.to_vector()) < 3e-6);
   for (std::size_t i = 0; i < in_double.size(); ++i) {
     CAPTURE(i);
     const auto gradient = in_double[i].grad_tensor().to_vector();
     CHECK(test::max_relative_error(in_float[i].grad_tensor().to_vector(), gradient) < 2e-5);
     double worst = 0;
     for (std::size_t e = 0; e < gradient.size(); ++e) {
-      double& x = in_double[i].data()[e];
-      const double before = x, h = 1e-5;
-      x = before + h;
-      const double above = weighed<double>(op, in_double).item();
-      x = before - h;
-      const double below = weighed<double>(op, in_double).item();
-      x = before;
-      const double slope = (above - below) / (2 * h);
+      const double slope = slope_at(exact_op, in_double, in_double[i].data()[e]);
       worst = std::max(worst, std::abs(slope - gradient[e]) / std::max(1.0, std::abs(slope)));
     }
     CHECK(worst < 1e-8);
   }
+}
+template <class Op>
+void check_op(const char* name, Op op, const std::vector<Shape>& shapes, bool positive = false) {
+  check_both(name, op, op, shapes, positive);
 }
 
 Tensor<Cpu, std::int32_t> ids(const std::vector<std::int32_t>& values) {

@@ -1,6 +1,7 @@
 // The models of examples 11 to 14, which are no transformers: losses of five updates beside
 // PyTorch's in double (golden/make_examples.py).
 #include "../examples/small_data.hpp"
+#include "../examples/votes.hpp"
 
 #include <doctest/doctest.h>
 

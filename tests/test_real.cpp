@@ -38,7 +38,7 @@ double worst(F f, G exact, Draw draw) {
   return most;
 }
 
-auto between(double low, double high) {
+auto drawn_from(double low, double high) {
   return [=](double share) { return low + (high - low) * share; };
 }
 /// By magnitude: 2^low to 2^high.
@@ -51,11 +51,11 @@ auto powers(double low, double high) {
 TEST_CASE("exp and expm1 are within 0.6 units of the last place") {
   const auto e = [](long double x) { return std::exp(x); };
   const auto m = [](long double x) { return std::expm1(x); };
-  CHECK(worst(real::exp, e, between(-708, 709.7)) < 0.6);
-  CHECK(worst(real::exp, e, between(-1, 1)) < 0.6);
-  CHECK(worst(real::exp, e, between(-745, -708)) <= 1.0);  // results of fewer bits
-  CHECK(worst(real::expm1, m, between(-40, 709.7)) < 0.6);
-  CHECK(worst(real::expm1, m, between(-1, 1)) < 0.6);
+  CHECK(worst(real::exp, e, drawn_from(-708, 709.7)) < 0.6);
+  CHECK(worst(real::exp, e, drawn_from(-1, 1)) < 0.6);
+  CHECK(worst(real::exp, e, drawn_from(-745, -708)) <= 1.0);  // results of fewer bits
+  CHECK(worst(real::expm1, m, drawn_from(-40, 709.7)) < 0.6);
+  CHECK(worst(real::expm1, m, drawn_from(-1, 1)) < 0.6);
   CHECK(worst(real::expm1, m, powers(-1000, 0)) < 0.6);
   CHECK(real::exp(0.0) == 1.0);
   CHECK(real::exp(kInfinity) == kInfinity);
@@ -77,9 +77,9 @@ TEST_CASE("log and log1p are within 0.6 units of the last place") {
   const auto l = [](long double x) { return std::log(x); };
   const auto m = [](long double x) { return std::log1p(x); };
   CHECK(worst(real::log, l, powers(-1074, 1024)) < 0.6);
-  CHECK(worst(real::log, l, between(0.5, 2)) < 0.6);
-  CHECK(worst(real::log, l, between(0.9999, 1.0001)) < 0.6);
-  CHECK(worst(real::log1p, m, between(-1, 1)) < 0.6);
+  CHECK(worst(real::log, l, drawn_from(0.5, 2)) < 0.6);
+  CHECK(worst(real::log, l, drawn_from(0.9999, 1.0001)) < 0.6);
+  CHECK(worst(real::log1p, m, drawn_from(-1, 1)) < 0.6);
   CHECK(worst(real::log1p, m, powers(-1000, 1020)) < 0.6);
   CHECK(real::log(1.0) == 0.0);
   CHECK(real::log(0.0) == -kInfinity);
@@ -100,11 +100,11 @@ TEST_CASE("pow is within 0.6 units of the last place for a base that is not nega
     const double most = 708.0 / std::fabs(std::log(base));
     CHECK(worst([=](double y) { return real::pow(base, y); },
                 [=](long double y) { return std::pow(static_cast<long double>(base), y); },
-                between(-most, most)) < 0.6);
+                drawn_from(-most, most)) < 0.6);
   }
   CHECK(worst([](double x) { return real::pow(x, 17.3); },
               [](long double x) { return std::pow(x, static_cast<long double>(17.3)); },
-              between(0.01, 30)) < 0.6);
+              drawn_from(0.01, 30)) < 0.6);
   CHECK(real::pow(0.0, 0.0) == 1.0);
   CHECK(real::pow(kNan, 0.0) == 1.0);
   CHECK(real::pow(1.0, kNan) == 1.0);
@@ -126,8 +126,8 @@ TEST_CASE("sin and cos are within 0.6 units of the last place, at any size") {
   const auto s = [](long double x) { return std::sin(x); };
   const auto c = [](long double x) { return std::cos(x); };
   for (const double turn : {1.0, 7.0, 1e6}) {
-    CHECK(worst(real::sin, s, between(-turn, turn)) < 0.6);
-    CHECK(worst(real::cos, c, between(-turn, turn)) < 0.6);
+    CHECK(worst(real::sin, s, drawn_from(-turn, turn)) < 0.6);
+    CHECK(worst(real::cos, c, drawn_from(-turn, turn)) < 0.6);
   }
   CHECK(worst(real::sin, s, powers(-300, 1024)) < 0.6);
   CHECK(worst(real::cos, c, powers(-300, 1024)) < 0.6);
@@ -154,7 +154,7 @@ TEST_CASE("sin and cos are within 0.6 units of the last place, at any size") {
 
 TEST_CASE("tan and atan are within a few units of the last place") {
   CHECK(worst(
-            real::tan, [](long double x) { return std::tan(x); }, between(-7, 7)) < 2.5);
+            real::tan, [](long double x) { return std::tan(x); }, drawn_from(-7, 7)) < 2.5);
   CHECK(worst(
             real::atan, [](long double x) { return std::atan(x); }, powers(-26, 60)) < 5);
   CHECK(real::atan(kInfinity) == std::acos(0.0));
