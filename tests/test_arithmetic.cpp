@@ -91,7 +91,7 @@ void check_op(const char* name, Op op, const std::vector<Shape>& shapes, bool po
   check_both(name, op, op, shapes, positive);
 }
 
-Tensor<Cpu, std::int32_t> ids(const std::vector<std::int32_t>& values) {
+Tensor<Cpu, std::int32_t> numbers(const std::vector<std::int32_t>& values) {
   return Tensor<Cpu, std::int32_t>::from(values, {static_cast<Index>(values.size())});
 }
 
@@ -156,9 +156,9 @@ TEST_CASE("reductions") {
     check_op("softmax", [](const auto& i) { return softmax(i[0]); }, {shape});
     check_op("log_softmax", [](const auto& i) { return log_softmax(i[0]); }, {shape});
   }
-  const auto chosen = ids({2, 0, 1, 1});
+  const auto chosen = numbers({2, 0, 1, 1});
   check_op("pick", [&](const auto& i) { return pick(i[0], chosen); }, {{4, 3}});
-  const auto offsets = ids({0, 2, 3, 7});
+  const auto offsets = numbers({0, 2, 3, 7});
   for (const Shape& shape : {Shape{7}, {7, 3}}) {
     check_op("segment_sum", [&](const auto& i) { return segment_sum(i[0], offsets); }, {shape});
     check_op("segment_mean", [&](const auto& i) { return segment_mean(i[0], offsets); }, {shape});
@@ -191,7 +191,7 @@ TEST_CASE("arrangement") {
                return concat({parts[1], parts[0]}, axis);
              },
              {matrix});
-  const auto places = ids({3, 0, 3, 1, 6});
+  const auto places = numbers({3, 0, 3, 1, 6});
   check_op("scatter_rows", [&](const auto& i) { return scatter_rows(i[0], places, 7); }, {matrix});
   check_op("embedding", [&](const auto& i) { return embedding(i[0], places); }, {{7, 3}});
 }
@@ -241,7 +241,7 @@ TEST_CASE("a checkpoint changes neither the result nor a gradient, to the bit, a
 TEST_CASE("log_softmax and pick have the bits of the fused log-probability") {
   Rng rng(2);
   const auto logits = Tensor<Cpu>::randn({9, 101}, rng, 3.0F);
-  const auto targets = ids({0, 100, 5, 5, 33, 32, 31, 64, 7});
+  const auto targets = numbers({0, 100, 5, 5, 33, 32, 31, 64, 7});
   std::vector<float> fused(9), lse(9);
   logprob_rows(Cpu{}, fused.data(), nullptr, lse.data(), logits.data(), targets.data(), 9, 101,
                1.0F);
@@ -284,16 +284,20 @@ TEST_CASE("shapes that were not meant are refused, with what may stand there") {
   refused([&] { return sum(m, 2); }, "[sum] expected a matrix and axis 0");
   refused([&] { return softmax(Tensor<Cpu>::zeros({3})); }, "[softmax]");
   refused([&] { return argmax(Tensor<Cpu>::zeros({3, 0}), 1); }, "has no columns");
-  refused([&] { return pick(m, ids({1, 2})); }, "[pick] expected a matrix (N, C) and ids (N)");
+  refused([&] { return pick(m, numbers({1, 2})); }, "[pick] expected a matrix (N, C) and ids (N)");
   refused([&] { return columns(m, 2, 5); }, "[columns] [2, 5)");
   refused([&] { return concat({m, square}, 0); }, "[concat] (3, 3) does not fit (3, 4) on axis 0");
   refused([&] { return split(m, std::vector<Index>{1, 1}, 1); }, "[split] extents of 2");
-  refused([&] { return scatter_rows(m, ids({1}), 3); }, "[scatter_rows]");
+  refused([&] { return scatter_rows(m, numbers({1}), 3); }, "[scatter_rows]");
   refused([&] { return transpose(Tensor<Cpu>::zeros({3})); }, "[transpose]");
   refused([&] { return matmul(m, m); }, "[matmul] (3, 4) and (3, 4) do not multiply");
   refused([&] { return matmul(m, m, {.a = true, .b = true}); }, "do not multiply");
   refused([&] { return clamp(m, 1.0F, 0.0F); }, "enclose nothing");
-  refused([&] { return segment_mean(m, ids({0, 0, 3})); }, "[segment_mean] group 0 has no rows");
+  refused(
+      [&] {
+        return segment_mean(m, numbers({0, 0, 3}));
+      },
+      "[segment_mean] group 0 has no rows");
   refused(
       [&] {
         return segment_sum(m, Tensor<Cpu, std::int32_t>::zeros({2, 2}));
@@ -327,7 +331,7 @@ TEST_CASE("detach: the same memory, no gradient; ids are arranged as numbers are
   CHECK(transpose(i).to_vector() == std::vector<std::int32_t>{0, 3, 1, 4, 2, 5});
   CHECK(columns(i, 1, 3).to_vector() == std::vector<std::int32_t>{1, 2, 4, 5});
   CHECK(concat({i, i}, 1).dim(1) == 6);
-  CHECK(embedding(i, ids({1})).to_vector() == std::vector<std::int32_t>{3, 4, 5});
+  CHECK(embedding(i, numbers({1})).to_vector() == std::vector<std::int32_t>{3, 4, 5});
   CHECK(argmax(i, 0).to_vector() == std::vector<std::int32_t>{1, 1, 1});
   CHECK(argmax(x).item() == 3);
 }
