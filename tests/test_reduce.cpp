@@ -193,7 +193,8 @@ std::vector<float> run(const Kernel& kernel, Cpu device, const Matrices<float>& 
 
 TEST_CASE("reductions agree with the loops in double on every instruction set") {
   test::for_each_isa([&](Isa isa) {
-    for (const auto& [n, c] : kSmall) {
+    for (const auto& size : kSmall) {
+      const Index n = size.n, c = size.c;
       const auto m = matrices(n, c);
       const auto wide = exact(m);
       for (const Kernel& k : reductions()) {
@@ -212,7 +213,8 @@ TEST_CASE("reductions agree with the loops in double on every instruction set") 
 
 TEST_CASE("reductions give the same bits on every instruction set and thread count") {
   Pool one(1), two(2), three(3);
-  for (const auto& [n, c] : kSmall) {
+  for (const auto& size : kSmall) {
+    const Index n = size.n, c = size.c;
     const auto m = matrices(n, c);
     for (const Kernel& k : reductions()) {
       const auto expected = run(k, Cpu{&one}, m);
@@ -286,8 +288,8 @@ TEST_CASE("a group without rows has a logsumexp of -infinity and no gradient") {
 }
 
 TEST_CASE("a batch of products has the bits of each") {
-  for (const auto& [m, n, k] : {std::array<Index, 3>{3, 5, 7}, {17, 33, 300}, {200, 200, 200}}) {
-    const Index batch = 5, rows = m, columns = n, inner = k;
+  for (const auto& size : {std::array<Index, 3>{3, 5, 7}, {17, 33, 300}, {200, 200, 200}}) {
+    const Index batch = 5, rows = size[0], columns = size[1], inner = size[2];
     const auto a = random_vector(batch * rows * inner, 1),
                b = random_vector(batch * inner * columns, 2);
     for (const Form form : {Form::NN, Form::NT, Form::TN}) {
