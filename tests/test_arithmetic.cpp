@@ -143,7 +143,7 @@ TEST_CASE("functions of one") {
 }
 
 TEST_CASE("reductions") {
-  for (const Shape& shape : {Shape{1, 1}, {4, 9}, {70, 3}, {2, 3000}}) {
+  for (const Shape& shape : {Shape{1, 1}, {4, 9}, {70, 3}}) {
     check_op("sum", [](const auto& i) { return sum(i[0]); }, {shape});
     check_op("mean", [](const auto& i) { return mean(i[0]); }, {shape});
     check_op("max", [](const auto& i) { return max(i[0]); }, {shape});
@@ -152,7 +152,6 @@ TEST_CASE("reductions") {
       check_op("mean over an axis", [=](const auto& i) { return mean(i[0], axis); }, {shape});
       check_op("max over an axis", [=](const auto& i) { return max(i[0], axis); }, {shape});
     }
-    if (shape.size() > 1000) continue;
     check_op("softmax", [](const auto& i) { return softmax(i[0]); }, {shape});
     check_op("log_softmax", [](const auto& i) { return log_softmax(i[0]); }, {shape});
   }
@@ -164,6 +163,21 @@ TEST_CASE("reductions") {
     check_op("segment_mean", [&](const auto& i) { return segment_mean(i[0], offsets); }, {shape});
     check_op("segment_logsumexp", [&](const auto& i) { return segment_logsumexp(i[0], offsets); },
              {shape});
+  }
+}
+
+TEST_CASE("the sum of more than one row of 4096, and of nothing") {
+  Rng rng(4);
+  for (const Index n : {0, 4095, 4096, 4097, 20001}) {
+    const auto x = Tensor<Cpu>::randn({n}, rng);
+    double exact = 0;
+    for (const float value : x.to_vector()) exact += double{value};
+    x.set_requires_grad(true);
+    Tape tape;
+    const auto y = sum(x);
+    CHECK(std::abs(double{y.item()} - exact) < 1e-4);
+    tape.backward(y);
+    CHECK(x.grad_tensor().to_vector() == std::vector<float>(static_cast<std::size_t>(n), 1.0F));
   }
 }
 
