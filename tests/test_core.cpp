@@ -543,3 +543,20 @@ TEST_CASE("shape errors name the caller's place and what came") {
     CHECK(message.find("(test_core.cpp:") != std::string::npos);
   }
 }
+
+TEST_CASE("memory: what was given back is asked for once more, and then no more") {
+  const Index large = Index{64} << 20;
+  Tensor<Cpu>::empty({large / 4});  // the range has grown, and nothing of it is in use
+  release_cached_memory();
+  const auto step = [] {
+    std::vector<Tensor<Cpu>> held;
+    for (const Index size : {500'000, 1'100'000, 300'000, 900'000, 700'000}) {
+      held.push_back(Tensor<Cpu>::empty({size}));
+      if (held.size() % 2 == 0) held.erase(held.begin());
+    }
+  };
+  for (int i = 0; i < 2; ++i) step();
+  const std::size_t calls = memory_counters().system_calls;
+  for (int i = 0; i < 20; ++i) step();
+  CHECK(memory_counters().system_calls == calls);
+}
