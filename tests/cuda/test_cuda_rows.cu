@@ -228,3 +228,19 @@ TEST_CASE("AdamW and the sum of squares have the CPU's bits") {
       });
   }
 }
+
+TEST_CASE("gradient descent and Lion have the CPU's bits") {
+  for (const auto& c : cases::optimizer::kSmall) {
+    const Index n = c.n;
+    INFO("n = ", n);
+    const auto start = random_vector(n, 1), grad = random_vector(n, 2);
+    check_same_bits(Cuda{}, [&](auto device, auto& at) {
+      const float* g = at.in(grad);
+      for (const bool nesterov : {false, true})
+        sgd_update(device, at.out(start), g, at.out(n, 0.1F), n,
+                   SgdStep{0.1F, 0.9F, 0.01F, 0.5F, nesterov});
+      lion_update(device, at.out(start), g, at.out(n, 0.1F), n,
+                  LionStep{0.01F, 0.1F, 0.01F, -0.001F, 0.5F});
+    });
+  }
+}
