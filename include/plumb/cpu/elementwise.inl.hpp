@@ -103,22 +103,13 @@ inline void swiglu_forward(float* y, const float* gate, const float* up, Index n
 
 inline void swiglu_backward(float* dgate, float* dup, const float* dy, const float* gate,
                             const float* up, Index n) {
-  const auto step = [&](auto at, auto put) {
+  update(n, [&](auto at, auto put) {
     const V g = at(gate);
     const V s = sigmoid(g);
     const V d = at(dy);
     put(dgate, fma(d * at(up), s * fma(g, set(1.0F) - s, set(1.0F)), at(dgate)));
     put(dup, fma(d, g * s, at(dup)));
-  };
-  for_vectors(
-      n,
-      [&](Index i) {
-        step([i](const float* p) { return load(p + i); }, [i](float* p, V v) { store(p + i, v); });
-      },
-      [&](Index i, Index left) {
-        step([i, left](const float* p) { return load(p + i, left); },
-             [i, left](float* p, V v) { store(p + i, v, left); });
-      });
+  });
 }
 
 inline const ElementwiseTable& elementwise_table() {

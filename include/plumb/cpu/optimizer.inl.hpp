@@ -2,39 +2,21 @@
 
 inline void adamw(float* parameter, const float* grad, float* m, float* v, Index n,
                   const AdamWScalars& scalars) {
-  const auto step = [&](auto at, auto put) {
+  update(n, [&](auto at, auto put) {
     const AdamWElement next = adamw_element({at(parameter), at(m), at(v)}, at(grad), scalars);
     put(m, next.m);
     put(v, next.v);
     put(parameter, next.parameter);
-  };
-  for_vectors(
-      n,
-      [&](Index i) {
-        step([i](const float* p) { return load(p + i); }, [i](float* p, V x) { store(p + i, x); });
-      },
-      [&](Index i, Index left) {
-        step([i, left](const float* p) { return load(p + i, left); },
-             [i, left](float* p, V x) { store(p + i, x, left); });
-      });
+  });
 }
 
 template <class Element>
 inline void momentum_rows(float* parameter, const float* grad, float* m, Index n, Element element) {
-  const auto step = [&](auto at, auto put) {
+  update(n, [&](auto at, auto put) {
     const MomentumElement next = element({at(parameter), at(m)}, at(grad));
     put(m, next.m);
     put(parameter, next.parameter);
-  };
-  for_vectors(
-      n,
-      [&](Index i) {
-        step([i](const float* p) { return load(p + i); }, [i](float* p, V x) { store(p + i, x); });
-      },
-      [&](Index i, Index left) {
-        step([i, left](const float* p) { return load(p + i, left); },
-             [i, left](float* p, V x) { store(p + i, x, left); });
-      });
+  });
 }
 inline void sgd(float* parameter, const float* grad, float* m, Index n, const SgdStep& step) {
   momentum_rows(parameter, grad, m, n,

@@ -53,6 +53,20 @@ inline void map(float* y, Index n, F f) {
       });
 }
 
+/// The same for several results: `step(at, put)` stores each, put(p, v) storing a vector at p.
+template <class Step>
+inline void update(Index n, Step step) {
+  for_vectors(
+      n,
+      [&](Index i) {
+        step([i](const float* p) { return load(p + i); }, [i](float* p, V v) { store(p + i, v); });
+      },
+      [&](Index i, Index left) {
+        step([i, left](const float* p) { return load(p + i, left); },
+             [i, left](float* p, V v) { store(p + i, v, left); });
+      });
+}
+
 inline float sum(const Lanes& lanes) {
   Lanes x = lanes;
   PLUMB_UNROLL for (Index apart = kRegisters / 2; apart > 0; apart /= 2)
