@@ -48,7 +48,7 @@ TEST_CASE("element-by-element kernels read and write each element once") {
   const auto x = ones(n), a = ones(n), b = ones(n), y = ones(n), z = ones(n);
   const Cuda device;
   const auto count = static_cast<double>(n);
-  const auto whole = [n](const Tensor<Cuda>& x) { return Operand<float>{x.data(), n, 1}; };
+  const auto whole = [n](const Tensor<Cuda>& t) { return Operand<float>{t.data(), n, 1}; };
   check_bytes("add", count, 8, 4,
               [&] {
                 combine_forward(device, y.data(), whole(a), whole(b), Arithmetic::Add, 1, n);
