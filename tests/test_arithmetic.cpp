@@ -4,98 +4,16 @@
 
 #include <doctest/doctest.h>
 
-#include <functional>
 #include <string>
 #include <vector>
 
-#include "support.hpp"
+#include "gradients.hpp"
 
 using namespace plumb;
+using test::check_op;
 using test::contains;
+using test::ids;
 using test::message_of;
-
-namespace {
-
-template <class T>
-using All = std::vector<Tensor<Cpu, T>>;
-
-template <class T>
-All<T> inputs_of(const std::vector<Shape>& shapes, bool positive) {
-  All<T> all;
-  std::uint64_t seed = 11;
-  for (const Shape& shape : shapes) {
-    std::vector<T> values;
-    for (const float x : test::random_vector(shape.size(), seed++))
-      values.push_back(static_cast<T>(positive ? std::abs(x) + 0.3F : x));
-    all.push_back(Tensor<Cpu, T>::from(values, shape));
-    all.back().set_requires_grad(true);
-  }
-  return all;
-}
-
-template <class T>
-using OpOf = std::function<Tensor<Cpu, T>(const All<T>&)>;
-
-/// Σ of a fixed weight times each result.
-template <class T>
-Tensor<Cpu, T> weighed(const OpOf<T>& op, const All<T>& inputs) {
-  Tensor<Cpu, T> y = op(inputs);
-  std::vector<T> weights;
-  for (const float w : test::random_vector(y.size(), 500)) weights.push_back(static_cast<T>(w));
-  return weighted_sum(y.reshape({y.size()}), Tensor<Cpu, T>::from(weights, {y.size()}));
-}
-
-double slope_at(const OpOf<double>& op, const All<double>& inputs, double& x) {
-  const double before = x, h = 1e-5;
-  x = before + h;
-  const double above = weighed(op, inputs).item();
-  x = before - h;
-  const double below = weighed(op, inputs).item();
-  x = before;
-  return (above - below) / (2 * h);
-}
-
-/// Gradients in double against central differences, and float's results and gradients against
-/// double's.
-void check_both(const char* name, const OpOf<float>& op, const OpOf<double>& exact_op,
-                const std::vector<Shape>& shapes, bool positive) {
-  CAPTURE(name);
-  const auto in_float = inputs_of<float>(shapes, positive);
-  const auto in_double = inputs_of<double>(shapes, positive);
-  {
-    Tape tape;
-    tape.backward(weighed(op, in_float));
-  }
-  {
-    Tape tape;
-    tape.backward(weighed(exact_op, in_double));
-  }
-  const auto y = op(in_float);
-  const auto exact = exact_op(in_double);
-  CHECK(y.shape() == exact.shape());
-  CHECK(test::max_relative_error(y.to_vector(), exact.to_vector()) < 3e-6);
-  for (std::size_t i = 0; i < in_double.size(); ++i) {
-    CAPTURE(i);
-    const auto gradient = in_double[i].grad_tensor().to_vector();
-    CHECK(test::max_relative_error(in_float[i].grad_tensor().to_vector(), gradient) < 2e-5);
-    double worst = 0;
-    for (std::size_t e = 0; e < gradient.size(); ++e) {
-      const double slope = slope_at(exact_op, in_double, in_double[i].data()[e]);
-      worst = std::max(worst, std::abs(slope - gradient[e]) / std::max(1.0, std::abs(slope)));
-    }
-    CHECK(worst < 1e-8);
-  }
-}
-template <class Op>
-void check_op(const char* name, Op op, const std::vector<Shape>& shapes, bool positive = false) {
-  check_both(name, op, op, shapes, positive);
-}
-
-Tensor<Cpu, std::int32_t> numbers(const std::vector<std::int32_t>& values) {
-  return Tensor<Cpu, std::int32_t>::from(values, {static_cast<Index>(values.size())});
-}
-
-}  // namespace
 
 TEST_CASE("arithmetic of two, with what stands beside a matrix on either side") {
   const Shape matrix{5, 7};
@@ -155,9 +73,9 @@ TEST_CASE("reductions") {
     check_op("softmax", [](const auto& i) { return softmax(i[0]); }, {shape});
     check_op("log_softmax", [](const auto& i) { return log_softmax(i[0]); }, {shape});
   }
-  const auto chosen = numbers({2, 0, 1, 1});
+  const auto chosen = ids({2, 0, 1, 1});
   check_op("pick", [&](const auto& i) { return pick(i[0], chosen); }, {{4, 3}});
-  const auto offsets = numbers({0, 2, 3, 7});
+  const auto offsets = ids({0, 2, 3, 7});
   for (const Shape& shape : {Shape{7}, {7, 3}}) {
     check_op("segment_sum", [&](const auto& i) { return segment_sum(i[0], offsets); }, {shape});
     check_op("segment_mean", [&](const auto& i) { return segment_mean(i[0], offsets); }, {shape});
@@ -205,7 +123,7 @@ TEST_CASE("arrangement") {
                return concat({parts[1], parts[0]}, axis);
              },
              {matrix});
-  const auto places = numbers({3, 0, 3, 1, 6});
+  const auto places = ids({3, 0, 3, 1, 6});
   check_op("scatter_rows", [&](const auto& i) { return scatter_rows(i[0], places, 7); }, {matrix});
   check_op("embedding", [&](const auto& i) { return embedding(i[0], places); }, {{7, 3}});
 }
@@ -255,7 +173,7 @@ TEST_CASE("a checkpoint changes neither the result nor a gradient, to the bit, a
 TEST_CASE("log_softmax and pick have the bits of the fused log-probability") {
   Rng rng(2);
   const auto logits = Tensor<Cpu>::randn({9, 101}, rng, 3.0F);
-  const auto targets = numbers({0, 100, 5, 5, 33, 32, 31, 64, 7});
+  const auto targets = ids({0, 100, 5, 5, 33, 32, 31, 64, 7});
   std::vector<float> fused(9), lse(9);
   logprob_rows(Cpu{}, fused.data(), nullptr, lse.data(), logits.data(), targets.data(), 9, 101,
                1.0F);
@@ -298,20 +216,16 @@ TEST_CASE("shapes that were not meant are refused, with what may stand there") {
   refused([&] { return sum(m, 2); }, "[sum] expected a matrix and axis 0");
   refused([&] { return softmax(Tensor<Cpu>::zeros({3})); }, "[softmax]");
   refused([&] { return argmax(Tensor<Cpu>::zeros({3, 0}), 1); }, "has no columns");
-  refused([&] { return pick(m, numbers({1, 2})); }, "[pick] expected a matrix (N, C) and ids (N)");
+  refused([&] { return pick(m, ids({1, 2})); }, "[pick] expected a matrix (N, C) and ids (N)");
   refused([&] { return columns(m, 2, 5); }, "[columns] [2, 5)");
   refused([&] { return concat({m, square}, 0); }, "[concat] (3, 3) does not fit (3, 4) on axis 0");
   refused([&] { return split(m, std::vector<Index>{1, 1}, 1); }, "[split] extents of 2");
-  refused([&] { return scatter_rows(m, numbers({1}), 3); }, "[scatter_rows]");
+  refused([&] { return scatter_rows(m, ids({1}), 3); }, "[scatter_rows]");
   refused([&] { return transpose(Tensor<Cpu>::zeros({3})); }, "[transpose]");
   refused([&] { return matmul(m, m); }, "[matmul] (3, 4) and (3, 4) do not multiply");
   refused([&] { return matmul(m, m, {.a = true, .b = true}); }, "do not multiply");
   refused([&] { return clamp(m, 1.0F, 0.0F); }, "enclose nothing");
-  refused(
-      [&] {
-        return segment_mean(m, numbers({0, 0, 3}));
-      },
-      "[segment_mean] group 0 has no rows");
+  refused([&] { return segment_mean(m, ids({0, 0, 3})); }, "[segment_mean] group 0 has no rows");
   refused(
       [&] {
         return segment_sum(m, Tensor<Cpu, std::int32_t>::zeros({2, 2}));
@@ -345,7 +259,7 @@ TEST_CASE("detach: the same memory, no gradient; ids are arranged as numbers are
   CHECK(transpose(i).to_vector() == std::vector<std::int32_t>{0, 3, 1, 4, 2, 5});
   CHECK(columns(i, 1, 3).to_vector() == std::vector<std::int32_t>{1, 2, 4, 5});
   CHECK(concat({i, i}, 1).dim(1) == 6);
-  CHECK(embedding(i, numbers({1})).to_vector() == std::vector<std::int32_t>{3, 4, 5});
+  CHECK(embedding(i, ids({1})).to_vector() == std::vector<std::int32_t>{3, 4, 5});
   CHECK(argmax(i, 0).to_vector() == std::vector<std::int32_t>{1, 1, 1});
   CHECK(argmax(x).item() == 3);
 }

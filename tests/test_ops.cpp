@@ -1,70 +1,17 @@
 // The differentiable ops: gradients by central differences and against PyTorch's, what they refuse,
 // what they record.
-#include "tiny.hpp"
-
 #include <doctest/doctest.h>
 #include <nlohmann/json.hpp>
 
 #include <fstream>
 #include <limits>
 
+#include "gradients.hpp"
+
 using namespace plumb;
 using namespace test;
 
 namespace {
-
-using Inputs = std::vector<Tensor<Cpu>>;
-using Op = std::function<Inputs(const Inputs&)>;
-
-/// Σ over outputs of Σ weight · y, in double; the weights are fixed random numbers.
-double probe(const Inputs& outputs) {
-  double sum = 0;
-  for (std::size_t o = 0; o < outputs.size(); ++o) {
-    const auto y = outputs[o].to_vector(), w = random_vector(outputs[o].size(), 500 + o);
-    for (std::size_t i = 0; i < y.size(); ++i) sum += double{w[i]} * double{y[i]};
-  }
-  return sum;
-}
-
-void backward_probe(Tape& tape, const Inputs& outputs) {
-  Tensor<Cpu> total;
-  for (std::size_t o = 0; o < outputs.size(); ++o) {
-    const auto w = random_tensor({outputs[o].size()}, 500 + o);
-    const auto part = weighted_sum(outputs[o].reshape({outputs[o].size()}), w);
-    total = total ? add(total, part) : part;
-  }
-  tape.backward(total);
-}
-
-/// Every input's gradient against differences of the forward, and that a second pass adds to it.
-void check_op(const Op& op, const Inputs& inputs, float step = 2e-2F, double tolerance = 1e-3) {
-  for (const auto& x : inputs) x.set_requires_grad(true);
-  {
-    Tape tape;
-    backward_probe(tape, op(inputs));
-  }
-  for (std::size_t i = 0; i < inputs.size(); ++i) {
-    CAPTURE(i);
-    const auto gradient = grad_of(inputs[i]);
-    CHECK(gradient_error(
-              inputs[i], gradient, [&] { return probe(op(inputs)); }, step, 150) < tolerance);
-  }
-  Inputs once;
-  for (const auto& x : inputs) once.push_back(x.grad_tensor());
-  {
-    Tape tape;
-    backward_probe(tape, op(inputs));
-  }
-  for (std::size_t i = 0; i < inputs.size(); ++i) {
-    const auto first = once[i].to_vector(), both = grad_of(inputs[i]);
-    float most = 0, worst = 0;
-    for (std::size_t k = 0; k < both.size(); ++k) {
-      most = std::max(most, std::abs(both[k]));
-      worst = std::max(worst, std::abs(both[k] - 2 * first[k]));
-    }
-    CHECK(worst <= 1e-6F * most);
-  }
-}
 
 nlohmann::json golden() {
   std::ifstream file(PLUMB_SOURCE_DIR "/tests/golden/losses.json");
@@ -90,16 +37,13 @@ void backward_from(Tape& tape, const Tensor<Cpu>& y, const nlohmann::json& dy) {
 
 TEST_CASE("gradients: linear, with bias and residual and without") {
   for (const Index n : {1, 7, 33}) {
-    const auto x = random_tensor({n, 13}, 1), w = random_tensor({9, 13}, 2, 0.3F);
-    const auto bias = random_tensor({9}, 3), residual = random_tensor({n, 9}, 4);
-    check_op([](const Inputs& i) { return Inputs{linear(i[0], i[1])}; }, {x.clone(), w.clone()});
-    check_op([](const Inputs& i) { return Inputs{linear(i[0], i[1], i[2], i[3])}; },
+    const Shape x{n, 13}, w{9, 13}, bias{9}, residual{n, 9};
+    check_op("linear", [](const auto& i) { return linear(i[0], i[1]); }, {x, w});
+    check_op("with both", [](const auto& i) { return linear(i[0], i[1], i[2], i[3]); },
              {x, w, bias, residual});
-    check_op(
-        [](const Inputs& i) {
-          return Inputs{activated_linear(i[0], i[1], i[2], Activation::Gelu)};
-        },
-        {x.clone(), w.clone(), bias.clone()});
+    check_op("activated",
+             [](const auto& i) { return activated_linear(i[0], i[1], i[2], Activation::Gelu); },
+             {x, w, bias});
   }
 }
 
@@ -129,56 +73,48 @@ TEST_CASE("an activated linear layer has the bits of the two ops, forward and ba
                   expected));
 }
 
-TEST_CASE("gradients: embedding, with repeated and unused rows") {
-  const auto rows = ids({3, 0, 3, 3, 5, 1});
-  check_op([&](const Inputs& i) { return Inputs{embedding(i[0], rows)}; },
-           {random_tensor({7, 11}, 1)});
-}
-
-TEST_CASE("gradients: addition, scaling and activations") {
-  const auto a = random_tensor({5, 7}, 1), b = random_tensor({5, 7}, 2);
-  check_op([](const Inputs& i) { return Inputs{add(i[0], i[1])}; }, {a.clone(), b.clone()});
-  check_op([](const Inputs& i) { return Inputs{add(i[0], i[0])}; }, {a.clone()});
-  check_op([](const Inputs& i) { return Inputs{scale(i[0], -0.7F)}; }, {a.clone()});
-  check_op([](const Inputs& i) { return Inputs{gelu(i[0])}; }, {a.clone()});
-  check_op([](const Inputs& i) { return Inputs{gelu_erf(i[0])}; }, {a.clone()});
-  check_op([](const Inputs& i) { return Inputs{tanh(i[0])}; }, {a.clone()});
-  check_op([](const Inputs& i) { return Inputs{activate(i[0], Activation::Silu)}; }, {a.clone()});
-  check_op([](const Inputs& i) { return Inputs{swiglu(i[0], i[1])}; }, {a.clone(), b.clone()});
-  auto away = random_vector(35, 3);  // from the edge at 0, where a difference straddles two slopes
-  for (float& x : away) x += x > 0 ? 0.1F : -0.1F;
-  check_op([](const Inputs& i) { return Inputs{relu(i[0])}; }, {Tensor<Cpu>::from(away, {5, 7})});
-}
-
 TEST_CASE("gradients: norms") {
   for (const Index c : {2, 31, 65}) {
     CAPTURE(c);
-    const auto x = random_tensor({6, c}, 1), w = random_tensor({c}, 2), b = random_tensor({c}, 3);
-    check_op([](const Inputs& i) { return Inputs{rms_norm(i[0], i[1], 1e-5F)}; },
-             {x.clone(), w.clone()});
+    check_op("rms_norm", [](const auto& i) { return rms_norm(i[0], i[1], 1e-5F); }, {{6, c}, {c}});
     if (c > 2)  // of two channels LayerNorm makes signs, whose gradient is that of eps
-      check_op([](const Inputs& i) { return Inputs{layer_norm(i[0], i[1], i[2], 1e-5F)}; },
-               {x, w, b});
+      check_op("layer_norm", [](const auto& i) { return layer_norm(i[0], i[1], i[2], 1e-5F); },
+               {{6, c}, {c}, {c}});
   }
 }
 
 TEST_CASE("gradients: rotary positions") {
-  const Index head = 6;
-  const auto cosine = random_tensor({9, head / 2}, 1), sine = random_tensor({9, head / 2}, 2);
+  const Index half = 3;
+  const auto cosine = random_vector(9 * half, 1), sine = random_vector(9 * half, 2);
   const auto positions = ids({0, 1, 2, 0, 8});
-  check_op([&](const Inputs& i) { return Inputs{rope(i[0], cosine, sine, positions)}; },
-           {random_tensor({5, 3 * head}, 3)});
+  check_op("rope",
+           [&](const auto& i) {
+             return rope(i[0], beside(i[0], cosine).reshape({9, half}),
+                         beside(i[0], sine).reshape({9, half}), positions);
+           },
+           {{5, 3 * 2 * half}});
 }
 
 TEST_CASE("gradients: attention, grouped heads, sequences of 1, 3 and more than a block of keys") {
   for (const Index kv_heads : {1, 2, 4}) {
     const AttentionShape shape{4, kv_heads, 6, 0.4F};
     const auto offsets = ids({0, 1, 4, 44});
-    const auto q = random_tensor({44, 24}, 1), k = random_tensor({44, kv_heads * 6}, 2),
-               v = random_tensor({44, kv_heads * 6}, 3);
-    check_op([&](const Inputs& i) { return Inputs{attention(i[0], i[1], i[2], offsets, shape)}; },
-             {q, k, v});
+    const Shape keys{44, kv_heads * 6};
+    check_op("attention",
+             [&](const auto& i) { return attention(i[0], i[1], i[2], offsets, shape); },
+             {{44, 24}, keys, keys});
   }
+}
+
+TEST_CASE("gradients: attention to keys of a beginning that two sequences share") {
+  const AttentionShape shape{2, 1, 6, 0.4F};
+  // Rows 0 to 4 are the beginning's; sequences of 5 + 2 and 5 + 3 positions, the last their own.
+  const SharedKeys<Cpu> shared{ids({0, 5, 12, 20}),
+                               ids({0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 5, 6, 0, 1, 2, 3, 4, 7, 8, 9})};
+  const auto offsets = ids({0, 5, 7, 10});
+  check_op("attention",
+           [&](const auto& i) { return attention(i[0], i[1], i[2], offsets, shape, shared); },
+           {{10, 12}, {10, 6}, {10, 6}});
 }
 
 TEST_CASE("head: with the loss's slopes known, the same bits from logits computed once") {
@@ -214,67 +150,93 @@ TEST_CASE("head: with the loss's slopes known, the same bits from logits compute
 
 TEST_CASE("gradients: head log-probability and entropy, together and alone") {
   const auto targets = ids({3, 0, 10, 10, 7});
+  const Shape x{5, 8}, w{11, 8};
   for (const float temperature : {1.0F, 0.7F}) {
-    const auto x = random_tensor({5, 8}, 1), w = random_tensor({11, 8}, 2, 0.5F);
-    check_op(
-        [&](const Inputs& i) {
-          const auto out = head_logprob(i[0], i[1], targets, temperature, true);
-          return Inputs{out.logprob, out.entropy};
-        },
-        {x.clone(), w.clone()});
-    check_op(
-        [&](const Inputs& i) {
-          return Inputs{head_logprob(i[0], i[1], targets, temperature, true).logprob};
-        },
-        {x.clone(), w.clone()});
-    check_op(
-        [&](const Inputs& i) {
-          return Inputs{head_logprob(i[0], i[1], targets, temperature, true).entropy};
-        },
-        {x.clone(), w.clone()});
+    const auto head = [&](const auto& i) {
+      return head_logprob(i[0], i[1], targets, temperature, true);
+    };
+    check_op("both",
+             [&](const auto& i) {
+               const auto out = head(i);
+               return out.logprob + 0.6F * out.entropy;
+             },
+             {x, w});
+    check_op("log-prob", [&](const auto& i) { return head(i).logprob; }, {x, w});
+    check_op("entropy", [&](const auto& i) { return head(i).entropy; }, {x, w});
   }
-  check_op([&](const Inputs& i) { return Inputs{cross_entropy(i[0], i[1], targets)}; },
-           {random_tensor({5, 8}, 1), random_tensor({11, 8}, 2, 0.5F)});
+  check_op("cross_entropy", [&](const auto& i) { return cross_entropy(i[0], i[1], targets); },
+           {x, w});
 }
 
-TEST_CASE("gradients: weighted sum and the RLHF losses") {
+TEST_CASE("gradients: the losses of tokens and of responses") {
   const Index n = 40;
-  const auto weight = random_tensor({n}, 1);
-  check_op([&](const Inputs& i) { return Inputs{weighted_sum(i[0], weight)}; },
-           {random_tensor({n}, 2)});
-  const auto positive = random_tensor({n}, 3);
-  for (Index i = 0; i < n; ++i) positive.data()[i] = std::abs(positive.data()[i]) / n;
-  const auto old = random_tensor({n}, 4), target = random_tensor({n}, 5);
-  // Elements within a step of an edge of a clip have no one slope: take small steps and such inputs
-  // as keep clear of them.
-  auto x = random_tensor({n}, 6, 0.5F);
-  for (Index i = 0; i < n; ++i) x.data()[i] += old.data()[i];
+  auto weight = random_vector(n, 3);
+  for (float& w : weight) w = std::abs(w) / static_cast<float>(n);
+  const auto old = random_vector(n, 4), target = random_vector(n, 5);
+  check_op("weighted_sum", [&](const auto& i) { return weighted_sum(i[0], beside(i[0], target)); },
+           {{n}});
+  // What is given is the difference from what was, so that many are within the clips.
+  const auto near = [&](const auto& x) { return 0.5F * x + beside(x, old); };
+  for (const PpoClip& clip : {PpoClip{}, PpoClip{.dual = 1.5F}, PpoClip{.low = 0.1F, .high = 0.4F},
+                              PpoClip{.log_ratio_limit = 0.6F}})
+    check_op("ppo_policy_loss",
+             [&](const auto& i) {
+               PolicyStats stats;
+               return ppo_policy_loss(near(i[0]), beside(i[0], old), beside(i[0], target),
+                                      beside(i[0], weight), clip, &stats);
+             },
+             {{n}});
+  for (const float clip : {0.0F, 0.2F})
+    check_op("ppo_value_loss",
+             [&](const auto& i) {
+               ValueStats stats;
+               return ppo_value_loss(near(i[0]), beside(i[0], old), beside(i[0], target),
+                                     beside(i[0], weight), clip, &stats);
+             },
+             {{n}});
+  for (const KlEstimator kind : {KlEstimator::K1, KlEstimator::K2, KlEstimator::K3})
+    check_op("kl_loss",
+             [&](const auto& i) {
+               return kl_loss(near(i[0]), beside(i[0], old), beside(i[0], weight), kind);
+             },
+             {{n}});
+  auto sign = target;
+  for (float& s : sign) s = s > 0 ? 1.0F : -1.0F;
   check_op(
-      [&](const Inputs& i) {
-        PolicyStats stats;
-        return Inputs{ppo_policy_loss(i[0], old, target, positive, {.dual = 1.5F}, &stats)};
-      },
-      {x.clone()}, 1e-3F, 2e-3);
+      "kto_loss",
+      [&](const auto& i) { return kto_loss(i[0], beside(i[0], sign), beside(i[0], weight), 0.1F); },
+      {{n}});
   check_op(
-      [&](const Inputs& i) {
-        ValueStats stats;
-        return Inputs{ppo_value_loss(i[0], old, target, positive, 0.2F, &stats)};
-      },
-      {x.clone()}, 1e-3F, 2e-3);
+      "log_odds", [](const auto& i) { return log_odds(-i[0]); }, {{n}}, true);
+  const auto offsets = ids({0, 1, 7, 7, 40});
+  check_op("segment_sum",
+           [&](const auto& i) { return segment_sum(i[0], beside(i[0], target), offsets); }, {{n}});
+}
+
+TEST_CASE("gradients: rankings, of each kind of loss, with ties and responses that nobody judged") {
   const auto rank = ids({0, 1, 2, 0, 0, 1, -1, 1, 0}), offsets = ids({0, 3, 6, 9});
-  const auto shares = random_tensor({3}, 7);
-  const auto check_ranking = [&](RankingLossKind kind, const Tensor<Cpu>& levels) {
-    check_op(
-        [&](const Inputs& i) {
-          RankingStats stats;
-          return Inputs{ranking_loss(i[0], rank, levels, offsets, shares,
-                                     {.kind = kind, .margin = 0.3F, .center = 0.1F}, &stats)};
-        },
-        {random_tensor({9}, 8)});
+  const auto shares = random_vector(3, 7), level = random_vector(9, 9);
+  const auto check_ranking = [&](const RankingLoss& settings, bool levels) {
+    check_op("ranking_loss",
+             [&](const auto& i) {
+               using X = std::decay_t<decltype(i[0])>;
+               RankingStats stats;
+               return ranking_loss(i[0], rank, levels ? beside(i[0], level) : X{}, offsets,
+                                   beside(i[0], shares), settings, &stats);
+             },
+             {{9}});
   };
-  check_ranking(RankingLossKind::BradleyTerry, {});
-  check_ranking(RankingLossKind::BradleyTerry, random_tensor({9}, 9));
-  check_ranking(RankingLossKind::PlackettLuce, {});
+  for (const PairLoss pair :
+       {PairLoss::Logistic, PairLoss::Robust, PairLoss::Square, PairLoss::Hinge})
+    for (const float smoothing : {0.0F, 0.1F})
+      for (const bool levels : {false, true})
+        check_ranking({.kind = RankingLossKind::BradleyTerry,
+                       .pair = pair,
+                       .smoothing = smoothing,
+                       .margin = 0.3F,
+                       .center = 0.1F},
+                      levels);
+  check_ranking({.kind = RankingLossKind::PlackettLuce, .center = 0.1F}, false);
 }
 
 TEST_CASE("gradients agree with PyTorch's in double precision") {

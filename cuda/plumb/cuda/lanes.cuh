@@ -50,6 +50,7 @@ __device__ inline V mantissa(V x) {
 #include <plumb/math/activation.inl.hpp>
 #include <plumb/math/elementwise.inl.hpp>
 #include <plumb/math/adamw.inl.hpp>
+using Real = float;
 #include <plumb/math/loss.inl.hpp>
 #undef PLUMB_FORMULA
 

@@ -1,11 +1,14 @@
 // The kernels of ops in double precision, as plain loops on one thread: for checking gradients and
 // for studies that float would blur, of Tensor<Cpu, double>. And the ones that move int32 about.
-// What this is not: fast, or a way to train; attention, norms and the fused losses are in float
-// alone.
+// Here: those of elements, rows and products; and by inclusion norms, attention, head and losses.
+// What this is not: fast, or a way to generate: sampling and caches are in float alone.
 #pragma once
 
 #include <plumb/core/device.hpp>
 #include <plumb/core/real.hpp>
+#include <plumb/cpu/double_attention.hpp>
+#include <plumb/cpu/double_loss.hpp>
+#include <plumb/cpu/double_rows.hpp>
 #include <plumb/math/elementwise.hpp>
 #include <plumb/math/gemm.hpp>
 
@@ -38,8 +41,6 @@ inline double erf(double x) {
   return 1.1283791670955126 * real::exp(-x * x) * sum;
 }
 
-inline double sigmoid(double x) { return 1 / (1 + real::exp(-x)); }
-
 inline double function(Function f, double x) {
   switch (f) {
     case Function::Exp: return real::exp(x);
@@ -49,7 +50,7 @@ inline double function(Function f, double x) {
     case Function::Sigmoid: return sigmoid(x);
     case Function::Softplus: break;
   }
-  return std::max(x, 0.0) + real::log1p(real::exp(-(x < 0 ? -x : x)));
+  return softplus(x);
 }
 
 inline double function_slope(Function f, double x) {
@@ -226,10 +227,6 @@ inline void combine_backward(Cpu, double* d, const double* dy, Operand<double> a
     for (Index j = 0; j < c; ++j)
       d[i * c + j] += dy[i * c + j] *
                       in_double::slope_by(f, by_a, in_double::at(a, i, j), in_double::at(b, i, j));
-}
-inline void weighted_sum(Cpu, double* y, const double* x, const double* weight, Index n) {
-  *y = 0;
-  for (Index i = 0; i < n; ++i) *y += weight[i] * x[i];
 }
 inline void sum_rows(Cpu, double* total, const double* x, Index n, Index c) {
   for (Index i = 0; i < n; ++i)

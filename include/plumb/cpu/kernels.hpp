@@ -47,9 +47,26 @@ inline constexpr bool backend_included<CpuBf16> = true;
 #define PLUMB_FORMULA inline
 #include <plumb/cpu/simd_begin_scalar.hpp>
 namespace plumb { inline namespace v0_1 { namespace kernels::scalar {
+using Real = float;
 #include <plumb/math/loss.inl.hpp>
 
 #include <plumb/cpu/loss.inl.hpp>
+
+inline const LossTable& loss_table() {
+  static constexpr LossTable table{
+      .ppo_policy = ppo_policy,
+      .ppo_value = ppo_value,
+      .kl = kl,
+      .weighted_sum = weighted_sum,
+      .segment_sum = segment_sum,
+      .segment_spread = segment_spread,
+      .kto = kto,
+      .log_odds_forward = log_odds_forward,
+      .log_odds_backward = log_odds_backward,
+      .ranking = ranking,
+  };
+  return table;
+}
 }}}  // namespace plumb::v0_1::kernels::scalar
 #include <plumb/cpu/simd_end.hpp>
 #undef PLUMB_FORMULA

@@ -21,10 +21,10 @@ struct SharedKeys {
 /// batch of whole sequences; the gradients of a shared row are added in the order of the sequences
 /// that see it.
 /// q (N, H·D), k and v (M, Hkv·D), offsets (B+1) of q's rows -> (N, H·D).
-template <class D>
-Tensor<D> attention(const Tensor<D>& q, const Tensor<D>& k, const Tensor<D>& v,
-                    const Tensor<D, std::int32_t>& offsets, const AttentionShape& shape,
-                    const SharedKeys<D>& shared = {}, Where where = Where::here()) {
+template <class D, class T>
+Tensor<D, T> attention(const Tensor<D, T>& q, const Tensor<D, T>& k, const Tensor<D, T>& v,
+                       const Tensor<D, std::int32_t>& offsets, const AttentionShape& shape,
+                       const SharedKeys<D>& shared = {}, Where where = Where::here()) {
   detail::require_backend<D>();
   const Index n = q.dim(0), sequences = offsets.dim(0) - 1, rows = k.dim(0);
   const Shape keys{rows, shape.kv_heads * shape.head_size};
@@ -35,8 +35,8 @@ Tensor<D> attention(const Tensor<D>& q, const Tensor<D>& k, const Tensor<D>& v,
          where);
   if (shape.head_size > kMaxHeadSize)
     fail(str("[attention] the head size ", shape.head_size, " exceeds ", kMaxHeadSize), where);
-  auto y = Tensor<D>::empty(q.shape());
-  auto lse = Tensor<D>::empty({n, shape.heads});
+  auto y = Tensor<D, T>::empty(q.shape());
+  auto lse = Tensor<D, T>::empty({n, shape.heads});
   const auto of_keys = shared.offsets ? shared.offsets : offsets;
   if (of_keys.dim(0) != sequences + 1 || (of_keys.data() == offsets.data() && rows != n))
     fail(str("[attention] ", n, " queries, ", rows, " keys and offsets ", of_keys.shape(),
@@ -45,9 +45,9 @@ Tensor<D> attention(const Tensor<D>& q, const Tensor<D>& k, const Tensor<D>& v,
   const bool spread = static_cast<bool>(shared.rows);
   const Index seen = spread ? shared.rows.size() : rows;
   // Keys or values as each sequence sees them, one sequence after another; not kept for backward.
-  const auto as_seen = [=](const Tensor<D>& x) {
+  const auto as_seen = [=](const Tensor<D, T>& x) {
     if (!spread) return x;
-    auto all = Tensor<D>::empty({seen, x.dim(1)});
+    auto all = Tensor<D, T>::empty({seen, x.dim(1)});
     embedding_forward(D{}, all.data(), x.data(), shared.rows.data(), seen, x.dim(1));
     return all;
   };
@@ -56,8 +56,8 @@ Tensor<D> attention(const Tensor<D>& q, const Tensor<D>& k, const Tensor<D>& v,
   if (recording(q, k, v))
     record(y, [=] {
       const auto all_k = as_seen(k), all_v = as_seen(v);
-      const auto dk = spread ? Tensor<D>::zeros(all_k.shape()) : Tensor<D>{};
-      const auto dv = spread ? Tensor<D>::zeros(all_v.shape()) : Tensor<D>{};
+      const auto dk = spread ? Tensor<D, T>::zeros(all_k.shape()) : Tensor<D, T>{};
+      const auto dv = spread ? Tensor<D, T>::zeros(all_v.shape()) : Tensor<D, T>{};
       attention_backward(D{}, q.grad(), spread ? dk.data() : k.grad(),
                          spread ? dv.data() : v.grad(), y.grad(), y.data(), lse.data(), q.data(),
                          all_k.data(), all_v.data(), offsets.data(), of_keys.data(), sequences, n,

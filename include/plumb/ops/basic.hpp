@@ -127,16 +127,16 @@ Tensor<D, T> swiglu(const Tensor<D, T>& gate, const Tensor<D, T>& up, Where wher
 
 /// Rotary position embedding (Su et al. 2021) on pairs (2i, 2i+1), as llama2.c.
 /// x (N, H·D), cosine and sine (T, D/2), positions (N) in [0, T) -> y (N, H·D).
-template <class D>
-Tensor<D> rope(const Tensor<D>& x, const Tensor<D>& cosine, const Tensor<D>& sine,
-               const Tensor<D, std::int32_t>& positions, Where where = Where::here()) {
+template <class D, class T>
+Tensor<D, T> rope(const Tensor<D, T>& x, const Tensor<D, T>& cosine, const Tensor<D, T>& sine,
+                  const Tensor<D, std::int32_t>& positions, Where where = Where::here()) {
   detail::require_backend<D>();
   const Index n = positions.dim(0), head_size = 2 * cosine.dim(1);
   if (x.shape().rank() != 2 || x.dim(0) != n || x.dim(1) % head_size != 0)
     fail(str("[rope] x ", x.shape(), " does not consist of ", n, " rows of heads of ", head_size),
          where);
   const Index heads = x.dim(1) / head_size;
-  auto y = Tensor<D>::empty(x.shape());
+  auto y = Tensor<D, T>::empty(x.shape());
   rope_forward(D{}, y.data(), x.data(), cosine.data(), sine.data(), positions.data(), n, heads,
                head_size);
   if (recording(x))

@@ -74,8 +74,8 @@ Tensor<D, T> linear(const Tensor<D, T>& x, const Tensor<D, T>& weight,
 /// y += x·Wᵀ, where it stands: y (N, out) is what a linear() has just computed, and nobody has
 /// read yet; neither its backward nor its residual's reads y. x (N, in), weight (out, in). Up to
 /// kChunk inputs the bits are those of linear(x, weight, {}, y).
-template <class D>
-void add_linear(const Tensor<D>& y, const Tensor<D>& x, const Tensor<D>& weight,
+template <class D, class T>
+void add_linear(const Tensor<D, T>& y, const Tensor<D, T>& x, const Tensor<D, T>& weight,
                 Where where = Where::here()) {
   detail::check_linear(x, weight, where);
   const Index n = x.dim(0), in = x.dim(1), out = weight.dim(0);
@@ -83,29 +83,29 @@ void add_linear(const Tensor<D>& y, const Tensor<D>& x, const Tensor<D>& weight,
     fail(str("[add_linear] y is ", y.shape(), ", expected ", Shape{n, out}), where);
   matmul(D{}, y.data(), x.data(), weight.data(), n, out, in, Form::NT, true);
   if (recording(x, weight))
-    record(y, [y, x, weight] { detail::linear_backward(y.grad(), x, weight, Tensor<D>{}); });
+    record(y, [y, x, weight] { detail::linear_backward(y.grad(), x, weight, Tensor<D, T>{}); });
   detail::checked("add_linear", y);
 }
 
 /// y = f(x·Wᵀ + bias), each part while it is in the cache; the bits of linear and the activation.
 /// x (N, in), weight (out, in), bias (out) or none -> y (N, out).
-template <class D>
-Tensor<D> activated_linear(const Tensor<D>& x, const Tensor<D>& weight, const Tensor<D>& bias,
-                           Activation f, Where where = Where::here()) {
+template <class D, class T>
+Tensor<D, T> activated_linear(const Tensor<D, T>& x, const Tensor<D, T>& weight,
+                              const Tensor<D, T>& bias, Activation f, Where where = Where::here()) {
   detail::check_linear(x, weight, where);
   const Index n = x.dim(0), in = x.dim(1), out = weight.dim(0);
-  detail::check_epilogue(bias, Tensor<D>{}, n, out, where);
+  detail::check_epilogue(bias, Tensor<D, T>{}, n, out, where);
 
   const bool recorded = recording(x, weight, bias);
-  auto y = Tensor<D>::empty({n, out});
-  const auto z = recorded ? Tensor<D>::empty({n, out}) : y;  // before the activation
-  Epilogue epilogue = detail::epilogue(bias, Tensor<D>{});
+  auto y = Tensor<D, T>::empty({n, out});
+  const auto z = recorded ? Tensor<D, T>::empty({n, out}) : y;  // before the activation
+  EpilogueOf<T> epilogue = detail::epilogue(bias, Tensor<D, T>{});
   epilogue.activated = y.data();
   epilogue.activation = f;
   matmul(D{}, z.data(), x.data(), weight.data(), n, out, in, Form::NT, false, epilogue);
   if (recorded)
     record(y, [y, z, x, weight, bias, f] {
-      const auto dz = Tensor<D>::zeros(z.shape());
+      const auto dz = Tensor<D, T>::zeros(z.shape());
       activation_backward(D{}, dz.data(), y.grad(), z.data(), f, z.size());
       detail::linear_backward(dz.data(), x, weight, bias);
     });
