@@ -158,6 +158,7 @@ struct Result {
   double system_calls = 0;  ///< allocations from the system per timed step: 0 is the claim
   double used = 0;          ///< bytes in use at once, at the most
   double resident = 0;      ///< the process's own high-water mark, bytes
+  double beside = 0;        ///< what was resident before the first step and is no tensor, bytes
   double estimate = 0;      ///< bytes that the shapes ask for
 };
 
@@ -176,14 +177,14 @@ inline void reset_resident_peak() {
   }
 }
 
-/// VmHWM, bytes; 0 where /proc does not say.
-inline double resident_peak() {
+/// What /proc says of the process under this name, such as "VmHWM:", bytes; 0 where it does not.
+inline double resident(std::string_view what) {
   std::FILE* file = std::fopen("/proc/self/status", "r");
   if (file == nullptr) return 0;
   double kilobytes = 0;
   for (char line[256]; std::fgets(line, sizeof line, file) != nullptr;)
-    if (std::string_view(line).starts_with("VmHWM:"))
-      kilobytes = std::strtod(line + std::string_view("VmHWM:").size(), nullptr);
+    if (std::string_view(line).starts_with(what))
+      kilobytes = std::strtod(line + what.size(), nullptr);
   std::fclose(file);
   return kilobytes * 1024;
 }
@@ -194,6 +195,8 @@ template <class Step>
 void measure(Result& result, int warm_up, int repeat, Step step) {
   reset_peak_memory();
   reset_resident_peak();
+  result.beside =
+      std::max(0.0, resident("VmRSS:") - static_cast<double>(memory_counters().used_bytes));
   for (int i = 0; i < warm_up; ++i) step();
   const std::size_t calls = memory_counters().system_calls;
   for (int i = 0; i < repeat; ++i) {
@@ -207,7 +210,7 @@ void measure(Result& result, int warm_up, int repeat, Step step) {
   }
   result.system_calls = static_cast<double>(memory_counters().system_calls - calls) / repeat;
   result.used = static_cast<double>(memory_counters().peak_bytes);
-  result.resident = resident_peak();
+  result.resident = resident("VmHWM:");
 }
 
 /// Adds what one more timed step gave.
@@ -217,6 +220,7 @@ inline void append(Result& result, const Result& step) {
   result.system_calls = std::max(result.system_calls, step.system_calls);
   result.used = std::max(result.used, step.used);
   result.resident = std::max(result.resident, step.resident);
+  result.beside = std::max(result.beside, step.beside);
 }
 
 /// Turns samples of seconds into samples of `amount` of something per second.
@@ -280,6 +284,7 @@ inline std::string json(const Result& r) {
          json(Named{{"system_calls", r.system_calls},
                     {"used", r.used},
                     {"resident", r.resident},
+                    {"beside", r.beside},
                     {"estimate", r.estimate}}) +
          "}";
 }

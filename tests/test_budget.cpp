@@ -91,7 +91,7 @@ TEST_CASE("an update's tokens follow from the limit; what is said is taken") {
   CHECK(cache_slots(model, 64, 100) == 1);
 }
 
-TEST_CASE("the free lists give back what nobody uses before they pass the limit") {
+TEST_CASE("what nobody uses is given back before the limit is passed") {
   release_cached_memory();
   const std::size_t before = memory_counters().system_bytes;
   const std::size_t block = std::size_t{8} << 20;

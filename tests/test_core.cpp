@@ -376,7 +376,7 @@ TEST_CASE("blocks are aligned, large enough, waste at most a quarter, and come b
     const std::size_t taken = memory_counters().used_bytes - before;
     CHECK(reinterpret_cast<std::uintptr_t>(block) % 64 == 0);
     CHECK(taken >= bytes);
-    if (bytes > 256) CHECK(taken <= bytes + bytes / 4 + 1);
+    if (bytes > 512) CHECK(taken <= bytes + bytes / 4 + 1);
     kernels::release(Cpu{}, block, bytes);
     const std::size_t calls = memory_counters().system_calls;
     kernels::release(Cpu{}, kernels::allocate(Cpu{}, bytes), bytes);
@@ -401,55 +401,56 @@ TEST_CASE("peak and release of memory") {
 }
 
 TEST_CASE("blocks of any lengths use one another's memory, and none overlap") {
-  if (std::getenv("PLUMB_TEST_SANITIZED") != nullptr) return;  // lists by size there
-  release_cached_memory();
   struct Held {
     unsigned char* data;
     std::size_t bytes;
     unsigned char mark;
   };
-  std::vector<Held> held;
-  std::uint64_t state = 9;
-  const auto next = [&state] {
-    return state = state * 6364136223846793005U + 1442695040888963407U;
-  };
   const auto whole = [](const Held& h) {
     return h.data[0] == h.mark && h.data[h.bytes / 2] == h.mark && h.data[h.bytes - 1] == h.mark;
   };
-  std::size_t in_use = memory_counters().used_bytes, most = 0, calls = 0;
-  reset_peak_memory();
-  for (int step = 0; step < 6000; ++step) {
-    if (step == 4000) calls = memory_counters().system_calls;
-    // About two hundred blocks of 40 kB to 4 MB, log-uniform.
-    if (held.size() < 200 || next() >> 63 != 0) {
-      const double u = static_cast<double>(next() >> 40) / static_cast<double>(1U << 24);
-      const auto bytes = static_cast<std::size_t>(40e3 * std::pow(100.0, u));
-      const auto mark = static_cast<unsigned char>(step);
-      auto* data = static_cast<unsigned char*>(kernels::allocate(Cpu{}, bytes));
-      data[0] = data[bytes / 2] = data[bytes - 1] = mark;
-      held.push_back({data, bytes, mark});
+  for (const double least : {300.0, 40e3}) {  // small ones to 30 kB, and large ones to 4 MB
+    CAPTURE(least);
+    release_cached_memory();
+    std::vector<Held> held;
+    std::uint64_t state = 9;
+    const auto next = [&state] {
+      return state = state * 6364136223846793005U + 1442695040888963407U;
+    };
+    std::size_t in_use = memory_counters().used_bytes, most = 0, calls = 0;
+    reset_peak_memory();
+    for (int step = 0; step < 6000; ++step) {
+      if (step == 4000) calls = memory_counters().system_calls;
+      // About two hundred blocks, log-uniform.
+      if (held.size() < 200 || next() >> 63 != 0) {
+        const double u = static_cast<double>(next() >> 40) / static_cast<double>(1U << 24);
+        const auto bytes = static_cast<std::size_t>(least * std::pow(100.0, u));
+        const auto mark = static_cast<unsigned char>(step);
+        auto* data = static_cast<unsigned char*>(kernels::allocate(Cpu{}, bytes));
+        data[0] = data[bytes / 2] = data[bytes - 1] = mark;
+        held.push_back({data, bytes, mark});
+      }
+      while (held.size() > 220 || (held.size() > 180 && next() >> 63 != 0)) {
+        const std::size_t i = (next() >> 20) % held.size();
+        CHECK(whole(held[i]));
+        kernels::release(Cpu{}, held[i].data, held[i].bytes);
+        held[i] = held.back();
+        held.pop_back();
+      }
+      most = std::max(most, memory_counters().system_bytes);
     }
-    while (held.size() > 220 || (held.size() > 180 && next() >> 63 != 0)) {
-      const std::size_t i = (next() >> 20) % held.size();
-      CHECK(whole(held[i]));
-      kernels::release(Cpu{}, held[i].data, held[i].bytes);
-      held[i] = held.back();
-      held.pop_back();
+    const MemoryCounters now = memory_counters();
+    // What the system gives comes in pieces of 2 MB.
+    CHECK(static_cast<double>(most) < 1.3 * static_cast<double>(now.peak_bytes) + 2.1e6);
+    CHECK(now.system_calls - calls <= 2);  // a new largest mixture may still come
+    for (const Held& h : held) {
+      CHECK(whole(h));
+      kernels::release(Cpu{}, h.data, h.bytes);
     }
-    most = std::max(most, memory_counters().system_bytes);
+    CHECK(memory_counters().used_bytes == in_use);
+    release_cached_memory();
+    CHECK(memory_counters().system_bytes == memory_counters().used_bytes);
   }
-  const MemoryCounters now = memory_counters();
-  const double peak = static_cast<double>(now.peak_bytes);
-  CHECK(static_cast<double>(most) < 1.3 * peak);
-  // Once warm hardly anything is asked for: a new largest mixture may still come.
-  CHECK(now.system_calls - calls < 40);
-  for (const Held& h : held) {
-    CHECK(whole(h));
-    kernels::release(Cpu{}, h.data, h.bytes);
-  }
-  CHECK(memory_counters().used_bytes == in_use);
-  release_cached_memory();
-  CHECK(memory_counters().system_bytes == memory_counters().used_bytes);
 }
 
 TEST_CASE("what the system does not give is said with sizes") {

@@ -13,6 +13,8 @@
 #include <plumb/cuda/platform.cuh>
 
 #include <algorithm>
+#include <bit>
+#include <cstdint>
 #include <cstring>
 #include <deque>
 #include <mutex>
@@ -90,7 +92,23 @@ inline void synchronize(Cuda device) {
 
 namespace detail {
 
-using plumb::detail::SizeClasses;
+// Four size classes per power of two from 256 bytes up: at most a quarter of a block is unused.
+// Class 4(e - 8) + q holds (4 + q)·2^(e-2) bytes: 256, 320, 384, 448, 512, 640, …
+struct SizeClasses {
+  static constexpr int kCount = 4 * 48;
+
+  static int of(std::size_t bytes) {
+    if (bytes <= 256) return 0;
+    const int exponent = static_cast<int>(std::bit_width(bytes - 1)) - 1;
+    const std::size_t quarter = std::size_t{1} << (exponent - 2);
+    const std::size_t steps = (bytes + quarter - 1) / quarter - 4;
+    return 4 * (exponent - 8) + static_cast<int>(steps);
+  }
+  static std::size_t capacity(int size_class) {
+    const int exponent = 8 + size_class / 4;
+    return static_cast<std::size_t>(4 + size_class % 4) << (exponent - 2);
+  }
+};
 
 /// Free blocks by size class.
 struct BlockLists {

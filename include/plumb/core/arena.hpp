@@ -1,7 +1,8 @@
-// Large blocks out of one range of addresses: reserved once, taken from the system as it fills, cut
+// Blocks out of one range of addresses: reserved once, taken from the system as it fills, cut
 // where a smaller block is wanted, and joined when neighbours come back. So tensors of any lengths
 // use one another's memory again, where a list for each size would keep what each of them needed.
-// Not here: small blocks, locks (core/memory.hpp).
+// An address sanitizer is told what is free and what no block was asked for. Not here: locks, and
+// which arena is whose (core/memory.hpp).
 #pragma once
 
 #include <plumb/core/version.hpp>
@@ -15,16 +16,32 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
+
 namespace plumb { inline namespace v0_1 { namespace detail {
 
+#if defined(__SANITIZE_ADDRESS__)
+inline constexpr std::size_t kRedZone = 64;  // behind each block, at least
+inline void forbid(const void* from, std::size_t bytes) {
+  __asan_poison_memory_region(from, bytes);
+}
+inline void allow(const void* from, std::size_t bytes) {
+  __asan_unpoison_memory_region(from, bytes);
+}
+#else
+inline constexpr std::size_t kRedZone = 0;
+inline void forbid(const void*, std::size_t) {}
+inline void allow(const void*, std::size_t) {}
+#endif
+
+/// Sizes and places are multiples of kGranule, itself a multiple of 64 bytes.
+template <std::size_t kGranule>
 class Arena {
  public:
-  /// Sizes and places are multiples of this: a page and a cache line, so that blocks do not all
-  /// begin at the same place of a page, where accesses to them would hinder one another.
-  static constexpr std::size_t kGranule = 4096 + 64;
-
   static std::size_t rounded(std::size_t bytes) {
-    return (bytes + kGranule - 1) / kGranule * kGranule;
+    return (bytes + kRedZone + kGranule - 1) / kGranule * kGranule;
   }
 
   /// A range for `bytes`, or as much of it as the system reserves; of none, bad_alloc.
@@ -46,6 +63,7 @@ class Arena {
     }
   }
   ~Arena() {
+    allow(base_, opened_);
     munmap(mapped_, reserved_ + kHugePage);
     std::free(edges_);
   }
@@ -71,9 +89,8 @@ class Arena {
       if (!extend(n)) return nullptr;
       run = find(n);
     }
-    unlink(run);
     const std::uint32_t first = place(run);
-    Extent rest = *run;
+    Extent rest = unlink(run);
     mark(first, rest.length, 0);
     // Behind its front it is not noted which pages are there: none of them, as far as any are not.
     const std::uint32_t asked = std::min(rest.absent, n - std::min(n, rest.front));
@@ -82,11 +99,13 @@ class Arena {
     rest.length -= n;
     rest.absent -= asked;
     rest.front = rest.absent == 0 ? rest.length : rest.front - std::min(n, rest.front);
+    allow(at(first), bytes);
     if (rest.length > 0) put(first + n, rest);
     return at(first);
   }
 
   void give(void* block, std::size_t bytes) {
+    forbid(block, bytes);
     std::uint32_t first = place(block);
     Extent free{granules(bytes), 0, granules(bytes)};
     if (first > 0 && edges_[first - 1] > 0) {
@@ -99,14 +118,19 @@ class Arena {
     put(first, free);
   }
 
-  /// Gives the pages of what is free back to the system.
+  /// Gives the pages of what is free back to the system; what is free at the end of the range is
+  /// then as if it had never been used.
   void trim() {
+    if (const std::uint32_t tail = end_ > 0 ? edges_[end_ - 1] : 0; tail > 0) {
+      const Extent free = taken_out(end_ - tail);
+      end_ -= tail;
+      held_ -= (free.length - free.absent) * kGranule;
+      give_back(at(end_), at(end_ + tail));
+    }
     for (Run* head : bins_)
       for (Run* run = head; run != nullptr; run = run->next) {
-        const auto begin =
-            whole_page(reinterpret_cast<std::uintptr_t>(run) + sizeof(Run) + kPage - 1);
-        const auto end = whole_page(reinterpret_cast<std::uintptr_t>(run) + run->length * kGranule);
-        if (end > begin) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+        give_back(reinterpret_cast<char*>(run) + sizeof(Run),
+                  reinterpret_cast<char*>(run) + run->length * kGranule);
         held_ -= (run->length - run->absent) * kGranule;
         run->absent = run->length;
         run->front = 0;
@@ -114,6 +138,7 @@ class Arena {
   }
 
  private:
+  static_assert(kGranule % 64 == 0);
   static constexpr std::size_t kHugePage = std::size_t{2} << 20, kPage = 4096;
   static constexpr int kBins = 4 * 32;
 
@@ -127,7 +152,12 @@ class Arena {
     Run *next, **link;
   };
 
-  static std::uintptr_t whole_page(std::uintptr_t address) { return address / kPage * kPage; }
+  // The whole pages of it.
+  static void give_back(const char* first, const char* last) {
+    const auto begin = (reinterpret_cast<std::uintptr_t>(first) + kPage - 1) / kPage * kPage;
+    const auto end = reinterpret_cast<std::uintptr_t>(last) / kPage * kPage;
+    if (end > begin) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+  }
   static std::uint32_t granules(std::size_t bytes) {
     return static_cast<std::uint32_t>(rounded(bytes) / kGranule);
   }
@@ -165,45 +195,49 @@ class Arena {
 
   void put(std::uint32_t first, const Extent& free) {
     Run*& head = bins_[bin_of(free.length)];
+    allow(at(first), sizeof(Run));
     auto* run = new (at(first)) Run{free, head, &head};
     if (head != nullptr) head->link = &run->next;
     head = run;
     mark(first, free.length, free.length);
   }
-  static void unlink(Run* run) {
+  static Extent unlink(Run* run) {
+    const Extent free = *run;
     *run->link = run->next;
     if (run->next != nullptr) run->next->link = run->link;
+    forbid(run, sizeof(Run));
+    return free;
   }
   Extent taken_out(std::uint32_t first) {
-    auto* run = reinterpret_cast<Run*>(at(first));
-    unlink(run);
-    mark(first, run->length, 0);
-    return *run;
+    const Extent free = unlink(reinterpret_cast<Run*>(at(first)));
+    mark(first, free.length, 0);
+    return free;
   }
   static Extent joined(const Extent& a, const Extent& b) {
     return {a.length + b.length, a.absent + b.absent, a.absent == 0 ? a.length + b.front : a.front};
   }
 
-  // Lengthens what is used of the range by as much as a run of n granules at its end lacks.
+  // Asks the system for what a run of n granules at the end lacks, and for a sixteenth of what is
+  // there: lengths that differ a little from one step to the next then ask for nothing.
   bool extend(std::uint32_t n) {
     const std::uint32_t tail = end_ > 0 ? edges_[end_ - 1] : 0;
-    const std::size_t end = end_ - tail + std::size_t{n}, enough = end * kGranule;
+    const std::size_t enough = (end_ - tail + std::size_t{n}) * kGranule;
     if (enough > reserved_) return false;
-    if (enough > opened_) {
-      const std::size_t more = std::max(enough, opened_ + opened_ / 8);
-      const std::size_t opened =
-          std::min((more + kHugePage - 1) / kHugePage * kHugePage, reserved_);
-      if (mprotect(base_, opened, PROT_READ | PROT_WRITE) != 0) return false;
+    const std::size_t more = std::max(enough, end_ * kGranule + end_ * kGranule / 16);
+    const std::size_t open = std::min((more + kHugePage - 1) / kHugePage * kHugePage, reserved_);
+    if (open > opened_) {
+      if (mprotect(base_, open, PROT_READ | PROT_WRITE) != 0) return false;
+      forbid(base_ + opened_, open - opened_);
 #ifdef MADV_HUGEPAGE
-      madvise(base_ + opened_, opened - opened_, MADV_HUGEPAGE);  // a wish: may fail
+      madvise(base_ + opened_, open - opened_, MADV_HUGEPAGE);  // a wish: may fail
 #endif
-      opened_ = opened;
+      opened_ = open;
     }
-    const std::uint32_t first = end_;
-    Extent free{n - tail, 0, n - tail};
-    held_ += free.length * kGranule;
     ++calls_;
-    end_ += free.length;
+    const std::uint32_t first = end_;
+    end_ = static_cast<std::uint32_t>(open / kGranule);
+    Extent free{end_ - first, 0, end_ - first};
+    held_ += free.length * kGranule;
     if (tail > 0) free = joined(taken_out(first - tail), free);
     put(first - tail, free);
     return true;
@@ -212,7 +246,7 @@ class Arena {
   void* mapped_ = nullptr;
   char* base_ = nullptr;
   std::size_t reserved_ = 0, opened_ = 0;  // bytes from base_ on: that are ours, that may be used
-  std::uint32_t end_ = 0;                  // granules that were used
+  std::uint32_t end_ = 0;                  // granules that are taken or free
   std::uint32_t* edges_ = nullptr;
   Run* bins_[kBins] = {};
   std::size_t held_ = 0, calls_ = 0;

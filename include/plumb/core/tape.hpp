@@ -3,7 +3,7 @@
 // An op that has an input with a gradient appends a closure to the tape in scope; `backward` walks
 // the closures from the last to the first and destroys each after its call, so that activations are
 // freed as it goes. Creation order is a topological order: there is no graph and no sort. No tape
-// in scope means inference. Closures lie one behind the other in blocks from the free lists:
+// in scope means inference. Closures lie one behind the other in blocks of host memory:
 // recording costs no system allocation after the first step.
 #pragma once
 

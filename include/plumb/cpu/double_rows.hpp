@@ -9,7 +9,7 @@ namespace plumb { inline namespace v0_1 { namespace kernels {
 
 namespace in_double {
 
-/// y (N, C) and what the backward pass takes: rstd (N), and mean (N), unless null, which is RMSNorm.
+/// y (N, C) and what the backward pass takes: rstd (N), and mean (N); without it, RMSNorm.
 inline void norm_forward(double* y, double* mean, double* rstd, const double* x,
                          const double* weight, const double* bias, Index n, Index c, double eps) {
   const auto channels = static_cast<double>(c);
