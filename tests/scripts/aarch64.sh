@@ -13,8 +13,8 @@ set -euo pipefail
 work=$1 training=$2
 shift 2
 tests=("$@")
-((${#tests[@]})) || tests=(attention elementary elementwise floats gemm head loss norm ops optimizer reduce
-                           random real rows sampling determinism)
+((${#tests[@]})) || tests=(arithmetic attention core elementary elementwise floats gemm head loss norm ops optimizer
+                           random real reduce rows sampling determinism)
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 cxx=${AARCH64_CXX-aarch64-linux-gnu-g++} run=${AARCH64_RUN-qemu-aarch64-static}
 for tool in $cxx ${run:+"$run"}; do
