@@ -368,8 +368,9 @@ class Program {
     sub.add_option("--labeller", rank_.labeller, "person, or rule:NAME")->capture_default_str();
     sub.add_option("--others", rank_.others, "more rankings, for agreement between annotators");
     flags(sub).add_one(Field{"seed", "seed of the order in which responses are shown"}, rank_.seed);
-    flags(sub).add_one(Field{"agreement", "report agreement and position bias; ask nothing"},
-                       rank_.agreement);
+    flags(sub).add_one(
+        Field{"agreement", "report agreement, what answers lean on, and haste; ask nothing"},
+        rank_.agreement);
   }
 
   void add_sft() {

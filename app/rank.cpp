@@ -1,17 +1,15 @@
 // `plumb rank`: see rank.hpp.
 #include "rank.hpp"
 
-#include "format.hpp"
+#include "agreement.hpp"
 #include "judge.hpp"
 #include "progress.hpp"
 #include "screen.hpp"
 
 #include <plumb/run/interrupt.hpp>
-#include <plumb/run/statistics.hpp>
 
 #include <unistd.h>
 #include <algorithm>
-#include <cmath>
 #include <iostream>
 #include <set>
 #include <string>
@@ -136,28 +134,6 @@ void ask_on(RankingSession& session, Screen screen) {
   }
 }
 
-void print_agreement(const Agreement& agreement, std::ostream& out) {
-  for (const Agreement::Pair& p : agreement.pairs) {
-    out << "Agreement, " << harmless(p.a) << " and " << harmless(p.b) << ": ";
-    if (p.prompts == 0)
-      out << "no pair of responses in common";
-    else
-      out << "Kendall tau-b " << (std::isnan(p.tau) ? "-" : fixed(p.tau, 2)) << ", pairwise "
-          << percent(p.pairwise) << ", over " << p.prompts
-          << (p.prompts == 1 ? " prompt" : " prompts");
-    if (p.other_responses > 0)
-      out << " (" << p.other_responses << " left out: other responses under the same id)";
-    out << '\n';
-  }
-  for (const Agreement::Position& p : agreement.positions) {
-    const Interval interval = wilson_interval(p.first_best, p.rankings);
-    out << "Shown first and ranked best, " << harmless(p.annotator) << ": "
-        << percent(p.first_best / p.rankings) << " of " << fixed(p.rankings, 0)
-        << " (95 % interval " << fixed(100.0 * interval.low, 1) << " to " << percent(interval.high)
-        << "; without position bias " << percent(p.expected / p.rankings) << ")\n";
-  }
-}
-
 Json rank_on(const RankOptions& options, Screen screen) {
   const bool person = options.labeller == "person";
   Json results = Json::object();
@@ -172,9 +148,17 @@ Json rank_on(const RankOptions& options, Screen screen) {
     all.insert(all.end(), some.begin(), some.end());
   }
   const Agreement agreement = agreement_of(all);
-  results.update(agreement.json());
+  results.update(agreement_json(agreement));
   if (!person && !options.agreement) return results;
   print_agreement(agreement, screen.out);
+  if (options.agreement) {
+    const AnnotatorRates rates = annotator_rates(all);
+    print_rates(rates, screen.out);
+    results["right_by_dawid_skene"] = rates_json(rates);
+    const std::vector<Habits> habits = habits_of(all);
+    print_habits(habits, screen.out);
+    results["habits"] = habits_json(habits);
+  }
   if (options.agreement && agreement.annotators < 2)
     screen.out << "Agreement needs two annotators; the files have " << agreement.annotators
                << ".\n";

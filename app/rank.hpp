@@ -49,7 +49,4 @@ void append_by_rule(const Rule& rule, const std::vector<Candidates>& candidates,
 /// Asks a session's questions until none is left, or the person quits.
 void ask_on(RankingSession& session, Screen screen);
 
-/// Prints agreement and position bias in words.
-void print_agreement(const Agreement& agreement, std::ostream& out);
-
 }}  // namespace plumb::v0_1

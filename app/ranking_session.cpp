@@ -2,8 +2,8 @@
 
 #include <plumb/core/random.hpp>
 #include <plumb/io/hash.hpp>
-#include <plumb/run/statistics.hpp>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <ctime>
@@ -27,41 +27,6 @@ std::string persons_name(const std::string& annotator) {
     fail<DataError>(str("[rank] \"", repaired_utf8(annotator),
                         "\" is not a person's name in UTF-8. HINT: --annotator NAME"));
   return annotator;
-}
-
-using RankingsById = std::map<std::string, const Ranking*>;
-
-Agreement::Pair agreement_between(const RankingsById& a, const RankingsById& b) {
-  Agreement::Pair out;
-  std::vector<double> taus, shares;
-  for (const auto& [id, ranking] : a) {
-    const auto found = b.find(id);
-    if (found == b.end()) continue;
-    if (ranking->responses != found->second->responses) {
-      ++out.other_responses;
-      continue;
-    }
-    const double tau = kendall_tau_b(ranking->rank, found->second->rank);
-    const double share = pairwise_agreement(ranking->rank, found->second->rank);
-    if (!std::isnan(tau)) taus.push_back(tau);
-    if (!std::isnan(share)) shares.push_back(share);
-  }
-  out.tau = mean(taus);
-  out.pairwise = mean(shares);
-  out.prompts = shares.size();
-  return out;
-}
-
-Agreement::Position position_of(const std::string& annotator, const RankingsById& rankings) {
-  Agreement::Position out{annotator};
-  for (const auto& [id, r] : rankings) {
-    if (r->labeller != "person" || r->shown.empty()) continue;
-    const auto best = static_cast<double>(std::count(r->rank.begin(), r->rank.end(), 0));
-    if (r->rank[static_cast<std::size_t>(r->shown[0])] == 0) out.first_best += 1.0 / best;
-    out.expected += 1.0 / static_cast<double>(r->rank.size());
-    out.rankings += 1.0;
-  }
-  return out;
 }
 
 }  // namespace
@@ -94,7 +59,8 @@ RankingsFile::RankingsFile(const std::string& path, const std::vector<Candidates
   }
 }
 
-void RankingsFile::append(const Candidates& c, std::vector<int> rank, std::vector<int> shown) {
+void RankingsFile::append(const Candidates& c, std::vector<int> rank, std::vector<int> shown,
+                          double seconds) {
   Ranking r;
   r.id = c.id;
   r.prompt = c.prompt;
@@ -108,6 +74,9 @@ void RankingsFile::append(const Candidates& c, std::vector<int> rank, std::vecto
   r.labeller = labeller_;
   r.time = utc_now();
   r.shown = std::move(shown);
+  r.systems = c.systems;
+  r.probability = c.probability;
+  r.seconds = seconds;
   file_.append(to_json(r));
   done_.insert(c.id);
 }
@@ -127,6 +96,7 @@ RankingSession::RankingSession(std::vector<Candidates> candidates, const std::st
 
 void RankingSession::go_on() {
   while (next_ < candidates_.size() && file_.has(candidates_[next_].id)) ++next_;
+  asked_ = std::chrono::steady_clock::now();
 }
 
 std::vector<int> RankingSession::display_order(const Candidates& c) const {
@@ -160,7 +130,8 @@ void RankingSession::answer(const std::vector<int>& by_place) {
   std::vector<int> rank(shown.size());
   for (std::size_t i = 0; i < shown.size(); ++i)
     rank[static_cast<std::size_t>(shown[i])] = by_place[i];
-  file_.append(c, std::move(rank), shown);
+  const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - asked_;
+  file_.append(c, std::move(rank), shown, std::max(1.0, std::round(took.count())) / 1000.0);
   history_.push_back({next_++, true});
   go_on();
 }
@@ -184,46 +155,8 @@ RankingSession::Undone RankingSession::undo() {
   if (past.answered) file_.undo(candidates_[past.candidate]);
   history_.pop_back();
   next_ = past.candidate;
+  asked_ = std::chrono::steady_clock::now();
   return past.answered ? Undone::Answer : Undone::Skip;
-}
-
-Agreement agreement_of(const std::vector<Ranking>& rankings) {
-  std::map<std::string, RankingsById> by_annotator;
-  for (const Ranking& r : rankings)
-    by_annotator[r.annotator.empty() ? "(unnamed)" : r.annotator][r.id] = &r;
-  Agreement out;
-  out.annotators = by_annotator.size();
-  for (auto a = by_annotator.begin(); a != by_annotator.end(); ++a)
-    for (auto b = std::next(a); b != by_annotator.end(); ++b) {
-      out.pairs.push_back(agreement_between(a->second, b->second));
-      out.pairs.back().a = a->first;
-      out.pairs.back().b = b->first;
-    }
-  for (const auto& [annotator, mine] : by_annotator) {
-    const Agreement::Position position = position_of(annotator, mine);
-    if (position.rankings > 0.0) out.positions.push_back(position);
-  }
-  return out;
-}
-
-Json Agreement::json() const {
-  Json between = Json::array(), first = Json::array();
-  for (const Pair& p : pairs)
-    between.push_back({{"annotators", {p.a, p.b}},
-                       {"kendall_tau_b", p.tau},
-                       {"pairwise", p.pairwise},
-                       {"prompts", p.prompts},
-                       {"other_responses", p.other_responses}});
-  for (const Position& p : positions) {
-    const Interval interval = wilson_interval(p.first_best, p.rankings);
-    first.push_back({{"annotator", p.annotator},
-                     {"shown_first_ranked_best", p.first_best / p.rankings},
-                     {"low", interval.low},
-                     {"high", interval.high},
-                     {"without_bias", p.expected / p.rankings},
-                     {"rankings", p.rankings}});
-  }
-  return {{"annotators", annotators}, {"agreement", between}, {"position_bias", first}};
 }
 
 }}  // namespace plumb::v0_1

@@ -10,6 +10,7 @@
 
 #include <plumb/data/appender.hpp>
 
+#include <chrono>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -38,8 +39,10 @@ class RankingsFile {
   Index discarded() const { return file_.discarded(); }  ///< bytes of a line cut short by a crash
   const std::string& annotator() const { return annotator_; }
 
-  /// Appends a ranking (rank of each response, in the candidates' order); on disk when it returns.
-  void append(const Candidates& candidates, std::vector<int> rank, std::vector<int> shown);
+  /// Appends a ranking (rank of each response, in the candidates' order) that took so many seconds
+  /// (0: unknown); on disk when it returns.
+  void append(const Candidates& candidates, std::vector<int> rank, std::vector<int> shown,
+              double seconds = 0.0);
   /// Withdraws the last appended ranking, which must be of these candidates.
   void undo(const Candidates& candidates);
 
@@ -95,33 +98,8 @@ class RankingSession {
   std::uint64_t seed_;
   RankingsFile file_;
   std::size_t next_ = 0;
+  std::chrono::steady_clock::time_point asked_{};  // when next_ became the question that waits
   std::vector<Past> history_;
 };
-
-/// How far annotators agree, and how often people put the response shown first on top.
-struct Agreement {
-  struct Pair {
-    std::string a, b;
-    double tau = 0.0;                 ///< mean of Kendall's tau-b where it is defined; NaN: nowhere
-    double pairwise = 0.0;            ///< mean share of pairs on which the two agree; NaN: no pair
-    std::size_t prompts = 0;          ///< that both ranked, with a pair of responses in common
-    std::size_t other_responses = 0;  ///< one id, but not the same responses: left out
-  };
-  struct Position {
-    std::string annotator;
-    double first_best =
-        0.0;                ///< the one shown first is on top; one of m on top together counts 1/m
-    double expected = 0.0;  ///< of first_best, without position bias
-    double rankings = 0.0;
-  };
-  std::size_t annotators = 0;
-  std::vector<Pair> pairs;
-  std::vector<Position> positions;  ///< of people who were shown an order
-
-  Json json() const;
-};
-
-/// Over rankings of any number of annotators; the later of two of one id counts.
-Agreement agreement_of(const std::vector<Ranking>& rankings);
 
 }}  // namespace plumb::v0_1

@@ -96,7 +96,10 @@ TEST_CASE("jsonl: rankings come back as written") {
                   {3, 1, 0, 2},
                   {{1}, {2, 3}, {}, {4}},
                   {},
-                  {0.1, -3, 7.25, 0}};
+                  {0.1, -3, 7.25, 0},
+                  {"new", "old", "new", "old"},
+                  12.5,
+                  0.25};
   write_jsonl(path, std::vector<Ranking>{r});
   const Ranking back = read_rankings(path).records.at(0);
   CHECK(back.id == r.id);
@@ -111,7 +114,30 @@ TEST_CASE("jsonl: rankings come back as written") {
   CHECK(back.shown == r.shown);
   CHECK(back.tokens == r.tokens);
   CHECK(back.level == r.level);
+  CHECK(back.systems == r.systems);
+  CHECK(back.seconds == r.seconds);
+  CHECK(back.probability == r.probability);
+  const Candidates asked = read_candidates(path).records.at(0);  // whose and how chosen stay known
+  CHECK(asked.systems == r.systems);
+  CHECK(asked.probability == r.probability);
+  CHECK(parse_json(json_text(to_json(asked)), "c").at("systems") == r.systems);
+  CHECK(parse_json(json_text(to_json(asked)), "c").at("probability") == r.probability);
   CHECK(read_file(path).find(R"("ranking":[[2],[0],[1]])") != std::string::npos);
+}
+
+TEST_CASE("jsonl: seconds, probabilities and systems that cannot be are refused") {
+  const auto said = [](const std::string& field) {
+    return message_of<DataError>([&] {
+      one_ranking(R"({"prompt":"p","responses":["a","b"],"ranking":[[0],[1]],)" + field + "}");
+    });
+  };
+  CHECK(said(R"("seconds":1.5,"probability":1,"systems":["x","y"])").empty());
+  for (const char* seconds : {"0", "-1", "\"1\"", "1e10", "null"})
+    CHECK(said(str("\"seconds\":", seconds)).find("\"seconds\"") != std::string::npos);
+  for (const char* probability : {"0", "1.01", "true"})
+    CHECK(said(str("\"probability\":", probability)).find("at most 1 as") != std::string::npos);
+  CHECK(said(R"("systems":["x"])").find("1 entries for 2 responses") != std::string::npos);
+  CHECK(said(R"("systems":["x",1])").find("only text in \"systems\"") != std::string::npos);
 }
 
 TEST_CASE("jsonl: the forms of rankings are told apart line by line") {

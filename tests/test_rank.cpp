@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <algorithm>
+#include <cmath>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -73,6 +74,9 @@ TEST_CASE("rank: answers are in terms of what was shown") {
     CHECK(r.annotator == "ana");
     CHECK(r.labeller == "person");
     CHECK(r.time.size() == 20);
+    CHECK(r.seconds >= 0.001);  // in milliseconds, and never 0, which would be unknown
+    CHECK(r.seconds < 60.0);
+    CHECK(std::abs(r.seconds * 1000.0 - std::round(r.seconds * 1000.0)) < 1e-6);
     CHECK(r.finished == std::vector<bool>{true, false, true});
   }
   const auto rank_shown = [&](std::size_t i, std::size_t place) {
@@ -381,6 +385,58 @@ TEST_CASE("rank: agreement between annotators, in one file or several") {
   CHECK(contains(screen, "Shown first and ranked best, bob: 0.0 % of 3"));
   desk.options.others = {desk.directory / "ana.jsonl"};
   CHECK(contains(desk.sit(""), "Agreement needs two annotators; the files have 1."));
+}
+
+TEST_CASE("rank: whose responses are, and how the question was chosen, go into the ranking") {
+  const Desk desk(2, 2);
+  std::vector<Candidates> candidates = read_candidates(desk.options.candidates).records;
+  candidates[0].systems = {"new", "old"};
+  candidates[0].probability = 0.125;
+  write_jsonl(desk.options.candidates, candidates);
+  CHECK(!contains(desk.sit("1 2\n2 1\n"), "new"));  // blind
+  REQUIRE(desk.saved().size() == 2);
+  CHECK(desk.saved()[0].systems == candidates[0].systems);
+  CHECK(desk.saved()[0].probability == 0.125);
+  CHECK(desk.saved()[1].systems.empty());
+  CHECK(desk.saved()[1].probability == 0.0);
+}
+
+TEST_CASE("rank: the report says what answers lean on, who is right, and haste") {
+  Desk desk(12, 2);
+  std::vector<Candidates> candidates = read_candidates(desk.options.candidates).records;
+  for (Candidates& c : candidates) c.responses = {"- a list\n- of two", "no list"};
+  write_jsonl(desk.options.candidates, candidates);
+  // Everybody prefers the list, but for cem, who now and then turns it round.
+  for (const char* name : {"ana", "bob", "cem"}) {
+    desk.options.annotator = name;
+    RankingSession session(load_candidates(desk.options.candidates), desk.options.output, name, 0);
+    for (std::size_t i = 0; i < candidates.size(); ++i) {
+      const bool turned = name[0] == 'c' && i % 4 == 0;
+      const bool list_first = session.question()->shown[0] == 0;
+      session.answer(list_first == turned ? std::vector<int>{1, 0} : std::vector<int>{0, 1});
+    }
+  }
+  desk.options.agreement = true;
+  std::istringstream none;
+  std::ostringstream out;
+  const Json results = rank_on(desk.options, {none, out});
+  const std::string said = out.str();
+  CHECK(contains(said, "Krippendorff's alpha of all people: "));
+  CHECK(contains(said, "(nominal, 12 pairs)"));
+  CHECK(contains(said, "What the choices of ana lean on"));
+  CHECK(contains(said, "\n  a list: "));
+  CHECK(!contains(said, "a heading"));  // no response has one
+  CHECK(contains(said, "100.0 % of 12 came faster than 72 a second"));
+  CHECK(results.at("krippendorff_alpha").at("pairs") == 12);
+  const Json& rates = results.at("right_by_dawid_skene");
+  CHECK(rates.at("pairs") == 12);
+  CHECK(rates.at("rate").at("ana") == doctest::Approx(13.0 / 15));  // 12 of 12, and the prior
+  CHECK(rates.at("rate").at("cem") == doctest::Approx(10.0 / 15));
+  REQUIRE(results.at("habits").size() == 3);
+  CHECK(results.at("habits")[0].at("log_odds").at("list").at("log_odds") > 0.5);
+  CHECK(results.at("habits")[0].at("log_odds").at("list").at("pairs") == 12);
+  CHECK(results.at("habits")[0].at("time").at("hasty") == 1.0);
+  CHECK(results.at("self_agreement").empty());
 }
 
 TEST_CASE("rank: files and names that do not fit are refused") {

@@ -12,10 +12,12 @@
 #include <plumb/optim/momentum.hpp>
 #include <plumb/optim/schedule.hpp>
 #include <plumb/rlhf/best_of_n.hpp>
+#include <plumb/rlhf/fragility.hpp>
 #include <plumb/rlhf/group.hpp>
 #include <plumb/rlhf/head_ensemble.hpp>
 #include <plumb/rlhf/ppo.hpp>
 #include <plumb/rlhf/preference.hpp>
+#include <plumb/rlhf/ratings.hpp>
 #include <plumb/rlhf/reward_head.hpp>
 #include <plumb/rlhf/reward_model.hpp>
 #include <plumb/rlhf/sft.hpp>

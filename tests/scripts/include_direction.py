@@ -16,11 +16,12 @@ BELOW = {
     "ops": ["core", "math"],  # never cpu: kernels are found by argument-dependent lookup
     "nn": ["core", "math", "ops", "data/packing.hpp"],
     "optim": ["core", "math", "ops", "nn/parameters.hpp"],
-    "rlhf": ["core", "math", "ops", "nn", "optim", "data/records.hpp", "data/packing.hpp"],
+    "rlhf": ["core", "math", "ops", "nn", "optim", "data/records.hpp", "data/packing.hpp",
+             "run/statistics.hpp", "run/choice_model.hpp"],
     # Side rooms know core and nothing above it; of one another, only the earlier ones.
     "io": ["core"],
     "text": ["core", "io"],
-    "data": ["core", "io", "text"],
+    "data": ["core", "io", "text", "run/statistics.hpp", "run/choice_model.hpp"],
     "run": ["core", "io", "text", "data"],
     # Where the engine and the side rooms meet: files and text become models and tokens.
     "models": ["core", "math", "ops", "nn", "optim", "rlhf", "io", "text", "data"],

@@ -123,6 +123,9 @@ inline void ranking_from(const JsonRecord& r, std::vector<Ranking>& to) {
   if (out.annotator.empty()) out.annotator = r.text_or("annotator", "");
   out.labeller = r.text_or("labeller", "person");
   out.time = r.text_or("time", "");
+  out.systems = r.systems(out.responses.size());
+  out.seconds = r.positive("seconds", 1e9);
+  out.probability = r.positive("probability", 1.0);
   to.push_back(std::move(out));
 }
 
@@ -145,6 +148,8 @@ inline void candidates_from(const JsonRecord& r, std::vector<Candidates>& to) {
   out.finished = r.finished(out.responses.size());
   out.tokens = r.tokens(out.responses.size());
   out.model = r.text_or("model", "");
+  out.systems = r.systems(out.responses.size());
+  out.probability = r.positive("probability", 1.0);
   if (r.has("sampling")) out.sampling = r.json["sampling"].dump();
   to.push_back(std::move(out));
 }

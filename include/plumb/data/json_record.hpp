@@ -87,6 +87,22 @@ struct JsonRecord {
       bad_record(str("\"level\" has ", out.size(), " entries for ", k, " responses"), where);
     return out;
   }
+  /// A number above 0 and at most `most`; absent: 0, unsaid.
+  double positive(const char* key, double most) const {
+    if (!has(key)) return 0.0;
+    const double value = json[key].is_number() ? json[key].get<double>() : 0.0;
+    if (!(value > 0.0 && value <= most))
+      bad_record(str("expected a number above 0 and at most ", most, " as \"", key, "\""), where);
+    return value;
+  }
+  /// Whose each response is; absent: unknown.
+  std::vector<std::string> systems(std::size_t k) const {
+    if (!has("systems")) return {};
+    std::vector<std::string> out = texts("systems");
+    if (out.size() != k)
+      bad_record(str("\"systems\" has ", out.size(), " entries for ", k, " responses"), where);
+    return out;
+  }
   /// Absent: unknown.
   ResponseTokens tokens(std::size_t k) const {
     ResponseTokens out;

@@ -5,7 +5,11 @@
 //                "sampling":{…}}
 //   rankings    {"id","prompt","group","responses":[…],"finished":[…],"tokens":[[…],…],
 //                "ranking":[[2],[0],[1,3]],"annotator","labeller","time","shown":[…]}: 0-based
-//                groups, best first; and where it is said "level":[…], how good each is
+//                groups, best first; and where it is said "level":[…], how good each is;
+//                "seconds", from showing the question to its answer
+//
+// Either may have "systems":[…], whose each response is, and "probability", that it was chosen to
+// be asked (rlhf/active.hpp).
 //
 // The forms of others are in data/forms.hpp, the shapes of files in data/source.hpp. Every
 // complaint names file and line. for_each_record() reads a file of any size in little memory;
@@ -151,6 +155,8 @@ inline Json to_json(const Candidates& c, Where where = Where::here()) {
               {"responses", c.responses},
               {"finished", c.finished}};
   if (!c.tokens.empty()) out["tokens"] = c.tokens;
+  if (!c.systems.empty()) out["systems"] = c.systems;
+  if (c.probability > 0.0) out["probability"] = c.probability;
   out["model"] = c.model;
   out["sampling"] = std::move(sampling);
   return out;
@@ -168,6 +174,9 @@ inline Json to_json(const Ranking& r) {
   out["labeller"] = r.labeller;
   out["time"] = r.time;
   out["shown"] = r.shown;
+  if (!r.systems.empty()) out["systems"] = r.systems;
+  if (r.seconds > 0.0) out["seconds"] = r.seconds;
+  if (r.probability > 0.0) out["probability"] = r.probability;
   return out;
 }
 

@@ -48,7 +48,9 @@ struct Candidates {
   std::string model;
   std::string sampling;  ///< settings including the seed, as JSON text; may be empty
   ResponseTokens tokens{};
-  Turns turns{};  ///< of the prompt, as in Prompt
+  Turns turns{};                       ///< of the prompt, as in Prompt
+  std::vector<std::string> systems{};  ///< (K) whose each response is; empty: all are the model's
+  double probability = 0.0;            ///< that it was chosen to be asked; 0: unsaid
 };
 
 /// One person's (or rule's) ranking of K responses to one prompt.
@@ -65,6 +67,9 @@ struct Ranking {
   ResponseTokens tokens{};
   Turns turns{};                ///< of the prompt, as in Prompt
   std::vector<double> level{};  ///< (K) how good each is, for margins of pairs; empty if unsaid
+  std::vector<std::string> systems{};  ///< (K) whose each response is; empty if unknown
+  double seconds = 0.0;                ///< from showing the question to its answer; 0: unknown
+  double probability = 0.0;  ///< that it was chosen to be asked (rlhf/active.hpp); 0: unsaid
 };
 
 /// A prompt and the one completion to imitate.
