@@ -1,7 +1,7 @@
 // How few votes must be withdrawn for another system to come first (Broderick, Giordano and Meager
 // 2020, "An automatic finite-sample robustness metric"; of ratings Huang et al. 2025, "Dropping
-// just a handful of preferences can change top large language model rankings"). An interval says how far
-// other prompts could move a rating; this, how much of it hangs on single answers.
+// just a handful of preferences can change top large language model rankings"). An interval says
+// how far other prompts could move a rating; this, how much of it hangs on single answers.
 #pragma once
 
 #include <plumb/rlhf/ratings.hpp>
