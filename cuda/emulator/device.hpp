@@ -1,5 +1,6 @@
 // The CUDA language for a host compiler: what nvcc knows by itself, on top of the fiber core. The
-// non-CUDA half of plumb/cuda/platform.cuh includes this and nothing else of the emulator.
+// non-CUDA half of plumb/cuda/platform.cuh includes this, instruments.hpp, and nothing else of the
+// emulator.
 //
 // Kernels are ordinary functions here, `__shared__` variables are static ones (blocks run one after
 // another), threadIdx & co are macros. Left out on purpose, as Plumb's kernels do without:

@@ -21,12 +21,37 @@ struct TraceCounts {
   std::uint64_t shared_requests = 0;
   std::uint64_t shared_wavefronts = 0;  ///< passes over the 32 banks of 4 bytes
   std::uint64_t shared_ideal = 0;       ///< wavefronts without bank conflicts
+
+  TraceCounts& operator+=(const TraceCounts& o) {
+    launches += o.launches;
+    global_loads += o.global_loads;
+    global_load_bytes += o.global_load_bytes;
+    global_stores += o.global_stores;
+    global_store_bytes += o.global_store_bytes;
+    shared_loads += o.shared_loads;
+    shared_load_bytes += o.shared_load_bytes;
+    shared_stores += o.shared_stores;
+    shared_store_bytes += o.shared_store_bytes;
+    global_requests += o.global_requests;
+    global_sectors += o.global_sectors;
+    global_ideal += o.global_ideal;
+    shared_requests += o.shared_requests;
+    shared_wavefronts += o.shared_wavefronts;
+    shared_ideal += o.shared_ideal;
+    return *this;
+  }
 };
 
 /// Whether this program's kernels are traced.
 bool traced();
 /// The counts since the last reset, by the name that the launch gave.
 std::map<std::string, TraceCounts>& trace_counts();
+/// Of all kernels together.
+inline TraceCounts trace_total() {
+  TraceCounts total;
+  for (const auto& kernel : trace_counts()) total += kernel.second;
+  return total;
+}
 /// Whether to count requests, which takes several times as long. Off at the start.
 void trace_transactions(bool on);
 bool trace_transactions();

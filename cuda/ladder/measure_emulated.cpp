@@ -55,18 +55,7 @@ std::vector<std::string> measure(const std::function<void()>& run, const Work& w
   if (!emulator::take_errors().empty())
     fail<Error>("[ladder] the emulator reports the errors above", Where::here());
 
-  emulator::TraceCounts total;
-  for (const auto& [kernel, counts] : emulator::trace_counts()) {
-    total.global_load_bytes += counts.global_load_bytes;
-    total.global_store_bytes += counts.global_store_bytes;
-    total.shared_load_bytes += counts.shared_load_bytes;
-    total.shared_store_bytes += counts.shared_store_bytes;
-    total.global_requests += counts.global_requests;
-    total.global_sectors += counts.global_sectors;
-    total.global_ideal += counts.global_ideal;
-    total.shared_wavefronts += counts.shared_wavefronts;
-    total.shared_ideal += counts.shared_ideal;
-  }
+  const emulator::TraceCounts total = emulator::trace_total();
   const std::uint64_t global = total.global_load_bytes + total.global_store_bytes;
   const std::uint64_t shared = total.shared_load_bytes + total.shared_store_bytes;
   const auto as_double = [](std::uint64_t n) { return static_cast<double>(n); };

@@ -13,6 +13,10 @@
 // A case that is wrong is not timed, and the program then ends with 1. docs/performance.md has the
 // rest: --save, --compare, --roofline.
 //
+// A kernel that takes a `Cuda` before its arguments is the same line in a .cu file, which includes
+// <plumb/cuda/bench.cuh>, too: its arrays lie on the device. On a GPU it is timed by events, with
+// the datasheet's bound; in a program that is built for the emulator what it does is counted.
+//
 // Times are means; of one thread by its CPU time (the column CPU; of `cold`, whose calls are timed
 // one by one, the column Time), of several by the wall clock (the column Time).
 #pragma once
@@ -24,6 +28,7 @@
 #endif
 #include <benchmark/benchmark.h>
 
+#include <plumb/bench/count.hpp>
 #include <plumb/bench/counters.hpp>
 #include <plumb/bench/roofline.hpp>
 #include <plumb/bench/session.hpp>
@@ -45,10 +50,26 @@ inline std::vector<Dot>& dots() {
   return all;
 }
 
+/// Reports of each case of `kernel` how many times as fast it is as the same case of `peer`, which
+/// was added before it.
+inline void beside(const std::string& kernel, const std::string& peer) { peers()[kernel] = peer; }
+
 namespace detail {
+/// Seconds of a warm call, of what was timed in this program.
+inline std::map<std::string, double>& times() {
+  static std::map<std::string, double> all;
+  return all;
+}
+inline void report_peer(benchmark::State& state, const Entry& entry, double seconds) {
+  times()[entry.full()] = seconds;
+  const auto peer = peers().find(entry.kernel);
+  if (peer == peers().end()) return;
+  const auto theirs = times().find(peer->second + entry.full().substr(entry.kernel.size()));
+  if (theirs != times().end()) state.counters["x" + peer->second] = theirs->second / seconds;
+}
 inline void report(benchmark::State& state, const Entry& entry, bool cold, double seconds) {
   const Work work = Holder::instance().hold(entry).work();
-  const Bound bound = bound_of(work, entry.threads, cold);
+  const Bound bound = Holder::instance().hold(entry).bound(entry.threads, cold);
   if (work.flops > 0) state.counters["GFLOP/s"] = work.flops / seconds * 1e-9;
   state.counters["GB/s"] = work.bytes() / seconds * 1e-9;
   if (bound.seconds > 0) state.counters["%bound"] = 100 * bound.seconds / seconds;
@@ -56,6 +77,8 @@ inline void report(benchmark::State& state, const Entry& entry, bool cold, doubl
     state.counters[what] = value;
   state.SetLabel(bound.name);
   if (cold) return;
+  report_peer(state, entry, seconds);
+  if (entry.side) return;  // the roofline is the host's
   // Google Benchmark comes here several times, the last time for longest.
   const Dot dot{entry.name,   entry.threads, work.flops + 2 * work.extra,
                 work.bytes(), seconds,       bound.seconds};
@@ -122,6 +145,24 @@ inline void time_cold(benchmark::State& state, const Entry& entry) {
   detail::report(state, entry, true, all / static_cast<double>(state.iterations()));
 }
 
+/// Times it on a device that is not the host, by the device's clock: ten calls at a time, or one
+/// with nothing in its caches.
+inline void time_on_device(benchmark::State& state, const Entry& entry, bool cold) {
+  Holder& holder = Holder::instance();
+  Subject& subject = holder.hold(entry);
+  if (detail::skipped(state)) return;
+  const Index calls = cold ? 1 : 10;
+  double all = 0;
+  for ([[maybe_unused]] auto _ : state) {
+    if (cold) subject.flush();
+    const double seconds = subject.device_seconds(calls) / static_cast<double>(calls);
+    state.SetIterationTime(seconds);
+    all += seconds;
+  }
+  detail::report(state, entry, cold, all / static_cast<double>(state.iterations()));
+  if (!cold) detail::end_with_check(state, entry);
+}
+
 namespace detail {
 /// The limits, into the head of the printed and of the JSON output.
 inline void add_limits(int threads) {
@@ -148,8 +189,20 @@ inline void add_counters() {
                                                : "none, the system refuses: " + counters.why());
 }
 
+inline void register_on_device(const Entry& entry) {
+  for (const bool cold : {false, true})
+    benchmark::RegisterBenchmark(
+        (entry.full() + (cold ? "/cold" : "")).c_str(),
+        [&entry, cold](benchmark::State& state) { time_on_device(state, entry, cold); })
+        ->UseManualTime()
+        ->Unit(benchmark::kMicrosecond);
+}
 inline void register_entries() {
   for (const Entry& entry : entries()) {
+    if (entry.side) {
+      if (!entry.side->counts && entry.side->missing().empty()) register_on_device(entry);
+      continue;
+    }
     benchmark::RegisterBenchmark(entry.full().c_str(),
                                  [&entry](benchmark::State& state) { time_warm(state, entry); })
         ->UseRealTime()
@@ -189,6 +242,9 @@ inline void draw_roofline(const std::string& path) {
   if (!file.flush()) fail<IoError>(str("[bench] cannot write ", path));
 }
 
+/// Of a program whose device is not there: what test runners take for skipped.
+inline constexpr int kNothingMeasured = 77;
+
 /// What the program itself is asked for; the rest of the arguments is Google Benchmark's.
 struct Asked {
   bool serve = false, list = false;
@@ -225,6 +281,32 @@ inline Asked take_arguments(int& argc, char** argv) {
   argc = kept;
   return asked;
 }
+template <class Is>
+bool any(Is is) {
+  return std::any_of(entries().begin(), entries().end(), is);
+}
+/// What the cases' devices are, into the head of what is timed; whether one of them is not there,
+/// which is said.
+inline bool say_sides(bool list) {
+  bool some_missing = false;
+  for (const Side* side : sides()) {
+    const std::string why = side->missing();
+    if (!why.empty()) {
+      some_missing = true;
+      std::printf("%s: nothing was measured\n", why.c_str());
+    } else if (!side->counts && !list) {
+      benchmark::AddCustomContext(side->name, side->describe());
+    }
+  }
+  return some_missing;
+}
+inline void count_or_list(const Asked& asked) {
+  const auto wanted = [&](const std::string& each) { return chosen(each, asked.session); };
+  if (!asked.list) return count_entries(wanted);
+  for (const Entry& entry : entries())
+    if (entry.side && entry.side->counts && wanted(entry.full()))
+      std::printf("%s\n", entry.full().c_str());
+}
 inline int run_asked(const Asked& asked, int argc, char** argv,
                      benchmark::BenchmarkReporter* reporter) {
   if (asked.serve) return serve();
@@ -233,20 +315,27 @@ inline int run_asked(const Asked& asked, int argc, char** argv,
   register_entries();
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
-  benchmark::AddCustomContext("instruction set", name(current_isa()));
-  if (!asked.list) {
+  const bool some_on_host = any([](const Entry& entry) { return entry.side == nullptr; });
+  const bool some_timed = any([](const Entry& entry) {
+    return !entry.side || (!entry.side->counts && entry.side->missing().empty());
+  });
+  if (some_on_host) benchmark::AddCustomContext("instruction set", name(current_isa()));
+  if (some_on_host && !asked.list) {
     for (const int threads : thread_counts()) add_limits(threads);
     add_counters();
   }
-  benchmark::RunSpecifiedBenchmarks(reporter);
+  const bool some_missing = say_sides(asked.list);
+  if (some_timed) benchmark::RunSpecifiedBenchmarks(reporter);
   benchmark::Shutdown();
+  count_or_list(asked);
   if (!asked.roofline.empty()) draw_roofline(asked.roofline);
-  return Holder::instance().any_refused() ? 1 : 0;
+  const bool nothing = some_missing && !some_timed;
+  return Holder::instance().any_refused() ? 1 : nothing ? kNothingMeasured : 0;
 }
 }  // namespace detail
 
-/// The whole of main: 1 if a case was refused. Printed by `reporter`, or by the one that the
-/// arguments name.
+/// The whole of main: 1 if a case was refused, 77 if there was no device to run any on. Printed by
+/// `reporter`, or by the one that the arguments name.
 inline int run(int argc, char** argv, benchmark::BenchmarkReporter* reporter = nullptr) try {
   for (const auto& add : pending()) add();
   pending().clear();

@@ -25,16 +25,11 @@ Traffic traffic_of(Call call) {
   call();
   kernels::synchronize(Cuda{});
   emulator::trace_transactions(false);
-  Traffic all;
-  for (const auto& kernel : emulator::trace_counts()) {
-    all.loaded += static_cast<double>(kernel.second.global_load_bytes);
-    all.stored += static_cast<double>(kernel.second.global_store_bytes);
-    all.sectors += static_cast<double>(kernel.second.global_sectors);
-    all.sectors_ideal += static_cast<double>(kernel.second.global_ideal);
-    all.wavefronts += static_cast<double>(kernel.second.shared_wavefronts);
-    all.wavefronts_ideal += static_cast<double>(kernel.second.shared_ideal);
-  }
-  return all;
+  const emulator::TraceCounts total = emulator::trace_total();
+  const auto number = [](std::uint64_t n) { return static_cast<double>(n); };
+  return {number(total.global_load_bytes), number(total.global_store_bytes),
+          number(total.global_sectors),    number(total.global_ideal),
+          number(total.shared_wavefronts), number(total.shared_ideal)};
 }
 
 }  // namespace test

@@ -12,7 +12,8 @@ BELOW = {
     "core": [],
     "math": ["core"],
     "cpu": ["core", "math"],
-    "cuda": ["core", "math"],  # and the emulator, from platform.cuh alone
+    # And the emulator, from platform.cuh alone; what benchmarks ask of a device, from bench.cuh.
+    "cuda": ["core", "math", "bench/device.hpp"],
     "ops": ["core", "math"],  # never cpu: kernels are found by argument-dependent lookup
     "nn": ["core", "math", "ops", "data/packing.hpp"],
     "optim": ["core", "math", "ops", "nn/parameters.hpp"],

@@ -16,6 +16,7 @@
 #include <cuda_runtime.h>
 #else
 #include <emulator/device.hpp>
+#include <emulator/instruments.hpp>
 #endif
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
@@ -61,6 +62,15 @@ inline void check_cuda(cudaError_t status, const char* what, Where where = Where
       ::plumb::emulator::launch(#kernel, kernel, grid, block, shared_bytes, \
                                 stream __VA_OPT__(, ) __VA_ARGS__),         \
       "launch of " #kernel)
+#endif
+
+/// Who counts what kernels do, and orders their threads: the emulator, or nobody.
+#if defined(__CUDACC__)
+struct Emulation {
+  static constexpr bool kHere = false;
+};
+#else
+using Emulation = ::plumb::emulator::Instruments;
 #endif
 
 #if defined(__CUDACC__)

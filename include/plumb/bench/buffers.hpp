@@ -22,10 +22,9 @@ inline std::vector<Index> places(Index n, Index count) {
 /// one that takes it not computes all. Each once, in order.
 class Places {
  public:
-  static constexpr Index kCount = 997;
-  explicit Places(std::uint64_t last = 0) : last_(last) {}
+  explicit Places(Index count, std::uint64_t last = 0) : count_(count), last_(last) {}
   std::vector<Index> operator()(Index n) const {
-    std::vector<Index> chosen = places(n, kCount);
+    std::vector<Index> chosen = places(n, count_);
     if (n == 0) return chosen;
     const auto last = static_cast<Index>(last_ % static_cast<std::uint64_t>(n));
     const auto at = std::lower_bound(chosen.begin(), chosen.end(), last);
@@ -34,19 +33,20 @@ class Places {
   }
 
  private:
+  Index count_;
   std::uint64_t last_;  // which element of an input changed last
 };
 
 /// What all outputs held, as a number that another content has by a chance of 2^-64.
 using Snapshot = std::uint64_t;
 
-template <class A>
+template <class D, class A>
 struct Memory {
   using type = Plain<A>;
 };
-template <class T, Role R>
-struct Memory<Array<T, R>> {
-  using type = Held<T, R>;
+template <class D, class T, Role R>
+struct Memory<D, Array<T, R>> {
+  using type = Held<D, T, R>;
 };
 
 /// What an oracle gets for an argument.
@@ -61,13 +61,16 @@ struct ArrayNumbers {
   const std::vector<Exact<T>>& given;
   std::vector<Exact<T>>& values;  // of an output: NaN, or what was there, where it is asked for
 
-  ArrayNumbers(const Held<T, R>& held, const std::optional<Places>& asked)
+  template <class D>
+  ArrayNumbers(const Held<D, T, R>& held, const std::optional<Places>& asked)
       : given(held.exact_given), values(held.expected) {
     if constexpr (R != Role::In) {
       values.resize(static_cast<std::size_t>(held.is.size));
       const auto begin = [&](std::size_t at) {
-        if constexpr (R == Role::Out)
-          values[at] = Exact<T>(NAN);
+        if constexpr (R == Role::Out && std::is_integral_v<T>)
+          values[at] = std::numeric_limits<T>::min();
+        else if constexpr (R == Role::Out)
+          values[at] = NAN;
         else
           values[at] = given[at];
       };
@@ -88,8 +91,8 @@ template <class T>
 Numbers<T> numbers_of(const Plain<T>& plain, const std::optional<Places>&) {
   return Numbers<T>(plain);
 }
-template <class T, Role R>
-ArrayNumbers<T, R> numbers_of(const Held<T, R>& held, const std::optional<Places>& asked) {
+template <class D, class T, Role R>
+ArrayNumbers<T, R> numbers_of(const Held<D, T, R>& held, const std::optional<Places>& asked) {
   return ArrayNumbers<T, R>(held, asked);
 }
 
@@ -100,15 +103,17 @@ struct Spot {
   double expected, got, allowed;
 };
 
-template <class... A>
+template <class D, class... A>
 class Buffers {
+  template <class Each>
+  using MemoryOf = typename Memory<D, Each>::type;
+
  public:
   Buffers(const Arguments<A...>& arguments, Index shift)
-      : held_(std::apply(
-            [&](const A&... a) {
-              return std::tuple<typename Memory<A>::type...>(make(a, shift)...);
-            },
-            arguments.list)) {}
+      : held_(
+            std::apply([&](const A&... a) { return std::tuple<MemoryOf<A>...>(make(a, shift)...); },
+                       arguments.list)),
+        places_(arguments.places) {}
 
   /// Inputs of a seed, outputs with the poison of a turn.
   void fill(std::uint64_t seed, int turn) {
@@ -134,22 +139,24 @@ class Buffers {
           held.redraw(static_cast<Index>(last_ % static_cast<std::uint64_t>(held.is.size)), state_);
     });
   }
-  /// Whether a kernel takes a Cpu before its arguments.
-  template <class Kernel>
-  static constexpr bool takes_device() {
-    return std::is_invocable_v<Kernel&, Cpu,
-                               decltype(std::declval<typename Memory<A>::type&>().pass())...>;
+  /// The next copy of what rotates.
+  void advance() {
+    each([](auto& held, std::size_t) { held.advance(); });
   }
   template <class Kernel>
-  void call(Kernel& kernel, const Cpu& device) {
+  void call(Kernel& kernel, const D& device) {
     std::apply(
         [&](auto&... held) {
-          if constexpr (takes_device<Kernel>())
-            kernel(device, held.pass()...);
-          else
+          if constexpr (Called<Kernel, A...>::kBare)
             kernel(held.pass()...);
+          else
+            kernel(device, held.pass()...);
         },
         held_);
+  }
+  /// What a device that is not the host holds now, for everything below.
+  void fetch() const {
+    if constexpr (!on_host<D>) each([](const auto& held, std::size_t) { held.now().fetch(); });
   }
   /// The oracle's outputs for what the inputs were before the call.
   template <class Oracle>
@@ -176,7 +183,7 @@ class Buffers {
     Snapshot hash = 0x9E3779B97F4A7C15U;
     each([&](const auto& held, std::size_t) {
       if constexpr (std::decay_t<decltype(held)>::kRole != Role::In) {
-        const auto bytes = std::as_bytes(std::span(held.memory.data(), size(held)));
+        const auto bytes = std::as_bytes(std::span(held.now().data(), size(held)));
         for (std::size_t at = 0; at < bytes.size(); at += sizeof hash) {
           std::uint64_t word = 0;
           std::memcpy(&word, &bytes[at], std::min(sizeof word, bytes.size() - at));
@@ -189,18 +196,18 @@ class Buffers {
   }
   std::optional<Spot> outside() const {
     return first([](const auto& held) -> std::optional<Index> {
-      const Index at = held.memory.broken();
+      const Index at = held.now().broken();
       return at != 0 ? std::optional(at) : std::nullopt;
     });
   }
   std::optional<Spot> changed_input() const {
     return first([](const auto& held) -> std::optional<Index> {
       if constexpr (std::decay_t<decltype(held)>::kRole == Role::In) {
-        const std::size_t bytes = size(held) * sizeof(held.memory[0]);
-        if (bytes == 0 || std::memcmp(held.memory.data(), held.given.data(), bytes) == 0)
+        const std::size_t bytes = held.bytes();
+        if (bytes == 0 || std::memcmp(held.now().data(), held.given.data(), bytes) == 0)
           return std::nullopt;
         for (Index i = 0; i < held.is.size; ++i)
-          if (!same_bits(held.memory[i], held.given[static_cast<std::size_t>(i)])) return i;
+          if (!same_bits(held.now()[i], held.given[static_cast<std::size_t>(i)])) return i;
       }
       return std::nullopt;
     });
@@ -210,7 +217,7 @@ class Buffers {
       using Type = std::decay_t<decltype(held)>;
       if constexpr (Type::kRole == Role::Out)
         for (Index i = 0; i < held.is.size; ++i)
-          if (same_bits(held.memory[i], poison<typename Type::Element>(turn))) return i;
+          if (same_bits(held.now()[i], poison<typename Type::Element>(turn))) return i;
       return std::nullopt;
     });
   }
@@ -226,7 +233,7 @@ class Buffers {
       if constexpr (Type::kRole != Role::In && std::is_same_v<typename Type::Element, float>)
         for (Index i = 0; i < held.is.size; ++i) {
           std::uint32_t bits;
-          std::memcpy(&bits, &held.memory[i], sizeof bits);
+          std::memcpy(&bits, &held.now()[i], sizeof bits);
           any |= (bits & 0x7FFFFFFFU) != 0;
           all &= (bits & 0x0FFFU) == 0;  // bf16, and half precision
         }
@@ -235,25 +242,25 @@ class Buffers {
   }
   bool flush() const {
     bool done = true;
-    each([&](const auto& held, std::size_t) { done = held.memory.flush() && done; });
+    each([&](const auto& held, std::size_t) { done = held.now().flush() && done; });
     return done;
   }
   /// Bytes that are read and written, each array once.
   std::pair<double, double> traffic() const {
     std::pair<double, double> bytes{0, 0};
     each([&](const auto& held, std::size_t) {
-      const double all = static_cast<double>(size(held) * sizeof(held.memory[0]));
+      const double all = static_cast<double>(held.bytes());
       constexpr Role kRole = std::decay_t<decltype(held)>::kRole;
       if (kRole != Role::Out) bytes.first += all;
       if (kRole != Role::In) bytes.second += all;
     });
     return bytes;
   }
-  /// Distinct bytes.
+  /// Distinct bytes, in all copies.
   double footprint() const {
     double bytes = 0;
     each([&](const auto& held, std::size_t) {
-      bytes += static_cast<double>(size(held) * sizeof(held.memory[0]));
+      bytes += static_cast<double>(held.bytes() * held.copies());
     });
     return bytes;
   }
@@ -271,18 +278,18 @@ class Buffers {
     return {value};
   }
   template <class T, Role R>
-  static Held<T, R> make(const Array<T, R>& array, Index shift) {
-    return Held<T, R>(array, shift);
+  static Held<D, T, R> make(const Array<T, R>& array, Index shift) {
+    return Held<D, T, R>(array, shift);
   }
   template <class H>
   static std::size_t size(const H& held) {
     return static_cast<std::size_t>(held.is.size);
   }
-  Places asked() const { return Places(last_); }
+  Places asked() const { return Places(places_, last_); }
   template <class Oracle>
-  static constexpr bool kAsks = std::is_invocable_v<
-      Oracle&, const Places&,
-      decltype(numbers_of(std::declval<const typename Memory<A>::type&>(), {}).pass())...>;
+  static constexpr bool kAsks =
+      std::is_invocable_v<Oracle&, const Places&,
+                          decltype(numbers_of(std::declval<const MemoryOf<A>&>(), {}).pass())...>;
 
   /// f(array, its number among the arguments from 1), of arrays alone.
   template <class F>
@@ -317,13 +324,14 @@ class Buffers {
     return spot;
   }
 
-  std::tuple<typename Memory<A>::type...> held_;
+  std::tuple<MemoryOf<A>...> held_;
+  Index places_;
   std::uint64_t state_ = 1, last_ = 0;
 };
 
-template <class... A>
+template <class D, class... A>
 template <class Oracle, class Numbers>
-std::optional<Spot> Buffers<A...>::wrong(const Oracle&, Numbers& numbers) const {
+std::optional<Spot> Buffers<D, A...>::wrong(const Oracle&, Numbers& numbers) const {
   std::optional<Spot> spot;
   const auto look = [&](const auto& held, auto& number, std::size_t i) {
     using Type = std::decay_t<decltype(held)>;
@@ -331,7 +339,7 @@ std::optional<Spot> Buffers<A...>::wrong(const Oracle&, Numbers& numbers) const 
       if constexpr (Type::kRole != Role::In) {
         const auto judge = [&](Index j) {
           const double expected = static_cast<double>(number.values[static_cast<std::size_t>(j)]);
-          const double got = static_cast<double>(exact(held.memory[j]));
+          const double got = static_cast<double>(exact(held.now()[j]));
           const double allowed = held.is.tolerance * std::max(1.0, std::abs(expected));
           const bool right = std::isfinite(expected)
                                  ? std::abs(got - expected) <= allowed

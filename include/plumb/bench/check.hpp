@@ -7,6 +7,7 @@
 #pragma once
 
 #include <plumb/bench/buffers.hpp>
+#include <plumb/bench/device.hpp>
 #include <plumb/core/pool.hpp>
 
 #include <chrono>
@@ -66,18 +67,22 @@ inline double clock_seconds(clockid_t clock = CLOCK_MONOTONIC) {
 }
 
 /// One kernel at one case. `Kernel` is called as kernel(arrays and values…), or with a Cpu before
-/// them, whose pool it then uses; `Oracle` with spans of double in their place, outputs to be
-/// written, and Places before them if it does not compute every element.
+/// them, whose pool it then uses, or with the tag of another device (Called); `Oracle` with spans
+/// of double in their place, outputs to be written, and Places before them if it does not compute
+/// every element. A Cpu that is given says which threads to use; other devices have their own.
 template <class Kernel, class Oracle, class... A>
 class Checked {
  public:
+  using Device = typename Called<Kernel, A...>::Device;
+  static constexpr bool kOnHost = on_host<Device>;
+
   Checked(Kernel kernel, Oracle oracle, Arguments<A...> arguments)
       : kernel_(std::move(kernel)),
         oracle_(std::move(oracle)),
         arguments_(std::move(arguments)),
         buffers_(arguments_, 0) {}
 
-  Buffers<A...>& buffers() { return buffers_; }
+  Buffers<Device, A...>& buffers() { return buffers_; }
   /// Whether it ran on threads of its own when it was checked.
   bool own_threads() const { return own_threads_; }
 
@@ -85,13 +90,14 @@ class Checked {
   Refusal check(const Cpu& device, std::uint64_t seed, bool right_before) {
     try {
       call_number_ = 0;
-      if (Refusal r = first_calls(device, seed, right_before)) return r;
-      if (Refusal r = new_inputs(device, seed + 1)) return r;
-      if (Refusal r = another_place(device, seed + 1)) return r;
+      const Cpu all{};  // with every thread that there is it takes least
+      if (Refusal r = first_calls(all, seed, right_before)) return r;
+      if (Refusal r = new_inputs(all, seed + 1)) return r;
+      if (Refusal r = another_place(all, seed + 1)) return r;
       if (Refusal r = other_threads()) return r;
-      if (Refusal r = known_inputs(device)) return r;
-      own_threads_ = has_threads(device);
-      return last_call(device);
+      if (Refusal r = known_inputs(all)) return r;
+      own_threads_ = kOnHost && has_threads(device);
+      return slow() ? Refusal{} : last_call(device);  // which comes again after the timed calls
     } catch (const std::exception& error) {
       return {Cheat::Throws, str("call ", call_number_, " threw: ", error.what())};
     }
@@ -103,13 +109,18 @@ class Checked {
   /// The call that is timed: one element of each input is another each time.
   void run(const Cpu& device) {
     buffers_.redraw();
-    buffers_.call(kernel_, device);
+    buffers_.advance();
+    call_again(device);
   }
+  /// The same with the inputs of the call before.
+  void call_again(const Cpu& device) { buffers_.call(kernel_, on(device)); }
 
   /// After the timed calls: what the last one left is still what the oracle says.
   Refusal last_call(const Cpu& device) {
     if (buffers_.accumulates()) buffers_.again(0);
-    run(device);
+    buffers_.redraw();
+    call_again(device);
+    buffers_.fetch();
     const Snapshot now = buffers_.outputs();
     if (Refusal r = damage(buffers_, now)) return r;
     if (const auto spot = wrong(buffers_))
@@ -121,12 +132,25 @@ class Checked {
  private:
   static constexpr double kGrace = 1e-3, kSuspicion = 40e-3;  // seconds
 
-  Snapshot call(Buffers<A...>& buffers, const Cpu& device) {
+  /// A call takes so long that its own time says what others would, and as few are made as will do.
+  bool slow() const { return known_seconds_ > 0.1 && fresh_seconds_ > 0.1; }
+
+  Snapshot call(Buffers<Device, A...>& buffers, const Cpu& device) {
     ++call_number_;
-    buffers.call(kernel_, device);
+    if constexpr (!kOnHost) Instruments<Device>::wait();  // for what was sent, on whatever stream
+    const double start = clock_seconds();
+    buffers.call(kernel_, on(device));
+    buffers.fetch();
+    seconds_ = clock_seconds() - start;
     return buffers.outputs();
   }
-  std::optional<Spot> wrong(const Buffers<A...>& buffers) {
+  static Device on(const Cpu& device) {
+    if constexpr (kOnHost)
+      return Device{device};
+    else
+      return Device{};
+  }
+  std::optional<Spot> wrong(const Buffers<Device, A...>& buffers) {
     auto numbers = buffers.exact_of(oracle_);
     return buffers.wrong(oracle_, numbers);
   }
@@ -136,8 +160,13 @@ class Checked {
   }
 
   /// What needs no oracle: still at work, fences, inputs.
-  Refusal damage(const Buffers<A...>& buffers, const Snapshot& now, double wait = kGrace) const {
+  Refusal damage(const Buffers<Device, A...>& buffers, const Snapshot& now,
+                 double wait = kGrace) const {
     std::this_thread::sleep_for(std::chrono::duration<double>(wait));
+    if constexpr (!kOnHost) {
+      Instruments<Device>::wait();
+      buffers.fetch();
+    }
     if (buffers.outputs() != now)
       return {Cheat::ReturnsEarly,
               str("call ", call_number_, ": the output changed after the call had returned")};
@@ -151,7 +180,8 @@ class Checked {
     return {};
   }
   /// `refusal`, unless the kernel turns out to have been at work yet.
-  Refusal unless_late(const Buffers<A...>& buffers, const Snapshot& now, Refusal refusal) const {
+  Refusal unless_late(const Buffers<Device, A...>& buffers, const Snapshot& now,
+                      Refusal refusal) const {
     if (Refusal late = damage(buffers, now, kSuspicion)) return late;
     return refusal;
   }
@@ -166,6 +196,7 @@ class Checked {
       if (Refusal late = damage(buffers_, one, kSuspicion)) return late;
     buffers_.again(1);
     const Snapshot two = call(buffers_, device);
+    known_seconds_ = seconds_;
     if (Refusal r = damage(buffers_, two)) return r;
     if (const auto spot = buffers_.unwritten(1))  // that poison is no number that comes by chance
       return unless_late(
@@ -205,13 +236,14 @@ class Checked {
     const Snapshot old = first_result_;
     buffers_.fill(seed, 0);
     reference_ = call(buffers_, device);
+    fresh_seconds_ = seconds_;
     if (Refusal r = damage(buffers_, reference_)) return r;
     const auto spot = wrong(buffers_);
     if (!spot) return {};
     if (reference_ != old)
       return {Cheat::DependsOnCall,
               str("right in call 1, and in call ", call_number_, ' ', what(*spot))};
-    Buffers<A...> elsewhere(arguments_, 0);
+    Buffers<Device, A...> elsewhere(arguments_, 0);
     elsewhere.fill(seed, 0);
     call(elsewhere, device);
     if (wrong(elsewhere))
@@ -224,7 +256,7 @@ class Checked {
 
   /// The same inputs elsewhere, an element past a cache line.
   Refusal another_place(const Cpu& device, std::uint64_t seed) {
-    Buffers<A...> elsewhere(arguments_, 1);
+    Buffers<Device, A...> elsewhere(arguments_, 1);
     elsewhere.fill(seed, 1);
     const Snapshot there = call(elsewhere, device);
     if (Refusal r = damage(elsewhere, there)) return r;
@@ -239,30 +271,46 @@ class Checked {
                  : "other bits in arrays that begin an element past a cache line"};
   }
 
-  /// The same on 1, 2 and 3 threads, if it takes a device.
+  /// The same on 1, 2 and 3 threads, if it takes a Cpu; of a device that lets us, in other orders
+  /// of its threads.
   Refusal other_threads() {
-    if constexpr (kTakesDevice) {
+    if constexpr (kOnHost && !Called<Kernel, A...>::kBare) {
       for (const int threads : {1, 2, 3}) {
+        if (slow() && threads == 2) continue;
         Pool pool(threads);
-        buffers_.again(threads);
-        const Snapshot now = call(buffers_, Cpu{&pool});
-        if (Refusal r = damage(buffers_, now)) return r;
-        if (now == reference_) continue;
-        if (const auto spot = wrong(buffers_))
-          return {Cheat::DependsOnThreads, str("with ", threads, " threads ", what(*spot))};
-        if (arguments_.same_bits)
-          return {Cheat::DependsOnThreads, str("other bits with ", threads, " threads")};
+        if (Refusal r = by_threads(Cpu{&pool}, threads, str("with ", threads, " threads")))
+          return r;
       }
+    } else if constexpr (!kOnHost) {
+      Refusal refusal;
+      for (int turn = 1; !refusal; ++turn) {
+        const char* order = Instruments<Device>::reorder(turn);
+        if (order == nullptr) break;
+        refusal = by_threads(Cpu{}, turn, str("with its threads in ", order, " order"));
+      }
+      Instruments<Device>::reorder(0);
+      return refusal;
     }
+    return {};
+  }
+  Refusal by_threads(const Cpu& device, int turn, const std::string& how) {
+    buffers_.again(turn);
+    const Snapshot now = call(buffers_, device);
+    if (Refusal r = damage(buffers_, now)) return r;
+    if (now == reference_) return {};
+    if (const auto spot = wrong(buffers_))
+      return {Cheat::DependsOnThreads, str(how, ' ', what(*spot))};
+    if (arguments_.same_bits) return {Cheat::DependsOnThreads, "other bits " + how};
     return {};
   }
 
   /// Calls with inputs that it had before are no faster than those with one new element.
   Refusal known_inputs(const Cpu& device) {
+    if (slow() && fresh_seconds_ < 2.5 * known_seconds_) return {};
     for (int attempt = 0;; ++attempt) {
       double known = INFINITY, fresh = INFINITY;
       const double begin = clock_seconds();
-      for (int i = 0; i < 9 && (i < 3 || clock_seconds() - begin < 0.3); ++i) {
+      for (int i = 0; i < 9 && (i < 1 || clock_seconds() - begin < 0.3); ++i) {
         buffers_.redraw();
         fresh = std::min(fresh, seconds_of_call(device));
         known = std::min(known, seconds_of_call(device));
@@ -276,31 +324,32 @@ class Checked {
   }
   double seconds_of_call(const Cpu& device) {
     ++call_number_;
+    if constexpr (!kOnHost) Instruments<Device>::wait();
     const double start = clock_seconds();
-    buffers_.call(kernel_, device);
+    call_again(device);
+    if constexpr (!kOnHost) Instruments<Device>::wait();
     return clock_seconds() - start;
   }
   /// Whether it is others than its caller's thread that spend the time.
   bool has_threads(const Cpu& device) {
     double thread = 0, process = 0;
-    for (int i = 0; i < 3; ++i) {
+    const double begin = clock_seconds();
+    for (int i = 0; i < 3 && (i < 1 || clock_seconds() - begin < 0.3); ++i) {
       const double of_process = clock_seconds(CLOCK_PROCESS_CPUTIME_ID);
       const double of_thread = clock_seconds(CLOCK_THREAD_CPUTIME_ID);
-      buffers_.redraw();
-      buffers_.call(kernel_, device);
+      run(device);
       thread += clock_seconds(CLOCK_THREAD_CPUTIME_ID) - of_thread;
       process += clock_seconds(CLOCK_PROCESS_CPUTIME_ID) - of_process;
     }
     return process > 1.3 * thread + 1e-4;
   }
 
-  static constexpr bool kTakesDevice = Buffers<A...>::template takes_device<Kernel>();
-
   Kernel kernel_;
   Oracle oracle_;
   Arguments<A...> arguments_;
-  Buffers<A...> buffers_;
+  Buffers<Device, A...> buffers_;
   Snapshot first_result_, reference_;
+  double seconds_ = 0, known_seconds_ = 0, fresh_seconds_ = 0;  // of a call
   int call_number_ = 0;
   bool own_threads_ = false;
 };

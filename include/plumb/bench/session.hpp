@@ -36,8 +36,11 @@ inline std::string machine() {
     }
   char host[256] = "";
   gethostname(host, sizeof host - 1);
-  return str(model, ", ", std::thread::hardware_concurrency(), " CPUs, ", name(current_isa()),
-             ", host ", host);
+  std::string all = str(model, ", ", std::thread::hardware_concurrency(), " CPUs, ",
+                        name(current_isa()), ", host ", host);
+  for (const Side* side : sides())
+    if (side->missing().empty()) all += ", " + side->describe();
+  return all;
 }
 
 // --- One side: a program that answers -----------------------------------------------------------
@@ -52,6 +55,7 @@ inline double sample(const Entry& entry, Index& calls) {
   Holder& holder = Holder::instance();
   Subject& subject = holder.hold(entry);
   const auto time = [&] {
+    if (entry.side) return subject.device_seconds(calls);
     const double start = holder.now();
     for (Index i = 0; i < calls; ++i) subject.run(holder.device());
     return holder.now() - start;
@@ -78,7 +82,8 @@ inline int serve() {
   for (std::string line; std::getline(std::cin, line);) try {
       const std::string word = line.substr(0, line.find(' '));
       if (word == "list") {
-        for (const Entry& entry : entries()) say(entry.full());
+        for (const Entry& entry : entries())
+          if (!entry.side || !entry.side->counts) say(entry.full());
         say("");
       } else if (word == "hold" || word == "trust") {
         const std::string wanted = line.substr(word.size() + 1);

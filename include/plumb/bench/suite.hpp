@@ -7,6 +7,7 @@
 #include <plumb/bench/work.hpp>
 #include <plumb/core/memory.hpp>
 
+#include <algorithm>
 #include <cstdlib>
 #include <functional>
 #include <initializer_list>
@@ -36,6 +37,12 @@ class Subject {
   virtual std::vector<std::pair<std::string, double>> more() const { return {}; }
   /// All arrays out of the caches; false if it cannot.
   virtual bool flush() { return false; }
+  /// What binds it, and how much.
+  virtual Bound bound(int threads, bool cold) const { return bound_of(work(), threads, cold); }
+  /// On a device that is not the host: seconds that so many calls take by its clock, and what a
+  /// call does there.
+  virtual double device_seconds(Index) { fail("[bench] it runs on the host"); }
+  virtual Counted device_counts() { fail("[bench] it runs on the host"); }
   /// Whether it has threads of its own, and so the wall clock alone knows how long it took.
   virtual bool own_threads() const { return false; }
 };
@@ -46,11 +53,29 @@ struct Entry {
   int threads = 1;
   bool flushes = false;  ///< it has a cold form, too
   std::function<std::unique_ptr<Subject>()> make;
+  const Side* side = nullptr;  ///< the device, if it is not the host
 
-  std::string full() const { return str(name, "/threads:", threads); }
+  std::string full() const {
+    return side ? str(name, '/', side->name) : str(name, "/threads:", threads);
+  }
 };
 inline std::vector<Entry>& entries() {
   static std::vector<Entry> all;
+  return all;
+}
+
+/// The devices of those cases that are not for the host.
+inline std::vector<const Side*> sides() {
+  std::vector<const Side*> all;
+  for (const Entry& entry : entries())
+    if (entry.side && std::find(all.begin(), all.end(), entry.side) == all.end())
+      all.push_back(entry.side);
+  return all;
+}
+
+/// A kernel that another is compared with, in the same run and at the cases of one name.
+inline std::map<std::string, std::string>& peers() {
+  static std::map<std::string, std::string> all;
   return all;
 }
 
@@ -192,10 +217,41 @@ class Declared : public Subject {
   void trust() override { checked_.trust(); }
   void run(const Cpu& device) override { checked_.run(device); }
   Refusal last_call(const Cpu& device) override { return checked_.last_call(device); }
-  bool flush() override { return checked_.buffers().flush(); }
+  bool flush() override {
+    if constexpr (kOnHost)
+      return checked_.buffers().flush();
+    else
+      return Instruments<Device>::flush(), true;
+  }
   bool own_threads() const override { return checked_.own_threads(); }
+  Bound bound(int threads, bool cold) const override {
+    if constexpr (kOnHost)
+      return bound_of(work_, threads, cold);
+    else
+      return Instruments<Device>::bound(work_);
+  }
+  /// One element of each input is another than in the calls before.
+  double device_seconds(Index calls) override {
+    if constexpr (kOnHost) {
+      return Subject::device_seconds(calls);
+    } else {
+      checked_.buffers().redraw();
+      return Instruments<Device>::seconds([&] { checked_.call_again({}); }, calls);
+    }
+  }
+  Counted device_counts() override {
+    if constexpr (kOnHost) {
+      return Subject::device_counts();
+    } else {
+      checked_.buffers().redraw();
+      return Instruments<Device>::counted([&] { checked_.call_again({}); });
+    }
+  }
 
  private:
+  using Device = typename Checked<Kernel, Oracle, A...>::Device;
+  static constexpr bool kOnHost = on_host<Device>;
+
   Checked<Kernel, Oracle, A...> checked_;
   Work work_;
 };
@@ -208,8 +264,18 @@ std::unique_ptr<Subject> declared(Kernel kernel, Oracle oracle, Arguments<A...> 
                                                           std::move(arguments), work);
 }
 template <class Kernel, class... A>
-constexpr bool takes_device(const Arguments<A...>*) {
-  return Buffers<A...>::template takes_device<Kernel>();
+Called<Kernel, A...> called(const Arguments<A...>&);
+/// The device's side, or null of the host.
+template <class D>
+const Side* side_of() {
+  if constexpr (on_host<D>) {
+    return nullptr;
+  } else {
+    static_assert(
+        requires { Instruments<D>::side(); },
+        "[bench] a kernel for a GPU needs #include <plumb/cuda/bench.cuh>, too");
+    return &Instruments<D>::side();
+  }
 }
 }  // namespace detail
 
@@ -217,14 +283,16 @@ constexpr bool takes_device(const Arguments<A...>*) {
 template <class Kernel, class Key, class Make, class Oracle, class WorkOf>
 bool add(const std::string& kernel_name, Kernel kernel, const Cases<Key, Make>& cases,
          Oracle oracle, WorkOf work) {
-  using Given = std::decay_t<decltype(cases.make(cases.keys.front()))>;
-  constexpr bool kTakesDevice = detail::takes_device<Kernel>(static_cast<const Given*>(nullptr));
+  using How = decltype(detail::called<Kernel>(cases.make(cases.keys.front())));
+  const Side* side = detail::side_of<typename How::Device>();
+  const bool flushes = side == nullptr || !side->counts;
   for (const Key& key : cases.keys)
-    for (const int threads : kTakesDevice ? thread_counts() : std::vector{1})
-      entries().push_back({kernel_name, str(kernel_name, '/', name_of_case(key)), threads, true,
+    for (const int threads : How::kBare || side ? std::vector{1} : thread_counts())
+      entries().push_back({kernel_name, str(kernel_name, '/', name_of_case(key)), threads, flushes,
                            [=, make = cases.make] {
                              return detail::declared(kernel, oracle, make(key), Work(work(key)));
-                           }});
+                           },
+                           side});
   return true;
 }
 /// The same, of flops(key) and bytes(key).
@@ -274,7 +342,7 @@ void add(const std::string& op, const Table& table) {
   for (const auto& c : table)
     for (const int threads : thread_counts())
       entries().push_back({op, str(op, '/', name(c)), threads, false,
-                           [c] { return std::make_unique<Adapted<Bench>>(c); }});
+                           [c] { return std::make_unique<Adapted<Bench>>(c); }, nullptr});
 }
 
 }}}  // namespace plumb::v0_1::bench

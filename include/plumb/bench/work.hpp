@@ -1,7 +1,8 @@
-// The least work that a kernel must do, and the time that this machine's measured limits
-// (probe.hpp) allow for it: the bound that every benchmark states its share of.
+// The time that this machine's measured limits (probe.hpp) allow for the least work that a kernel
+// must do: the bound that every benchmark states its share of.
 #pragma once
 
+#include <plumb/bench/device.hpp>
 #include <plumb/bench/probe.hpp>
 #include <plumb/core/check.hpp>
 
@@ -10,24 +11,6 @@
 #include <string>
 
 namespace plumb { inline namespace v0_1 { namespace bench {
-
-/// What no implementation can do without: a bound on a kernel's time.
-struct Work {
-  double flops = 0;    ///< a fused multiply-add counts as two; elementary functions are not counted
-  double read = 0;     ///< bytes, every operand once
-  double written = 0;  ///< bytes; what is added to counts as read, too
-  double footprint = 0;  ///< bytes of distinct memory touched: says which cache feeds the kernel
-  double extra = 0;      ///< multiplications, fused or not, that elementary functions take besides
-  bool bf16 = false;     ///< products of bf16, for which there may be an instruction of their own
-
-  double bytes() const { return read + written; }
-};
-
-/// The limit that binds, and the least seconds that it allows; 0 when a reading is INVALID.
-struct Bound {
-  std::string name;
-  double seconds;
-};
 
 /// With `cold` the work begins with nothing in the caches: memory feeds it.
 inline Bound bound_of(const Work& work, int threads, bool cold = false) {

@@ -23,8 +23,8 @@ inline std::vector<double> log_softmax(const std::vector<double>& logits, double
 }
 
 /// w·x of one row x (C) with w (V, C).
-template <class X>
-std::vector<double> head_logits(const X* x, const float* w, Index c, Index v) {
+template <class X, class W>
+std::vector<double> head_logits(const X* x, const W* w, Index c, Index v) {
   std::vector<double> logits;
   for (Index j = 0; j < v; ++j) {
     double sum = 0;

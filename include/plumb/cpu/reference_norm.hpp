@@ -1,21 +1,49 @@
-// The oracle of norm.hpp: the plain loops of double_rows.hpp over these floats.
+// RMSNorm and LayerNorm in plain loops and double precision: the oracle of norm.hpp's tests, and
+// the shortest way to read what they compute; of float or double arrays. Not for use in a program:
+// slow, and in no canonical order.
 #pragma once
 
-#include <plumb/cpu/double_rows.hpp>
+#include <plumb/core/check.hpp>
 
+#include <cmath>
+#include <type_traits>
 #include <vector>
 
-namespace plumb { inline namespace v0_1 { namespace reference {
+namespace plumb { inline namespace v0_1 {
+
+namespace reference {
+
+/// What the backward pass needs to know of a row, and the normalised values x̂ (C).
+struct NormRow {
+  double mean, rstd;
+  std::vector<double> normal;
+};
+
+/// centred: LayerNorm, else RMSNorm.
+template <class T>
+NormRow norm_row(const T* x, Index c, double eps, bool centred) {
+  NormRow row{0, 0, std::vector<double>(static_cast<std::size_t>(c))};
+  double squares = 0;
+  if (centred)
+    for (Index j = 0; j < c; ++j) row.mean += double{x[j]} / static_cast<double>(c);
+  for (Index j = 0; j < c; ++j) squares += (double{x[j]} - row.mean) * (double{x[j]} - row.mean);
+  row.rstd = 1 / std::sqrt(squares / static_cast<double>(c) + eps);
+  for (Index j = 0; j < c; ++j)
+    row.normal[static_cast<std::size_t>(j)] = (double{x[j]} - row.mean) * row.rstd;
+  return row;
+}
 
 /// y (N, C) of either norm; bias null for RMSNorm, which also decides on centring.
-inline std::vector<double> norm_forward(const float* x, const float* weight, const float* bias,
-                                        Index n, Index c, double eps) {
-  const std::vector<double> x64(x, x + n * c), w64(weight, weight + c);
-  const std::vector<double> b64(bias, bias == nullptr ? bias : bias + c);
-  std::vector<double> y(x64.size()), mean(static_cast<std::size_t>(n)), rstd(mean.size());
-  kernels::in_double::norm_forward(y.data(), bias == nullptr ? nullptr : mean.data(), rstd.data(),
-                                   x64.data(), w64.data(), bias == nullptr ? nullptr : b64.data(),
-                                   n, c, eps);
+template <class T>
+std::vector<double> norm_forward(const T* x, const T* weight, const std::type_identity_t<T>* bias,
+                                 Index n, Index c, double eps) {
+  std::vector<double> y;
+  for (Index i = 0; i < n; ++i) {
+    const NormRow row = norm_row(x + i * c, c, eps, bias != nullptr);
+    for (Index j = 0; j < c; ++j)
+      y.push_back(row.normal[static_cast<std::size_t>(j)] * double{weight[j]} +
+                  (bias != nullptr ? double{bias[j]} : 0.0));
+  }
   return y;
 }
 
@@ -23,20 +51,34 @@ struct NormGradients {
   std::vector<double> dx, dweight, dbias;  ///< (N, C), (C), (C)
 };
 
-/// centred: LayerNorm, else RMSNorm.
-inline NormGradients norm_backward(const float* dy, const float* x, const float* weight, Index n,
-                                   Index c, double eps, bool centred) {
-  const std::vector<double> dy64(dy, dy + n * c), x64(x, x + n * c), w64(weight, weight + c);
-  std::vector<double> y(x64.size()), mean(static_cast<std::size_t>(n)), rstd(mean.size());
-  double* const means = centred ? mean.data() : nullptr;
-  kernels::in_double::norm_forward(y.data(), means, rstd.data(), x64.data(), w64.data(), nullptr, n,
-                                   c, eps);
-  NormGradients g{std::vector<double>(x64.size()), std::vector<double>(w64.size()),
-                  std::vector<double>(w64.size())};
-  kernels::in_double::norm_backward(g.dx.data(), g.dweight.data(), dy64.data(), x64.data(),
-                                    w64.data(), means, rstd.data(), n, c);
-  for (Index i = 0; i < n * c; ++i) g.dbias[static_cast<std::size_t>(i % c)] += double{dy[i]};
-  return g;
+/// Adds to dweight and dbias (C) what a row gives, and to dx (C) its gradient.
+template <class T>
+void add_norm_gradients(double* dx, double* dweight, double* dbias, const T* dy, const T* weight,
+                        const NormRow& row, Index c, bool centred) {
+  double level = 0, along = 0;
+  for (Index j = 0; j < c; ++j) {
+    const double x = row.normal[static_cast<std::size_t>(j)];
+    const double d = dy[j], g = d * double{weight[j]};
+    dweight[j] += d * x;
+    dbias[j] += d;
+    level += centred ? g / static_cast<double>(c) : 0.0;
+    along += g * x / static_cast<double>(c);
+  }
+  for (Index j = 0; j < c; ++j)
+    dx[j] += row.rstd * (double{dy[j]} * double{weight[j]} - level -
+                         along * row.normal[static_cast<std::size_t>(j)]);
+}
+
+template <class T>
+NormGradients norm_backward(const T* dy, const T* x, const T* weight, Index n, Index c, double eps,
+                            bool centred) {
+  const auto columns = static_cast<std::size_t>(c);
+  NormGradients result{std::vector<double>(static_cast<std::size_t>(n * c)),
+                       std::vector<double>(columns), std::vector<double>(columns)};
+  for (Index i = 0; i < n; ++i)
+    add_norm_gradients(result.dx.data() + i * c, result.dweight.data(), result.dbias.data(),
+                       dy + i * c, weight, norm_row(x + i * c, c, eps, centred), c, centred);
+  return result;
 }
 
 }  // namespace reference

@@ -30,9 +30,9 @@ inline std::vector<double> embedding_backward(const float* dy, const std::int32_
 
 /// x (N, heads · head_size) with its pairs turned by direction · the angle of each token's
 /// position: direction 1 is the forward pass, -1 the backward one.
-inline std::vector<double> rope(const float* x, const float* cosine, const float* sine,
-                                const std::int32_t* positions, Index n, Index heads,
-                                Index head_size, double direction) {
+template <class T>
+std::vector<double> rope(const T* x, const T* cosine, const T* sine, const std::int32_t* positions,
+                         Index n, Index heads, Index head_size, double direction) {
   std::vector<double> y;
   for (Index i = 0; i < n; ++i)
     for (Index j = 0; j < heads * head_size; j += 2) {
