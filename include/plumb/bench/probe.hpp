@@ -67,7 +67,7 @@ namespace avx512 {
 #include <plumb/cpu/simd_end.hpp>
 #endif
 
-inline const Loops& loops(Isa isa = current_isa()) {
+inline const Loops& loops([[maybe_unused]] Isa isa = current_isa()) {
 #if defined(__x86_64__)
   if (isa >= Isa::Avx512) return avx512::loops();
   if (isa == Isa::Avx2) return avx2::loops();
