@@ -1,6 +1,7 @@
 // What a benchmark refuses to time: seeded cheats, each by its name; and honest kernels of every
 // kind of argument, which it takes.
 #include <plumb/bench/check.hpp>
+#include <plumb/bench/counters.hpp>
 #include <plumb/bench/roofline.hpp>
 #include <plumb/bench/session.hpp>
 #include <plumb/bench/verdict.hpp>
@@ -270,6 +271,77 @@ TEST_CASE("bench cheat: it throws") {
       refusal_of([](float*, const float*, Index) { throw Error("no such size"); });
   check_refused(refusal, Cheat::Throws);
   CHECK(refusal.what == "call 1 threw: no such size");
+}
+
+namespace {
+
+/// A system that counts what it is told; files are numbered from 10, in the order of opening.
+struct FakeCounters {
+  std::vector<CounterReading> readings{};
+  int refused_from = 99;  // the event, from 0
+  std::vector<int> opened{}, closed{};
+
+  CounterSystem system() {
+    return {[this](Event event) {
+              if (static_cast<int>(event) >= refused_from) return errno = EACCES, -1;
+              opened.push_back(10 + static_cast<int>(event));
+              return opened.back();
+            },
+            [this](int file, CounterReading& into) {
+              const auto at = static_cast<std::size_t>(file - 10);
+              if (at >= readings.size()) return false;
+              into = readings[at];
+              return true;
+            },
+            [this](int file) { closed.push_back(file); }};
+  }
+};
+using Figures = std::vector<std::pair<std::string, double>>;
+
+}  // namespace
+
+TEST_CASE("bench: instructions a cycle and misses a call, of what the counters' files hold") {
+  FakeCounters fake{.readings = {{2000, 100, 100}, {5000, 100, 100}, {30, 100, 100}}};
+  {
+    const Counters counters(fake.system());
+    CHECK(counters.there());
+    CHECK(counters.describe() == "instructions a cycle, misses of the last cache");
+    CHECK(counters.read().figures(10) == Figures{{"ins/cycle", 2.5}, {"misses", 3}});
+    CHECK(fake.closed.empty());
+  }
+  CHECK(fake.opened == std::vector<int>{10, 11, 12});
+  CHECK(fake.closed == fake.opened);
+}
+
+TEST_CASE("bench: counters that took turns are scaled, each by its own share of the time") {
+  FakeCounters fake{.readings = {{2000, 100, 50}, {1000, 100, 25}, {30, 100, 100}}};
+  const Counts counts = Counters(fake.system()).read();
+  CHECK(counts.cycles == 4000);
+  CHECK(counts.instructions == 4000);
+  CHECK(counts.figures(10) == Figures{{"ins/cycle", 1}, {"misses", 3}, {"%counted", 25}});
+  // One that never had its turn is not known, and not zero.
+  fake.readings[1] = {0, 100, 0};
+  CHECK(Counters(fake.system()).read().figures(10) == Figures{{"misses", 3}, {"%counted", 0}});
+  fake.readings.pop_back();  // nor one that cannot be read
+  CHECK(Counters(fake.system()).read().figures(10).empty());
+}
+
+TEST_CASE("bench: a system that refuses to count is quoted, and what was opened closed") {
+  for (const int from : {0, 2}) {
+    FakeCounters fake{.readings = {{1, 1, 1}, {1, 1, 1}, {1, 1, 1}}, .refused_from = from};
+    {
+      const Counters counters(fake.system());
+      CHECK_FALSE(counters.there());
+      CHECK(counters.describe() == "none, the system refuses: Permission denied");
+      CHECK(counters.read().figures(10).empty());
+    }
+    CHECK(static_cast<int>(fake.closed.size()) == from);
+  }
+  // This one counts, or says why not; either way its figures are numbers.
+  const Counters here;
+  volatile double x = 1;
+  for (int i = 0; i < 1000; ++i) x = x * 1.5;
+  CHECK(here.there() == !here.read().figures(1).empty());
 }
 
 namespace {

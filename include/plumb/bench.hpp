@@ -117,13 +117,11 @@ inline void time_warm(benchmark::State& state, const Entry& entry) {
     subject.run(device);
     benchmark::ClobberMemory();
   }
+  const double seconds = holder.now() - start;
+  const Counts counts = counters.read();
   const auto calls = static_cast<double>(state.iterations());
-  detail::report(state, entry, false, (holder.now() - start) / calls);
-  if (counters.there()) {
-    const Counts counts = counters.read();
-    state.counters["ins/cycle"] = counts.instructions / counts.cycles;
-    state.counters["misses"] = counts.misses / calls;
-  }
+  detail::report(state, entry, false, seconds / calls);
+  for (const auto& [what, value] : counts.figures(calls)) state.counters[what] = value;
   detail::end_with_check(state, entry);
 }
 /// Times it with its arrays in no cache.
@@ -183,10 +181,7 @@ inline void add_limits(int threads) {
   benchmark::AddCustomContext(str("limits, threads:", threads), limits);
 }
 inline void add_counters() {
-  const Counters counters;
-  benchmark::AddCustomContext("hardware counters",
-                              counters.there() ? "instructions a cycle, misses of the last cache"
-                                               : "none, the system refuses: " + counters.why());
+  benchmark::AddCustomContext("hardware counters", Counters().describe());
 }
 
 inline void register_on_device(const Entry& entry) {
