@@ -1,9 +1,7 @@
 // Cases of cpu/elementwise.hpp: one pass over n elements.
 #pragma once
 
-#include <array>
 #include <cstddef>
-#include <iterator>
 #include <string>
 
 #include "work.hpp"
@@ -22,7 +20,14 @@ enum class Op {
   Exp,
   Log,
   Tanh,
-  Erf
+  Erf,
+  Sqrt,
+  Sigmoid,
+  Softplus,
+  Clamp,
+  Shift,
+  Divide,
+  Minimum
 };
 
 struct Case {
@@ -54,20 +59,19 @@ inline constexpr Entry kOps[] = {
     {Op::Log, "log", 1, 1, 0, kLog, 4e-7},
     {Op::Tanh, "tanh", 1, 1, 0, kTanh, 4e-7},
     {Op::Erf, "erf", 1, 1, 0, kErf, 4e-7},
+    {Op::Sqrt, "sqrt", 1, 1, 0, 1, 0x1p-23},
+    {Op::Sigmoid, "sigmoid", 1, 1, 0, kSigmoid, 4e-7},
+    {Op::Softplus, "softplus", 1, 1, 0, kExp + kLog + 1, 4e-7},
+    {Op::Clamp, "clamp", 1, 1, 0, 0, 0x1p-24},
+    {Op::Shift, "shift", 1, 1, 0, 0, 0x1p-24},
+    {Op::Divide, "divide", 2, 1, 0, 1, 0x1p-23},
+    {Op::Minimum, "minimum", 2, 1, 0, 0, 0},
 };
 constexpr const Entry& entry(Op op) { return kOps[static_cast<std::size_t>(op)]; }
 
 /// A hidden layer's activations, the same with one element more, the yardstick's sum, and as many
 /// as the second cache holds.
 inline constexpr Index kTimedSizes[] = {4096 * 1024, 4096 * 1024 + 1, 3072 * 768, 32 * 1024};
-inline constexpr auto kTimed = [] {
-  std::array<Case, std::size(kOps) * std::size(kTimedSizes)> all{};
-  std::size_t next = 0;
-  for (const Entry& one : kOps)
-    for (const Index n : kTimedSizes) all[next++] = {one.op, n};
-  return all;
-}();
-
 constexpr Work work(const Case& c) {
   const Entry& e = entry(c.op);
   return with_extra(

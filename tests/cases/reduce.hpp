@@ -48,6 +48,15 @@ constexpr Work logsumexp_work(const Case& c) {
   return with_extra(streaming(0, floats(c.n * c.c), 0), kExp * c.n * c.c);
 }
 
+constexpr Work argmax_work(const Case& c) {
+  return streaming(0, floats(c.n * c.c), floats(c.n));
+}
+/// A cache line of each row is touched, for one value.
+constexpr Work pick_work(const Case& c) { return streaming(0, floats(2 * c.n), floats(c.n)); }
+constexpr Work pick_backward_work(const Case& c) {
+  return updating(0, floats(3 * c.n), floats(c.n), floats(c.n));
+}
+
 inline std::string name(const Case& c) { return plumb::str(c.n, "x", c.c); }
 
 }  // namespace cases::reduce

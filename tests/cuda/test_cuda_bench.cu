@@ -18,8 +18,7 @@ using namespace plumb::bench;
 
 namespace {
 
-/// y = x · |x| + ½ of the first n; and what a cheat does to it. Of a block's first thread alone, or
-/// of all.
+/// y = x · |x| + ½.
 struct SquareOnDevice {
   float* y;
   const float* x;
@@ -244,8 +243,8 @@ TEST_CASE("bench on a device: it returns before its work is in the stream's orde
 
 TEST_CASE("bench on a device: it throws, as a launch that is refused does") {
   const Refusal refusal = device_refusal([](Cuda device, float* y, const float* x, Index n) {
-    PLUMB_LAUNCH((kernels::gpu::map_kernel<4096, SquareOnDevice>), 1, 4096, 0, device.stream,
-                 SquareOnDevice{y, x}, n);
+    PLUMB_LAUNCH((kernels::gpu::map_kernel<kernels::gpu::kMapThreads, SquareOnDevice>), 1, 4096, 0,
+                 device.stream, SquareOnDevice{y, x}, n);
   });
   check_device_refused(refusal, Cheat::Throws);
   CHECK(refusal.what.find("call 1 threw: [cuda] launch of") == 0);

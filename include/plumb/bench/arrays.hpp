@@ -54,15 +54,6 @@ class Rotating {
   Floats all_;
 };
 
-/// n tokens of a vocabulary of v, the same every time.
-inline std::vector<std::int32_t> random_ids(Index n, Index v) {
-  Rng rng(7);
-  std::vector<std::int32_t> ids;
-  for (Index i = 0; i < n; ++i)
-    ids.push_back(static_cast<std::int32_t>(rng.below(static_cast<std::uint32_t>(v))));
-  return ids;
-}
-
 /// The largest error seen, 1 being the largest allowed; infinite after a NaN.
 class Worst {
  public:

@@ -249,10 +249,10 @@ class Buffers {
   std::pair<double, double> traffic() const {
     std::pair<double, double> bytes{0, 0};
     each([&](const auto& held, std::size_t) {
+      using Type = std::decay_t<decltype(held)>;
       const double all = static_cast<double>(held.bytes());
-      constexpr Role kRole = std::decay_t<decltype(held)>::kRole;
-      if (kRole != Role::Out) bytes.first += all;
-      if (kRole != Role::In) bytes.second += all;
+      if constexpr (Type::kRole != Role::Out) bytes.first += all;
+      if constexpr (Type::kRole != Role::In) bytes.second += all;
     });
     return bytes;
   }

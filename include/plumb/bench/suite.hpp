@@ -310,10 +310,11 @@ bool add(const std::string& kernel_name, Kernel kernel, const Cases<Key, Make>& 
 
 // --- Benchmarks that are structs ----------------------------------------------------------------
 
-/// A benchmark that makes and checks its inputs by itself, for what no list of arguments says, such
-/// as weights that rotate through the caches: `Case`; a constructor that makes a case's inputs;
-/// `work()`; `error(device)`, one call held to an oracle, 1 being the largest error allowed; and
-/// `run(device)`.
+/// A benchmark that makes and checks its inputs by itself, where arguments and an oracle cannot say
+/// what is right: of sampling, near whose draw more than one token is; of the ladder, whose rungs
+/// are also held to sizes that are not timed and to the library's bits. `Case`; a constructor that
+/// makes a case's inputs; `work()`; `error(device)`, one call held to an oracle, 1 being the
+/// largest error allowed; `run(device)`; and, if there is more to report, `more()`.
 template <class Bench>
 class Adapted : public Subject {
  public:
