@@ -74,13 +74,13 @@ std::vector<Ranking> rank_stage(const AlignSettings& s, const std::string& direc
     options.candidates = candidates_path;
     options.output = path;
     options.annotator = s.annotator;
-    options.seed = seed;
+    options.asking.plan.seed = seed;
     if (rank_command(options).at("status") != 0)
       throw Interrupted("Ranking was interrupted. The same command goes on.");
   } else {
     const Rule& rule = rule_of(s.labeller);
     const std::vector<Candidates> candidates = load_candidates(candidates_path);
-    RankingsFile file(path, candidates, rule.name, rule.name);
+    RankingsFile file(path, candidates);
     append_by_rule(rule, candidates, file);
   }
   auto rankings = read_rankings(path).records;

@@ -66,29 +66,8 @@ class ScoringJudge : public Judge {
   ScoreCandidates score_;
 };
 
-// Pairs as candidates of two responses, so that a sitting can ask about them: before, after.
-std::vector<Candidates> pairs_of(const std::vector<Candidates>& before,
-                                 const std::vector<Candidates>& after) {
-  std::vector<Candidates> pairs;
-  for_each_pair(before, [&](std::size_t i, std::size_t k) {
-    Candidates pair;
-    pair.prompt = before[i].prompt;
-    pair.responses = {before[i].responses[k], after[i].responses[k]};
-    pair.finished = {before[i].finished[k], after[i].finished[k]};
-    // An id of its texts, so that answers are found again whatever else is asked.
-    Hash64 hash;
-    hash.field(pair.prompt);
-    for (const std::string& response : pair.responses) hash.field(response);
-    pair.id = hex64(hash.value());
-    pairs.push_back(std::move(pair));
-  });
-  return pairs;
-}
-
-// The same text twice is a tie, and no question.
-bool identical(const Candidates& pair) {
-  return pair.responses[0] == pair.responses[1] && pair.finished[0] == pair.finished[1];
-}
+// The better, the higher; what is of no use, and has no rank, is below all else.
+double standing(int rank) { return rank < 0 ? -2.0 : -rank; }
 
 class PersonJudge : public Judge {
  public:
@@ -99,13 +78,12 @@ class PersonJudge : public Judge {
   std::string name() const override { return "person"; }
   Verdict compare(const std::vector<Candidates>& before,
                   const std::vector<Candidates>& after) override {
-    check_pairs(before, after);
-    const std::vector<Candidates> pairs = pairs_of(before, after);
+    const std::vector<Candidates> pairs = pairs_to_judge(before, after);
     ask(pairs);
     std::map<std::string, double> preferences;
     for (const Ranking& r : read_rankings(tools_.answers).records)
       if (r.annotator == tools_.annotator && r.rank.size() == 2)
-        preferences[r.id] = preference_of(-r.rank[0], -r.rank[1]);
+        preferences[r.id] = preference_of(standing(r.rank[0]), standing(r.rank[1]));
     Verdict verdict{name(), false, {}, 0};
     for_each_pair(before, [&, at = std::size_t{0}](std::size_t i, std::size_t k) mutable {
       const Candidates& pair = pairs[at++];
@@ -144,8 +122,7 @@ class CommandJudge : public Judge {
   std::string name() const override { return spec_; }
   Verdict compare(const std::vector<Candidates>& before,
                   const std::vector<Candidates>& after) override {
-    check_pairs(before, after);
-    const std::vector<Candidates> pairs = pairs_of(before, after);
+    const std::vector<Candidates> pairs = pairs_to_judge(before, after);
     std::vector<std::string> questions;
     std::vector<bool> turned;
     for (const Candidates& pair : pairs) {
@@ -191,6 +168,28 @@ std::vector<ClusterSum> by_prompt(const Verdict& verdict, Value value) {
 }
 
 }  // namespace
+
+std::vector<Candidates> pairs_to_judge(const std::vector<Candidates>& before,
+                                       const std::vector<Candidates>& after) {
+  check_pairs(before, after);
+  std::vector<Candidates> pairs;
+  for_each_pair(before, [&](std::size_t i, std::size_t k) {
+    Candidates pair;
+    pair.prompt = before[i].prompt;
+    pair.responses = {before[i].responses[k], after[i].responses[k]};
+    pair.finished = {before[i].finished[k], after[i].finished[k]};
+    Hash64 hash;
+    hash.field(pair.prompt);
+    for (const std::string& response : pair.responses) hash.field(response);
+    pair.id = hex64(hash.value());
+    pairs.push_back(std::move(pair));
+  });
+  return pairs;
+}
+
+bool identical(const Candidates& pair) {
+  return pair.responses[0] == pair.responses[1] && pair.finished[0] == pair.finished[1];
+}
 
 std::vector<double> scores_by(const Rule& rule, const std::vector<Candidates>& candidates) {
   std::vector<double> scores;

@@ -92,6 +92,14 @@ class Judge {
                           const std::vector<Candidates>& after) = 0;
 };
 
+/// The pairs of two lists that a judge compares, as candidates of two responses, before and after,
+/// so that a sitting can ask about them. The id is of the texts: an answer is found again whatever
+/// else is asked. ShapeError where Judge::compare has it.
+std::vector<Candidates> pairs_to_judge(const std::vector<Candidates>& before,
+                                       const std::vector<Candidates>& after);
+/// The same text twice is a tie, and no question.
+bool identical(const Candidates& pair);
+
 /// Scores of all responses, in order: what makes a judge of a reward model.
 using ScoreCandidates = std::function<std::vector<double>(const std::vector<Candidates>&)>;
 

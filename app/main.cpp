@@ -353,6 +353,7 @@ class Program {
 
   void add_rank() {
     rank_.annotator = "me";
+    rank_.finished_too = true;
     CLI::App& sub = command(
         "rank", "rank responses at the terminal, or by a stated rule",
         [this](Json& results) {
@@ -367,10 +368,28 @@ class Program {
     sub.add_option("--annotator", rank_.annotator, "your name")->capture_default_str();
     sub.add_option("--labeller", rank_.labeller, "person, or rule:NAME")->capture_default_str();
     sub.add_option("--others", rank_.others, "more rankings, for agreement between annotators");
-    flags(sub).add_one(Field{"seed", "seed of the order in which responses are shown"}, rank_.seed);
+    asking_flags(sub, rank_.asking);
     flags(sub).add_one(
         Field{"agreement", "report agreement, what answers lean on, and haste; ask nothing"},
         rank_.agreement);
+  }
+
+  void asking_flags(CLI::App& sub, AskingOptions& asking) {
+    flags(sub).add_one(Field{"seed", "seed of the order in which responses are shown"},
+                       asking.plan.seed);
+    flags(sub).add_one(Field{"overlap",
+                             "share of the questions that every annotator gets; the "
+                             "others go to one each",
+                             between(0, 1)},
+                       asking.plan.overlap);
+    flags(sub).add_one(Field{"repeats",
+                             "share of the questions that come again unmarked, to see "
+                             "how far annotators agree with themselves",
+                             between(0, 1)},
+                       asking.plan.repeats);
+    flags(sub).add_one(Field{"pairs", "ask about two responses at a time"}, asking.pairs);
+    sub.add_option("--instructions", asking.instructions,
+                   "a text file for the annotators, one key away");
   }
 
   void add_sft() {

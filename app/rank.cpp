@@ -6,13 +6,17 @@
 #include "progress.hpp"
 #include "screen.hpp"
 
+#include <plumb/data/text.hpp>
 #include <plumb/run/interrupt.hpp>
 
 #include <unistd.h>
 #include <algorithm>
+#include <chrono>
+#include <cmath>
 #include <iostream>
 #include <set>
 #include <string>
+#include <utility>
 
 namespace plumb { inline namespace v0_1 {
 
@@ -21,24 +25,34 @@ namespace {
 constexpr const char* kHelp =
     "  3 1 2=4   3 is best, then 1, then 2 and 4 alike\n"
     "  3 1       the others stay unranked: compared with nothing\n"
+    "  2 1 ++    of two: how much better, from + (slightly) to +++ (much)\n"
+    "  x 3       3 is of no use: marked, and unranked; x 3 again takes it back\n"
+    "  b         all are bad: each is marked as of no use\n"
+    "  c TEXT    a comment, kept with the answer\n"
     "  s         skip this one; the next sitting asks it again\n"
-    "  u         undo: withdraw this sitting's previous answer\n"
+    "  u         undo: withdraw the previous answer, also an earlier sitting's\n"
+    "  i         the instructions\n"
     "  q         quit; every answer is on disk already\n";
-
-// Errors are written for a log: a person at a prompt needs neither the [place] nor the (file:line).
-std::string plain_reason(std::string_view message) {
-  if (message.starts_with('[')) message.remove_prefix(message.find(']') + 2);
-  if (message.ends_with(')')) message = message.substr(0, message.rfind(" ("));
-  return std::string(message);
-}
 
 std::string strong(const std::string& text, bool styled) {
   return styled ? "\x1b[1m" + text + "\x1b[0m" : text;
 }
 
-void show(const Question& q, std::size_t total, const Screen& screen) {
+// How long what is left takes at the pace so far; nothing where no time is known.
+std::string time_left(const RankingSession& session) {
+  const double minutes = session.seconds_each() * static_cast<double>(session.left()) / 60.0;
+  if (minutes <= 0.0) return {};
+  return minutes < 90.0 ? str(", about ", fixed(std::max(minutes, 1.0), 0), " min left")
+                        : str(", about ", fixed(minutes / 60.0, 1), " h left");
+}
+
+void show(const RankingSession& session, const Screen& screen) {
+  const Question& q = *session.question();
   std::ostream& out = screen.out;
-  out << '\n' << strong(str("── ", q.number, " of ", total, " "), screen.styled) << '\n';
+  out << '\n'
+      << strong(str("── ", q.number, " of ", session.total(), time_left(session), " "),
+                screen.styled)
+      << '\n';
   out << wrap(q.prompt, screen.width, "  ");
   for (std::size_t i = 0; i < q.responses.size(); ++i) {
     out << '\n' << strong(str("[", i + 1, "]"), screen.styled) << '\n';
@@ -48,60 +62,160 @@ void show(const Question& q, std::size_t total, const Screen& screen) {
   out << '\n';
 }
 
-std::string spelled(const std::vector<int>& by_place) {
-  std::string text, unranked;
-  for (const std::vector<int>& group : groups_from_ranks(by_place)) {
+std::string spelled(const Answer& said) {
+  std::string text, unranked, unusable;
+  for (const std::vector<int>& group : groups_from_ranks(said.rank)) {
     if (!text.empty()) text += " > ";
     for (std::size_t i = 0; i < group.size(); ++i) text += str(i ? " = " : "", group[i] + 1);
   }
-  for (std::size_t i = 0; i < by_place.size(); ++i)
-    if (by_place[i] < 0) unranked += str(unranked.empty() ? "" : ", ", i + 1);
-  return unranked.empty() ? text : str(text, "  (unranked: ", unranked, ")");
+  if (said.strength > 0) text += " " + std::string(static_cast<std::size_t>(said.strength), '+');
+  for (std::size_t i = 0; i < said.rank.size(); ++i) {
+    const bool bad =
+        std::count(said.unusable.begin(), said.unusable.end(), static_cast<int>(i)) > 0;
+    std::string& names = bad ? unusable : unranked;
+    if (said.rank[i] < 0) names += str(names.empty() ? "" : ", ", i + 1);
+  }
+  if (!unranked.empty()) text += "  (unranked: " + unranked + ")";
+  if (!unusable.empty()) text += "  (unusable: " + unusable + ")";
+  return text;
 }
 
-// Does what one typed word asks of the waiting question: true when another question is due.
-bool obey(RankingSession& session, const std::string& word, const Screen& screen) {
-  if (word.empty()) return false;
-  if (word == "?") return screen.out << kHelp, false;
-  if (word == "s") return session.skip(), true;
-  if (word == "u") {
-    const auto undone = session.undo();
-    if (undone == RankingSession::Undone::Answer) screen.out << "Withdrawn.\n";
-    if (undone != RankingSession::Undone::Nothing) return true;
-    screen.out << "Nothing to undo: this sitting has no answer yet.\n";
-    return false;
+// A person at the terminal, and what was said of the waiting question before its order.
+class Sitting {
+ public:
+  Sitting(RankingSession& session, const Screen& screen, std::string instructions,
+          bool finished_too)
+      : session_(session),
+        screen_(screen),
+        instructions_(std::move(instructions)),
+        finished_too_(finished_too) {}
+
+  void ask() {
+    next();
+    while (session_.question() || ask_whether_all()) {
+      screen_.out << "Best first (s skip, u undo, q quit, ? help): " << std::flush;
+      std::string line;
+      if (!std::getline(screen_.in, line) || screen_.in.eof()) {  // only Enter makes an answer
+        screen_.out << '\n';
+        return;
+      }
+      const std::string word(detail::trimmed(line));
+      if (word == "q") return;
+      try {
+        if (obey(word)) next();
+      } catch (const DataError& error) {
+        screen_.out << wrap("Not saved: " + plain_reason(error.what()), screen_.width, "");
+      }
+    }
   }
-  try {
-    screen.out << "Saved: " << spelled(session.answer(word)) << '\n';
-    return true;
-  } catch (const DataError& error) {
-    screen.out << wrap("Not saved: " + plain_reason(error.what()), screen.width, "");
-    return false;
+
+ private:
+  void next() {
+    said_ = {};
+    if (session_.question()) show(session_, screen_);
+    since_ = std::chrono::steady_clock::now();
   }
-}
+
+  // Where no question waits, after an answer or on request: whether one does after all, since the
+  // last answer was withdrawn.
+  bool ask_whether_all() {
+    if (!session_.can_undo() || !(answered_ || finished_too_)) return false;
+    screen_.out << "Nothing is left to ask; u undoes the last answer, Enter ends: " << std::flush;
+    std::string line;
+    if (!std::getline(screen_.in, line) || screen_.in.eof() || detail::trimmed(line) != "u")
+      return false;
+    if (undo()) next();
+    return session_.question().has_value();
+  }
+
+  // Does what a line asks of the waiting question: true when another one is due.
+  bool obey(const std::string& line) {
+    if (line.empty()) return false;
+    if (line == "?") return screen_.out << kHelp, false;
+    if (line == "i")
+      return screen_.out << wrap(
+                 instructions_.empty() ? "There are no instructions." : instructions_,
+                 screen_.width, "  "),
+             false;
+    if (line == "s") return session_.skip(), true;
+    if (line == "u") return undo();
+    if (line == "b") {
+      said_.unusable.clear();
+      for (std::size_t i = 0; i < session_.question()->responses.size(); ++i)
+        said_.unusable.push_back(static_cast<int>(i));
+      return save(Answer{std::vector<int>(said_.unusable.size(), -1)}), true;
+    }
+    if (line == "c" || line.starts_with("c ")) {
+      said_.comment = detail::trimmed(std::string_view(line).substr(1));
+      screen_.out << "The comment is kept with the answer.\n";
+      return false;
+    }
+    if (line.starts_with("x ")) return mark(line.substr(2)), false;
+    return save(parse_answer(line, session_.question()->responses.size())), true;
+  }
+
+  void save(Answer said) {
+    said.unusable = said_.unusable;
+    said.comment = said_.comment;
+    said.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - since_).count();
+    session_.answer(said);
+    answered_ = true;
+    screen_.out << "Saved: " << spelled(said) << '\n';
+  }
+
+  void mark(const std::string& names) {
+    const std::vector<int> named = parse_order(names, session_.question()->responses.size());
+    std::vector<int>& marked = said_.unusable;
+    for (int i = 0; i < static_cast<int>(named.size()); ++i)
+      if (named[static_cast<std::size_t>(i)] >= 0 && std::erase(marked, i) == 0)
+        marked.push_back(i);
+    std::string text;
+    for (const int i : marked) text += str(text.empty() ? "" : ", ", i + 1);
+    screen_.out << "Marked as of no use: " << (text.empty() ? "none" : text) << ".\n";
+  }
+
+  bool undo() {
+    const auto undone = session_.undo();
+    if (undone == RankingSession::Undone::Answer)
+      screen_.out << "Withdrawn: " << spelled(*session_.withdrawn()) << '\n';
+    if (undone == RankingSession::Undone::Nothing)
+      screen_.out << "Nothing to undo: there is no answer yet.\n";
+    return undone != RankingSession::Undone::Nothing;
+  }
+
+  RankingSession& session_;
+  const Screen& screen_;
+  std::string instructions_;
+  bool finished_too_, answered_ = false;
+  Answer said_;  // unusable and comment
+  std::chrono::steady_clock::time_point since_;
+};
 
 Json rank_with_rule(const RankOptions& options, std::ostream& out) {
   const Rule& rule = rule_of(options.labeller);
   out << rule.text << "Rankings are made by this rule, not by people.\n";
   const std::vector<Candidates> candidates = load_candidates(options.candidates);
-  RankingsFile file(options.output, candidates, rule.name, rule.name);
-  const std::size_t before = file.done();
+  RankingsFile file(options.output, candidates);
+  const std::size_t before = file.by(rule.name).size();
   append_by_rule(rule, candidates, file);
-  out << file.done() - before << " ranked by the rule `" << rule.short_name() << "`, " << before
+  const std::size_t ranked = file.by(rule.name).size();
+  out << ranked - before << " ranked by the rule `" << rule.short_name() << "`, " << before
       << " were already; in " << harmless(options.output) << ".\n";
-  return {{"ranked", file.done()}, {"candidates", candidates.size()}};
+  return {{"ranked", ranked}, {"candidates", candidates.size()}};
 }
 
 Json rank_as_person(const RankOptions& options, Screen screen) {
-  RankingSession session(load_candidates(options.candidates), options.output, options.annotator,
-                         options.seed);
+  persons_name(options.annotator);  // before the file is opened, which creates it
+  const std::string instructions = instructions_of(options.asking);
+  RankingSession session(desk_of(options.candidates, options.output, options.asking),
+                         options.annotator);
   if (session.file().discarded() > 0)
     screen.out << "The last line of " << harmless(options.output)
                << " was cut short by a crash: removed.\n";
   const std::string name = harmless(options.annotator);
   screen.out << "Ranking as " << name << ": " << session.done() << " of " << session.total()
              << " done, " << session.total() - session.done() << " to go. ? explains the keys.\n";
-  ask_on(session, screen);
+  ask_on(session, screen, instructions, options.finished_too);
   screen.out << '\n'
              << session.done() << " of " << session.total() << " ranked by " << name << ", all in "
              << harmless(options.output) << ".\n";
@@ -110,28 +224,37 @@ Json rank_as_person(const RankOptions& options, Screen screen) {
 
 }  // namespace
 
+std::string plain_reason(std::string_view message) {
+  if (message.starts_with('[')) message.remove_prefix(message.find(']') + 2);
+  if (message.ends_with(')')) message = message.substr(0, message.rfind(" ("));
+  return std::string(message);
+}
+
 void append_by_rule(const Rule& rule, const std::vector<Candidates>& candidates,
                     RankingsFile& file) {
   for (const Candidates& c : candidates)
-    if (!file.has(c.id)) file.append(c, rule.ranks(c.prompt, c.responses, c.finished), {});
+    if (!file.has(rule.name, c.id)) {
+      Ranking said;
+      said.rank = rule.ranks(c.prompt, c.responses, c.finished);
+      said.annotator = said.labeller = rule.name;
+      file.append(c, std::move(said));
+    }
 }
 
-void ask_on(RankingSession& session, Screen screen) {
-  std::optional<Question> question = session.question();
-  if (question) show(*question, session.total(), screen);
-  while (question) {
-    screen.out << "Best first (s skip, u undo, q quit, ? help): " << std::flush;
-    std::string line;
-    if (!std::getline(screen.in, line) || screen.in.eof()) {  // only Enter makes an answer
-      screen.out << '\n';
-      return;
-    }
-    const std::string word(detail::trimmed(line));
-    if (word == "q") return;
-    if (!obey(session, word, screen)) continue;
-    question = session.question();
-    if (question) show(*question, session.total(), screen);
-  }
+std::shared_ptr<RankingDesk> desk_of(const std::string& candidates, const std::string& output,
+                                     const AskingOptions& asking) {
+  std::vector<Candidates> all = load_candidates(candidates);
+  if (asking.pairs) all = pairs_of_responses(all);
+  return std::make_shared<RankingDesk>(std::move(all), output, asking.plan);
+}
+
+std::string instructions_of(const AskingOptions& asking) {
+  return asking.instructions.empty() ? std::string() : read_text(asking.instructions);
+}
+
+void ask_on(RankingSession& session, Screen screen, const std::string& instructions,
+            bool finished_too) {
+  Sitting(session, screen, instructions, finished_too).ask();
 }
 
 Json rank_on(const RankOptions& options, Screen screen) {

@@ -4,19 +4,28 @@
 
 #include "ranking_session.hpp"
 
-#include <cstdint>
 #include <iosfwd>
+#include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace plumb { inline namespace v0_1 {
+
+/// How people are asked, at the terminal and on the page.
+struct AskingOptions {
+  RankingPlan plan;
+  bool pairs = false;        // ask about two responses at a time
+  std::string instructions;  // a text file, shown on request
+};
 
 struct RankOptions {
   std::string candidates;           // JSON Lines with the prompts and their responses
   std::string output;               // rankings are appended to this file
   std::string annotator;            // who ranks; a rule signs with its own name
   std::string labeller = "person";  // or a stated rule, "rule:<name>"
-  std::uint64_t seed = 0;           // of the order in which responses are shown
+  AskingOptions asking;
+  bool finished_too = false;        // where nothing is left to ask, offer to undo
   std::vector<std::string> others;  // more files of rankings, for agreement only
   bool agreement = false;           // report the agreement and ask nothing
 };
@@ -46,7 +55,18 @@ struct Rule;
 void append_by_rule(const Rule& rule, const std::vector<Candidates>& candidates,
                     RankingsFile& file);
 
-/// Asks a session's questions until none is left, or the person quits.
-void ask_on(RankingSession& session, Screen screen);
+/// The desk of these options. DataError or IoError for files that do not fit.
+std::shared_ptr<RankingDesk> desk_of(const std::string& candidates, const std::string& output,
+                                     const AskingOptions& asking);
+/// The text of the instructions; empty if there are none.
+std::string instructions_of(const AskingOptions& asking);
+
+/// An error's message as a person at a prompt needs it: without [place] and (file:line).
+std::string plain_reason(std::string_view message);
+
+/// Asks a session's questions until none is left, or the person quits. After the last one it can
+/// be undone; with `finished_too` also where nothing was left from the beginning.
+void ask_on(RankingSession& session, Screen screen, const std::string& instructions = {},
+            bool finished_too = false);
 
 }}  // namespace plumb::v0_1

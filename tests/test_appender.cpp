@@ -9,27 +9,65 @@
 
 using namespace plumb;
 
+namespace {
+
+bool take_back(JsonlAppender& file) {
+  return file.remove_last([](const Json&) { return true; }).has_value();
+}
+
+}  // namespace
+
 TEST_CASE("appender: it adds lines, undoes its own, and goes on where a file ends") {
   const Temporary directory;
   const std::string path = directory / "a.jsonl";
   {
     JsonlAppender file(path);
     CHECK(file.discarded() == 0);
-    CHECK_FALSE(file.undo());
+    CHECK_FALSE(take_back(file));
     file.append({{"n", 1}});
     CHECK(read_file(path) == "{\"n\":1}\n");  // on disk before the object goes
     file.append({{"n", 2}});
-    CHECK(file.undo());
+    CHECK(take_back(file));
     CHECK(read_file(path) == "{\"n\":1}\n");
     file.append({{"n", 3}});
     says(message_of<IoError>([&] { JsonlAppender second(path); }), "another program");
   }
   {
     JsonlAppender file(path);
-    CHECK_FALSE(file.undo());  // not its own
+    CHECK_FALSE(file.remove_last([](const Json& line) { return line.at("n") == 2; }));
     file.append({{"n", 4}});
   }
   CHECK(read_file(path) == "{\"n\":1}\n{\"n\":3}\n{\"n\":4}\n");
+}
+
+TEST_CASE(
+    "appender: a line is withdrawn from wherever it stands, and the others keep their bytes") {
+  const Temporary directory;
+  const std::string path = directory / "a.jsonl";
+  write_plainly(path, "{\"n\":1}\n\n{ \"n\" : 2 }\n{\"n\":2,\"last\":true}\n{\"n\":3}\n");
+  JsonlAppender file(path);
+  file.append({{"n", 4}});
+  const auto withdraw = [&](int n) {
+    return file.remove_last([n](const Json& line) { return line.at("n") == n; });
+  };
+  const std::optional<Json> line = withdraw(2);  // the later of two
+  REQUIRE(line);
+  CHECK(line->at("last") == true);
+  CHECK(read_file(path) == "{\"n\":1}\n\n{ \"n\" : 2 }\n{\"n\":3}\n{\"n\":4}\n");
+  // The file is another one now, and the lock is on it.
+  says(message_of<IoError>([&] { JsonlAppender second(path); }), "another program");
+  file.append({{"n", 5}});
+  CHECK(withdraw(2));
+  CHECK(withdraw(1));
+  CHECK_FALSE(withdraw(1));
+  CHECK(withdraw(5));
+  CHECK(read_file(path) == "\n{\"n\":3}\n{\"n\":4}\n");
+  // What was withdrawn is not saved as lost; what was not, is.
+  file.append({{"n", 6}});
+  CHECK(withdraw(4));
+  std::filesystem::remove(path);
+  CHECK_THROWS_AS(file.append({{"n", 7}}), IoError);
+  CHECK(read_file(path + ".saved-1") == "{\"n\":6}\n");
 }
 
 TEST_CASE("appender: it repairs the end that a crash left, at whichever byte") {
@@ -100,7 +138,7 @@ TEST_CASE(
     says(error, "a.jsonl was deleted or replaced");
     says(error, "a.jsonl.saved-1");
     CHECK(read_file(path + ".saved-1") == (replaced ? "{\"n\":2}\n" : "{\"n\":1}\n{\"n\":2}\n"));
-    CHECK_THROWS_AS(file.undo(), IoError);
+    CHECK_THROWS_AS(take_back(file), IoError);
     if (replaced) {
       CHECK(read_file(path) == "{\"n\":0}\n{\"n\":1}\n");
     } else {
@@ -173,7 +211,7 @@ TEST_CASE("appender: records together, after what others added, under the same l
     says(message_of<IoError>([&] { write_jsonl(path, std::vector<Ranking>{ranking("9")}); }),
          "another program adds to");
     CHECK(read_rankings(path).records.size() == 3);
-    CHECK(file.undo());
+    CHECK(take_back(file));
     CHECK(read_rankings(path).records.size() == 2);
   }
   JsonlAppender file(path);

@@ -99,7 +99,11 @@ TEST_CASE("jsonl: rankings come back as written") {
                   {0.1, -3, 7.25, 0},
                   {"new", "old", "new", "old"},
                   12.5,
-                  0.25};
+                  0.25,
+                  {3},
+                  0,
+                  "a \"comment\"",
+                  1};
   write_jsonl(path, std::vector<Ranking>{r});
   const Ranking back = read_rankings(path).records.at(0);
   CHECK(back.id == r.id);
@@ -117,6 +121,9 @@ TEST_CASE("jsonl: rankings come back as written") {
   CHECK(back.systems == r.systems);
   CHECK(back.seconds == r.seconds);
   CHECK(back.probability == r.probability);
+  CHECK(back.unusable == r.unusable);
+  CHECK(back.comment == r.comment);
+  CHECK(back.repeat == r.repeat);
   const Candidates asked = read_candidates(path).records.at(0);  // whose and how chosen stay known
   CHECK(asked.systems == r.systems);
   CHECK(asked.probability == r.probability);
@@ -277,6 +284,13 @@ TEST_CASE("jsonl: a bad line is named by file and line, and refused or skipped a
   says(ranked(R"("ranking":[[18446744073709551615]])"), "ranked");
   says(ranked(R"("ranking":[[0]],"finished":[true])"), "1 entries for 2");
   says(ranked(R"("ranking":[[0]],"finished":[1,0])"), "true and false");
+  says(ranked(R"("ranking":[[0]],"unusable":[2])"), "\"unusable\" does not name some of 2");
+  says(ranked(R"("ranking":[[0]],"unusable":[1,1])"), "each once");
+  says(ranked(R"("ranking":[[0],[1]],"unusable":[1])"), "response 1 is ranked, and is");
+  says(ranked(R"("ranking":[[0]],"seconds":-1)"), "\"seconds\" as a number from 0");
+  says(ranked(R"("ranking":[[0]],"strength":4)"), "\"strength\" as a whole number from 0 to 3");
+  says(ranked(R"("ranking":[[0]],"repeat":0.5)"), "\"repeat\" as a whole number from 0 to 1");
+  says(ranked(R"("ranking":[[0]],"comment":7)"), "expected text \"comment\"");
   says(ranked(R"("ranking":[[0]],"shown":[0,0])"), "not an order");
   says(ranked(R"("ranking":[[0]],"shown":[2,0])"), "not an order");
   says(ranked(R"("ranking":[[0]],"shown":[1])"), "1 entries for 2");

@@ -13,6 +13,8 @@
 #include <sys/stat.h>
 #include <algorithm>
 #include <cmath>
+#include <map>
+#include <memory>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -102,7 +104,7 @@ TEST_CASE("rank: the order is random, repeatable, and another for another person
   }();
   const auto orders = [&](const char* name, std::uint64_t seed, const char* file) {
     desk.options.annotator = name;
-    desk.options.seed = seed;
+    desk.options.asking.plan.seed = seed;
     desk.options.output = desk.directory / file;
     desk.sit(typed);
     std::vector<std::vector<int>> out;
@@ -141,7 +143,7 @@ TEST_CASE("rank: undo withdraws the answer from the file and asks again") {
   const Desk desk;
   // answer p0, answer p1, undo p1, undo p0, answer p0 otherwise, skip p1, undo the skip, answer p1
   const std::string screen = desk.sit("1 2 3\n1 2 3\nu\nu\n3 2 1\ns\nu\n2 1 3\nq\n");
-  CHECK(contains(screen, "Withdrawn."));
+  CHECK(contains(screen, "Withdrawn: 1 > 2 > 3"));
   const auto saved = desk.saved();
   REQUIRE(saved.size() == 2);
   CHECK(saved[0].id == "p0");
@@ -264,16 +266,16 @@ TEST_CASE("rank: a session is all of a sitting, without a terminal") {
     // What is no answer changes nothing, on disk or in the sitting.
     CHECK_THROWS_AS(session.answer("1 9"), DataError);
     CHECK_THROWS_AS(session.answer("1"), DataError);
-    CHECK_THROWS_AS(session.answer(std::vector<int>{0, 1}), DataError);
-    CHECK_THROWS_AS(session.answer(std::vector<int>{0, -1, -1}), DataError);
+    CHECK_THROWS_AS(session.answer(Answer{{0, 1}}), DataError);
+    CHECK_THROWS_AS(session.answer(Answer{{0, -1, -1}}), DataError);
     CHECK(session.question()->id == "p0");
     CHECK(desk.saved().empty());
 
-    session.answer(std::vector<int>{1, 0, -1});  // by place
+    session.answer(Answer{{1, 0, -1}});  // by place
     REQUIRE(desk.saved().size() == 1);
     CHECK(desk.saved()[0].rank[static_cast<std::size_t>(q->shown[1])] == 0);
     CHECK(desk.saved()[0].rank[static_cast<std::size_t>(q->shown[2])] == -1);
-    CHECK(session.answer("3 1=2") == std::vector<int>{1, 1, 0});
+    CHECK(session.answer("3 1=2").rank == std::vector<int>{1, 1, 0});
     session.skip();
     CHECK(session.question()->id == "p3");
     CHECK(session.done() == 2);
@@ -297,6 +299,205 @@ TEST_CASE("rank: a session is all of a sitting, without a terminal") {
   CHECK(!later.question());
   CHECK_THROWS_AS(later.answer("1 2 3"), ShapeError);
   CHECK_THROWS_AS(open("rule:warm"), DataError);
+}
+
+TEST_CASE("rank: what else is said of responses is in the record, and an undo gives it back") {
+  const Desk desk(3, 4);
+  const auto open = [&] {
+    return RankingSession(load_candidates(desk.options.candidates), desk.options.output, "ana", 0);
+  };
+  {
+    RankingSession session = open();
+    const std::vector<int> shown = session.question()->shown;
+    session.answer({{-1, 1, 3, -1}, {0}, "one is in another language", 0, 12.5});
+    const Ranking r = desk.saved().at(0);
+    CHECK(r.rank[static_cast<std::size_t>(shown[1])] == 0);  // ranks have no gaps
+    CHECK(r.rank[static_cast<std::size_t>(shown[2])] == 1);
+    CHECK(r.unusable == std::vector<int>{shown[0]});
+    CHECK(r.comment == "one is in another language");
+    CHECK(r.seconds == 12.5);
+    CHECK(r.strength == 0);
+    session.answer({{-1, -1, -1, -1}, {3, 2, 1, 0}});  // all are bad
+    CHECK(desk.saved().at(1).unusable == std::vector<int>{0, 1, 2, 3});
+    CHECK(desk.saved().at(1).rank == std::vector<int>{-1, -1, -1, -1});
+    CHECK(session.seconds_each() == 12.5);
+    // What does not fit changes nothing.
+    for (const Answer& bad : std::vector<Answer>{{{0, 1, 2, 3}, {0}},
+                                                 {{0, 1, 2, 4}},
+                                                 {{0, 1, 2, -2}},
+                                                 {{0, 1, 2, 3}, {4}},
+                                                 {{0, 1, 2, 3}, {}, "\xFF"},
+                                                 {{0, 1, 2, 3}, {}, std::string(5000, 'x')},
+                                                 {{0, 1, 2, 3}, {}, "", 1},
+                                                 {{0, 1, 2, 3}, {}, "", 0, -1.0}})
+      CHECK_THROWS_AS(session.answer(bad), DataError);
+    CHECK(desk.saved().size() == 2);
+  }
+  // A later sitting undoes what earlier ones said, one after another.
+  RankingSession later = open();
+  CHECK(later.can_undo());
+  CHECK(later.undo() == RankingSession::Undone::Answer);
+  CHECK(later.question()->id == "p1");
+  CHECK(later.withdrawn()->unusable == std::vector<int>{0, 1, 2, 3});
+  CHECK(later.undo() == RankingSession::Undone::Answer);
+  CHECK(later.question()->id == "p0");
+  CHECK(later.withdrawn()->rank == std::vector<int>{-1, 0, 1, -1});
+  CHECK(later.withdrawn()->unusable == std::vector<int>{0});
+  CHECK(later.withdrawn()->comment == "one is in another language");
+  CHECK(later.undo() == RankingSession::Undone::Nothing);
+  CHECK(desk.saved().empty());
+  later.answer("1 2 3 4");
+  CHECK_FALSE(later.withdrawn());
+}
+
+TEST_CASE("rank: the terminal says all that the page says") {
+  Desk desk(2, 3);
+  desk.options.finished_too = true;
+  desk.sit("x 2\nc a remark\ni\n3 1\nb\n");
+  auto saved = desk.saved();
+  REQUIRE(saved.size() == 2);
+  CHECK(saved[0].unusable == std::vector<int>{saved[0].shown[1]});
+  CHECK(saved[0].comment == "a remark");
+  CHECK(saved[0].seconds > 0.0);
+  CHECK(saved[1].unusable == std::vector<int>{0, 1, 2});
+  CHECK(saved[1].comment.empty());  // each answer has its own
+  // Undo after the last answer is an earlier sitting's undo: the file has no question left.
+  const std::string screen = desk.sit("u\n");
+  CHECK(contains(screen, "2 of 2 done"));
+  CHECK(contains(screen, "Nothing is left to ask; u undoes the last answer"));
+  CHECK(contains(screen, "Withdrawn:   (unusable: 1, 2, 3)"));
+  CHECK(contains(screen, "Prompt 1"));
+  CHECK(desk.saved().size() == 1);
+
+  const Desk pairs(1, 2);
+  CHECK(contains(pairs.sit("2 1 ++++\n1=2 +\n2 1 ++\nq\n"), "Saved: 2 > 1 ++"));
+  saved = pairs.saved();
+  REQUIRE(saved.size() == 1);
+  CHECK(saved[0].strength == 2);
+}
+
+TEST_CASE("rank: responses two at a time, each pair once and under its own id") {
+  Desk desk(2, 3);
+  auto candidates = load_candidates(desk.options.candidates);
+  candidates[0].tokens = {{1}, {2, 3}, {4}};
+  const std::vector<Candidates> pairs = pairs_of_responses(candidates);
+  REQUIRE(pairs.size() == 6);
+  CHECK(pairs[0].id == "p0/0-1");
+  CHECK(pairs[1].id == "p1/0-1");  // one of each prompt, then the next
+  CHECK(pairs[4].id == "p0/1-2");
+  CHECK(pairs[4].responses == std::vector<std::string>{"response B to 0", "response C to 0"});
+  CHECK(pairs[4].finished == std::vector<bool>{false, true});
+  CHECK(pairs[4].tokens == ResponseTokens{{2, 3}, {4}});
+  desk.options.asking.pairs = true;
+  CHECK(contains(desk.sit("2 1 +\nq\n"), "1 of 6 ranked by ana"));
+  CHECK(desk.saved()[0].group == "Prompt 0");  // folds keep a prompt's pairs together
+}
+
+TEST_CASE(
+    "rank: annotators at one desk share some questions, divide the others, and repeat a few") {
+  const Desk desk(60, 3);
+  const auto table =
+      std::make_shared<RankingDesk>(load_candidates(desk.options.candidates), desk.options.output,
+                                    RankingPlan{.seed = 3, .overlap = 0.3, .repeats = 0.2});
+  RankingSession ana(table, "ana"), bob(table, "bob");
+  CHECK_THROWS_AS(RankingSession(table, ""), DataError);
+  std::map<std::string, std::vector<std::string>> asked;
+  std::map<std::string, std::vector<std::vector<int>>> shown;
+  for (int turn = 0; turn < 200; ++turn) {
+    RankingSession& one = turn % 3 == 0 ? bob : ana;  // ana is quicker
+    one.look_again();
+    if (!one.question()) continue;
+    const std::string who = one.annotator();
+    // No question that goes to one is before both at once.
+    if (ana.question() && bob.question() && ana.question()->id == bob.question()->id)
+      CHECK(table->shared(table->place.at(ana.question()->id)));
+    asked[who].push_back(one.question()->id);
+    shown[who].push_back(one.question()->shown);
+    one.answer("1 2 3");
+  }
+  CHECK_FALSE(ana.question());
+  CHECK_FALSE(bob.question());
+  CHECK(ana.left() == 0);
+  std::size_t shared = 0, repeats = 0;
+  for (std::size_t i = 0; i < 60; ++i) {
+    const std::string id = str("p", i);
+    const auto times = [&](const char* who) {
+      return static_cast<std::size_t>(std::count(asked[who].begin(), asked[who].end(), id));
+    };
+    const std::size_t a = times("ana"), b = times("bob");
+    shared += table->shared(i) ? 1 : 0;
+    CHECK((a > 0 && b > 0) == table->shared(i));
+    CHECK(a + b > 0);
+    if (a > 0) CHECK(a == (table->repeated(i, "ana") ? 2 : 1));
+    if (b > 0) CHECK(b == (table->repeated(i, "bob") ? 2 : 1));
+    repeats += (a > 1 ? 1 : 0) + (b > 1 ? 1 : 0);
+  }
+  CHECK(shared > 9);  // of 60, at 0.3: 18 ± 3.5
+  CHECK(shared < 29);
+  CHECK(repeats > 3);
+  for (const auto& [who, ids] : asked) {
+    std::size_t close = 0;
+    for (std::size_t i = 0; i < ids.size(); ++i) {
+      const auto first = ids.begin() + static_cast<std::ptrdiff_t>(i);
+      const auto again = std::find(first + 1, ids.end(), ids[i]);
+      if (again < ids.end() - 12 && again - first <= 10) ++close;
+    }
+    CHECK(close == 0);  // it comes again when the first time is forgotten, but for the last ones
+  }
+  // Records say which are repeats; a repeat shows an order of its own.
+  std::size_t marked = 0;
+  for (const Ranking& r : desk.saved()) marked += static_cast<std::size_t>(r.repeat);
+  CHECK(marked == repeats);
+  CHECK(desk.saved().size() == asked["ana"].size() + asked["bob"].size());
+}
+
+TEST_CASE("rank: an undo takes the annotator's own answer from between those of others") {
+  const Desk desk(3, 3);
+  const auto table = std::make_shared<RankingDesk>(load_candidates(desk.options.candidates),
+                                                   desk.options.output, RankingPlan{});
+  RankingSession ana(table, "ana"), bob(table, "bob");
+  ana.answer("1 2 3");
+  bob.answer("3 2 1");
+  bob.answer("3 2 1");
+  const std::string before = read_file(desk.options.output);
+  CHECK(ana.undo() == RankingSession::Undone::Answer);
+  CHECK(read_file(desk.options.output) == before.substr(before.find('\n') + 1));
+  CHECK(ana.question()->id == "p0");
+  CHECK(ana.undo() == RankingSession::Undone::Nothing);
+  ana.answer("2 1 3");
+  CHECK(bob.undo() == RankingSession::Undone::Answer);
+  CHECK(bob.question()->id == "p1");
+  const auto saved = desk.saved();
+  REQUIRE(saved.size() == 2);
+  CHECK(saved[0].annotator == "bob");
+  CHECK(saved[1].annotator == "ana");
+}
+
+TEST_CASE("rank: what was skipped is asked again on request") {
+  const Desk desk(3, 3);
+  RankingSession session(load_candidates(desk.options.candidates), desk.options.output, "ana", 0);
+  session.skip();
+  session.answer("1 2 3");
+  session.skip();
+  CHECK_FALSE(session.question());
+  CHECK(session.skipped() == 2);
+  CHECK(session.left() == 2);
+  CHECK(session.total() == 3);
+  session.ask_skipped();
+  CHECK(session.question()->id == "p0");
+  CHECK(session.skipped() == 0);
+  CHECK(session.undo() == RankingSession::Undone::Answer);  // not the skip, which is no more
+  CHECK(session.question()->id == "p1");
+  // What is open can be turned to by its key, and counts as skipped no more.
+  const std::string key = session.question()->key;
+  session.skip();
+  CHECK(session.question()->id == "p0");
+  CHECK(session.turn_to(key));
+  CHECK(session.question()->id == "p1");
+  CHECK(session.skipped() == 0);
+  session.answer("1 2 3");
+  CHECK_FALSE(session.turn_to(key));
+  CHECK_FALSE(session.turn_to(""));
 }
 
 TEST_CASE("rank: agreement as numbers") {

@@ -210,10 +210,12 @@ inline void add_alphas(const std::map<std::string, RankingsById>& by_annotator, 
 
 }  // namespace detail
 
-/// Over rankings of any number of annotators. Between annotators the later of two of one id counts.
+/// Over rankings of any number of annotators. Between annotators the later of two of one id counts,
+/// and none that was asked a second time.
 inline Agreement agreement_of(const std::vector<Ranking>& rankings) {
   std::map<std::string, detail::RankingsById> by_annotator;
-  for (const Ranking& r : rankings) by_annotator[detail::annotator_name(r)][r.id] = &r;
+  for (const Ranking& r : rankings)
+    if (r.repeat == 0) by_annotator[detail::annotator_name(r)][r.id] = &r;
   Agreement out;
   out.annotators = by_annotator.size();
   for (auto a = by_annotator.begin(); a != by_annotator.end(); ++a)

@@ -3,12 +3,14 @@
 //
 // One program adds to a file at a time (flock). A line that a crash cut short is removed, a line
 // that was acknowledged never: if the file is deleted, replaced or edited meanwhile, the next
-// append fails, and acknowledged lines that are no longer in it are saved beside it.
+// append fails, and acknowledged lines that are no longer in it are saved beside it. A line that a
+// person withdraws is removed, not marked: whoever reads the file needs to know nothing of it.
 #pragma once
 
 #include <plumb/data/jsonl.hpp>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -60,14 +62,30 @@ class JsonlAppender {
     if (!lines.empty()) added_.push_back(std::move(lines));
   }
 
-  /// Removes what the last call appended, for good; false if there is nothing left. IoError if
-  /// someone else has changed the file meanwhile.
-  bool undo(Where where = Where::here()) {
-    if (added_.empty()) return false;
+  /// Removes the last line that `matches` (a function of its JSON), whoever appended it and when,
+  /// for good, and returns it; nothing if none does. The other lines keep their bytes and order. If
+  /// it is not the file's last line, the file is replaced as a whole. IoError if someone else has
+  /// changed the file meanwhile; then it is as before.
+  template <class Matches>
+  std::optional<Json> remove_last(Matches&& matches, Where where = Where::here()) {
     expect_unchanged(where);
-    cut(size_ - static_cast<off_t>(added_.back().size()), where);
-    added_.pop_back();
-    return true;
+    const detail::Descriptor reading(::open(path_.c_str(), O_RDONLY | O_CLOEXEC));
+    if (reading.get() < 0) detail::fail_io("open", path_, errno, where);
+    const std::string text = detail::read_all(reading.get(), path_, where);
+    for (std::size_t end = text.size(), begin = 0; end > 0; end = begin) {
+      begin = end < 2 ? 0 : text.rfind('\n', end - 2) + 1;  // 0 where there is none
+      const std::string line = text.substr(begin, end - begin);
+      if (line.find_first_not_of(" \t\r\n") == line.npos) continue;
+      Json json = parse_json(line, shown(path_), where);
+      if (!matches(json)) continue;
+      if (end == text.size())
+        cut(static_cast<off_t>(begin), where);
+      else
+        replace(text.substr(0, begin) + text.substr(end), where);
+      forget(line);
+      return json;
+    }
+    return std::nullopt;
   }
 
  private:
@@ -145,6 +163,29 @@ class JsonlAppender {
       throw;
     }
     size_ += static_cast<off_t>(bytes.size());
+  }
+
+  /// Under the lock of what stands there now, until the other has its own.
+  void replace(const std::string& text, Where where) {
+    write_atomically(path_, text, where);
+    size_ = static_cast<off_t>(text.size());
+    try {
+      open(where);
+      expect_unchanged(where);
+    } catch (const IoError&) {
+      fd_ = detail::Descriptor();  // nothing more is added by whoever has no lock
+      throw;
+    }
+  }
+
+  /// A line that was withdrawn is none that a later loss could take.
+  void forget(const std::string& line) {
+    for (auto lines = added_.rbegin(); lines != added_.rend(); ++lines) {
+      const std::size_t at = ("\n" + *lines).find("\n" + line);
+      if (at == lines->npos) continue;
+      lines->erase(at, line.size());
+      return;
+    }
   }
 
   void cut(off_t size, Where where) {

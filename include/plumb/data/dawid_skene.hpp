@@ -150,7 +150,7 @@ inline AnnotatorRates annotator_rates(const std::vector<Ranking>& rankings) {
   std::map<std::pair<std::string, std::vector<std::string>>, std::map<std::string, const Ranking*>>
       questions;
   for (const Ranking& r : rankings)
-    if (r.labeller == "person" && !r.annotator.empty())
+    if (r.repeat == 0 && r.labeller == "person" && !r.annotator.empty())
       questions[{r.id, r.responses}][r.annotator] = &r;
   std::map<std::string, std::size_t> numbers;
   std::vector<Label> labels;

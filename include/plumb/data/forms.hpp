@@ -185,8 +185,15 @@ inline void read_ranking_groups(const JsonRecord& r, Ranking& out) {
     if (!group.is_array()) bad_record("expected \"ranking\" as a list of lists", r.where);
     groups.push_back(r.integers(group, "ranking"));
   }
-  if (groups.empty()) bad_record("\"ranking\" ranks nothing", r.where);
+  out.unusable = r.some_responses("unusable", k);
+  if (groups.empty() && out.unusable.empty()) bad_record("\"ranking\" ranks nothing", r.where);
   out.rank = ranks_from_groups(groups, k, r.where);
+  for (const int i : out.unusable)
+    if (out.rank[static_cast<std::size_t>(i)] >= 0)
+      bad_record(str("response ", i, " is ranked, and is \"unusable\""), r.where);
+  out.strength = r.whole("strength", 3);
+  out.comment = r.text_or("comment", "");
+  out.repeat = r.whole("repeat", 1);
   if (!r.has("shown")) return;
   out.shown = r.integers(r.list("shown"), "shown");
   if (out.shown.empty()) return;

@@ -6,6 +6,7 @@
 #include <plumb/io/file.hpp>
 #include <plumb/io/json.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -101,6 +102,25 @@ struct JsonRecord {
     std::vector<std::string> out = texts("systems");
     if (out.size() != k)
       bad_record(str("\"systems\" has ", out.size(), " entries for ", k, " responses"), where);
+    return out;
+  }
+  /// Absent: 0.
+  int whole(const char* key, int most) const {
+    const Json& value = at(key);
+    if (value.is_null()) return 0;
+    if (!value.is_number_integer() || value < 0 || value > most)
+      bad_record(str("expected \"", key, "\" as a whole number from 0 to ", most), where);
+    return value.get<int>();
+  }
+  /// Some of `k` responses, each once, ascending. Absent: none.
+  std::vector<int> some_responses(const char* key, std::size_t k) const {
+    if (at(key).is_null()) return {};
+    std::vector<int> out = integers(list(key), key);
+    std::sort(out.begin(), out.end());
+    if (std::adjacent_find(out.begin(), out.end()) != out.end() ||
+        (!out.empty() && (out.front() < 0 || static_cast<std::size_t>(out.back()) >= k)))
+      bad_record(str("\"", key, "\" does not name some of ", k, " responses, each once, from 0"),
+                 where);
     return out;
   }
   /// Absent: unknown.

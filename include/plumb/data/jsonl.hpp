@@ -5,8 +5,8 @@
 //                "sampling":{…}}
 //   rankings    {"id","prompt","group","responses":[…],"finished":[…],"tokens":[[…],…],
 //                "ranking":[[2],[0],[1,3]],"annotator","labeller","time","shown":[…]}: 0-based
-//                groups, best first; and where it is said "level":[…], how good each is;
-//                "seconds", from showing the question to its answer
+//                groups, best first; and where they are said "level":[…], how good each is,
+//                "seconds", "unusable":[…], "strength", "comment", "repeat" (data/records.hpp)
 //
 // Either may have "systems":[…], whose each response is, and "probability", that it was chosen to
 // be asked (rlhf/active.hpp).
@@ -177,6 +177,10 @@ inline Json to_json(const Ranking& r) {
   if (!r.systems.empty()) out["systems"] = r.systems;
   if (r.seconds > 0.0) out["seconds"] = r.seconds;
   if (r.probability > 0.0) out["probability"] = r.probability;
+  if (!r.unusable.empty()) out["unusable"] = r.unusable;
+  if (r.strength != 0) out["strength"] = r.strength;
+  if (!r.comment.empty()) out["comment"] = r.comment;
+  if (r.repeat != 0) out["repeat"] = r.repeat;
   return out;
 }
 

@@ -69,7 +69,11 @@ struct Ranking {
   std::vector<double> level{};  ///< (K) how good each is, for margins of pairs; empty if unsaid
   std::vector<std::string> systems{};  ///< (K) whose each response is; empty if unknown
   double seconds = 0.0;                ///< from showing the question to its answer; 0: unknown
-  double probability = 0.0;  ///< that it was chosen to be asked (rlhf/active.hpp); 0: unsaid
+  double probability = 0.0;     ///< that it was chosen to be asked (rlhf/active.hpp); 0: unsaid
+  std::vector<int> unusable{};  ///< responses that are of no use at all, ascending; unranked
+  int strength = 0;  ///< of two responses: 1 slightly, 2 clearly, 3 much better; 0 unsaid
+  std::string comment{};
+  int repeat = 0;  ///< 1: asked of the same annotator a second time, for their agreement with self
 };
 
 /// A prompt and the one completion to imitate.
