@@ -230,13 +230,14 @@ class Buffers {
     bool any = false, all = true;
     each([&](const auto& held, std::size_t) {
       using Type = std::decay_t<decltype(held)>;
-      if constexpr (Type::kRole != Role::In && std::is_same_v<typename Type::Element, float>)
+      if constexpr (Type::kRole != Role::In && std::is_same_v<typename Type::Element, float>) {
         for (Index i = 0; i < held.is.size; ++i) {
           std::uint32_t bits;
           std::memcpy(&bits, &held.now()[i], sizeof bits);
           any |= (bits & 0x7FFFFFFFU) != 0;
           all &= (bits & 0x0FFFU) == 0;  // bf16, and half precision
         }
+      }
     });
     return any && all;
   }
