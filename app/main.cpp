@@ -6,6 +6,7 @@
 #include "format.hpp"
 #include "rank.hpp"
 #include "screen.hpp"
+#include "studio.hpp"
 
 #include <plumb/io/output.hpp>
 #include <plumb/run/interrupt.hpp>
@@ -147,6 +148,7 @@ class Program {
     add_demo();
     add_generate();
     add_rank();
+    add_studio();
     add_sft();
     add_reward();
     add_score();
@@ -372,6 +374,31 @@ class Program {
     flags(sub).add_one(
         Field{"agreement", "report agreement, what answers lean on, and haste; ask nothing"},
         rank_.agreement);
+  }
+
+  void add_studio() {
+    CLI::App& sub = command(
+        "studio", "rank responses on a page in the browser, several people at once",
+        [this](Json& results) { results = studio_command(studio_); },
+        [this] {
+          return Paths{studio_.candidates, studio_.output, studio_.before, studio_.after};
+        });
+    sub.add_option("candidates", studio_.candidates,
+                   "file made by `plumb generate`, or a run of `plumb align`");
+    sub.add_option("--out", studio_.output,
+                   "answers, appended to this file; of a run: its newest round's rankings");
+    flags(sub).add_one(Field{"judge", "of a run: compare its last policy with its first, blind"},
+                       studio_.judge);
+    sub.add_option("--before", studio_.before, "or compare two files of candidates, blind: this");
+    sub.add_option("--after", studio_.after, "with this, the first response to each prompt");
+    flags(sub).add_one(
+        Field{"port", "of the page's address; 0: any that is free", between(0, 65535)},
+        studio_.port);
+    sub.add_option("--host", studio_.host, "address to serve; beyond 127.0.0.1 with --token only")
+        ->capture_default_str();
+    sub.add_option("--token", studio_.token,
+                   "a word of yours, part of the address, without which nobody gets in");
+    asking_flags(sub, studio_.asking);
   }
 
   void asking_flags(CLI::App& sub, AskingOptions& asking) {
@@ -660,6 +687,7 @@ class Program {
   bool quick_ = false, person_ = false;
   GenerateCommand generate_;
   RankOptions rank_;
+  StudioOptions studio_;
   SftCommand sft_;
   RewardCommand reward_;
   ScoreCommand score_;

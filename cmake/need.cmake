@@ -32,6 +32,20 @@ macro(plumb_need_library library header debian option)
   link_libraries("${${plumb_library}}")
 endmacro()
 
+# plumb_need_pkg_config(<package> <debian package> <option>): and for one whose flags pkg-config knows,
+# with which its library was compiled; the target is PkgConfig::<package>.
+macro(plumb_need_pkg_config package debian option)
+  find_package(PkgConfig QUIET)
+  if(PkgConfig_FOUND)
+    pkg_check_modules(${package} QUIET IMPORTED_TARGET GLOBAL ${package})
+  endif()
+  if(NOT ${package}_FOUND)
+    message(FATAL_ERROR
+      "${package} is missing. Install it:  sudo apt-get install ${debian} pkg-config\n"
+      "or leave out what needs it:  cmake -D${option}=OFF …")
+  endif()
+endmacro()
+
 # plumb_need_for_models(<option>): what the headers of models/, io/, text/ and data/ need.
 macro(plumb_need_for_models option)
   plumb_need(nlohmann_json nlohmann-json3-dev ${option})

@@ -1,0 +1,499 @@
+#!/usr/bin/env python3
+"""The page of `plumb studio` in a browser: keys, dragging, reload, two annotators, a server that is killed, hostile
+text, phone width, dark, the accessibility tree, no error in the console. With PLUMB_WRITE_DOCS=1 it writes the
+pictures of docs/studio/.
+
+usage: studio_page.py PLUMB WORK_DIRECTORY          exit status 77: no Chromium, chromedriver or Selenium here
+"""
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+DISTRIBUTION = "/usr/bin/python3"  # the interpreter that the distribution's Selenium is for
+try:
+    from selenium import webdriver
+    from selenium.webdriver import ActionChains, Keys
+    from selenium.webdriver.chrome.service import Service
+    from selenium.webdriver.common.by import By
+except ImportError:
+    if os.path.exists(DISTRIBUTION) and os.path.realpath(sys.executable) != os.path.realpath(DISTRIBUTION):
+        os.execv(DISTRIBUTION, [DISTRIBUTION, *sys.argv])
+    print("skipped: no Selenium (python3-selenium)")
+    sys.exit(77)
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+if not CHROMIUM or not DRIVER:
+    print("skipped: no Chromium (chromium, chromium-driver)")
+    sys.exit(77)
+
+PLUMB, WORK = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
+PICTURES = (os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../docs/studio")
+            if os.environ.get("PLUMB_WRITE_DOCS") else os.path.join(WORK, "pictures"))
+SHOWN = ("begin", "instructions", "rank", "pair", "pair-dark", "keys", "phone", "no-server", "done", "verdict", "watch")
+failures = []
+
+INSTRUCTIONS = """You are reading answers for a child of six.
+
+Best is what such a child understands and likes to hear: short sentences, words it knows, a picture it can see.
+What is wrong is worse than what is dull. An answer in another language, or one that is no answer, is unusable.
+
+When two are as good as one another, tie them: a forced choice is noise.
+"""
+BEES = ("Explain how bees make honey to a 6-year-old.", [
+    "Bees visit flowers and drink a sweet juice called nectar. They carry it home in a tiny honey stomach. In the hive "
+    "they pass it from bee to bee, and then they fan it with their wings until it is thick and golden. That is honey!",
+    "Honey is produced through the enzymatic conversion of sucrose-rich nectar by invertase, followed by the evaporation "
+    "of water to a moisture content of below 18.6 percent, at which fermentation is inhibited.",
+    "Imagine a bee is like a little delivery van. It drives from flower to flower and fills its tank with sugar water. "
+    "Back home, it hands the sugar water to its sisters. They flap their wings to dry it, like you blow on hot soup. "
+    "When it is nice and sticky, they put a lid of wax on it and keep it for winter.",
+    "Bees make honey. They make it in the hive. The hive is where bees make honey. Bees are very busy and they like"],
+    [True, True, True, False])
+MOON = ("Explain the moon landing to a 6-year-old.", [
+    "A long time ago three brave men flew to the moon in a rocket. Two of them walked on it. They jumped like bunnies, "
+    "because on the moon you are very light. Then they flew home.",
+    "The moon landing is when people went to the moon. It was a big event, and many people can remember it."], [True, True])
+HOSTILE = ["<img src=x onerror=\"window.pwned=1\">", "<script>window.pwned=1</script>", "</div></body><h1>out</h1>",
+           "{{constructor.constructor('window.pwned=1')()}} ${window.pwned=1}", "javascript:window.pwned=1",
+           "\u202eright to left\u202c \u0000 \u2028 \ufeff", "<svg/onload=window.pwned=1>", "&lt;b&gt; &amp; \"'`",
+           "a" * 3000, "\n\n  kept\tspace  \n"]
+
+
+def check(ok, what):
+    if not ok:
+        failures.append(what)
+    print(("ok      " if ok else "FAILED  ") + what, flush=True)
+
+
+def path(name):
+    return os.path.join(WORK, name)
+
+
+def write_candidates():
+    items = [BEES, MOON]
+    items += [("Hostile: " + text, [text, HOSTILE[i - 1], "plain"], [True, False, True]) for i, text in enumerate(HOSTILE)]
+    items += [(f"Question {i}", [f"one of {i}", f"two of {i}", f"three of {i}"], [True] * 3) for i in range(6)]
+    with open(path("candidates.jsonl"), "w") as file:
+        for i, (prompt, responses, finished) in enumerate(items):
+            file.write(json.dumps({"id": f"c{i}", "prompt": prompt, "responses": responses, "finished": finished}) + "\n")
+    with open(path("instructions.txt"), "w") as file:
+        file.write(INSTRUCTIONS)
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def serve(port, *what):
+    what = what or (path("candidates.jsonl"), "--out", path("rankings.jsonl"), "--instructions", path("instructions.txt"))
+    process = subprocess.Popen([PLUMB, "studio", *what, "--port", str(port)],
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=WORK)
+    said = ""
+    for line in process.stdout:
+        said += line
+        if "Open http://" in line:
+            return process
+    raise RuntimeError(said)
+
+
+def saved():
+    with open(path("rankings.jsonl")) as file:
+        return [json.loads(line) for line in file]
+
+
+class Browser:
+    def __init__(self, url):
+        options = webdriver.ChromeOptions()
+        options.binary_location = CHROMIUM
+        for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
+                     "--force-color-profile=srgb", "--no-first-run", "--disable-extensions"):
+            options.add_argument(flag)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        self.driver = webdriver.Chrome(service=Service(DRIVER), options=options)
+        self.url = url
+        self.size(1280, 800)
+
+    def size(self, width, height, mobile=False, dark=False, still=False):
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride",
+                                    {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile})
+        self.driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": mobile})
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [
+            {"name": "prefers-color-scheme", "value": "dark" if dark else "light"},
+            {"name": "prefers-reduced-motion", "value": "reduce" if still else "no-preference"}]})
+
+    def one(self, selector):
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def js(self, script, *arguments):
+        return self.driver.execute_script("return " + script, *arguments)
+
+    def text(self, selector):
+        return self.js("document.querySelector(arguments[0]).textContent", selector)
+
+    def until(self, what, script, *arguments, seconds=15):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if self.js(script, *arguments):
+                return True
+            time.sleep(0.03)
+        check(False, what + " in time: " + str(self.js("document.body.innerText"))[:400])
+        return False
+
+    def press(self, *keys):
+        for key in keys:
+            ActionChains(self.driver).send_keys(key).perform()
+
+    def sit(self, name):
+        self.driver.get(self.url)
+        self.until("the page", "!document.querySelector('#sit').hidden || !document.querySelector('#ask').hidden || "
+                               "!document.querySelector('#done').hidden")
+        if self.js("!document.querySelector('#sit').hidden"):
+            self.one("#sit-name").send_keys(name + Keys.ENTER)
+        self.shown("")
+
+    def shown(self, prompt):
+        self.until(f"the question {prompt!r}", "!document.querySelector('#ask').hidden && !document.body.ariaBusy && "
+                   "document.querySelector('#prompt').textContent.startsWith(arguments[0])", prompt)
+
+    def console(self):
+        return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
+
+    def picture(self, name, bound=150_000):
+        folder = PICTURES if name in SHOWN else path("pictures")
+        os.makedirs(folder, exist_ok=True)
+        time.sleep(0.4)
+        file = os.path.join(folder, name + ".png")
+        self.driver.save_screenshot(file)
+        check(os.path.getsize(file) < bound, f"picture {name}: {os.path.getsize(file)} bytes")
+
+    def said(self):
+        return self.text("#said")
+
+
+def by_place(record):
+    """The ranks in the order in which the responses were shown."""
+    ranks = [-1] * len(record["responses"])
+    for rank, group in enumerate(record["ranking"]):
+        for response in group:
+            ranks[response] = rank
+    return [ranks[i] for i in record["shown"]]
+
+
+def keys_and_dragging(page):
+    page.driver.get(page.url)
+    page.until("the first view", "!document.querySelector('#sit').hidden")
+    page.picture("begin")
+    page.sit("Ana")
+    page.shown(BEES[0])
+    check(page.js("document.activeElement.id") == "number", "the question has the focus")
+    page.press("i")
+    check(page.text("#instructions-text").startswith("You are reading") and page.js("document.querySelector('#instructions').open"),
+          "the instructions are one key away")
+    page.picture("instructions")
+    page.press(Keys.ESCAPE)
+    page.press("3", "1", "=", "2")
+    check(page.said() == "3 > 1 = 2", f"keys put responses in order: {page.said()}")
+    check("tied" in page.text("#live"), "and a screen reader hears it")
+    page.press("2", Keys.BACKSPACE)
+    check(page.said() == "3", f"the same key and Backspace take them out: {page.said()}")
+    page.press("1", "x", "4")
+    check(page.said() == "3 > 1   unusable: 4", f"x and a number mark: {page.said()}")
+    page.press("x", "4", "2")
+    grip = page.one("#card-3 .grip")
+    first = page.one("#ranked .row")
+    ActionChains(page.driver).click_and_hold(grip).move_by_offset(20, 5).move_to_element_with_offset(first, 0, -15).perform()
+    check(page.js("document.querySelector('.ghost') !== null"), "a card can be dragged")
+    page.picture("rank-dragging")
+    ActionChains(page.driver).release().perform()
+    check(page.said() == "4 > 3 > 1 > 2", f"and dropped at its place: {page.said()}")
+    last = page.one("#ranked .row:last-child .grip")
+    ActionChains(page.driver).click_and_hold(last).move_by_offset(0, -30).move_to_element_with_offset(
+        page.one("#ranked .row"), 0, -15).release().perform()
+    check(page.said() == "2 > 4 > 3 > 1", f"rows can be dragged: {page.said()}")
+    ActionChains(page.driver).click_and_hold(page.one("#ranked .row .grip")).move_to_element(page.one("#prompt")).perform()
+    page.press(Keys.ESCAPE)
+    ActionChains(page.driver).release().perform()
+    check(page.said() == "2 > 4 > 3 > 1", "Escape lets go of what is dragged")
+    ActionChains(page.driver).drag_and_drop(page.one("#ranked .row .grip"), page.one("#prompt")).perform()
+    check(page.said() == "4 > 3 > 1", f"what is dragged out is out: {page.said()}")
+    page.one("#ranked .row:nth-child(2) .up").click()
+    check(page.said() == "3 > 4 > 1", f"buttons move rows: {page.said()}")
+    check(page.js("document.activeElement.closest('.row').dataset.place") == "2", "and keep the focus")
+    page.one("#ranked .row:nth-child(3) .tie").click()
+    check(page.said() == "3 > 4 = 1", f"and tie them: {page.said()}")
+    page.one("#comment").send_keys("3 stops in the middle")
+    page.driver.refresh()
+    page.shown(BEES[0])
+    check(page.said() == "3 > 4 = 1" and page.js("document.querySelector('#comment').value") == "3 stops in the middle",
+          "after a reload it is all there")
+    page.press(Keys.BACKSPACE, Keys.BACKSPACE, Keys.BACKSPACE, "1", "2", "4", "x", "3")
+    page.picture("rank")
+    page.size(360, 740, mobile=True)
+    page.picture("phone")
+    page.size(1280, 800)
+    page.press(Keys.ENTER)
+    page.shown(MOON[0])
+    record = saved()[-1]
+    check(by_place(record) == [0, 1, -1, 2] and record["unusable"] == [record["shown"][2]] and record["seconds"] > 0
+          and record["comment"] == "3 stops in the middle" and record["annotator"] == "Ana", f"saved as it was shown: {by_place(record)}")
+    check(page.text("#saved") == "Saved" and page.text("#live").startswith("Saved."), "and said to be saved")
+    page.press("u")
+    page.shown(BEES[0])
+    check(len(saved()) == 0 and page.said() == "1 > 2 > 4   unusable: 3", f"undo gives the answer back: {page.said()}")
+    page.press(Keys.ENTER)
+    page.shown(MOON[0])
+
+
+def pairs(page):
+    page.press("2", "2")
+    check(page.said() == "B is clearly better", f"of two: {page.said()}")
+    page.press("=")
+    check(page.said() == "They are alike", page.said())
+    page.press(Keys.ARROW_LEFT)
+    check(page.js("document.querySelector('#scale-choices :checked').value") == "-1", "arrows choose, too")
+    page.picture("pair")
+    page.size(1280, 800, dark=True)
+    page.press("2")
+    check(page.js("getComputedStyle(document.body).backgroundColor") == "rgb(18, 22, 27)", "dark by the system's choice")
+    page.picture("pair-dark")
+    page.size(1280, 800)
+    page.press(Keys.ENTER)
+    page.shown("Hostile")
+    check(saved()[-1]["strength"] == 1 and by_place(saved()[-1]) == [1, 0], "how much better is saved")
+
+
+def hostile(page):
+    for i, text in enumerate(HOSTILE):
+        page.shown("Hostile")
+        expected = ["Hostile: " + text, *sorted([text, HOSTILE[i - 1], "plain"])]
+        shown = page.js("[document.querySelector('#prompt').textContent, "
+                        "...[...document.querySelectorAll('.card .text')].map((t) => t.textContent).sort()]")
+        elements = page.js("document.querySelectorAll('main img, main script, main svg, main h1:not([id]):not(.middle h1)').length")
+        check(elements == 0 and shown[0] == expected[0] and sorted(shown[1:]) == sorted(expected[1:]),
+              f"hostile text {i} is text")
+        check(page.js("document.documentElement.scrollWidth <= innerWidth"), f"hostile text {i} stays in its place")
+        page.press("s" if i % 2 else "b")
+    page.shown("Question 0")
+    check(page.js("window.pwned === undefined"), "no text ran")
+    check(all(r["unusable"] == [0, 1, 2] and r["ranking"] == [] for r in saved()[2:]), "all bad is saved as that")
+
+
+def accessibility(page):
+    nodes = page.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+    known = [(n["role"]["value"], n.get("name", {}).get("value", "")) for n in nodes if not n.get("ignored") and "role" in n]
+    roles = {role for role, _ in known}
+    unnamed = [role for role, name in known if role in ("button", "textbox", "progressbar", "list", "radio", "checkbox",
+                                                        "toolbar", "complementary", "region", "heading") and not name.strip()]
+    check({"main", "banner", "list", "listitem", "button", "progressbar", "heading", "toolbar", "status"} <= roles,
+          f"the accessibility tree has its landmarks: {sorted(roles)}")
+    check(not [u for u in unnamed if u not in ("complementary", "list")], f"everything that can be used has a name: {unnamed}")
+    check(any(role == "button" and name == "Response 1: best" for role, name in known), "a button says what it does to what")
+    page.js("document.querySelector('#number').focus()")
+    order = []
+    for _ in range(9):
+        page.press(Keys.TAB)
+        order.append(page.js("document.activeElement.id"))
+    check(order == ["pick-0", "mark-0", "pick-1", "mark-1", "pick-2", "mark-2", "comment", "undo", "skip"],
+          f"the focus goes through the page in order: {order}")
+    page.js("document.querySelector('#pick-1').focus()")
+    page.press(Keys.ENTER, Keys.TAB, Keys.TAB, Keys.SPACE)
+    check(page.said() == "2 > 3", f"with Tab, Enter and Space alone: {page.said()}")
+    page.size(1280, 800, still=True)
+    check(page.js("getComputedStyle(document.querySelector('.card')).transitionProperty") in ("none", "all")
+          and page.js("getComputedStyle(document.querySelector('.card')).transitionDuration") == "0s", "nothing moves for who wants it still")
+    page.size(1280, 800)
+    page.js("document.querySelector('#number').focus()")
+    page.press("?")
+    page.picture("keys")
+    page.js("document.querySelector('#single-keys').click()")
+    page.press(Keys.ESCAPE)
+    page.press("1")
+    check(page.said() == "2 > 3", "single keys can be turned off")
+    page.js("(document.querySelector('#open-help').click(), document.querySelector('#single-keys').click())")
+    page.press(Keys.ESCAPE)
+
+
+def phone(page):
+    page.size(360, 740, mobile=True)
+    page.driver.refresh()
+    page.shown("Question 0")
+    page.one("#pick-0").click()
+    small = page.js("""[...document.querySelectorAll('button, input, textarea, .grip')].filter((e) => e.offsetParent !== null)
+        .map((e) => [e.id || e.className, e.getBoundingClientRect()]).filter(([, r]) => r.height < 44 || r.width < 28)
+        .map(([name, r]) => name + ' ' + r.width + 'x' + r.height)""")
+    check(not small, f"at phone width targets have 44 pixels: {small}")
+    check(page.js("document.documentElement.scrollWidth") <= 360, "and nothing is wider than the phone")
+    page.js("window.scrollTo(0, document.body.scrollHeight)")
+    page.picture("phone-order")
+    page.size(1280, 800)
+
+
+def two_and_a_crash(page, server, port):
+    other = Browser(page.url)
+    try:
+        other.sit("Bob")
+        other.shown(BEES[0])
+        other.press("1", "2", "3", "4", Keys.ENTER)
+        other.shown(MOON[0])
+        check(saved()[-1]["annotator"] == "Bob" and page.text("#leave") == "Ana", "two annotators, each with their own")
+        other.one("#leave").click()
+        other.one("#sit-name").clear()
+        other.one("#sit-name").send_keys("Ana" + Keys.ENTER)
+        other.shown("Question 0")
+        check(True, "another browser goes on under the same name")
+        page.js("document.querySelector('#number').focus()")
+        page.press(Keys.BACKSPACE, Keys.BACKSPACE, Keys.BACKSPACE, "2", "3", Keys.ENTER)
+        page.shown("Question 1")
+        other.press("1", "2", Keys.ENTER)
+        other.shown("Question 1")
+        check("waits no more" in other.text("#alert-text"), "what was answered elsewhere is said, and not saved twice")
+        check(sum(r["id"] == "c12" and r["annotator"] == "Ana" for r in saved()) == 1, "once it is there")
+    finally:
+        other.driver.quit()
+    errors = page.console()
+    check(errors == [], f"no error or warning in the console: {errors}")
+    before = len(saved())
+    server.send_signal(signal.SIGKILL)
+    server.communicate()
+    page.press("3", "1", Keys.ENTER)
+    page.until("the page says that the server is gone", "document.querySelector('#alert-text').textContent.includes('does not answer')")
+    page.picture("no-server")
+    server = serve(port)
+    page.shown("Hostile")  # what was skipped is asked again in a later sitting
+    check(len(saved()) == before + 1 and page.js("document.querySelector('#alert').hidden"),
+          "the answer is saved as soon as the server is back")
+    page.driver.get_log("browser")
+    return server
+
+
+def the_end(page):
+    for _ in range(4):
+        page.press("s")
+        page.until("the next one", "!document.body.ariaBusy && document.querySelector('#saved').textContent === ''")
+        time.sleep(0.1)
+    page.press("1", "2", "3", Keys.ENTER)
+    for i in range(2, 6):
+        page.shown(f"Question {i}")
+        page.press("1", "2", "3", Keys.ENTER)
+    page.until("the last view", "!document.querySelector('#done').hidden")
+    check("4 skipped" in page.text("#done-text"), page.text("#done-text"))
+    page.picture("done")
+    page.press("u")
+    page.shown("Question 5")
+    page.press(Keys.ENTER)
+    page.until("the last view", "!document.querySelector('#done').hidden")
+    page.one("#ask-skipped").click()
+    page.shown("Hostile")
+    errors = page.console()
+    check(errors == [], f"no error or warning in the console at the end: {errors}")
+
+
+def blind(page, server):
+    """Two models: nothing is told until it is decided."""
+    for name, word in (("a", "old"), ("b", "new")):
+        with open(path(name + ".jsonl"), "w") as file:
+            for i in range(30):
+                file.write(json.dumps({"id": f"q{i}", "prompt": f"Pair {i}", "responses": [f"{word} answer {i}"]}) + "\n")
+    server.send_signal(signal.SIGTERM)
+    server.communicate()
+    port = free_port()
+    judge = serve(port, "--before", "a.jsonl", "--after", "b.jsonl", "--out", path("answers.jsonl"))
+    page.url = f"http://127.0.0.1:{port}/"
+    page.sit("Ana")
+    places = set()
+    for i in range(30):
+        page.until("a pair or the end", "!document.body.ariaBusy && (!document.querySelector('#done').hidden || "
+                   "document.querySelector('#prompt').textContent === arguments[0])", f"Pair {i}")
+        if page.js("!document.querySelector('#done').hidden"):
+            break
+        better = "1" if page.text("#text-0").startswith("new") else "2"
+        places.add(better)
+        page.press(*("=" if i in (2, 6) else ("2" if better == "1" else "1") if i == 4 else better), Keys.ENTER)
+    check(len(places) == 2, "which is which is not in the order")
+    check(page.text("#done-title") == "It is decided" and "b.jsonl" in page.text("#verdict"), page.text("#verdict"))
+    page.picture("verdict")
+    page.driver.refresh()
+    page.until("the verdict", "!document.querySelector('#done').hidden")
+    check(page.js("document.querySelector('#done-undo').hidden"), "and then nothing is changed")
+    return judge
+
+
+def metrics(run, first, last, level):
+    os.makedirs(path(run), exist_ok=True)
+    with open(path(run + "/metrics.csv"), "a") as file:
+        if first == 0:
+            file.write("step,objective/scores,judge/total,objective/kl_exact,policy/entropy_avg,policy/clipfrac_avg,"
+                       "response/length\n")
+        for i in range(first, last):
+            wave = random.Random(100 * level + i).uniform(-0.5, 0.5)
+            file.write(f"{i},{level + 1.4 * (1 - 0.93 ** i) + 0.15 * wave},{1.2 + 0.5 * (1 - 0.9 ** i) + 0.1 * wave},"
+                       f"{0.22 * i + 0.3 * wave * (i > 0)},{1.9 - 0.012 * i + 0.05 * wave},{0.11 + 0.05 * wave},"
+                       f"{42 - 0.5 * i if level else 44 + 1.6 * i}\n")
+
+
+def watch(page, server):
+    """Two runs over one another, while they go on."""
+    server.send_signal(signal.SIGTERM)
+    server.communicate()
+    metrics("grpo-run", 0, 20, 0)
+    metrics("ppo-run", 0, 30, 1)
+    port = free_port()
+    watcher = serve(port, "--watch", "grpo-run", "ppo-run")
+    page.driver.get(f"http://127.0.0.1:{port}/")
+    page.until("two runs", "document.querySelector('#runs').textContent.includes('step 19') && "
+                           "document.querySelectorAll('.plot').length === 6")
+    metrics("grpo-run", 20, 34, 0)
+    page.until("new rows", "document.querySelector('#runs').textContent.includes('step 33')")
+    check(page.js("document.querySelectorAll('.plot path').length") == 12, "two runs are drawn over one another")
+    check("grpo-run" in page.text("#alarms") and "tokens" in page.text("#alarms"), f"an alarm is said: {page.text('#alarms')}")
+    ActionChains(page.driver).move_to_element(page.one(".plot")).perform()
+    check(page.text("figcaption span").startswith("step 1"), f"values are shown where one points: {page.text('figcaption span')}")
+    page.picture("watch")
+    page.size(360, 740, mobile=True)
+    check(page.js("document.documentElement.scrollWidth") <= 360, "on a telephone, too")
+    page.size(1280, 800)
+    watcher.send_signal(signal.SIGKILL)
+    watcher.communicate()
+    time.sleep(0.3)
+    page.driver.get_log("browser")
+    watcher = serve(port, "--watch", "grpo-run", "ppo-run")
+    metrics("grpo-run", 34, 35, 0)
+    page.until("a new row, after the server was away", "document.querySelector('#runs').textContent.includes('step 34')")
+    return watcher
+
+
+def main():
+    shutil.rmtree(WORK, ignore_errors=True)
+    os.makedirs(WORK)
+    write_candidates()
+    began, port = time.monotonic(), free_port()
+    server = serve(port)
+    page = Browser(f"http://127.0.0.1:{port}/")
+    try:
+        keys_and_dragging(page)
+        pairs(page)
+        hostile(page)
+        accessibility(page)
+        phone(page)
+        server = two_and_a_crash(page, server, port)
+        the_end(page)
+        server = blind(page, server)
+        server = watch(page, server)
+    finally:
+        page.driver.quit()
+        server.send_signal(signal.SIGTERM)
+        server.communicate()
+    print(f"{time.monotonic() - began:.0f} s, {len(failures)} failures")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
