@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cctype>
+#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <mutex>
@@ -27,7 +28,10 @@ constexpr std::size_t kLargestBody = 64 * 1024;  // bytes; a comment has 4000
 constexpr std::size_t kWorkers = 32;             // connections that are served at once
 constexpr std::size_t kWaiting = 64;             // and that wait; more stay with the system
 constexpr std::size_t kSessions = 1000;
-constexpr int kStreams = 16;  // of the workers, so that some are left
+constexpr int kStreams = 16;                      // of the workers, so that some are left
+constexpr std::chrono::seconds kStreamLasts{14};  // of the 20 that a connection may
+
+using Clock = std::chrono::steady_clock;
 
 // httplib's threads, of which there are so many, and no more connections than these can follow.
 class BoundedQueue : public httplib::TaskQueue {
@@ -274,8 +278,8 @@ class StudioServer::Impl {
         });
   }
 
-  // Events until the page goes, or this server. A connection is as old as any may get, and then the
-  // page opens another, and says which event it had last.
+  // Events until the page goes, or this server. A stream ends in good order before its connection
+  // is too old; the page then opens another, and says which event it had last.
   void serve_stream() {
     server_.Get("/api/watch", [this](const httplib::Request& request, httplib::Response& response) {
       if (!right_host(request)) return refuse(response, 403, "host", "this is not that host");
@@ -289,7 +293,7 @@ class StudioServer::Impl {
       const auto last = std::make_shared<std::string>(request.get_header_value("Last-Event-ID"));
       response.set_chunked_content_provider(
           "text/event-stream",
-          [this, last](std::size_t, httplib::DataSink& sink) {
+          [this, last, until = Clock::now() + kStreamLasts](std::size_t, httplib::DataSink& sink) {
             const StudioEvent event = stream_(*last);
             const std::string text =
                 event.data.empty()
@@ -299,7 +303,7 @@ class StudioServer::Impl {
             *last = event.id;
             for (int i = 0; i < 10 && !stopping_; ++i)
               std::this_thread::sleep_for(std::chrono::milliseconds(50));
-            if (stopping_) sink.done();
+            if (stopping_ || Clock::now() > until) sink.done();
             return true;
           },
           [this](bool) { --streams_; });

@@ -402,6 +402,25 @@ def events(page, last=""):
             yield name, json.loads(text[6:])["runs"]
 
 
+class Watcher(threading.Thread):
+    """A page that watches until its stream ends."""
+
+    def __init__(self, port):
+        super().__init__(daemon=True)
+        self.port, self.seconds, self.whole = port, 0.0, False
+        self.start()
+
+    def run(self):
+        began, page = time.monotonic(), Page(self.port)
+        page.token = page.post("session", {})[1]["token"]
+        try:
+            reply, text = page.raw("GET", "/api/watch")
+            self.whole = reply.status == 200 and b"data: " in text and text.endswith(b"\n\n")
+        except (OSError, http.client.HTTPException):
+            pass
+        self.seconds = time.monotonic() - began
+
+
 def watched():
     rows("run-a", 0, 3)
     os.makedirs(path("run-b"))
@@ -440,6 +459,9 @@ def main():
     began = time.monotonic()
     server = Server(candidates("candidates.jsonl", 6), "--out", path("rankings.jsonl"))
     slow = [Slow(server.port) for _ in range(3)]
+    rows("run-c", 0, 2)
+    beside = Server("--watch", path("run-c"))
+    watcher = Watcher(beside.port)
     files_and_guards(server)
     wrong_bodies(server)
     rude_connections(server)
@@ -453,7 +475,9 @@ def main():
         one.join()
     check(max(one.seconds for one in slow) < 30,
           f"a connection that sends a byte now and then is closed, after {max(one.seconds for one in slow):.0f} s")
-    check(server.end()[0] == 0, "SIGTERM ends it")
+    watcher.join()
+    check(watcher.whole and 10 < watcher.seconds < 20, f"a stream ends in good order, after {watcher.seconds:.0f} s")
+    check(server.end()[0] == 0 and beside.end()[0] == 0, "SIGTERM ends them")
     print(f"{time.monotonic() - began:.0f} s, {len(failures)} failures")
     return 1 if failures else 0
 
