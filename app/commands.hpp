@@ -4,6 +4,8 @@
 
 #include "align.hpp"
 
+#include <plumb/rlhf/active.hpp>
+#include <plumb/rlhf/ratings.hpp>
 #include <plumb/text/bpe_train.hpp>
 
 #include <string>
@@ -51,6 +53,22 @@ struct ScoreCommand {
   std::string file, out, judge = kDefaultRule, tokenizer;
 };
 void score_command(const ScoreCommand& c, Json& results);
+
+struct RatingsCommand {
+  std::vector<std::string> rankings;
+  std::string reference;  // the system whose rating is 0; empty: the mean of all is
+  bool skip_bad_lines = false;
+  RatingConfig settings;
+};
+void ratings_command(const RatingsCommand& c, Json& results);
+
+struct NextCommand {
+  std::vector<std::string> files;
+  std::string out, judge, tokenizer;
+  std::vector<std::string> ranked;  // rankings: what they rank is not asked again
+  NextConfig settings;
+};
+void next_command(const NextCommand& c, Json& results);
 
 struct PpoCommand {
   ModelOptions from;

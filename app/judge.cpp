@@ -178,6 +178,8 @@ std::vector<Candidates> pairs_to_judge(const std::vector<Candidates>& before,
     pair.prompt = before[i].prompt;
     pair.responses = {before[i].responses[k], after[i].responses[k]};
     pair.finished = {before[i].finished[k], after[i].finished[k]};
+    if (!before[i].model.empty() && !after[i].model.empty() && before[i].model != after[i].model)
+      pair.systems = {before[i].model, after[i].model};  // for `plumb ratings`
     Hash64 hash;
     hash.field(pair.prompt);
     for (const std::string& response : pair.responses) hash.field(response);

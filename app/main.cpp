@@ -152,6 +152,8 @@ class Program {
     add_sft();
     add_reward();
     add_score();
+    add_next();
+    add_ratings();
     add_ppo();
     add_group();
     add_best_of_n();
@@ -479,6 +481,46 @@ class Program {
     sub.add_option("--tokenizer", score_.tokenizer, "of the reward model, if it cannot find it");
   }
 
+  void add_next() {
+    CLI::App& sub = command(
+        "next", "choose what to rank next: where an ensemble of heads is least sure, or at random",
+        [this](Json& results) { next_command(next_, results); },
+        [this] {
+          Paths paths = next_.files;
+          paths.insert(paths.end(), next_.ranked.begin(), next_.ranked.end());
+          paths.insert(paths.end(), {next_.out, next_.judge});
+          return paths;
+        });
+    sub.add_option("files", next_.files,
+                   "candidates; of several files, each a system's, responses to one prompt are "
+                   "ranked together, blind")
+        ->required();
+    sub.add_option(
+           "--out", next_.out,
+           "what to rank by `plumb rank`, each with its \"probability\"; -: standard output")
+        ->required();
+    sub.add_option("--judge", next_.judge,
+                   "a reward model of several heads; default: all sets have the same chance");
+    sub.add_option("--ranked", next_.ranked, "rankings: what they rank is not asked again");
+    sub.add_option("--tokenizer", next_.tokenizer, "of the reward model, if it cannot find it");
+    flags(sub).add(next_.settings);
+  }
+
+  void add_ratings() {
+    CLI::App& sub = command(
+        "ratings", "rate systems by rankings of their responses, with intervals and fragility",
+        [this](Json& results) { ratings_command(ratings_, results); },
+        [this] { return ratings_.rankings; });
+    sub.add_option("rankings", ratings_.rankings,
+                   "rankings that say whose each response is: \"systems\", or UltraFeedback's")
+        ->required();
+    sub.add_option("--reference", ratings_.reference,
+                   "the system whose rating is 0; default: the mean of all is");
+    sub.add_flag("--skip-bad-lines", ratings_.skip_bad_lines,
+                 "leave malformed lines out, naming them");
+    flags(sub).add(ratings_.settings);
+  }
+
   void add_ppo() {
     CLI::App& sub = command("ppo", "train a policy by PPO against a reward model or rule",
                             [this](Json& results) {
@@ -691,6 +733,8 @@ class Program {
   SftCommand sft_;
   RewardCommand reward_;
   ScoreCommand score_;
+  NextCommand next_;
+  RatingsCommand ratings_;
   PpoCommand ppo_;
   GroupCommand group_;
   BestOfNCommand best_of_n_;

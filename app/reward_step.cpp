@@ -7,6 +7,7 @@
 
 #include <plumb/data/folds.hpp>
 #include <plumb/models/feature_cache.hpp>
+#include <plumb/rlhf/active.hpp>
 
 #include <algorithm>
 #include <cstdio>
@@ -22,6 +23,9 @@ namespace {
 struct Tally {
   RewardEvaluation held_out, training, shuffled, without_length;
   std::map<std::string, ClusterSum> clusters;  // by prompt
+  std::vector<DrawnOutcome> drawn;             // of rankings whose probability is known
+  std::map<std::string, std::size_t> numbers;  // of their prompts
+  bool all_drawn = true;
   EnsembleEvaluation heads;
   double word_pairs = 0, word_correct = 0;
   std::string fit;
@@ -32,6 +36,12 @@ struct Tally {
       ClusterSum& sum = clusters[rankings[i].group];
       sum.sum += e.prompt_correct[i];
       sum.count += e.prompt_pairs[i];
+      const double probability = rankings[i].probability;
+      all_drawn = all_drawn && probability > 0.0;
+      if (!(probability > 0.0)) continue;
+      const std::size_t number =
+          numbers.try_emplace(rankings[i].group, numbers.size()).first->second;
+      drawn.push_back({e.prompt_correct[i], probability, number, e.prompt_pairs[i]});
     }
   }
 
@@ -52,6 +62,11 @@ struct Tally {
     std::vector<ClusterSum> sums;
     for (const auto& [group, sum] : clusters) sums.push_back(sum);
     r.interval = clustered_share_interval(sums);
+    if (all_drawn && !drawn.empty()) {
+      const PropensityMean of_all = propensity_mean(drawn, r.pairs);
+      r.of_all = of_all.ratio;
+      r.of_all_interval = of_all.interval;
+    }
     r.longer = held_out.length_accuracy();
     r.words = word_correct / word_pairs;
     r.shuffled = shuffled.accuracy();
@@ -216,6 +231,14 @@ void for_ensemble_numbers(Report& r, Visit visit) {
   visit("reward_accuracy_heads_differ", r.disputed_accuracy);
 }
 
+// Those of rankings that were drawn with a known probability.
+template <class Report, class Visit>
+void for_numbers_of_all(Report& r, Visit visit) {
+  visit("reward_accuracy_of_all", r.of_all);
+  visit("reward_accuracy_of_all_low", r.of_all_interval.low);
+  visit("reward_accuracy_of_all_high", r.of_all_interval.high);
+}
+
 }  // namespace
 
 Json RewardReport::json() const {
@@ -223,6 +246,7 @@ Json RewardReport::json() const {
   const auto say = [&](const char* key, double value) { json[key] = value; };
   for_numbers(*this, say);
   if (!std::isnan(disagreement)) for_ensemble_numbers(*this, say);
+  if (!std::isnan(of_all)) for_numbers_of_all(*this, say);
   json["reward_fit"] = fit;
   return json;
 }
@@ -239,6 +263,7 @@ RewardReport RewardReport::from(const Json& json, const std::string& source) {
   };
   for_numbers(r, read);
   if (json.contains("reward_disagreement")) for_ensemble_numbers(r, read);
+  if (json.contains("reward_accuracy_of_all")) for_numbers_of_all(r, read);
   r.fit = json.value("reward_fit", "");
   return r;
 }
@@ -249,6 +274,11 @@ void RewardReport::print() const {
   std::printf("  %-27s %6s  (95 %% interval %s to %s, clustered by prompt)\n", "accuracy",
               percent(accuracy).c_str(), fixed(100 * interval.low, 1).c_str(),
               fixed(100 * interval.high, 1).c_str());
+  if (!std::isnan(of_all))
+    std::printf("  %-27s %6s  (95 %% interval %s to %s), each ranking by 1/its probability\n",
+                "of all they are drawn from", percent(of_all).c_str(),
+                fixed(100 * of_all_interval.low, 1).c_str(),
+                fixed(100 * of_all_interval.high, 1).c_str());
   print_line("longer response wins", longer);
   print_line("bag of words", words);
   print_line("fitted to shuffled labels", shuffled);
@@ -416,7 +446,10 @@ ScoreFunction reward_function(Reward reward) {
   };
 }
 
-JudgedResponses judge_candidates(const Reward& reward, const std::vector<Candidates>& candidates) {
+namespace {
+
+std::vector<Answered> sequences_of(const Reward& reward,
+                                   const std::vector<Candidates>& candidates) {
   std::vector<Answered> sequences;
   for (const Candidates& c : candidates)
     for (std::size_t k = 0; k < c.responses.size(); ++k) {
@@ -425,6 +458,23 @@ JudgedResponses judge_candidates(const Reward& reward, const std::vector<Candida
                       c.tokens.empty() ? std::span<const std::int32_t>{} : std::span(c.tokens[k]));
       sequences.push_back({e.sequence(), static_cast<Index>(e.prompt.size())});
     }
+  return sequences;
+}
+
+}  // namespace
+
+std::vector<std::vector<float>> judge_by_heads(const Reward& reward,
+                                               const std::vector<Candidates>& candidates) {
+  check<DataError>(reward.ensemble(),
+                   "[next] a reward model of one head is never in two minds. HINT: plumb reward "
+                   "--head linear --heads 8");
+  return scores_by_head(*reward.head,
+                        response_features(*reward.loaded.model, sequences_of(reward, candidates),
+                                          {reward.head->heads[0].layer}));
+}
+
+JudgedResponses judge_candidates(const Reward& reward, const std::vector<Candidates>& candidates) {
+  const std::vector<Answered> sequences = sequences_of(reward, candidates);
   if (!reward.ensemble()) {
     const auto scores = reward.scores(sequences);
     return {{scores.begin(), scores.end()}, {}};

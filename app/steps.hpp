@@ -65,6 +65,10 @@ struct RewardReport {
   /// the others. NaN of one head.
   double disagreement = std::nan(""), agreed = std::nan("");
   double agreed_accuracy = std::nan(""), disputed_accuracy = std::nan("");
+  /// Of rankings that were drawn with a known probability ("probability"): the accuracy on all that
+  /// they were drawn from, and its 95 % interval, clustered by prompt. NaN of others.
+  double of_all = std::nan("");
+  Interval of_all_interval{std::nan(""), std::nan("")};
   double sequences = 0, cut = 0, identical = 0;
   std::string fit;  ///< what was fitted, in words
 
@@ -210,6 +214,9 @@ struct JudgedResponses {
 };
 /// Of candidates' responses, by a reward model, of the tokens they were sampled as.
 JudgedResponses judge_candidates(const Reward& reward, const std::vector<Candidates>& candidates);
+/// By each head of an ensemble: (M) of all responses. DataError of a reward model of one head.
+std::vector<std::vector<float>> judge_by_heads(const Reward& reward,
+                                               const std::vector<Candidates>& candidates);
 /// The scores alone.
 ScoreCandidates candidate_scores(Reward reward);
 /// Adds judge/<part>: means of a rule's parts, "total" among them, over the episodes.

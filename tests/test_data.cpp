@@ -309,6 +309,13 @@ TEST_CASE("data: summarize-from-feedback, UltraFeedback's scores") {
   CHECK(r.prompt == "do");
   CHECK(r.rank == DataRanks{1, 0, 1, -1, 3});
   CHECK(r.level == std::vector<double>{7.5, 9, 7.5, 0, 1});
+  CHECK(r.systems.empty());
+  r = ranking_of(R"({"instruction":"do","completions":[{"response":"a","overall_score":1,)"
+                 R"("model":"x"},{"response":"b","overall_score":2,"model":"y"}]})");
+  CHECK(r.systems == std::vector<std::string>{"x", "y"});
+  r = ranking_of(R"({"instruction":"do","completions":[{"response":"a","overall_score":1,)"
+                 R"("model":"x"},{"response":"b","overall_score":2}]})");
+  CHECK(r.systems.empty());  // of all, or of none
   r = ranking_of(R"({"prompt":"do","completions":[{"text":"a","fine-grained_score":2},)"
                  R"({"text":"b","fine-grained_score":4}]})");
   CHECK(r.rank == DataRanks{1, 0});

@@ -177,6 +177,8 @@ TEST_CASE("judge: a person is asked blindly, and taken up again") {
   const std::string answers = directory / "answers.jsonl";
   Pairs pairs(12, 1);
   pairs.after[3].responses = pairs.before[3].responses;  // the same text: no question
+  for (Candidates& c : pairs.before) c.model = "first model";
+  for (Candidates& c : pairs.after) c.model = "second model";
   std::string shown;
   Verdict v = judged_by_person(pairs, answers, 4, &shown);
   CHECK(v.n() == 5);  // four answers, and the tie
@@ -185,7 +187,10 @@ TEST_CASE("judge: a person is asked blindly, and taken up again") {
   CHECK(v.unjudged == 7);
   CHECK(!v.scored);
   CHECK(std::isnan(v.mean_difference()));
-  CHECK(read_rankings(answers).records.size() == 4);
+  REQUIRE(read_rankings(answers).records.size() == 4);
+  for (const Ranking& r : read_rankings(answers).records)  // kept for `plumb ratings`, unseen
+    CHECK(r.systems == std::vector<std::string>{"first model", "second model"});
+  CHECK(!contains(shown, "model"));
   CHECK(!contains(shown, "before"));
   CHECK(!contains(shown, "after"));
   CHECK(!contains(shown, "OLD 3"));
@@ -267,9 +272,9 @@ TEST_CASE("judge: programs that misbehave are named") {
   CHECK(contains(message(script(directory, "fails", "cat > /dev/null\nexit 3\n")), "ended with 3"));
   CHECK(contains(message(script(directory, "dies", "kill -9 $$\n")), "ended by signal 9"));
   CHECK(contains(message(script(directory, "few", "exec awk 'NR < 6 { print 1 }'\n")),
-            "5 answers to 12 questions"));
+                 "5 answers to 12 questions"));
   CHECK(contains(message(script(directory, "many", "exec awk '{ print 1; print 1 }'\n")),
-            "24 answers to 12 questions"));
+                 "24 answers to 12 questions"));
   CHECK(contains(message(script(directory, "words", "exec awk '{ print \"first\" }'\n")),
                  "line 1 of"));
   for (const char* answer : {"3", "-1", "1.5", "[1]", "[1,2,3]", "[1,null]", "[1e999,0]", "{}", ""})

@@ -6,6 +6,8 @@
 #include "tiny.hpp"
 
 #include <plumb/io/output.hpp>
+#include <plumb/rlhf/active.hpp>
+#include <plumb/rlhf/ratings.hpp>
 #include <plumb/text/bpe_train.hpp>
 
 #include <doctest/doctest.h>
@@ -176,6 +178,8 @@ TEST_CASE("docs/settings.md is made of the lists") {
             PpoSettings{});
   add_table(made, "From rankings directly", "`rlhf/preference.hpp`: `PreferenceConfig`",
             PreferenceConfig{});
+  add_table(made, "What to rank next", "`rlhf/active.hpp`: `NextConfig`", NextConfig{});
+  add_table(made, "Ratings of systems", "`rlhf/ratings.hpp`: `RatingConfig`", RatingConfig{});
   made.pop_back();
   const std::string path = PLUMB_SOURCE_DIR "/docs/settings.md";
   if (std::getenv("PLUMB_WRITE_DOCS") != nullptr) write_atomically(path, made);

@@ -231,7 +231,7 @@ class StudioServer::Impl {
       const bool page = file.path == "index.html";
       const std::string etag = "\"" + hex64(hash64(file.content)) + "\"";
       server_.Get(
-          page ? "/" : "/" + std::string(file.path),
+          page ? "/" : str("/", file.path),
           [this, file, page, etag](const httplib::Request& request, httplib::Response& response) {
             if (!right_host(request)) return refuse(response, 403, "host", "this is not that host");
             if (page && same_secret(request.get_param_value("token"), address_.token))

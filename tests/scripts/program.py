@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs the built program as a user would: every command, wrong input, and a run that is killed.
 
-usage: program.py PLUMB WORK_DIRECTORY [commands|data|errors|settings|files|judges|resume|device]
+usage: program.py PLUMB WORK_DIRECTORY [commands|data|errors|settings|files|judges|rankings|resume|device]
 """
 import gzip
 import json
@@ -377,7 +377,7 @@ def settings():
         check(heading in out, f"ppo --help has the heading {heading}")
     check("(from 0 to 1)" in out and "k1, k2, k3" in out and "0.0005" in out, "ppo --help says ranges, choices, defaults")
     for command in ("demo", "generate", "rank", "sft", "reward", "score", "ppo", "grpo", "dpo", "best-of-n", "align", "eval",
-                    "chat", "info"):
+                    "chat", "info", "next", "ratings"):
         code, out, _ = run(command, "--help")
         check(code == 0 and "--json" in out, f"{command} --help")
 
@@ -602,6 +602,95 @@ def linear_heads(small):
           says=["trunk.safetensors", "not there", "HINT"])
 
 
+def rankings():
+    """What rankings are worth: agreement, ratings of systems, and what to ask next."""
+    # Three systems on 40 prompts; of four votes `new` wins three against `mid`, and `mid` against `old`.
+    votes = []
+    for i in range(40):
+        for better, worse in (("new", "mid"), ("mid", "old"), ("new", "old")):
+            turned = i % 4 == 0
+            votes.append({"id": f"{i} {better} {worse}", "prompt": f"prompt {i}", "responses": [f"{better} {i}", f"{worse} {i}"],
+                          "ranking": [[1], [0]] if turned else [[0, 1]] if i % 10 == 1 else [[0], [1]],
+                          "systems": [better, worse], "annotator": ("ann", "bob", "cem")[i % 3], "seconds": 5 + i})
+    write("votes.jsonl", *votes, {"prompt": "x", "responses": ["a", "b"], "ranking": [[0], [1]]})
+    for method in ("bt", "davidson", "pl"):
+        rated = succeeds(f"ratings by {method}", "ratings", "votes.jsonl", "--method", method, "--bootstrap", "200",
+                         expect=["systems", "fragility", "votes", "prompts", "draws"])
+        systems = rated.get("systems", [])
+        check([s["system"] for s in systems] == ["new", "mid", "old"], f"ratings by {method}: the best first")
+        check(abs(sum(s["rating"] for s in systems)) < 1e-9, f"ratings by {method}: of sum 0")
+        check(all(s["low"] < s["rating"] < s["high"] and s["drawn_low"] < s["rating"] < s["drawn_high"] for s in systems),
+              f"ratings by {method}: within their intervals")
+        fragile = rated.get("fragility", {})
+        check(fragile.get("first") == "new" and fragile.get("rival") == "mid" and 0 < fragile.get("withdrawn", 0) < 60
+              and len(fragile.get("ids", [])) == fragile.get("withdrawn"), f"ratings by {method}: how few votes it hangs on")
+        check(rated.get("prompts") == 40 and rated.get("without_systems") == 1 and ("ties" in rated) == (method == "davidson"),
+              f"ratings by {method}: of so many prompts")
+    beside = succeeds("ratings beside one", "ratings", "votes.jsonl", "--reference", "old", "--bootstrap", "0")
+    check(beside["systems"][-1] == {**beside["systems"][-1], "system": "old", "rating": 0, "low": 0, "high": 0} and
+          "drawn_low" not in beside["systems"][0], "ratings: the reference has 0, and without draws nothing is drawn")
+    code, out, err = run("ratings", "votes.jsonl")
+    for text in ("3 systems by Bradley and Terry's model", "1 rankings left out", "beside the mean of all", "1. new  ", "first in ",
+                 "mid would come before new"):
+        check(text in out, f"ratings: prints {text!r}")
+    fails("ratings beside a stranger", "ratings", "votes.jsonl", "--reference", "newer", says=["newer", "mid, new, old"])
+    fails("a method that is none", "ratings", "votes.jsonl", "--method", "elo", says=["'elo'", "bt, davidson, pl"])
+    write("sure.jsonl", *(v for v in votes if v["ranking"] == [[0], [1]]))
+    fails("a system that is never beaten", "ratings", "sure.jsonl", says=["preferred to new", "HINT: --penalty"])
+    code, out, err = run("ratings", "sure.jsonl", "--penalty", "0.1")
+    check(code == 0 and "held together by a penalty of 0.1" in out, "a penalty gives it a rating, and that is said")
+    some_inputs()
+    fails("rankings of nobody's responses", "ratings", "r.jsonl", says=["whose", "HINT"])
+    told = succeeds("agreement", "rank", "--agreement", "--out", "votes.jsonl",
+                    expect=["krippendorff_alpha", "self_agreement", "right_by_dawid_skene", "habits", "position_bias"])
+    check([h["annotator"] for h in told["habits"]] == ["(unnamed)", "ann", "bob", "cem"] and
+          told["habits"][1]["time"]["median_seconds"] > 5, "agreement: what each leans on, and their time")
+    what_to_ask_next()
+
+
+def what_to_ask_next():
+    """Sets out of several systems' files, drawn with a probability that stays with them as far as the test."""
+    for system in ("a", "b"):
+        write(f"{system}.jsonl", *({"id": str(i), "prompt": f"Once {i}", "responses": [f" {system} cat {i}", f" a {system} dog ran"],
+                                    "model": system} for i in range(30)))
+    chosen = succeeds("next at random", "next", "a.jsonl", "b.jsonl", "--count", "12", "--out", "ask.jsonl", expect=["sets", "chosen"])
+    lines = [json.loads(line) for line in read("ask.jsonl").splitlines()]
+    check(chosen == {"sets": 30, "chosen": 12} and len({line["id"] for line in lines}) == 12, "next: as many as were asked for")
+    check(all(line["systems"] == ["a", "a", "b", "b"] and abs(line["probability"] - 0.4) < 1e-6 for line in lines),
+          "next: responses of all files together, whose they are, and the chance that they had")
+    run("rank", "ask.jsonl", "--out", "asked.jsonl", "--labeller", "rule:warm")
+    ranked = [json.loads(line) for line in read("asked.jsonl").splitlines()]
+    check(len(ranked) == 12 and all(r["systems"] == ["a", "a", "b", "b"] and r["probability"] == l["probability"]
+                                    for r, l in zip(ranked, lines)), "rank: both go into the ranking")
+    code, out, err = run("ratings", "asked.jsonl", "--penalty", "0.1")
+    check(code == 0 and "12 of them by a rule" in out, "and systems are rated by it")
+    write("k.jsonl", *({"id": str(i), "prompt": f"Then {i}", "responses": [" a cat", " a big dog ran", " it was fun"],
+                        "ranking": [[i % 2], [1 - i % 2, 2]]} for i in range(12)))
+    run("reward", "k.jsonl", "--head", "linear", "--heads", "4", "--folds", "0", "--out", "several.safetensors")
+    run("reward", "k.jsonl", "--head", "linear", "--folds", "0", "--out", "one.safetensors")
+    sure = succeeds("next by heads", "next", "a.jsonl", "b.jsonl", "--judge", "several.safetensors", "--ranked", "asked.jsonl",
+                    "--count", "6", "--out", "unsure.jsonl", expect=["information", "information_of_all"])
+    unsure = [json.loads(line) for line in read("unsure.jsonl").splitlines()]
+    check(sure["sets"] == 18 and not {u["id"] for u in unsure} & {r["id"] for r in ranked}, "next: not what is ranked")
+    check(sure["information"] > sure["information_of_all"] > 0, "next: answers that tell more than others")
+    check(len({u["probability"] for u in unsure}) > 1 and all(0.2 * 6 / 18 < u["probability"] + 1e-6 <= 1 + 1e-6 for u in unsure),
+          "next: each has its own chance, none less than the random share")
+    fails("next by one head", "next", "a.jsonl", "--judge", "one.safetensors", "--out", "x.jsonl", says=["one head", "HINT"])
+    fails("nothing left to ask", "next", "ask.jsonl", "--ranked", "asked.jsonl", "--out", "x.jsonl", says=["nothing left", "HINT"])
+    fails("two files of one name", "next", "a.jsonl", "./a.jsonl", "--out", "x.jsonl", says=["two files", "HINT"])
+    fails("next onto its input", "next", "a.jsonl", "b.jsonl", "--out", "b.jsonl", says=["also the input"])
+    fails("no share at random", "next", "a.jsonl", "--random-share", "0", "--out", "x.jsonl", says=["random-share"])
+    # An accuracy on what was chosen, for all of which it was chosen.
+    write("drawn.jsonl", *({"prompt": f"Then {i}", "responses": [" a cat", " a big dog ran"], "ranking": [[i % 3 // 2], [1 - i % 3 // 2]],
+                            "probability": (1, 0.25, 0.5)[i % 3]} for i in range(12)))
+    run("reward", "r.jsonl", "--head", "linear", "--folds", "0", "--out", "cat.safetensors")  # the cat is always better
+    tested = succeeds("reward --test by probability", "reward", "--model", "cat.safetensors", "--test", "drawn.jsonl")["test"]
+    check(abs(tested["reward_accuracy"] - 2 / 3) < 1e-9 and abs(tested["reward_accuracy_of_all"] - 5 / 7) < 1e-9,
+          f"each by one over its probability: {tested}")
+    plain = succeeds("reward --test without", "reward", "--model", "cat.safetensors", "--test", "k.jsonl")["test"]
+    check("reward_accuracy_of_all" not in plain, "where it is not known nothing is said of all")
+
+
 def data():
     """Every command takes every form, in every shape of file; `plumb data` says what a file holds."""
     user, answer = {"role": "user", "content": "Tell me more"}, {"role": "assistant", "content": "Once upon a time"}
@@ -782,6 +871,6 @@ shutil.rmtree(WORK, ignore_errors=True)
 os.makedirs(WORK)
 start = time.time()
 {"commands": commands, "data": data, "errors": errors, "settings": settings, "files": files, "judges": judges,
- "resume": resume, "device": device}[PART]()
+ "rankings": rankings, "resume": resume, "device": device}[PART]()
 print(f"{PART}: {len(failures)} failures in {time.time() - start:.0f} s")
 sys.exit(1 if failures else 0)

@@ -123,7 +123,7 @@ inline void ranking_from(const JsonRecord& r, std::vector<Ranking>& to) {
   if (out.annotator.empty()) out.annotator = r.text_or("annotator", "");
   out.labeller = r.text_or("labeller", "person");
   out.time = r.text_or("time", "");
-  out.systems = r.systems(out.responses.size());
+  if (out.systems.empty()) out.systems = r.systems(out.responses.size());
   out.seconds = r.positive("seconds", 1e9);
   out.probability = r.positive("probability", 1.0);
   to.push_back(std::move(out));

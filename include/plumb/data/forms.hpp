@@ -12,8 +12,8 @@
 //                    ranking for each message with ranked replies; {"tree","prompt","ranked":[best
 //                    first]}
 //   summarize-from-feedback  {"info":{"post","title",…},"summaries":[{"text"},…],"choice"}
-//   UltraFeedback    {"instruction","completions":[{"response","overall_score",…},…]}: by score,
-//                    equal ones tie, those without one are unranked; its pairs, with scores
+//   UltraFeedback    {"instruction","completions":[{"response","overall_score","model",…},…]}: by
+//                    score, equal ones tie, those without one are unranked; its pairs, with scores
 //   PandaLM          {"prompt","response1","response2","votes":[0 tie, 1, 2, …]}
 //
 // Scores, and a pair's margin, are kept as levels: for reward models whose margins the data say.
@@ -364,10 +364,12 @@ inline void read_scores(const JsonRecord& r, Ranking& out) {
     if (!completion.is_object()) bad_record("expected only objects in \"completions\"", r.where);
     const JsonRecord c{completion, r.line, r.where};
     out.responses.push_back(c.text(c.has("response") ? "response" : "text"));
+    if (c.has_text("model")) out.systems.push_back(c.text("model"));
     const char* names[] = {"overall_score", "fine-grained_score", "score"};
     for (std::size_t i = 0; i < 3; ++i) scores[i].push_back(score_of(c.at(names[i])));
   }
   require_few(out.responses.size(), r.where);
+  if (out.systems.size() != out.responses.size()) out.systems.clear();  // whose all are, or none
   for (const auto& kind : scores) {
     out.rank = ranks_from_scores(kind);
     if (std::none_of(out.rank.begin(), out.rank.end(), [](int rank) { return rank >= 0; }))

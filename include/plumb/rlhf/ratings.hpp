@@ -51,7 +51,7 @@ struct RatingConfig {
 
 template <class F>
 void fields(RatingConfig& c, F&& f) {
-  f(Field{"model",
+  f(Field{"method",
           "bt: Bradley-Terry, a tie is half a win each; davidson: ties of their own; pl: "
           "Plackett-Luce"},
     c.model);
@@ -269,7 +269,7 @@ inline Ratings rate(std::span<const Comparison> comparisons, std::span<const std
     fail<DataError>(str("[ratings] no finite ratings fit best",
                         config.model == RatingModel::Davidson
                             ? ": with no tie, or with nothing but ties, there is no rate of ties. "
-                              "HINT: --model bt"
+                              "HINT: --method bt"
                             : ". HINT: --penalty 0.1"),
                     where);
   Ratings out;
