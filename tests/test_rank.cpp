@@ -614,7 +614,9 @@ TEST_CASE("rank: the report says what answers lean on, who is right, and haste")
     for (std::size_t i = 0; i < candidates.size(); ++i) {
       const bool turned = name[0] == 'c' && i % 4 == 0;
       const bool list_first = session.question()->shown[0] == 0;
-      session.answer(list_first == turned ? std::vector<int>{1, 0} : std::vector<int>{0, 1});
+      const std::vector<int> rank =
+          list_first == turned ? std::vector<int>{1, 0} : std::vector{0, 1};
+      session.answer({.rank = rank, .seconds = 0.001});
     }
   }
   desk.options.agreement = true;
