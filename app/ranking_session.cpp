@@ -65,6 +65,7 @@ Answer checked(const Answer& said, std::size_t k) {
                         " bytes; this one has ", said.comment.size()));
   if (!std::isfinite(said.seconds) || said.seconds < 0.0)
     fail<DataError>(str("[rank] a time is from 0 seconds; not ", said.seconds));
+  if (said.seconds > 0.0) out.seconds = std::max(1.0, std::round(1000.0 * said.seconds)) / 1000.0;
   return out;
 }
 

@@ -287,7 +287,7 @@ TEST_CASE("jsonl: a bad line is named by file and line, and refused or skipped a
   says(ranked(R"("ranking":[[0]],"unusable":[2])"), "\"unusable\" does not name some of 2");
   says(ranked(R"("ranking":[[0]],"unusable":[1,1])"), "each once");
   says(ranked(R"("ranking":[[0],[1]],"unusable":[1])"), "response 1 is ranked, and is");
-  says(ranked(R"("ranking":[[0]],"seconds":-1)"), "\"seconds\" as a number from 0");
+  says(ranked(R"("ranking":[[0]],"seconds":-1)"), "a number above 0 and at most");
   says(ranked(R"("ranking":[[0]],"strength":4)"), "\"strength\" as a whole number from 0 to 3");
   says(ranked(R"("ranking":[[0]],"repeat":0.5)"), "\"repeat\" as a whole number from 0 to 1");
   says(ranked(R"("ranking":[[0]],"comment":7)"), "expected text \"comment\"");

@@ -131,6 +131,7 @@ inline Agreement::Position position_of(const std::string& annotator, const Ranki
   for (const auto& [id, r] : rankings) {
     if (r->labeller != "person" || r->shown.empty()) continue;
     const auto best = static_cast<double>(std::count(r->rank.begin(), r->rank.end(), 0));
+    if (best == 0.0) continue;  // all are of no use
     if (r->rank[static_cast<std::size_t>(r->shown[0])] == 0) out.first_best += 1.0 / best;
     out.expected += 1.0 / static_cast<double>(r->rank.size());
     out.rankings += 1.0;
