@@ -393,6 +393,7 @@ class Program {
                        studio_.judge);
     sub.add_option("--before", studio_.before, "or compare two files of candidates, blind: this");
     sub.add_option("--after", studio_.after, "with this, the first response to each prompt");
+    sub.add_option("--watch", studio_.watch, "or watch these runs, while they train or afterwards");
     flags(sub).add_one(
         Field{"port", "of the page's address; 0: any that is free", between(0, 65535)},
         studio_.port);

@@ -1,6 +1,7 @@
 // Norms and rotary positions in double precision, as plain loops: see double.hpp.
 #pragma once
 
+#include <plumb/core/check.hpp>
 #include <plumb/core/device.hpp>
 
 #include <cstdint>
