@@ -40,8 +40,9 @@ inline void allow(const void*, std::size_t) {}
 template <std::size_t kGranule>
 class Arena {
  public:
+  /// What a block of so many takes; of none, as much as of one byte.
   static std::size_t rounded(std::size_t bytes) {
-    return (bytes + kRedZone + kGranule - 1) / kGranule * kGranule;
+    return (std::max<std::size_t>(bytes, 1) + kRedZone + kGranule - 1) / kGranule * kGranule;
   }
 
   /// A range for `bytes`, or as much of it as the system reserves; of none, bad_alloc.

@@ -117,12 +117,11 @@ class HostMemory {
   static constexpr std::size_t kMost = std::size_t{1} << 43;
 
   static std::size_t size_of(std::size_t bytes) {
-    return bytes > kSmall ? Large::rounded(bytes) : Small::rounded(at_least_one(bytes));
+    return bytes > kSmall ? Large::rounded(bytes) : Small::rounded(bytes);
   }
-  static std::size_t at_least_one(std::size_t bytes) { return bytes == 0 ? 1 : bytes; }
 
   void* take(std::size_t bytes) {
-    return bytes > kSmall ? take_from(large_, bytes) : take_from(small_, at_least_one(bytes));
+    return bytes > kSmall ? take_from(large_, bytes) : take_from(small_, bytes);
   }
   template <class A>
   void* take_from(std::vector<A*>& arenas, std::size_t bytes) {
@@ -139,7 +138,7 @@ class HostMemory {
   template <class A>
   static void give(const std::vector<A*>& arenas, void* block, std::size_t bytes) {
     for (A* arena : arenas)
-      if (arena->owns(block)) return arena->give(block, at_least_one(bytes));
+      if (arena->owns(block)) return arena->give(block, bytes);
   }
 
   // A range of addresses. For large blocks twice the machine's memory, of which as much is taken as
