@@ -65,33 +65,6 @@ Loaded first_policy(const AlignSettings& s, const std::string& directory, Loaded
   return loaded;
 }
 
-std::vector<Ranking> rank_stage(const AlignSettings& s, const std::string& directory,
-                                std::uint64_t seed) {
-  const std::string path = directory + "/rankings.jsonl";
-  const std::string candidates_path = directory + "/candidates.jsonl";
-  if (s.labeller == "person") {
-    RankOptions options;
-    options.candidates = candidates_path;
-    options.output = path;
-    options.annotator = s.annotator;
-    options.asking.plan.seed = seed;
-    if (rank_command(options).at("status") != 0)
-      throw Interrupted("Ranking was interrupted. The same command goes on.");
-  } else {
-    const Rule& rule = rule_of(s.labeller);
-    const std::vector<Candidates> candidates = load_candidates(candidates_path);
-    RankingsFile file(path, candidates);
-    append_by_rule(rule, candidates, file);
-  }
-  auto rankings = read_rankings(path).records;
-  if (rankings.size() < 5 && !s.directly())
-    fail<DataError>(
-        str("[align] ", path, " holds ", rankings.size(),
-            " rankings; a reward model needs at least 5. HINT: the same command goes on "
-            "ranking"));
-  return rankings;
-}
-
 // Of every round's reward model; nothing of a method that has none.
 std::vector<RewardReport> reward_reports(const AlignSettings& s) {
   std::vector<RewardReport> reports;
@@ -114,9 +87,16 @@ double mean_tokens(const std::vector<Candidates>& candidates) {
 struct Round {
   const AlignSettings& s;
   Index number;
+  const AlignGuide& guide;
   std::string directory = str(s.run, "/round-", number);
 
   std::string file(const char* name) const { return str(directory, "/", name); }
+  void begins(AlignStep step) const { guide.begins(number, step); }
+  // What was learned from its rankings: nobody adds to them any more.
+  bool was_learned_from() const {
+    return detail::file_exists(file("reward.safetensors")) ||
+           detail::file_exists(file("policy.safetensors"));
+  }
   std::string tag(const std::string& step) const {
     return s.rounds > 1 ? str("round ", number + 1, "/", s.rounds, ": ", step) : step;
   }
@@ -126,6 +106,7 @@ struct Round {
 void generate_stage(const Round& round, const Inputs& in, const Loaded& policy) {
   const AlignSettings& s = round.s;
   const std::string path = round.file("candidates.jsonl");
+  round.begins(AlignStep::Generate);
   if (detail::file_exists(path)) return;
   const auto count = static_cast<Index>(in.prompts.size());
   const auto order = permutation(count, Rng(s.generate.sampling.seed, Stage::Split));
@@ -138,11 +119,39 @@ void generate_stage(const Round& round, const Inputs& in, const Loaded& policy) 
                                 static_cast<std::uint32_t>(round.number), round.tag("1 generate")));
 }
 
+// 2. Rank. Where a stage after it has begun, it is over.
+std::vector<Ranking> rank_stage(const Round& round) {
+  const AlignSettings& s = round.s;
+  const std::string path = round.file("rankings.jsonl");
+  const std::string candidates_path = round.file("candidates.jsonl");
+  round.begins(AlignStep::Rank);
+  if (s.labeller != "person") {
+    const Rule& rule = rule_of(s.labeller);
+    const std::vector<Candidates> candidates = load_candidates(candidates_path);
+    RankingsFile file(path, candidates);
+    append_by_rule(rule, candidates, file);
+  } else if (!round.was_learned_from()) {
+    RankOptions options;
+    options.candidates = candidates_path;
+    options.output = path;
+    options.annotator = s.annotator;
+    options.asking.plan.seed = s.generate.sampling.seed;
+    round.guide.rank(options);
+  }
+  auto rankings = read_rankings(path).records;
+  if (rankings.size() < s.fewest_rankings())
+    fail<DataError>(str("[align] ", path, " holds ", rankings.size(), " rankings; ",
+                        s.directly() ? "to learn from them" : "a reward model", " needs at least ",
+                        s.fewest_rankings(), ". HINT: the same command goes on ranking"));
+  return rankings;
+}
+
 // 3. Reward model, on the rankings of all rounds so far.
 Reward reward_stage(const Round& round, const Loaded& reference,
                     const std::vector<Ranking>& rankings) {
   const AlignSettings& s = round.s;
   const std::string path = round.file("reward.safetensors");
+  round.begins(AlignStep::Reward);
   if (detail::file_exists(path)) return load_reward(path, &reference, s.tokenizer);
   const RankedData data(reference, rankings);
   note(data.count.text(reference.context));
@@ -160,6 +169,7 @@ std::shared_ptr<DeviceModel> policy_stage(const Round& round, const Inputs& in,
                                           const Loaded& reference, const Loaded& policy,
                                           const Reward& reward, MetricsWriter& metrics) {
   const AlignSettings& s = round.s;
+  round.begins(AlignStep::Policy);
   PpoSettings ppo = s.ppo;
   const std::uint64_t seed = ppo.config.sampling.seed;
   auto trained = trainable(policy, ppo.head(), seed);
@@ -185,6 +195,7 @@ std::shared_ptr<DeviceModel> direct_stage(const Round& round, const Loaded& refe
                                           MetricsWriter& metrics) {
   const AlignSettings& s = round.s;
   const std::string path = round.file("policy.safetensors");
+  round.begins(AlignStep::Policy);
   PreferenceConfig config = s.direct;
   auto trained = trainable(policy, ScalarHead::None, config.seed);
   if (detail::file_exists(path)) {
@@ -218,8 +229,7 @@ void run_round(const Round& round, const Inputs& in, const Loaded& reference, Lo
   const AlignSettings& s = round.s;
   make_directory(round.directory);
   generate_stage(round, in, policy);
-  // 2. Rank.
-  const auto fresh = rank_stage(s, round.directory, s.generate.sampling.seed);
+  const auto fresh = rank_stage(round);
   rankings.insert(rankings.end(), fresh.begin(), fresh.end());
   std::fprintf(stderr, "%s: %zu rankings by %s\n", round.tag("2 rank").c_str(), fresh.size(),
                harmless(s.labeller).c_str());
@@ -282,7 +292,9 @@ void fix_micro_tokens(AlignSettings& s, const Loaded& reference) {
   fix("dpo-micro-tokens", s.direct.micro_tokens);
 }
 
-void check_settings(const AlignSettings& s) {
+}  // namespace
+
+void check_align(const AlignSettings& s) {
   check_fields(s, "align");
   check_ppo(s.ppo);
   check<DataError>(!s.directly() || s.ppo.kl_budget == 0,
@@ -294,21 +306,31 @@ void check_settings(const AlignSettings& s) {
   if (s.labeller != "person") rule_of(s.labeller);
 }
 
-}  // namespace
+void AlignGuide::rank_at_terminal(const RankOptions& options) {
+  if (rank_command(options).at("status") != 0)
+    throw Interrupted("Ranking was interrupted. The same command goes on.");
+}
 
-void align_command(const AlignSettings& given, const std::string& title, Json& results) {
+void align_command(const AlignSettings& given, const std::string& title, Json& results,
+                   const AlignGuide& guide) {
   const auto start = std::chrono::steady_clock::now();
   const InterruptGuard guard;
-  check_settings(given);
+  check_align(given);
   const Inputs in = load_inputs(given);
   Loaded reference = load_model(given.model, given.tokenizer, given.chat);
   AlignSettings s = given;
   take_temperature_of_form(s.generate.sampling.sampling, s.generate_temperature_said, reference);
   take_temperature_of_form(s.ppo.config.sampling.sampling, s.ppo_temperature_said, reference);
+  std::function<std::string(const std::vector<Candidates>&)> ask;
+  if (guide.judge)
+    ask = [&](const std::vector<Candidates>& pairs) {
+      return guide.judge(pairs, s.run + "/judgements.jsonl");
+    };
+  guide.begins(0, AlignStep::Start);
   const auto judge = make_judge(
       s.judge_spec(),
       {[&](const std::string& path) { return candidate_scores(load_reward(path, &reference)); },
-       s.run + "/judgements.jsonl", s.annotator, s.generate.sampling.seed});
+       s.run + "/judgements.jsonl", s.annotator, s.generate.sampling.seed, terminal_screen, ask});
   const Json inputs = inputs_of(s, reference);
   if (s.sft.empty()) prepare_adapters(reference, s.ppo.lora);
   fix_micro_tokens(s, reference);
@@ -322,7 +344,7 @@ void align_command(const AlignSettings& given, const std::string& title, Json& r
     std::vector<Ranking> rankings;
     MetricsWriter metrics(s.run);
     for (Index round = 0; round < s.rounds; ++round)
-      run_round({s, round}, in, reference, policy, rankings, metrics);
+      run_round({s, round, guide}, in, reference, policy, rankings, metrics);
   }
   const std::vector<RewardReport> rewards = reward_reports(s);
   if (!rewards.empty()) results.update(rewards.back().json());
@@ -334,6 +356,7 @@ void align_command(const AlignSettings& given, const std::string& title, Json& r
   results["policy_fingerprint"] = fingerprint(policy);
   results["labeller"] = s.labeller;
 
+  guide.begins(s.rounds, AlignStep::Compare);
   const Outcome o = compare(s, in, reference, policy, *judge);
   write_jsonl(s.run + "/samples-before.jsonl", o.before);
   write_jsonl(s.run + "/samples-after.jsonl", o.after);

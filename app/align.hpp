@@ -18,8 +18,29 @@
 
 namespace plumb { inline namespace v0_1 {
 
+/// The steps of a run, in this order: Generate to Policy come in every round, and of a method
+/// without a reward model there is no Reward.
+enum class AlignStep { Start, Generate, Rank, Reward, Policy, Compare };
+
+/// Who takes part in a run from outside. Default: people at the terminal.
+struct AlignGuide {
+  /// A step begins; also one whose file exists, which then ends at once.
+  std::function<void(Index round, AlignStep step)> begins = [](Index, AlignStep) {};
+  /// Has people rank what the options say, and returns when nobody is asked any more. Interrupted
+  /// if Ctrl-C came first.
+  std::function<void(const RankOptions& options)> rank = rank_at_terminal;
+  /// JudgeTools::ask, of the pairs and the file; empty: at the terminal.
+  std::function<std::string(const std::vector<Candidates>& pairs, const std::string& answers)>
+      judge = {};
+
+  static void rank_at_terminal(const RankOptions& options);
+};
+
 /// Runs, or goes on with a run. Puts its results into `results` as named numbers. `title` heads the
 /// report.
-void align_command(const AlignSettings& settings, const std::string& title, Json& results);
+void align_command(const AlignSettings& settings, const std::string& title, Json& results,
+                   const AlignGuide& guide = {});
+/// DataError naming a setting that makes no sense; align_command begins with it.
+void check_align(const AlignSettings& settings);
 
 }}  // namespace plumb::v0_1

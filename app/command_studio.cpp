@@ -1,3 +1,4 @@
+#include "loop.hpp"
 #include "screen.hpp"
 #include "studio.hpp"
 #include "watch.hpp"
@@ -59,10 +60,6 @@ void take_from_run(StudioOptions& options) {
   if (options.output.empty()) options.output = round + "/rankings.jsonl";
 }
 
-StudioAddress address_of(const StudioOptions& options) {
-  return {options.host, static_cast<int>(options.port), options.token};
-}
-
 void wait_for_the_end() {
   std::fflush(stdout);
   while (!interrupted()) std::this_thread::sleep_for(std::chrono::milliseconds(50));
@@ -92,6 +89,7 @@ Json watch_runs(const StudioOptions& options) {
 
 Json studio_command(const StudioOptions& said) {
   if (!said.watch.empty()) return watch_runs(said);
+  if (said.loop) return loop_command(said);
   StudioOptions options = said;
   const bool run = is_directory(options.candidates);
   check<DataError>(run || !options.judge, "[studio] --judge is for the directory of a run");

@@ -79,10 +79,10 @@ class PersonJudge : public Judge {
   Verdict compare(const std::vector<Candidates>& before,
                   const std::vector<Candidates>& after) override {
     const std::vector<Candidates> pairs = pairs_to_judge(before, after);
-    ask(pairs);
+    const std::string annotator = ask(pairs);
     std::map<std::string, double> preferences;
     for (const Ranking& r : read_rankings(tools_.answers).records)
-      if (r.annotator == tools_.annotator && r.rank.size() == 2)
+      if (r.annotator == annotator && r.rank.size() == 2)
         preferences[r.id] = preference_of(standing(r.rank[0]), standing(r.rank[1]));
     Verdict verdict{name(), false, {}, 0};
     for_each_pair(before, [&, at = std::size_t{0}](std::size_t i, std::size_t k) mutable {
@@ -97,11 +97,13 @@ class PersonJudge : public Judge {
   }
 
  private:
-  void ask(const std::vector<Candidates>& pairs) const {
+  // Whose answers they are.
+  std::string ask(const std::vector<Candidates>& pairs) const {
     std::vector<Candidates> open;
     std::set<std::string> ids;
     for (const Candidates& pair : pairs)
       if (!identical(pair) && ids.insert(pair.id).second) open.push_back(pair);
+    if (tools_.ask) return tools_.ask(open);
     const InterruptGuard guard(BlockingReads::Return);
     const Screen screen = tools_.screen();
     RankingSession session(std::move(open), tools_.answers, tools_.annotator, tools_.seed);
@@ -110,6 +112,7 @@ class PersonJudge : public Judge {
     ask_on(session, screen);
     if (interrupted())
       throw Interrupted("Judging was interrupted. The same command takes it up again.");
+    return tools_.annotator;
   }
 
   JudgeTools tools_;

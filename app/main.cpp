@@ -389,6 +389,11 @@ class Program {
                    "file made by `plumb generate`, or a run of `plumb align`");
     sub.add_option("--out", studio_.output,
                    "answers, appended to this file; of a run: its newest round's rankings");
+    flags(sub).add_one(Field{"loop",
+                             "drive a run of `plumb align` from the page, a new one or one "
+                             "that was stopped, with people who rank there"},
+                       studio_.loop);
+    sub.add_option("--config", studio_.config, "of a new run: settings as a JSON object");
     flags(sub).add_one(Field{"judge", "of a run: compare its last policy with its first, blind"},
                        studio_.judge);
     sub.add_option("--before", studio_.before, "or compare two files of candidates, blind: this");

@@ -19,6 +19,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -127,6 +128,10 @@ inline std::string progress_line(const ProgressState& state, double seconds, int
   return line;
 }
 
+/// Who else is told of progress, on the thread that works: a page, say. Nobody, unless it is set
+/// before the work begins.
+inline std::function<void(const ProgressState&)> progress_listener;
+
 /// Settings of a Progress that most callers leave alone.
 struct ProgressOptions {
   Index start = 0;      // done before this run: a resumed run's rate leaves it out
@@ -147,6 +152,7 @@ class Progress {
         options_(options),
         terminal_(::isatty(::fileno(options.stream)) == 1),
         exceptions_(std::uncaught_exceptions()) {
+    tell();
     draw(Clock::now());
   }
   Progress(const Progress&) = delete;
@@ -165,6 +171,7 @@ class Progress {
     const Index tenth_before = tenth();
     done_ = done;
     extra_ = extra;
+    tell();
     const Clock::time_point now = Clock::now();
     const double pause = terminal_ ? 0.1 : tenth() > tenth_before ? 2.0 : 10.0;
     if (std::chrono::duration<double>(now - last_draw_).count() >= pause) draw(now);
@@ -185,14 +192,18 @@ class Progress {
 
   Index tenth() const { return total_ > 0 ? done_ * 10 / total_ : 0; }
 
+  ProgressState state() const { return {label_, unit_, extra_, options_.start, done_, total_}; }
+  void tell() const {
+    if (progress_listener) progress_listener(state());
+  }
+
   void draw(Clock::time_point now) {
     last_draw_ = now;
     drawn_ = done_;
     if (options_.silent) return;
     const double seconds = std::chrono::duration<double>(now - begin_).count();
     const int width = terminal_ ? terminal_width(options_.stream) - 1 : 0;
-    const std::string line =
-        progress_line({label_, unit_, extra_, options_.start, done_, total_}, seconds, width);
+    const std::string line = progress_line(state(), seconds, width);
     std::fprintf(options_.stream, terminal_ ? "\r%s\x1b[K" : "%s\n", line.c_str());
     std::fflush(options_.stream);
   }

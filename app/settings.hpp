@@ -216,6 +216,8 @@ struct AlignSettings {
   PreferenceConfig direct;  // of a method without a reward model
 
   bool directly() const { return preference_method(method).has_value(); }
+  /// Of a round, to learn from.
+  std::size_t fewest_rankings() const { return directly() ? 1 : 5; }
   /// Who compares the last policy with the first: a person's rankings are compared by the default
   /// rule unless another judge is named.
   std::string judge_spec() const {

@@ -135,6 +135,19 @@ StudioReply DeskStudio::handle(const std::string& action, const std::string& bod
   }
 }
 
+std::size_t DeskStudio::rankings() const {
+  const std::lock_guard lock(mutex_);
+  return desk_->file.rankings();
+}
+std::size_t DeskStudio::questions() const { return desk_->candidates.size(); }
+
+std::string DeskStudio::judged_by() const {
+  const std::lock_guard lock(mutex_);
+  for (const auto& [name, one] : sittings_)
+    if (is_over(one.session)) return name;
+  return {};
+}
+
 DeskStudio::Sitting& DeskStudio::sitting(const std::string& name) {
   const auto found = sittings_.find(name);
   if (found != sittings_.end()) return found->second;

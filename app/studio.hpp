@@ -53,6 +53,11 @@ class DeskStudio {
   /// saved, each with "error" in words.
   StudioReply handle(const std::string& action, const std::string& body);
 
+  std::size_t rankings() const;   ///< in the file, of these questions
+  std::size_t questions() const;  ///< that there are
+  /// Whose comparison of two models is over; empty as long as nobody's is.
+  std::string judged_by() const;
+
  private:
   struct Sitting {
     RankingSession session;
@@ -67,13 +72,15 @@ class DeskStudio {
   std::shared_ptr<RankingDesk> desk_;
   std::string instructions_;
   std::optional<Contest> contest_;
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::map<std::string, Sitting> sittings_;
 };
 
 struct StudioOptions {
   std::string candidates;     // a file of candidates, or the directory of a run
   std::string output;         // rankings are appended to this file; a run's: the round's own
+  bool loop = false;          // drive the run, which may not have begun, from the page
+  std::string config;         // settings of a run that has not begun
   bool judge = false;         // of a run: its first and last policy's answers to held-out prompts
   std::string before, after;  // two files of candidates to be compared blind, instead
   std::vector<std::string> watch;  // runs to be watched, instead
@@ -82,6 +89,10 @@ struct StudioOptions {
   Index port = 7325;  // 0: any that is free
   AskingOptions asking;
 };
+
+inline StudioAddress address_of(const StudioOptions& options) {
+  return {options.host, static_cast<int>(options.port), options.token};
+}
 
 /// Serves until Ctrl-C or SIGTERM. Results: the "rankings" there are then and the "questions", or
 /// how many "runs" were watched. DataError or IoError for files and addresses that do not fit.

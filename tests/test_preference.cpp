@@ -121,8 +121,9 @@ TEST_CASE("preference: losses of scores, and gradients by tokens, are PyTorch's"
 TEST_CASE("preference: the whole gradient is that of differences, however it is split") {
   const auto prompts = some_rankings(19);
   const auto before = tiny_model(tiny_llama(), 8);
-  for (const auto& [name, method] : choices(PreferenceMethod{})) {
-    CAPTURE(std::string(name));
+  for (const auto& choice : choices(PreferenceMethod{})) {
+    const PreferenceMethod method = choice.second;
+    CAPTURE(std::string(choice.first));
     const PreferenceConfig config = config_of(method);
     auto policy = tiny_model(tiny_llama(), 7);
     PreferenceTrainer<Model<Cpu>> trainer(policy, reference_of(config, before), prompts, config);
@@ -149,8 +150,9 @@ TEST_CASE("preference: the whole gradient is that of differences, however it is 
 TEST_CASE_TEMPLATE("preference: every method learns the rankings it is shown", D, Cpu, CpuBf16) {
   const auto prompts = some_rankings(19);
   const auto before = tiny_model<D>(tiny_llama(), 8, ScalarHead::None, 0.05F);
-  for (const auto& [name, method] : choices(PreferenceMethod{})) {
-    CAPTURE(std::string(name));
+  for (const auto& choice : choices(PreferenceMethod{})) {
+    const PreferenceMethod method = choice.second;
+    CAPTURE(std::string(choice.first));
     PreferenceConfig config = config_of(method);
     config.epochs = 40;
     auto policy = tiny_model<D>(tiny_llama(), 8, ScalarHead::None, 0.05F);

@@ -402,6 +402,18 @@ TEST_CASE("interrupt: the first signal asks, the second kills") {
     CHECK(interrupt_signal() == SIGTERM);
   }
   CHECK(interrupted());  // the flag outlives the guard
+  ask_to_stop();
+  CHECK(!asked_to_stop());  // a signal has come, and stays
+  clear_interrupt();
+  ask_to_stop();
+  CHECK(interrupted());
+  CHECK(asked_to_stop());
+  {
+    const InterruptGuard guard;
+    std::raise(SIGTERM);  // the first one: nothing is killed
+    CHECK(interrupt_signal() == SIGTERM);
+    CHECK(!asked_to_stop());
+  }
   clear_interrupt();
 
   const pid_t child = ::fork();

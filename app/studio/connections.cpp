@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdlib>
 #include <map>
+#include <mutex>
 #include <thread>
 #include <utility>
 
@@ -28,13 +29,17 @@ int port_of(const sockaddr_storage& address) {
   return -1;
 }
 
-// Whether it is a connection that this process's server has accepted.
-bool accepted(int fd, int port) {
+// The other side's port, if it is a connection that this process's server has accepted; else -1.
+int accepted(int fd, int port) {
   sockaddr_storage here{}, peer{};
   socklen_t size = sizeof here, peer_size = sizeof peer;
-  return ::getsockname(fd, reinterpret_cast<sockaddr*>(&here), &size) == 0 &&
-         port_of(here) == port &&
-         ::getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &peer_size) == 0;
+  const bool ours = ::getsockname(fd, reinterpret_cast<sockaddr*>(&here), &size) == 0 &&
+                    port_of(here) == port &&
+                    ::getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &peer_size) == 0;
+  return ours ? port_of(peer) : -1;
+}
+double seconds_since(Clock::time_point when) {
+  return std::chrono::duration<double>(Clock::now() - when).count();
 }
 
 // Bytes received so far; 0 where the system does not say.
@@ -57,7 +62,19 @@ class ConnectionWatch::Impl {
     thread_.join();
   }
 
+  double age(int peer_port) const {
+    const std::lock_guard lock(mutex_);
+    for (const auto& [inode, one] : since_)
+      if (one.peer_port == peer_port) return seconds_since(one.since);
+    return 0.0;
+  }
+
  private:
+  struct Connection {
+    int peer_port = -1;
+    Clock::time_point since{};
+  };
+
   void watch() {
     while (!stopping_) {
       look();
@@ -66,28 +83,30 @@ class ConnectionWatch::Impl {
   }
 
   void look() {
-    std::map<ino_t, Clock::time_point> seen;  // by the socket's inode: numbers of files are reused
+    std::map<ino_t, Connection> seen;  // by the socket's inode: numbers of files are reused
     DIR* open = ::opendir("/proc/self/fd");
     if (open == nullptr) return;
     while (const dirent* entry = ::readdir(open)) {
       const int fd = std::atoi(entry->d_name);
       struct stat status {};
       if (fd <= 2 || ::fstat(fd, &status) != 0 || !S_ISSOCK(status.st_mode)) continue;
-      if (!accepted(fd, port_)) continue;
+      const int peer = accepted(fd, port_);
+      if (peer < 0) continue;
       const auto before = since_.find(status.st_ino);
-      const Clock::time_point since = before == since_.end() ? Clock::now() : before->second;
-      seen[status.st_ino] = since;
-      if (std::chrono::duration<double>(Clock::now() - since).count() > limits_.seconds ||
-          received(fd) > limits_.bytes)
+      const Clock::time_point since = before == since_.end() ? Clock::now() : before->second.since;
+      seen[status.st_ino] = {peer, since};
+      if (seconds_since(since) > limits_.seconds || received(fd) > limits_.bytes)
         ::shutdown(fd, SHUT_RD);
     }
     ::closedir(open);
+    const std::lock_guard lock(mutex_);
     since_ = std::move(seen);
   }
 
   int port_;
   ConnectionLimits limits_;
-  std::map<ino_t, Clock::time_point> since_;
+  mutable std::mutex mutex_;
+  std::map<ino_t, Connection> since_;
   std::atomic<bool> stopping_{false};
   std::thread thread_;
 };
@@ -95,5 +114,6 @@ class ConnectionWatch::Impl {
 ConnectionWatch::ConnectionWatch(int port, ConnectionLimits limits)
     : impl_(std::make_unique<Impl>(port, limits)) {}
 ConnectionWatch::~ConnectionWatch() = default;
+double ConnectionWatch::age(int peer_port) const { return impl_->age(peer_port); }
 
 }}  // namespace plumb::v0_1

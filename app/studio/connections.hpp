@@ -22,6 +22,9 @@ class ConnectionWatch {
   ConnectionWatch(const ConnectionWatch&) = delete;
   ConnectionWatch& operator=(const ConnectionWatch&) = delete;
 
+  /// How old the connection from this port of the other side is, seconds; 0 if it is new.
+  double age(int peer_port) const;
+
  private:
   class Impl;
   std::unique_ptr<Impl> impl_;

@@ -13,6 +13,7 @@
 #include <atomic>
 #include <cctype>
 #include <chrono>
+#include <cmath>
 #include <condition_variable>
 #include <deque>
 #include <mutex>
@@ -28,8 +29,8 @@ constexpr std::size_t kLargestBody = 64 * 1024;  // bytes; a comment has 4000
 constexpr std::size_t kWorkers = 32;             // connections that are served at once
 constexpr std::size_t kWaiting = 64;             // and that wait; more stay with the system
 constexpr std::size_t kSessions = 1000;
-constexpr int kStreams = 16;                      // of the workers, so that some are left
-constexpr std::chrono::seconds kStreamLasts{14};  // of the 20 that a connection may
+constexpr int kStreams = 16;           // of the workers, so that some are left
+constexpr double kStreamLasts = 14.0;  // seconds of the 20 that a connection may
 
 using Clock = std::chrono::steady_clock;
 
@@ -279,7 +280,8 @@ class StudioServer::Impl {
   }
 
   // Events until the page goes, or this server. A stream ends in good order before its connection
-  // is too old; the page then opens another, and says which event it had last.
+  // is too old, which may have served other requests; the page then opens another, and says which
+  // event it had last.
   void serve_stream() {
     server_.Get("/api/watch", [this](const httplib::Request& request, httplib::Response& response) {
       if (!right_host(request)) return refuse(response, 403, "host", "this is not that host");
@@ -290,10 +292,13 @@ class StudioServer::Impl {
         return refuse(response, 503, "busy", "too many pages are watching");
       }
       response.set_header("Cache-Control", "no-store");
+      response.set_header("Connection", "close");
       const auto last = std::make_shared<std::string>(request.get_header_value("Last-Event-ID"));
+      const double left = kStreamLasts - watch_->age(request.remote_port);
+      const auto until = Clock::now() + std::chrono::milliseconds(std::lround(1000.0 * left));
       response.set_chunked_content_provider(
           "text/event-stream",
-          [this, last, until = Clock::now() + kStreamLasts](std::size_t, httplib::DataSink& sink) {
+          [this, last, until](std::size_t, httplib::DataSink& sink) {
             const StudioEvent event = stream_(*last);
             const std::string text =
                 event.data.empty()

@@ -2,11 +2,13 @@
 // Actions go to the server one at a time; what it replies is where the annotator is, and the page
 // shows that. What is not saved yet, an order under way, is kept in this browser.
 
-const byId = (id) => document.getElementById(id);
+import { openLoop, takeLoop, toRun } from "./loop.js";
+
+export const byId = (id) => document.getElementById(id);
 const ordinal = (n) => n + (["st", "nd", "rd"][((n + 90) % 100 - 10) % 10 - 1] || "th");
 
 // Makes an element. `props` sets properties, and attributes where there is no such property.
-function make(tag, props = {}, ...children) {
+export function make(tag, props = {}, ...children) {
   const element = document.createElement(tag);
   for (const [key, value] of Object.entries(props)) {
     if (key in element) element[key] = value;
@@ -31,11 +33,11 @@ function keep(key, value) {
 }
 
 let announced = "";
-function announce(text) {
+export function announce(text) {
   announced = text === announced ? text + "\u00a0" : text;  // the same again is said again
   byId("live").textContent = announced;
 }
-function warn(text) {
+export function warn(text) {
   byId("alert-text").textContent = text;
   byId("alert").hidden = text === "";
 }
@@ -63,7 +65,7 @@ async function send(action, body) {
 
 // Sends until it is answered: the server may have been stopped, and be started again. Sending twice
 // does no harm, since an action names the question that it is about.
-async function post(action, body) {
+export async function post(action, body) {
   for (let tries = 0; ; ++tries) {
     try {
       let reply = token === "" ? await beginSession() : null;
@@ -195,6 +197,7 @@ async function act(action, extra = {}) {
   document.body.removeAttribute("aria-busy");
   byId("saved").textContent = "";
   if (said.status === 401) return show("no-entry");
+  if (said.status === 410) return toRun();
   if (said.status === 409) {
     const ours = action === "answer" && said.last === extra.once;
     if (ours) keep("draft:" + key, null);
@@ -319,8 +322,9 @@ const choices = [[-3, "A is much better"], [-2, "A is clearly better"], [-1, "A 
                  [0, "They are alike"],
                  [1, "B is slightly better"], [2, "B is clearly better"], [3, "B is much better"]];
 
-function show(view) {
-  for (const id of ["sit", "ask", "done", "watch", "no-entry"]) byId(id).hidden = id !== view;
+export function show(view) {
+  for (const id of ["sit", "ask", "done", "loop", "watch", "no-entry"])
+    byId(id).hidden = id !== view && !(id === "watch" && view === "loop");
   byId("progress-box").hidden = byId("leave").hidden = view !== "ask" && view !== "done";
 }
 
@@ -660,11 +664,12 @@ function svg(tag, attributes, ...children) {
 }
 
 function watchRuns() {
-  show("watch");
   const source = new EventSource("/api/watch");
   source.onmessage = (event) => {
     warn("");
-    const said = JSON.parse(event.data).runs;
+    const { loop, runs: said } = JSON.parse(event.data);
+    if (loop) takeLoop(loop);
+    if (!said) return;
     runs = said.map((run, i) => ({ ...run, rows: [...(runs[i]?.rows ?? []).slice(0, run.from), ...run.rows] }));
     showRuns();
   };
@@ -739,6 +744,11 @@ function curve(title, lines) {
 
 // --- Beginning -----------------------------------------------------------------------------------
 
+export function sit() {
+  if (name === "") askName();
+  else act("sit");
+}
+
 function askName() {
   at = null;
   takeQuestion(null);
@@ -771,6 +781,10 @@ byId("single-keys").onchange = () => keep("single-keys", singleKeys());
 if (location.search !== "") history.replaceState(null, "", "/");
 const opened = await post("open", {});
 if (opened.status === 401) show("no-entry");
-else if (opened.mode === "watch") watchRuns();
-else if (name === "") askName();
-else act("sit");
+else if (opened.mode === "watch") {
+  show("watch");
+  watchRuns();
+} else if (opened.mode === "loop") {
+  openLoop(opened);
+  watchRuns();
+} else sit();

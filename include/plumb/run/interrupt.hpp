@@ -21,7 +21,7 @@ static_assert(std::atomic<int>::is_always_lock_free && std::atomic<bool>::is_alw
               "a signal handler may only touch lock-free atomics");
 
 extern "C" inline void plumb_on_interrupt(int signal) {
-  if (interrupt_signal.exchange(signal) != 0) {  // the second one: the default action, at once
+  if (interrupt_signal.exchange(signal) > 0) {  // the second one: the default action, at once
     std::signal(signal, SIG_DFL);
     std::raise(signal);
     return;
@@ -38,6 +38,15 @@ inline bool interrupted() { return detail::interrupt_signal != 0; }
 
 /// The signal that came (SIGINT or SIGTERM), 0 if none; a program ends with 128 + this.
 inline int interrupt_signal() { return detail::interrupt_signal; }
+
+/// Stops long work of this process as the first Ctrl-C does, without a signal: who asked clears it
+/// (clear_interrupt) once the work has ended. A signal that comes later counts as the first one.
+inline void ask_to_stop() {
+  int none = 0;
+  detail::interrupt_signal.compare_exchange_strong(none, -1);
+}
+/// Whether that, and no signal, is why interrupted() says so.
+inline bool asked_to_stop() { return detail::interrupt_signal < 0; }
 
 /// Thrown by long work that ends because of such a signal; what it acknowledged is on disk.
 struct Interrupted : Error {
