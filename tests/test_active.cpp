@@ -1,6 +1,6 @@
 // What to ask next: the chances are what they say, means stay unbiased, and how many labels are
-// saved, on shipped human rankings and on simulated annotators (20 seeds with PLUMB_TEST_ALL=1; the
-// figures in docs/experiment-log.md).
+// saved, on shipped human rankings and on simulated annotators (20 and 60 seeds with
+// PLUMB_TEST_ALL=1; the figures in docs/experiment-log.md).
 #include <plumb/data/folds.hpp>
 #include <plumb/data/jsonl.hpp>
 #include <plumb/models/open.hpp>
@@ -75,7 +75,7 @@ struct Trial {
 };
 
 constexpr double kPenalty = 0.01;
-constexpr Index kHeads = 8;
+constexpr Index kHeads = 32;  // of 8 the disagreement is itself uncertain: less is saved
 
 // One seed: a third of the groups is held out, the rest is the pool; by `chosen`, what to ask is
 // chosen by what is known so far, or at random.
@@ -213,9 +213,9 @@ Curves learning_curves(const PairPool& pool, const Trial& trial, std::uint64_t s
   return out;
 }
 
-// Seeds of an experiment: 20 where all is tested, else enough to see that it runs.
-std::uint64_t seeds_of_experiment() {
-  return std::getenv("PLUMB_TEST_ALL") != nullptr ? 20 : test::sanitized() ? 2 : 4;
+// Seeds of an experiment: so many where all is tested, else enough to see that it runs.
+std::uint64_t seeds_of_experiment(std::uint64_t all) {
+  return std::getenv("PLUMB_TEST_ALL") != nullptr ? all : test::sanitized() ? 2 : 4;
 }
 
 // Any two responses, of any prompts; each pair a group.
@@ -370,12 +370,12 @@ TEST_CASE("next: simulated annotators need fewer labels for the same accuracy") 
                           static_cast<double>(scores[2 * i + 1]));
   const double deviation = standard_deviation(trial.truth);
   for (double& d : trial.truth) d *= 3.0 / deviation;
-  const Curves curves = learning_curves(pool, trial, seeds_of_experiment());
+  const Curves curves = learning_curves(pool, trial, seeds_of_experiment(60));
   MESSAGE(said_of(curves));
   CHECK(rising_mean(curves.at_random, all_seeds(curves)).back() > 0.85);  // there is much to learn
   // Of four seeds the mean is good to two points.
   CHECK(mean(gains(curves)) > -0.02);
-  if (curves.chosen.size() >= 20) CHECK(share_of_labels(curves, all_seeds(curves)) < 0.85);
+  if (curves.chosen.size() >= 20) CHECK(share_of_labels(curves, all_seeds(curves)) < 0.6);
 }
 
 TEST_CASE("next: on shipped rankings by people choosing costs little, and saves little") {
@@ -383,7 +383,7 @@ TEST_CASE("next: on shipped rankings by people choosing costs little, and saves 
     const PairPool pool = pool_of(file);
     Trial trial{{20, 40, 60, 80, 120, 160, 200, 240}};
     if (std::getenv("PLUMB_TEST_ALL") == nullptr) trial.labels = {20, 60, 120};
-    const Curves curves = learning_curves(pool, trial, seeds_of_experiment());
+    const Curves curves = learning_curves(pool, trial, seeds_of_experiment(20));
     MESSAGE(std::string(file), ", ", pool.pairs.size(), " pairs; ", said_of(curves));
     CHECK(rising_mean(curves.chosen, all_seeds(curves)).back() > 0.55);
     CHECK(mean(gains(curves)) > -0.03);

@@ -287,8 +287,16 @@ TEST_CASE(
   const RankedPrompt ranked = encode_ranking(m, r, count);
   CHECK(ranked.sequences[0] == ranked.sequences[1]);
   CHECK(ranked.level.empty());
-  r.level = {2.5, 0.1, -1};
   EncodingCount again;
+  Ranking two = r;
+  two.responses.pop_back();
+  two.finished.pop_back();
+  two.rank = {1, 0};
+  two.strength = 2;  // how much better the better one is
+  CHECK(encode_ranking(m, two, again).level == std::vector<float>{0, 2});
+  two.level = {1, 7};
+  CHECK(encode_ranking(m, two, again).level == std::vector<float>{1, 7});
+  r.level = {2.5, 0.1, -1};
   CHECK(encode_ranking(m, r, again).level == std::vector<float>{2.5F, 0.1F, -1.0F});
   CHECK(count.sequences == 3);
   CHECK(count.cut == 2);

@@ -76,6 +76,15 @@ struct Ranking {
   int repeat = 0;  ///< 1: asked of the same annotator a second time, for their agreement with self
 };
 
+/// How good each response of a ranking is, for margins of pairs: its levels; or of two, by how much
+/// the better one is better (strength), the other being 0; empty where neither is said.
+inline std::vector<double> levels_of(const Ranking& r) {
+  if (!r.level.empty() || r.strength == 0) return r.level;
+  std::vector<double> out;
+  for (const int rank : r.rank) out.push_back(rank == 0 ? r.strength : 0.0);
+  return out;
+}
+
 /// A prompt and the one completion to imitate.
 struct Demonstration {
   std::string prompt, completion;

@@ -191,6 +191,7 @@ inline Example encode_example(const Language& language, const Demonstration& dem
 inline RankedPrompt encode_ranking(const Language& language, const Ranking& ranking,
                                    EncodingCount& count) {
   RankedPrompt result;
+  const std::vector<double> level = levels_of(ranking);
   for (std::size_t i = 0; i < ranking.responses.size(); ++i) {
     const bool finished = ranking.finished.empty() || ranking.finished[i];
     const std::span<const std::int32_t> sampled =
@@ -206,7 +207,7 @@ inline RankedPrompt encode_ranking(const Language& language, const Ranking& rank
     result.begins.push_back(static_cast<Index>(e.prompt.size()));
     result.lengths.push_back(static_cast<Index>(ranking.responses[i].size()));
     result.rank.push_back(ranking.rank[i]);
-    if (!ranking.level.empty()) result.level.push_back(static_cast<float>(ranking.level[i]));
+    if (!level.empty()) result.level.push_back(static_cast<float>(level[i]));
   }
   return result;
 }
