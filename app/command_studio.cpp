@@ -1,6 +1,7 @@
 #include "loop.hpp"
 #include "screen.hpp"
 #include "studio.hpp"
+#include "studio_chat.hpp"
 #include "watch.hpp"
 
 #include <plumb/run/interrupt.hpp>
@@ -9,6 +10,7 @@
 #include <chrono>
 #include <cstdio>
 #include <thread>
+#include <utility>
 
 namespace plumb { inline namespace v0_1 {
 
@@ -85,9 +87,29 @@ Json watch_runs(const StudioOptions& options) {
   return {{"runs", options.watch.size()}};
 }
 
+Json talk_to_models(const StudioOptions& options) {
+  std::vector<Loaded> models;
+  for (const std::string& path : options.chat)
+    models.push_back(load_model(path, options.tokenizer));
+  GenerateSettings settings = options.talk;
+  take_temperature_of_form(settings.sampling.sampling, options.temperature_said, models.front());
+  const std::size_t count = models.size();
+  ChatStudio chat(std::move(models), settings);
+  const InterruptGuard guard(BlockingReads::Return);
+  const StudioServer server(address_of(options),
+                            [&](const std::string& action, const std::string& body) {
+                              return chat.handle(action, body);
+                            });
+  std::printf("%s to talk to. Ctrl-C ends it.\nOpen %s\n",
+              count == 1 ? "A model" : "Two models, side by side,", server.url().c_str());
+  wait_for_the_end();
+  return {{"models", count}};
+}
+
 }  // namespace
 
 Json studio_command(const StudioOptions& said) {
+  if (!said.chat.empty()) return talk_to_models(said);
   if (!said.watch.empty()) return watch_runs(said);
   if (said.loop) return loop_command(said);
   StudioOptions options = said;

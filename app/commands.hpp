@@ -115,6 +115,8 @@ void eval_command(const EvalCommand& c, Json& results);
 struct ChatCommand {
   ModelOptions from;
   std::string prompt;
+  std::string beside;             // another model, which answers, too
+  bool probabilities = false;     // how probable each token was
   bool temperature_said = false;  // else it is the chat form's, if there is one
   GenerateSettings settings{.sampling = {.sampling = {.temperature = 0.8F}}};
 };

@@ -381,7 +381,11 @@ class Program {
   void add_studio() {
     CLI::App& sub = command(
         "studio", "rank responses on a page in the browser, several people at once",
-        [this](Json& results) { results = studio_command(studio_); },
+        [this](Json& results) {
+          studio_.temperature_said = says("studio", "temperature");
+          if (says("studio", "seed")) studio_.talk.sampling.seed = studio_.asking.plan.seed;
+          results = studio_command(studio_);
+        },
         [this] {
           return Paths{studio_.candidates, studio_.output, studio_.before, studio_.after};
         });
@@ -399,6 +403,18 @@ class Program {
     sub.add_option("--before", studio_.before, "or compare two files of candidates, blind: this");
     sub.add_option("--after", studio_.after, "with this, the first response to each prompt");
     sub.add_option("--watch", studio_.watch, "or watch these runs, while they train or afterwards");
+    sub.add_option("--chat", studio_.chat, "or talk to this model; a second --chat: side by side")
+        ->expected(1)
+        ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+    sub.add_option("--tokenizer", studio_.tokenizer,
+                   "of --chat: tokenizer file, or bytes; default: what the model says");
+    studio_.talk = chat_.settings;
+    fields(studio_.talk, [&](Field field, auto& member) {
+      for (const char* no_choice : {"responses", "seed", "slots", "kv-cache"})
+        if (std::string_view(field.name) == no_choice) return;
+      field.group = "Chat";
+      flags(sub).add_one(field, member);
+    });
     flags(sub).add_one(
         Field{"port", "of the page's address; 0: any that is free", between(0, 65535)},
         studio_.port);
@@ -646,12 +662,21 @@ class Program {
   }
 
   void add_chat() {
-    CLI::App& sub = command("chat", "continue texts that you begin", [this](Json& results) {
-      chat_.temperature_said = says("chat", "temperature");
-      chat_command(chat_, results);
-    });
+    CLI::App& sub = command(
+        "chat", "continue texts that you begin",
+        [this](Json& results) {
+          chat_.temperature_said = says("chat", "temperature");
+          chat_command(chat_, results);
+        },
+        [this] {
+          return Paths{chat_.from.model, chat_.beside};
+        });
     model_flags(sub, chat_.from);
     sub.add_option("--prompt", chat_.prompt, "continue this and end, instead of asking");
+    sub.add_option("--beside", chat_.beside, "another model, to see where the two differ");
+    flags(sub).add_one(
+        Field{"probabilities", "show how probable each token was, and what else was"},
+        chat_.probabilities);
     flags(sub).add(chat_.settings);
   }
 

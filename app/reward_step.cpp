@@ -467,7 +467,7 @@ std::vector<std::vector<float>> judge_by_heads(const Reward& reward,
                                                const std::vector<Candidates>& candidates) {
   check<DataError>(reward.ensemble(),
                    "[next] a reward model of one head is never in two minds. HINT: plumb reward "
-                   "--head linear --heads 8");
+                   "--head linear --heads 32");
   return scores_by_head(*reward.head,
                         response_features(*reward.loaded.model, sequences_of(reward, candidates),
                                           {reward.head->heads[0].layer}));

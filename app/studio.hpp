@@ -5,6 +5,7 @@
 // Actions, each a POST with a JSON body that has the annotator's "name"; each replies with where
 // they are (DeskStudio::state):
 //   open                 (without a name) that this is a desk, and no run to be watched (watch.hpp)
+//                        and no model to talk to (studio_chat.hpp)
 //   sit                  come to the desk, or back to it
 //   answer               "key" of the question, "rank" by place (0 best, equal a tie, -1 unranked),
 //                        "unusable" places, "comment", "strength", "seconds"; and "once", a word
@@ -20,6 +21,7 @@
 
 #include "blind_test.hpp"
 #include "rank.hpp"
+#include "settings.hpp"
 #include "studio/server.hpp"
 
 #include <map>
@@ -84,6 +86,10 @@ struct StudioOptions {
   bool judge = false;         // of a run: its first and last policy's answers to held-out prompts
   std::string before, after;  // two files of candidates to be compared blind, instead
   std::vector<std::string> watch;  // runs to be watched, instead
+  std::vector<std::string> chat;   // or one model or two to talk to
+  std::string tokenizer;           // theirs; empty: what they say
+  GenerateSettings talk;           // how they are sampled
+  bool temperature_said = false;   // else it is the chat form's, if there is one
   std::string host = "127.0.0.1";
   std::string token;
   Index port = 7325;  // 0: any that is free
@@ -95,7 +101,8 @@ inline StudioAddress address_of(const StudioOptions& options) {
 }
 
 /// Serves until Ctrl-C or SIGTERM. Results: the "rankings" there are then and the "questions", or
-/// how many "runs" were watched. DataError or IoError for files and addresses that do not fit.
+/// how many "runs" were watched, or "models" talked to. DataError or IoError for files and
+/// addresses that do not fit.
 Json studio_command(const StudioOptions& options);
 
 }}  // namespace plumb::v0_1

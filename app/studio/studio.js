@@ -2,6 +2,7 @@
 // Actions go to the server one at a time; what it replies is where the annotator is, and the page
 // shows that. What is not saved yet, an order under way, is kept in this browser.
 
+import { chat } from "./chat.js";
 import { openLoop, takeLoop, toRun } from "./loop.js";
 
 export const byId = (id) => document.getElementById(id);
@@ -323,7 +324,7 @@ const choices = [[-3, "A is much better"], [-2, "A is clearly better"], [-1, "A 
                  [1, "B is slightly better"], [2, "B is clearly better"], [3, "B is much better"]];
 
 export function show(view) {
-  for (const id of ["sit", "ask", "done", "loop", "watch", "no-entry"])
+  for (const id of ["sit", "ask", "done", "loop", "watch", "chat", "no-entry"])
     byId(id).hidden = id !== view && !(id === "watch" && view === "loop");
   byId("progress-box").hidden = byId("leave").hidden = view !== "ask" && view !== "done";
 }
@@ -787,4 +788,5 @@ else if (opened.mode === "watch") {
 } else if (opened.mode === "loop") {
   openLoop(opened);
   watchRuns();
-} else sit();
+} else if (opened.mode === "chat") chat(opened);
+else sit();

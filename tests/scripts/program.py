@@ -143,6 +143,7 @@ def commands():
     check(code == 0 and out.startswith("Once upon a time, there was"), "chat: continues a text")
     code, out, err = run("chat", "--prompt", "Once\x1b]0;x\x07 upon\u202e \u009b2J", "--max-new-tokens", "4")
     check(code == 0 and out.startswith("Once?]0;x? upon? ?2J"), f"chat: texts cannot command the terminal: {out!r}")
+    side_by_side()
     ms = first_token_ms()
     check(ms < 200, f"chat: the first token {ms:.0f} ms after the start, limit 200 (loaded machines)")
     succeeds("align", "align", "--run", "align", "--rounds", "2", "--sft", "sft.jsonl", *SMALL,
@@ -171,6 +172,48 @@ def commands():
     results = succeeds("config", "generate", "--config", "settings.json", "--responses", "3", "--limit", "2",
                        "--out", "c.jsonl")
     check(results.get("responses") == 6, "config: a flag wins over the file")
+
+
+def side_by_side():
+    """chat --beside and --probabilities: two models, and how probable their tokens were."""
+    with open(os.path.join(WORK, "cats.jsonl"), "w") as file:
+        for i in range(8):
+            file.write(json.dumps({"prompt": "Once upon a time", "completion": f" there were {i} cats and a dog."}) + "\n")
+    succeeds("sft", "sft", "cats.jsonl", "--out", "cats.safetensors", "--epochs", "4", "--lr", "0.003")
+    asked = ["chat", "--prompt", "Once upon a time", "--max-new-tokens", "12"]
+    numbers = succeeds("chat beside itself", *asked, "--beside", MODEL, expect=["exchanges", "turns", "tokens"])
+    turn = numbers["exchanges"][0]
+    own, other = turn["responses"]
+    check(turn["compared"] and turn["first_difference"] is None and own["text"] == other["text"] and numbers["tokens"] == 24
+          and turn["prompt"] == "Once upon a time", "chat beside itself: says the same")
+    tokens = [token for piece in own["pieces"] for token in piece["tokens"]]
+    check(len(tokens) == 12 and all(not t["differs"] and t["probability"] == t["beside"] for t in tokens),
+          "and finds every token as probable")
+    check("".join(piece["text"] for piece in own["pieces"]) == own["text"], "pieces make the text")
+    check(all(len(t["likely"]) == 3 and t["likely"][0][1] >= t["likely"][1][1] >= t["likely"][2][1] > 0 for t in tokens),
+          "of each token the likeliest are there, in order")
+    code, alone, err = run(*asked)
+    code, out, err = run(*asked, "--probabilities")
+    check(code == 0 and out.startswith(alone), "chat --probabilities: shows the response first, as ever")
+    rows = [line for line in out[len(alone):].splitlines() if re.match(r" +[0-9]+  ", line)]
+    check(len(rows) == 12 and all(re.search(r"[0-9] %", row) for row in rows), f"and then a row for each token: {out!r}")
+    numbers = succeeds("chat beside another", *asked, "--beside", "cats.safetensors", "--probabilities")
+    turn = numbers["exchanges"][0]
+    a, b = ([t["id"] for piece in r["pieces"] for t in piece["tokens"]] for r in turn["responses"])
+    first = turn["first_difference"]
+    check(a[:first] == b[:first] and a[first:first + 1] != b[first:first + 1], f"chat beside another: they differ from token {first} on")
+    _, out, _ = run(*asked, "--beside", "cats.safetensors", "--probabilities")
+    check(f"differ from token {first + 1} on" in out and "A: " in out and "B: cats.safetensors" in out, f"and it says so: {out!r}")
+    differ = sum(t["differs"] for r in turn["responses"] for piece in r["pieces"] for t in piece["tokens"])
+    check(differ > 0 and sum(bool(re.search(r"% \*", line)) for line in out.splitlines()) == differ,
+          f"{differ} tokens that one model finds twice as probable are marked")
+    check(max(len(line) for line in out.splitlines()) <= 80, "nothing is wider than 80 columns")
+    _, out, _ = run("chat", "--prompt", "Once\x1b]0;x\x07", "--beside", MODEL, "--probabilities", "--max-new-tokens", "4")
+    check("\x1b" not in out and "\x07" not in out, "nor commands the terminal")
+    _, out, _ = run("chat", "--beside", "cats.safetensors", "--max-new-tokens", "4", stdin="Once\nOne day\n\n")
+    check(out.count("A: ") == 2 and out.count("B: ") == 2, "chat --beside: every line is a turn")
+    fails("chat --beside with several responses", *asked, "--beside", MODEL, "--responses", "2", says=["one response"])
+    fails("chat --beside nothing", *asked, "--beside", "nowhere.bin", says=["nowhere.bin"])
 
 
 def learns_directly():

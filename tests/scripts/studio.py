@@ -134,8 +134,10 @@ def files_and_guards(server):
         again, nothing = page.raw("GET", "/" + name, headers={"If-None-Match": reply.headers["ETag"]})
         check(reply.status == 200 and again.status == 304 and nothing == b"", f"{name} is served, and not again")
         check(not re.search(rb"https?://(?!www\.w3\.org/)", content), f"{name} names no other server")
+    script = page.raw("GET", "/chat.js")[1]  # the page asks for it where there is a model to talk to
+    total += len(script)
     check(0 < len(html) + total <= 150000, f"the page has {len(html) + total} bytes, of 150000")
-    check(b"innerHTML" not in page.raw("GET", "/studio.js")[1], "no text becomes HTML")
+    check(b"innerHTML" not in page.raw("GET", "/studio.js")[1] + script, "no text becomes HTML")
     for target in ("/../CMakeLists.txt", "/%2e%2e/%2e%2e/etc/passwd", "/..%2f..%2fetc/passwd", "//etc/passwd",
                    "/candidates.jsonl", "/rankings.jsonl", "/api/sit", "/" + "a" * 4000, "/index.html/..", "/\\..\\"):
         check(page.raw("GET", target)[0].status == 404, f"there is no {target[:40]}")
@@ -453,6 +455,66 @@ def watched():
     refused("--watch", path("nowhere"), says="no directory of a run")
 
 
+def chatted():
+    """Models to talk to: two people at once, bodies that are none, and the end while a model speaks."""
+    model = os.path.abspath(os.path.join(os.path.dirname(__file__), "../../examples/data/stories260K.bin"))
+    server = Server("--chat", model, "--chat", model, "--max-new-tokens", "40", "--temperature", "0.5", "--seed", "7")
+    check("Two models, side by side" in server.said, "it says what is there")
+    ana, bob = Page(server.port), Page(server.port, "bob")
+    check(ana.post("open", {})[0] == 403, "no session, no chat")
+    for page in (ana, bob):
+        page.token = page.post("session", {})[1]["token"]
+    status, opened = ana.post("open", {})
+    check(status == 200 and opened["mode"] == "chat" and opened["compared"] and len(opened["models"]) == 2
+          and opened["settings"] == {"temperature": 0.5, "top-p": 1.0, "max-new-tokens": 40, "seed": 7},
+          f"the page is told of the models, and of the program's settings: {opened}")
+
+    def word():
+        return "".join(random.choices("0123456789abcdef", k=32))
+
+    def ended(page, turn):
+        began = time.monotonic()
+        while time.monotonic() - began < 60:
+            status, state = page.post("hear", {"turn": turn})
+            if status != 200 or state["state"] not in ("waits", "speaks"):
+                return state
+            time.sleep(0.02)
+        return {"state": "never"}
+
+    one, other = word(), word()
+    status, state = ana.post("say", {"turn": one, "text": "Once upon a time"})
+    check(status == 200 and state["state"] in ("waits", "speaks", "done"), f"a turn begins: {state}")
+    bob.post("say", {"turn": other, "text": "One day", "settings": {"temperature": 0, "max-new-tokens": 5}})
+    said, short = ended(ana, one), ended(bob, other)
+    tokens = [t for r in said["said"]["responses"] for p in r["pieces"] for t in p["tokens"]]
+    check(said["state"] == "done" and 2 <= len(tokens) <= 80 and all(0 < t["probability"] <= 1 for t in tokens)
+          and all(t["probability"] == t["beside"] for t in tokens), "and ends with each token's probability")
+    check([len([t for p in r["pieces"] for t in p["tokens"]]) for r in short["said"]["responses"]] == [5, 5],
+          "the other one, with settings of its own, too")
+    again = bob.post("say", {"turn": one, "text": "x"})
+    check(again[1]["said"] == said["said"], "said twice, once")
+    check(bob.post("hear", {"turn": word()})[0] == 404 and bob.post("stop", {"turn": word()})[0] == 404,
+          "a turn whose word one does not know is nobody's")
+    check(ana.post("say", "x" * 70000)[0] == 413 and ana.post("say", "[" * 60000)[0] == 400
+          and ana.post("say", {"turn": word(), "text": "a" * 20001})[0] == 400, "what is too large is refused")
+    rng, seen = random.Random(2), set()
+    good = json.dumps({"turn": word(), "text": "Once", "settings": {"temperature": 1, "max-new-tokens": 1, "seed": 3}})
+    for _ in range(200):
+        text = bytearray(good.encode())
+        for _ in range(rng.randint(1, 6)):
+            where = rng.randrange(len(text))
+            text[where:where + rng.randint(0, 3)] = bytes(rng.choice(b'{}[]",:\\0159-e\xff\x00\xed') for _ in range(rng.randint(0, 3)))
+        seen.add(ana.post("say", bytes(text))[0])
+    check(seen <= {200, 400, 503}, f"damaged bodies are refused in good order: {sorted(seen)}")
+    long = word()
+    ana.post("say", {"turn": long, "text": "Once", "settings": {"max-new-tokens": 1024}})
+    code, out = server.end()
+    check(code == 0, f"and it ends while a model speaks: {code}")
+    refused("--chat", model, "--chat", model, "--chat", model, says="one model or two")
+    refused("--chat", path("nowhere.bin"), says="nowhere.bin")
+    refused("--chat", model, "--temperature", "-1", says="temperature")
+
+
 def main():
     shutil.rmtree(WORK, ignore_errors=True)
     os.makedirs(WORK)
@@ -468,6 +530,7 @@ def main():
     addresses()
     a_run()
     watched()
+    chatted()
     full_disk()
     two_at_once()
     killed(KILLS)

@@ -36,7 +36,7 @@ PLUMB, WORK = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
 PICTURES = (os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../docs/studio")
             if os.environ.get("PLUMB_WRITE_DOCS") else os.path.join(WORK, "pictures"))
 SHOWN = ("begin", "instructions", "rank", "pair", "pair-dark", "keys", "phone", "no-server", "done", "verdict", "watch",
-         "loop-settings", "loop")
+         "loop-settings", "loop", "chat", "chat-dark", "chat-phone")
 failures = []
 
 INSTRUCTIONS = """You are reading answers for a child of six.
@@ -544,6 +544,116 @@ def loop(page, server):
     return driver
 
 
+def chat(page, server):
+    """Two models side by side: a turn, and how probable each token was, by pointer and by keys."""
+    server.send_signal(signal.SIGTERM)
+    server.communicate()
+    shutil.copy(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../examples/data/stories260K.bin"), path("stories260K.bin"))
+    with open(path("owls.jsonl"), "w") as file:
+        for i, what in enumerate(("tree", "barn", "wood", "tower") * 4):
+            file.write(json.dumps({"prompt": "Once upon a time", "completion": f", there was a little owl who lived in a {what}. "
+                                   "The owl wanted to play, but she was too shy to ask."}) + "\n")
+    subprocess.run([PLUMB, "sft", "owls.jsonl", "--epochs", "4", "--lr", "0.002", "--out", "owls.safetensors"], cwd=WORK,
+                   check=True, capture_output=True)
+    port = free_port()
+    talker = serve(port, "--chat", "stories260K.bin", "--chat", "owls.safetensors", "--max-new-tokens", "60", "--temperature",
+                   "0.7", "--seed", "3", "--tokenizer", os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../examples/data/tok512.bin"))
+    page.size(1280, 800, still=True)
+    page.driver.get(f"http://127.0.0.1:{port}/")
+    page.until("the chat", "!document.querySelector('#chat').hidden")
+    check(page.js("document.activeElement.id") == "chat-text", "one can begin to write at once")
+    check(page.js("document.querySelector('#chat-temperature').value") == "0.7" and
+          page.js("document.querySelector('#chat-seed').value") == "3", "the settings are the program's")
+    page.press("Once upon a time", Keys.ENTER)
+    ended = ("document.querySelectorAll('.chat-turn').length === arguments[0] && "
+             "document.querySelectorAll('.chat-turn:last-child [role=listbox]').length === 2 && !document.querySelector('#chat-send').hidden")
+    page.until("the end of a turn", ended, 1)
+    texts = page.js("[...document.querySelectorAll('.chat-said')].map((one) => one.textContent)")
+    check(len(texts) == 2 and all(len(text) > 40 for text in texts) and texts[0] != texts[1], f"both models speak: {texts}")
+    spoken = page.text("#live")
+    check(spoken.startswith("A: ") and "B: " in spoken and "differ from token" in spoken, "a screen reader hears both, and where they differ")
+    first = page.js("[...document.querySelectorAll('.chat-said .first')].map((one) => one.textContent)")
+    words = page.text(".chat-difference")
+    check(len(first) == 2 and first[0] != first[1] and f'A says "{first[0]}", B says "{first[1]}"' in words,
+          f"the first difference is named and shown: {first} {words}")
+    marked = page.js("[...document.querySelectorAll('.chat-said .differs')].map((one) => getComputedStyle(one).textDecorationLine)")
+    plain = page.js("getComputedStyle(document.querySelector('.chat-said .piece:not(.differs)')).textDecorationLine")
+    check(len(marked) > 2 and set(marked) == {"underline"} and plain == "none", f"tokens that the models see differently are underlined: {len(marked)}")
+    surprising = page.js("[...document.querySelectorAll('.chat-said .step3, .chat-said .step2, .chat-said .step1')].length")
+    check(surprising > 3, f"surprising tokens are shaded: {surprising}")
+    # The number, by pointer.
+    ActionChains(page.driver).move_to_element(page.one(".chat-side:first-child .first")).perform()
+    card = page.text("#chat-card")
+    check(not page.js("document.querySelector('#chat-card').hidden") and card.count(" %") >= 8 and "Likeliest for A" in card
+          and "times as probable" in card, f"the card has the numbers of both: {card}")
+    box = page.js("document.querySelector('#chat-card').getBoundingClientRect().toJSON()")
+    check(box["left"] >= 0 and box["right"] <= 1280 and box["top"] >= 0, f"and is on the page: {box}")
+    page.picture("chat")
+    page.press(Keys.ESCAPE)
+    check(page.js("document.querySelector('#chat-card').hidden"), "Escape hides it")
+    # And by keys: Tab to a response, arrows along its tokens.
+    page.js("document.querySelector('.chat-side:first-child .chat-said .piece').focus()")
+    one = page.text("#chat-card h2")
+    check("token 1" in one and page.js("document.activeElement.getAttribute('aria-describedby')") == "chat-card",
+          f"focus shows it, too: {one}")
+    page.press(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    check("token 3" in page.text("#chat-card h2"), "arrow keys move along")
+    page.press(Keys.ARROW_DOWN)
+    lower = page.js("[...document.activeElement.parentElement.children].indexOf(document.activeElement)")
+    page.press(Keys.ARROW_UP)
+    check(lower > 4 and page.js("[...document.activeElement.parentElement.children].indexOf(document.activeElement)") == 2,
+          f"and to the line below, and back: {lower}")
+    page.press(Keys.END, Keys.HOME)
+    check("token 1" in page.text("#chat-card h2"), "Home and End are the first and the last")
+    check(page.js("document.querySelectorAll('.chat-side:first-child [tabindex=\"0\"]').length") == 1, "Tab stops once in a response")
+    page.press(Keys.TAB)
+    check(page.js("document.querySelectorAll('.chat-side')[1].contains(document.activeElement)"), "and then at the other one")
+    page.size(1280, 800, dark=True, still=True)
+    page.picture("chat-dark")
+    page.size(360, 740, mobile=True, still=True)
+    check(page.js("document.documentElement.scrollWidth") <= 360, "nothing is wider than a phone")
+    tops = page.js("[...document.querySelectorAll('.chat-side')].map((one) => one.getBoundingClientRect().top)")
+    check(tops[1] > tops[0] + 50, "there the models are one above the other")
+    page.js("document.querySelector('.chat-side:first-child .chat-said .first').focus()")
+    box = page.js("document.querySelector('#chat-card').getBoundingClientRect().toJSON()")
+    check(box["left"] >= 0 and box["right"] <= 360, f"and the card fits: {box['left']} to {box['right']}")
+    page.picture("chat-phone")
+    page.size(1280, 800)
+    # Settings of one's own, the same seed again, a stop, words that are none.
+    page.js("document.querySelector('#chat-settings').open = true")
+    page.one("#chat-max-new-tokens").clear()
+    page.one("#chat-max-new-tokens").send_keys("7")
+    page.one("#chat-text").send_keys("Once upon a time" + Keys.ENTER)
+    page.until("the end of a turn", ended, 2)
+    counts = page.js("[...document.querySelectorAll('.chat-turn:last-child .chat-said')].map((one) => one.children.length)")
+    check(counts == [7, 7] and "length limit" in page.text(".chat-turn:last-child .cut"), f"what is set is what is done: {counts}")
+    again = page.js("[...document.querySelectorAll('.chat-turn:last-child .chat-said')].map((one) => one.textContent)")
+    check(all(old.startswith(new) for old, new in zip(texts, again)), "the same seed says the same")
+    page.one("#chat-max-new-tokens").clear()
+    page.one("#chat-max-new-tokens").send_keys("400")
+    page.one("#chat-text").send_keys(HOSTILE[0] + Keys.ENTER)
+    page.until("it speaks", "document.querySelectorAll('.chat-turn').length === 3 && document.querySelector('.chat-turn:last-child .chat-said').textContent !== ''")
+    page.one("#chat-stop").click()
+    page.until("the end of a turn that was stopped", ended, 3)
+    check(page.text(".chat-turn:last-child .cut") == "Stopped" and page.text(".chat-turn:last-child .prompt .text") == HOSTILE[0],
+          "a turn can be stopped, and what one says is text")
+    check(page.js("window.pwned === undefined && document.querySelectorAll('#chat img').length === 0"), "nothing of it ran")
+    check(page.js("document.activeElement.id") == "chat-text", "and one can go on")
+    page.one("#chat-text").send_keys("a" * 3000 + Keys.ENTER)
+    page.until("a turn that fails", "document.querySelectorAll('.chat-turn').length === 4 && !document.querySelector('#chat-send').hidden")
+    check("exceeds the context" in page.text(".chat-turn:last-child .chat-difference"), "what the model cannot read is said in words")
+    check(page.js("document.documentElement.scrollWidth <= innerWidth"), "and stays in its place")
+    nodes = page.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+    known = [(n["role"]["value"], n.get("name", {}).get("value", "")) for n in nodes if not n.get("ignored") and "role" in n]
+    unnamed = [role for role, name in known if role in ("button", "textbox", "spinbutton", "listbox", "option", "heading", "region")
+               and not name.strip()]
+    check({"listbox", "option", "textbox", "spinbutton", "button", "status"} <= {role for role, _ in known} and not unnamed,
+          f"everything of it has a role and a name: {unnamed}")
+    errors = page.console()
+    check(errors == [], f"no error or warning in the console of the chat: {errors}")
+    return talker
+
+
 def main():
     shutil.rmtree(WORK, ignore_errors=True)
     os.makedirs(WORK)
@@ -562,6 +672,7 @@ def main():
         server = blind(page, server)
         server = watch(page, server)
         server = loop(page, server)
+        server = chat(page, server)
     finally:
         page.driver.quit()
         server.send_signal(signal.SIGTERM)
