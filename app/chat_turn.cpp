@@ -211,11 +211,13 @@ ChatTurn chat_turn(std::span<const Loaded* const> models, std::string_view promp
     if (turn.compared)
       longest = std::min(longest, model->context - static_cast<Index>(prompts.back().size()));
   }
+  bool stopped = false;
   for (std::size_t side = 0; side < models.size(); ++side) {
     const Loaded& loaded = *models[side];
-    ChatResponse said{.model = loaded.source, .text = {}, .finished = false, .pieces = {}};
+    ChatResponse said{
+        .model = loaded.source, .text = {}, .finished = false, .stopped = false, .pieces = {}};
     Tokens tokens;
-    if (!turn.stopped) {
+    if (!stopped) {
       SampleOptions options = settings.sampling;
       options.responses = 1;
       options.max_new_tokens = longest;
@@ -229,14 +231,15 @@ ChatTurn chat_turn(std::span<const Loaded* const> models, std::string_view promp
         for (; heard < response.size(); ++heard)
           said.text += bytes_after(loaded, heard == 0 ? prompts[side].back() : response[heard - 1],
                                    response[heard]);
-        turn.stopped = listener && listener(side, said.text);
-        enough = turn.stopped || (!settings.stop.empty() && stops(response));
+        stopped = listener && listener(side, said.text);
+        enough = stopped || (!settings.stop.empty() && stops(response));
         return enough;
       };
       Response response = std::move(sample(*loaded.model, {prompts[side]}, options).front());
       tokens = std::move(response.tokens);
-      said.finished = response.finished && !turn.stopped;
+      said.finished = response.finished && !stopped;
     }
+    said.stopped = stopped;
     responses.push_back(std::move(tokens));
     turn.responses.push_back(std::move(said));
   }
@@ -297,11 +300,11 @@ Json turn_json(const ChatTurn& turn) {
     responses.push_back({{"model", shown(response.model)},
                          {"text", response.text},
                          {"finished", response.finished},
+                         {"stopped", response.stopped},
                          {"pieces", std::move(pieces)}});
   }
   Json out = {{"responses", std::move(responses)},
               {"compared", turn.compared},
-              {"stopped", turn.stopped},
               {"first_difference", nullptr},
               {"difference", difference_in_words(turn)}};
   if (turn.first_difference) out["first_difference"] = *turn.first_difference;

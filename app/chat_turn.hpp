@@ -53,7 +53,8 @@ struct ChatPiece {
 struct ChatResponse {
   std::string model;      ///< the path that it was opened by
   std::string text;       ///< without the token that ends it; its bytes, which may be no UTF-8
-  bool finished = false;  ///< ended by itself or by a stop text, not by length or by a person
+  bool finished = false;  ///< ended by itself or by a stop text
+  bool stopped = false;   ///< somebody did not want to hear the rest, or any of it
   std::vector<ChatPiece> pieces;
 
   std::size_t tokens() const;
@@ -62,7 +63,6 @@ struct ChatResponse {
 struct ChatTurn {
   std::vector<ChatResponse> responses;  ///< one a model, in their order
   bool compared = false;                ///< two models, with the same tokenizer
-  bool stopped = false;                 ///< somebody did not want to hear the rest
   /// Of two that are compared, the first token at which the responses differ (or one has ended);
   /// none: they are the same.
   std::optional<std::size_t> first_difference;
@@ -79,13 +79,14 @@ std::string visible_text(std::string_view bytes);
 /// Text without the bytes at its end with which a character has begun that is not whole yet.
 std::string_view whole_characters(std::string_view text);
 
-/// Called after each token of a response, of model `side`, with its text so far; true: it is enough.
+/// Called after each token of a response, of model `side`, with its text so far; true: enough.
 using ChatListener = std::function<bool(std::size_t side, std::string_view text)>;
 
 /// The one or two models' responses to `prompt`, one after the other, each of their tokens with its
 /// probability. `settings.sampling` says how they are drawn, but for stops, which are the models';
-/// of `responses` one is drawn, as long as every model that reads it has room for. `step` is part of the random key. DataError for settings or a prompt
-/// that do not fit; NumericError where a logit is NaN.
+/// of `responses` one is drawn, as long as every model that reads it has room for. `step` is part
+/// of the random key. DataError for settings or a prompt that do not fit; NumericError where a
+/// logit is NaN.
 ChatTurn chat_turn(std::span<const Loaded* const> models, std::string_view prompt,
                    const GenerateSettings& settings, std::uint32_t step,
                    const ChatListener& listener = {});
@@ -97,9 +98,9 @@ bool comparable(const Loaded& a, const Loaded& b);
 /// twice as probable as the other; of models that cannot be compared, why. Empty for one model.
 std::string difference_in_words(const ChatTurn& turn);
 
-/// "responses": of each "model", "text", "finished" and "pieces", each with its "begin", "text",
-/// "differs" and "tokens": "id", "text", "differs", "probability", "beside" and, likeliest first, "likely" and
-/// "likely_beside", pairs of a text and a probability. Besides "compared", "stopped",
+/// "responses": of each "model", "text", "finished", "stopped" and "pieces", each with its "begin",
+/// "text", "differs" and "tokens": "id", "text", "differs", "probability", "beside" and, likeliest
+/// first, "likely" and "likely_beside", pairs of a text and a probability. Besides "compared",
 /// "first_difference" (a token, or null) and difference_in_words() as "difference".
 Json turn_json(const ChatTurn& turn);
 

@@ -3,9 +3,9 @@
 //
 // Actions, each a POST with a JSON body:
 //   open   what there is: "models", each with its "name" and whether it "continues" a text or
-//          answers; "compared", whether they have the same tokenizer; "settings", which are those of
-//          the program's flags; "longest", what max-new-tokens may be
-//   say    begins "turn", a word of the page's own, with "text" and, where they are others,
+//          answers; "compared", whether they have the same tokenizer; "settings", those of the
+//          program's flags; "longest", what max-new-tokens may be
+//   say    begins "turn", a word of the page's own, with "text" and, where they are others, its
 //          "settings": temperature, top-p, max-new-tokens, seed
 //   hear   how it stands with "turn"
 //   stop   the same, and the models say no more in it

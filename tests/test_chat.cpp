@@ -289,7 +289,8 @@ TEST_CASE("chat: a response has room in every model that reads it, and can be st
     return heard.size() == 3;
   };
   const ChatTurn cut = chat_turn(models, "Once", settings, 0, three);
-  CHECK(cut.stopped);
+  CHECK(cut.responses[0].stopped);
+  CHECK(cut.responses[1].stopped);
   CHECK(heard.size() == 3);
   CHECK(heard.back().second == cut.responses[0].text);
   CHECK(cut.responses[0].tokens() == 3);
@@ -423,9 +424,10 @@ TEST_CASE("chat: turns wait for one another, and can be stopped") {
   open = true;
   const Json stopped = page.until_it_ends(word_of(0));
   CHECK(stopped.at("state") == "done");
-  CHECK(stopped.at("said").at("stopped") == true);
+  CHECK(stopped.at("said").at("responses")[0].at("stopped") == true);
   CHECK(stopped.at("said").at("responses")[0].at("pieces").size() == 1);
-  CHECK(page.until_it_ends(word_of(20)).at("said").at("stopped") == false);
+  const Json whole = page.until_it_ends(word_of(20));
+  CHECK(whole.at("said").at("responses")[0].at("stopped") == false);
   for (int n = 3; n <= static_cast<int>(kChatWaiting); ++n)
     CHECK(page.ask("hear", {{"turn", word_of(n)}}).at("state") == "done");
   CHECK(page.ask("stop", {{"turn", word_of(3)}}).at("state") == "done");  // too late

@@ -1,5 +1,7 @@
-// The page's chat with one model or two: turns, and of each token how probable it was. studio.js
-// hands over what the page's parts share. What models wrote becomes text, never HTML.
+// The page's chat with one model or two: turns, and of each token how probable it was. What models
+// wrote becomes text, never HTML.
+
+import { make, byId, post, announce, warn, show } from "./studio.js";
 
 const sides = "AB";
 const pause = 250;  // ms between two looks at a turn
@@ -45,19 +47,21 @@ export function chat(opened) {
   function tokenParts(token, side, several) {
     const parts = several ? [make("h3", {}, quoted(token.text))] : [];
     const own = two ? sides[side] : "probability", other = sides[1 - side];
-    parts.push(bar(own, token.probability, true));
+    const bars = [bar(own, token.probability, true)];
     if ("beside" in token) {
-      parts.push(bar(other, token.beside, false));
+      bars.splice(1 - side, 0, bar(other, token.beside, false));  // A before B
       const [more, less] = [token.probability, token.beside];
       const times = Math.max(more, less) / Math.min(more, less);
       if (token.differs)
-        parts.push(make("p", {}, `${more > less ? own : other} finds it ` +
+        bars.push(make("p", {}, `${more > less ? own : other} finds it ` +
           `${times < 10 ? times.toFixed(1) : times < 1e6 ? Math.round(times) : "a million and more"} ` +
           "times as probable."));
     }
-    parts.push(...likeliest(two ? `Likeliest for ${own}` : "Likeliest here", token.likely, token.text));
+    parts.push(...bars);
+    const found = [likeliest(two ? `Likeliest for ${own}` : "Likeliest here", token.likely, token.text)];
     if (token.likely_beside)
-      parts.push(...likeliest(`Likeliest for ${other}`, token.likely_beside, token.text));
+      found.splice(1 - side, 0, likeliest(`Likeliest for ${other}`, token.likely_beside, token.text));
+    parts.push(...found.flat());
     return parts;
   }
 
@@ -154,7 +158,7 @@ export function chat(opened) {
     else list.append(make("span", { className: "soft" }, "(nothing)"));
     if (!response.finished)
       box.append(make("p", { className: "cut" },
-        said.stopped ? "Stopped" : "Stopped at the length limit"));
+        response.stopped ? "Stopped" : "Stopped at the length limit"));
   }
 
   // --- Turns ---------------------------------------------------------------------------------------
@@ -273,6 +277,7 @@ export function chat(opened) {
   });
   stop.onclick = () => post("stop", { turn: running });
   card.addEventListener("pointerleave", hideCard);
+  addEventListener("resize", hideCard);
   addEventListener("keydown", (event) => { if (event.key === "Escape") hideCard(); });
 
   // --- The view ------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ pictures of docs/studio/.
 
 usage: studio_page.py PLUMB WORK_DIRECTORY          exit status 77: no Chromium, chromedriver or Selenium here
 """
+import http.client
 import json
 import os
 import random
@@ -36,7 +37,7 @@ PLUMB, WORK = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
 PICTURES = (os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../docs/studio")
             if os.environ.get("PLUMB_WRITE_DOCS") else os.path.join(WORK, "pictures"))
 SHOWN = ("begin", "instructions", "rank", "pair", "pair-dark", "keys", "phone", "no-server", "done", "verdict", "watch",
-         "loop-settings", "loop", "chat", "chat-dark", "chat-phone")
+         "chat", "chat-dark", "chat-phone", "loop-settings", "loop")
 failures = []
 
 INSTRUCTIONS = """You are reading answers for a child of six.
@@ -471,77 +472,21 @@ def watch(page, server):
     return watcher
 
 
-def loop(page, server):
-    """A run from its settings to the verdict: begun, ranked, trained, stopped and judged on the page alone."""
-    server.send_signal(signal.SIGTERM)
-    server.communicate()
-    port = free_port()
-    driver = serve(port, "moon-run", "--loop")
-    page.driver.get(f"http://127.0.0.1:{port}/")
-    page.until("the settings", "!document.querySelector('#loop-form').hidden")
-    settings = {"rounds": "2", "rank-prompts": "6", "eval-prompts": "8", "eval-stories": "2", "judge": "person",
-                "generate-max-new-tokens": "40", "ppo-max-new-tokens": "40", "iterations": "20", "ppo-prompts": "16",
-                "reward-epochs": "2", "generate-responses": "3"}
-    page.picture("loop-settings")
-    for name, value in settings.items():
-        field = page.one("#set-" + name)
-        page.js("(arguments[0].closest('details') ?? {}).open = true", field)
-        field.clear()
-        field.send_keys(value)
-    page.one("#set-rounds").clear()
-    page.one("#set-rounds").send_keys("none")
-    page.one("#loop-begin").click()
-    page.until("what does not fit is said", "document.querySelector('#alert-text').textContent.includes('rounds must be')")
-    page.one("#set-rounds").clear()
-    page.one("#set-rounds").send_keys("2" + Keys.ENTER)
-    for turn in range(2):
-        page.until("people are asked", "!document.querySelector('#loop-rank').hidden", seconds=60)
-        check(page.js("document.querySelector('#loop-train').disabled"), "no training without rankings")
-        check(page.text(".steps .now").startswith(f"Round {turn + 1}: Rank"), page.text(".steps .now"))
-        page.one("#loop-rank").click()
-        if turn == 0:
-            page.until("a name or a question", "!document.querySelector('#sit').hidden || !document.querySelector('#ask').hidden")
-            if page.js("!document.querySelector('#sit').hidden"):
-                page.one("#sit-name").send_keys("Ana" + Keys.ENTER)
-        for i in range(6):
-            page.until("question", f"!document.querySelector('#ask').hidden && !document.body.ariaBusy && "
-                       f"document.querySelector('#number').textContent.startsWith('Question {i + 1} ')")
-            page.press("1", "2", "3", Keys.ENTER)
-        page.until("the end", "!document.querySelector('#done').hidden")
-        page.one("#to-run").click()
-        page.until("enough", "!document.querySelector('#loop-train').disabled")
-        page.one("#loop-train").click()
-        page.until("training", "document.querySelector('#loop-far').textContent.includes('4 PPO: ')", seconds=60)
-        if turn == 0:
-            page.one("#loop-stop").click()
-            page.until("it stops", "document.querySelector('#loop-say').textContent.startsWith('Stopped')", seconds=60)
-            check(page.text("#loop-begin") == "Go on" and page.js("document.querySelector('#loop-form').hidden"),
-                  "stopped while it trains, and it can go on")
-            page.driver.refresh()
-            page.until("after a reload", "!document.querySelector('#loop-begin').hidden")
-            page.one("#loop-begin").click()
-        else:
-            page.until("some rows", "document.querySelectorAll('.plot').length >= 5")
-            page.picture("loop")
-    page.until("the judge is asked", "document.querySelector('#loop-rank').textContent === 'Judge' && "
-               "!document.querySelector('#loop-rank').hidden", seconds=60)
-    page.one("#loop-rank").click()
-    for i in range(8):
-        page.until("a pair or the run", "!document.body.ariaBusy && (!document.querySelector('#loop').hidden || "
-                   f"document.querySelector('#number').textContent.startsWith('Question {i + 1} '))")
-        if page.js("!document.querySelector('#loop').hidden"):
-            break
-        page.press("1", Keys.ENTER)
-    page.until("results", "!document.querySelector('#loop-results').hidden", seconds=60)
-    check("of the held-out answers" in page.text("#loop-results"), f"how it ended: {page.text('#loop-results')}")
-    check(page.js("document.querySelectorAll('.steps .done').length") == 9, "every step is done")
-    page.size(360, 740, mobile=True)
-    check(page.js("document.documentElement.scrollWidth") <= 360, "on a telephone, too")
-    page.picture("loop-phone")
-    page.size(1280, 800)
-    errors = [line for line in page.console() if "400" not in line and "410" not in line]
-    check(errors == [], f"no error in the console: {errors}")
-    return driver
+def others_talk(port, count):
+    """So many long turns, of someone else."""
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    headers = {"Content-Type": "application/json", "Origin": f"http://127.0.0.1:{port}"}
+
+    def post(action, body):
+        connection.request("POST", "/api/" + action, json.dumps(body), headers)
+        reply = connection.getresponse()
+        return reply, json.loads(reply.read())
+
+    reply, said = post("session", {})
+    headers.update({"Cookie": reply.headers["Set-Cookie"].split(";")[0], "X-Plumb-Token": said["token"]})
+    for i in range(count):
+        post("say", {"turn": f"{i}-0123456789abcdef", "text": "Once", "settings": {"max-new-tokens": 1024}})
+    connection.close()
 
 
 def chat(page, server):
@@ -629,20 +574,23 @@ def chat(page, server):
     check(counts == [7, 7] and "length limit" in page.text(".chat-turn:last-child .cut"), f"what is set is what is done: {counts}")
     again = page.js("[...document.querySelectorAll('.chat-turn:last-child .chat-said')].map((one) => one.textContent)")
     check(all(old.startswith(new) for old, new in zip(texts, again)), "the same seed says the same")
-    page.one("#chat-max-new-tokens").clear()
-    page.one("#chat-max-new-tokens").send_keys("400")
     page.one("#chat-text").send_keys(HOSTILE[0] + Keys.ENTER)
-    page.until("it speaks", "document.querySelectorAll('.chat-turn').length === 3 && document.querySelector('.chat-turn:last-child .chat-said').textContent !== ''")
-    page.one("#chat-stop").click()
-    page.until("the end of a turn that was stopped", ended, 3)
-    check(page.text(".chat-turn:last-child .cut") == "Stopped" and page.text(".chat-turn:last-child .prompt .text") == HOSTILE[0],
-          "a turn can be stopped, and what one says is text")
+    page.until("the end of a turn", ended, 3)
+    check(page.text(".chat-turn:last-child .prompt .text") == HOSTILE[0], "what one says is text")
     check(page.js("window.pwned === undefined && document.querySelectorAll('#chat img').length === 0"), "nothing of it ran")
     check(page.js("document.activeElement.id") == "chat-text", "and one can go on")
     page.one("#chat-text").send_keys("a" * 3000 + Keys.ENTER)
     page.until("a turn that fails", "document.querySelectorAll('.chat-turn').length === 4 && !document.querySelector('#chat-send').hidden")
     check("exceeds the context" in page.text(".chat-turn:last-child .chat-difference"), "what the model cannot read is said in words")
     check(page.js("document.documentElement.scrollWidth <= innerWidth"), "and stays in its place")
+    # Others came first.
+    page.one("#chat-text").send_keys("Once")
+    others_talk(port, 8)
+    page.press(Keys.ENTER)
+    page.until("how many come first", "document.querySelector('#chat-status').textContent.includes('first')")
+    page.one("#chat-stop").click()
+    page.until("a turn that was stopped", "document.querySelectorAll('.chat-turn').length === 5 && !document.querySelector('#chat-send').hidden")
+    check("Stopped before it began" in page.text(".chat-turn:last-child .chat-difference"), "a turn that waits can be stopped")
     nodes = page.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
     known = [(n["role"]["value"], n.get("name", {}).get("value", "")) for n in nodes if not n.get("ignored") and "role" in n]
     unnamed = [role for role, name in known if role in ("button", "textbox", "spinbutton", "listbox", "option", "heading", "region")
@@ -652,6 +600,79 @@ def chat(page, server):
     errors = page.console()
     check(errors == [], f"no error or warning in the console of the chat: {errors}")
     return talker
+
+
+def loop(page, server):
+    """A run from its settings to the verdict: begun, ranked, trained, stopped and judged on the page alone."""
+    server.send_signal(signal.SIGTERM)
+    server.communicate()
+    port = free_port()
+    driver = serve(port, "moon-run", "--loop")
+    page.driver.get(f"http://127.0.0.1:{port}/")
+    page.until("the settings", "!document.querySelector('#loop-form').hidden")
+    settings = {"rounds": "2", "rank-prompts": "6", "eval-prompts": "8", "eval-stories": "2", "judge": "person",
+                "generate-max-new-tokens": "40", "ppo-max-new-tokens": "40", "iterations": "20", "ppo-prompts": "16",
+                "reward-epochs": "2", "generate-responses": "3"}
+    page.picture("loop-settings")
+    for name, value in settings.items():
+        field = page.one("#set-" + name)
+        page.js("(arguments[0].closest('details') ?? {}).open = true", field)
+        field.clear()
+        field.send_keys(value)
+    page.one("#set-rounds").clear()
+    page.one("#set-rounds").send_keys("none")
+    page.one("#loop-begin").click()
+    page.until("what does not fit is said", "document.querySelector('#alert-text').textContent.includes('rounds must be')")
+    page.one("#set-rounds").clear()
+    page.one("#set-rounds").send_keys("2" + Keys.ENTER)
+    for turn in range(2):
+        page.until("people are asked", "!document.querySelector('#loop-rank').hidden", seconds=60)
+        check(page.js("document.querySelector('#loop-train').disabled"), "no training without rankings")
+        check(page.text(".steps .now").startswith(f"Round {turn + 1}: Rank"), page.text(".steps .now"))
+        page.one("#loop-rank").click()
+        if turn == 0:
+            page.until("a name or a question", "!document.querySelector('#sit').hidden || !document.querySelector('#ask').hidden")
+            if page.js("!document.querySelector('#sit').hidden"):
+                page.one("#sit-name").send_keys("Ana" + Keys.ENTER)
+        for i in range(6):
+            page.until("question", f"!document.querySelector('#ask').hidden && !document.body.ariaBusy && "
+                       f"document.querySelector('#number').textContent.startsWith('Question {i + 1} ')")
+            page.press("1", "2", "3", Keys.ENTER)
+        page.until("the end", "!document.querySelector('#done').hidden")
+        page.one("#to-run").click()
+        page.until("enough", "!document.querySelector('#loop-train').disabled")
+        page.one("#loop-train").click()
+        page.until("training", "document.querySelector('#loop-far').textContent.includes('4 PPO: ')", seconds=60)
+        if turn == 0:
+            page.one("#loop-stop").click()
+            page.until("it stops", "document.querySelector('#loop-say').textContent.startsWith('Stopped')", seconds=60)
+            check(page.text("#loop-begin") == "Go on" and page.js("document.querySelector('#loop-form').hidden"),
+                  "stopped while it trains, and it can go on")
+            page.driver.refresh()
+            page.until("after a reload", "!document.querySelector('#loop-begin').hidden")
+            page.one("#loop-begin").click()
+        else:
+            page.until("some rows", "document.querySelectorAll('.plot').length >= 5")
+            page.picture("loop")
+    page.until("the judge is asked", "document.querySelector('#loop-rank').textContent === 'Judge' && "
+               "!document.querySelector('#loop-rank').hidden", seconds=60)
+    page.one("#loop-rank").click()
+    for i in range(8):
+        page.until("a pair or the run", "!document.body.ariaBusy && (!document.querySelector('#loop').hidden || "
+                   f"document.querySelector('#number').textContent.startsWith('Question {i + 1} '))")
+        if page.js("!document.querySelector('#loop').hidden"):
+            break
+        page.press("1", Keys.ENTER)
+    page.until("results", "!document.querySelector('#loop-results').hidden", seconds=60)
+    check("of the held-out answers" in page.text("#loop-results"), f"how it ended: {page.text('#loop-results')}")
+    check(page.js("document.querySelectorAll('.steps .done').length") == 9, "every step is done")
+    page.size(360, 740, mobile=True)
+    check(page.js("document.documentElement.scrollWidth") <= 360, "on a telephone, too")
+    page.picture("loop-phone")
+    page.size(1280, 800)
+    errors = [line for line in page.console() if "400" not in line and "410" not in line]
+    check(errors == [], f"no error in the console: {errors}")
+    return driver
 
 
 def main():
