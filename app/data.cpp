@@ -219,7 +219,7 @@ FileReport read_report(const std::string& path, const DataCommand& c, const Lang
         items.clear();
         items_of(record, items);
         ++report.records;
-        ++forms[detail::form_of(record)];
+        forms.add(record);
         for (Ranking& item : items) count_item(item, record.line, c, language, rng, report);
         if (progress) progress->update(source.source().position() / kUnit);
       },

@@ -6,7 +6,9 @@
 // with the bare reason where a form cannot give what is asked for.
 #pragma once
 
+#include <plumb/data/argilla.hpp>
 #include <plumb/data/forms.hpp>
+#include <plumb/data/label_studio.hpp>
 
 #include <algorithm>
 #include <string>
@@ -14,6 +16,71 @@
 #include <vector>
 
 namespace plumb { inline namespace v0_1 { namespace detail {
+
+inline std::string summary_prompt(const JsonRecord& info) {
+  std::string out;
+  if (const auto forum = info.text_or("subreddit", ""); !forum.empty())
+    out += "SUBREDDIT: r/" + forum + "\n\n";
+  if (const auto title = info.text_or("title", ""); !title.empty())
+    out += "TITLE: " + title + "\n\n";
+  const bool post = info.has_text("post");
+  return out + (post ? "POST: " : "ARTICLE: ") + info.text(post ? "post" : "article") +
+         "\n\nTL;DR:";
+}
+
+inline void read_summaries(const JsonRecord& r, Ranking& out) {
+  if (!r.at("info").is_object()) bad_record("expected an object \"info\"", r.where);
+  const JsonRecord info{r.at("info"), r.line, r.where};
+  out.prompt = out.group = summary_prompt(info);
+  for (const Json& summary : r.list("summaries")) {
+    if (!summary.is_object()) bad_record("expected only objects in \"summaries\"", r.where);
+    out.responses.push_back(JsonRecord{summary, r.line, r.where}.text("text"));
+  }
+  const Json& choice = r.at("choice");
+  if (!choice.is_number_integer() || choice < 0 ||
+      choice >= static_cast<std::int64_t>(out.responses.size()))
+    bad_record(str("expected \"choice\", the number of one of the ", out.responses.size(),
+                   " summaries, counted from 0"),
+               r.where);
+  out.rank.assign(out.responses.size(), 1);
+  out.rank[choice.get<std::size_t>()] = 0;
+  out.annotator = r.text_or("worker", "");
+}
+
+/// A score that is a number or, as some have it, text of one; NaN if it is neither.
+inline double score_of(const Json& json) {
+  if (json.is_number()) return json.get<double>();
+  if (!json.is_string()) return std::nan("");
+  const std::string& text = json.get_ref<const std::string&>();
+  double value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  return error == std::errc() && end == text.data() + text.size() ? value : std::nan("");
+}
+
+inline void read_scores(const JsonRecord& r, Ranking& out) {
+  read_prompt(r, r.has("instruction") ? "instruction" : "prompt", out, &Ranking::prompt);
+  std::vector<double> scores[3];
+  for (const Json& completion : r.list("completions")) {
+    if (!completion.is_object()) bad_record("expected only objects in \"completions\"", r.where);
+    const JsonRecord c{completion, r.line, r.where};
+    out.responses.push_back(c.text(c.has("response") ? "response" : "text"));
+    if (c.has_text("model")) out.systems.push_back(c.text("model"));
+    const char* names[] = {"overall_score", "fine-grained_score", "score"};
+    for (std::size_t i = 0; i < 3; ++i) scores[i].push_back(score_of(c.at(names[i])));
+  }
+  require_few(out.responses.size(), r.where);
+  if (out.systems.size() != out.responses.size()) out.systems.clear();  // whose all are, or none
+  for (const auto& kind : scores) {
+    out.rank = ranks_from_scores(kind);
+    if (std::none_of(out.rank.begin(), out.rank.end(), [](int rank) { return rank >= 0; }))
+      continue;
+    for (const double score : kind) out.level.push_back(std::isnan(score) ? 0.0 : score);
+    if (!std::all_of(out.level.begin(), out.level.end(), JsonRecord::is_level)) out.level.clear();
+    return;
+  }
+  bad_record("no completion has a number \"overall_score\", \"fine-grained_score\" or \"score\"",
+             r.where);
+}
 
 /// Replies of a message that are there and say something.
 inline std::vector<JsonRecord> replies_of(const JsonRecord& message) {
@@ -73,9 +140,52 @@ inline void rankings_of_tree(const JsonRecord& r, std::vector<Ranking>& to) {
              });
 }
 
+/// A ranking for each person who gave one; returns how many answers ranked nothing or do not count.
+inline Index rankings_of_annotated(const JsonRecord& r, std::vector<Ranking>& to) {
+  const DataForm form = form_of(r);
+  const bool argilla = form == DataForm::Argilla || form == DataForm::ArgillaFlat;
+  std::vector<Annotation> answers = argilla                         ? argilla_annotations(r, form)
+                                    : form == DataForm::LabelStudio ? label_studio_annotations(r)
+                                                                    : json_min_annotations(r);
+  Index left_out = 0;
+  Ranking out;
+  out.id = r.id();
+  std::vector<std::vector<int>> ranks;
+  if (argilla) {
+    std::vector<std::string> withdrew;  // each person once, whatever the number of questions
+    for (const Annotation& a : answers)
+      if (a.withdrawn && std::find(withdrew.begin(), withdrew.end(), a.by) == withdrew.end())
+        withdrew.push_back(a.by);
+    left_out += std::ssize(withdrew);
+    std::erase_if(answers, [](const Annotation& a) {
+      return a.withdrawn || a.value == nullptr || a.value->is_null();
+    });
+    if (!answers.empty()) rankings_of_argilla(r, form, out, answers, ranks);
+  } else {
+    rankings_of_label_studio(r, form, out, answers, ranks);
+  }
+  require_few(out.responses.size(), r.where);
+  out.group = out.prompt;
+  out.finished.assign(out.responses.size(), true);
+  out.labeller = "person";
+  for (std::size_t i = 0; i < answers.size(); ++i) {
+    out.rank = ranks[i];
+    if (std::none_of(out.rank.begin(), out.rank.end(), [](int rank) { return rank >= 0; })) {
+      ++left_out;
+      continue;
+    }
+    out.annotator = answers[i].by;
+    out.time = answers[i].time;
+    out.seconds = answers[i].seconds > 0.0 && answers[i].seconds <= 1e9 ? answers[i].seconds : 0.0;
+    to.push_back(out);
+  }
+  return left_out;
+}
+
 inline void ranking_from(const JsonRecord& r, std::vector<Ranking>& to) {
   const DataForm form = form_of(r);
   if (form == DataForm::Tree) return rankings_of_tree(r, to);
+  if (is_annotated(form)) return void(rankings_of_annotated(r, to));
   refuse_form(form, r.where);
   Ranking out;
   out.id = r.id();
@@ -135,6 +245,7 @@ inline void candidates_from(const JsonRecord& r, std::vector<Candidates>& to) {
       form != DataForm::Unknown) {
     std::vector<Ranking> rankings;
     ranking_from(r, rankings);
+    if (is_annotated(form) && rankings.size() > 1) rankings.resize(1);  // several people's
     for (Ranking& ranking : rankings)
       to.push_back({std::move(ranking.id), std::move(ranking.prompt), std::move(ranking.responses),
                     std::move(ranking.finished), "", "", std::move(ranking.tokens),
@@ -222,9 +333,11 @@ inline void prompts_from(const JsonRecord& r, std::vector<Prompt>& to) {
     if (turns.back().role == "assistant") turns.pop_back();
     set_prompt(out, &Prompt::text, std::move(turns), r.where);
   } else if (form == DataForm::PairWithoutPrompt || form == DataForm::Transcripts ||
-             form == DataForm::Summaries || (form == DataForm::Scores && r.has("instruction"))) {
+             form == DataForm::Summaries || is_annotated(form) ||
+             (form == DataForm::Scores && r.has("instruction"))) {
     std::vector<Ranking> rankings;
     ranking_from(r, rankings);
+    if (rankings.empty()) return;  // which of the texts is the prompt, nobody's ranking says
     out.text = std::move(rankings.at(0).prompt);
     out.turns = std::move(rankings[0].turns);
   } else {

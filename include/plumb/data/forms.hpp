@@ -15,6 +15,8 @@
 //   UltraFeedback    {"instruction","completions":[{"response","overall_score","model",…},…]}: by
 //                    score, equal ones tie, those without one are unranked; its pairs, with scores
 //   PandaLM          {"prompt","response1","response2","votes":[0 tie, 1, 2, …]}
+//   Argilla, Label Studio  what people ranked there: data/argilla.hpp,
+//                    data/label_studio.hpp
 //
 // Scores, and a pair's margin, are kept as levels: for reward models whose margins the data say.
 //
@@ -52,6 +54,10 @@ enum class DataForm {
   Summaries,
   Scores,
   Votes,
+  Argilla,
+  ArgillaFlat,
+  LabelStudio,
+  LabelStudioMin,
   Liked,
   FlatMessages,
   SummaryAxes,
@@ -77,6 +83,10 @@ inline const char* form_name(DataForm form) {
     case DataForm::Summaries: return "summarize-from-feedback's pairs (info, summaries, choice)";
     case DataForm::Scores: return "UltraFeedback's scores (prompt or instruction, completions)";
     case DataForm::Votes: return "PandaLM's votes (prompt, response1, response2, votes)";
+    case DataForm::Argilla: return "Argilla's records (fields, responses)";
+    case DataForm::ArgillaFlat: return "Argilla's records, flattened (QUESTION.responses)";
+    case DataForm::LabelStudio: return "Label Studio's tasks (data, annotations)";
+    case DataForm::LabelStudioMin: return "Label Studio's JSON-MIN (annotation_id, annotator)";
     case DataForm::Liked: return "liked and disliked completions (prompt, completion, label)";
     case DataForm::FlatMessages: return "OpenAssistant's messages, one a record";
     case DataForm::SummaryAxes: return "summarize-from-feedback's axes (info, summary)";
@@ -89,8 +99,16 @@ inline const char* form_name(DataForm form) {
 
 namespace detail {
 
+/// What ends the name of a column of answers, in Argilla's flattened records.
+inline constexpr std::string_view kArgillaColumn = ".responses";
+
 /// Which form a record has.
 inline DataForm form_of(const JsonRecord& r) {
+  if (r.at("fields").is_object() && r.has("responses")) return DataForm::Argilla;
+  if (r.at("data").is_object() && r.has("annotations")) return DataForm::LabelStudio;
+  if (r.has("annotation_id") && r.has("annotator")) return DataForm::LabelStudioMin;
+  for (const auto& [key, value] : r.json.items())
+    if (key.ends_with(kArgillaColumn)) return DataForm::ArgillaFlat;
   if (r.has("message_tree_id") && r.at("prompt").is_object()) return DataForm::Tree;
   if (r.has("message_id") && r.has("parent_id")) return DataForm::FlatMessages;
   if (r.has("summaries")) return DataForm::Summaries;
@@ -300,46 +318,6 @@ inline void read_pair(const JsonRecord& r, DataForm form, Ranking& out) {
   out.group = first_human_turn(out.prompt);
 }
 
-inline std::string summary_prompt(const JsonRecord& info) {
-  std::string out;
-  if (const auto forum = info.text_or("subreddit", ""); !forum.empty())
-    out += "SUBREDDIT: r/" + forum + "\n\n";
-  if (const auto title = info.text_or("title", ""); !title.empty())
-    out += "TITLE: " + title + "\n\n";
-  const bool post = info.has_text("post");
-  return out + (post ? "POST: " : "ARTICLE: ") + info.text(post ? "post" : "article") +
-         "\n\nTL;DR:";
-}
-
-inline void read_summaries(const JsonRecord& r, Ranking& out) {
-  if (!r.at("info").is_object()) bad_record("expected an object \"info\"", r.where);
-  const JsonRecord info{r.at("info"), r.line, r.where};
-  out.prompt = out.group = summary_prompt(info);
-  for (const Json& summary : r.list("summaries")) {
-    if (!summary.is_object()) bad_record("expected only objects in \"summaries\"", r.where);
-    out.responses.push_back(JsonRecord{summary, r.line, r.where}.text("text"));
-  }
-  const Json& choice = r.at("choice");
-  if (!choice.is_number_integer() || choice < 0 ||
-      choice >= static_cast<std::int64_t>(out.responses.size()))
-    bad_record(str("expected \"choice\", the number of one of the ", out.responses.size(),
-                   " summaries, counted from 0"),
-               r.where);
-  out.rank.assign(out.responses.size(), 1);
-  out.rank[choice.get<std::size_t>()] = 0;
-  out.annotator = r.text_or("worker", "");
-}
-
-/// A score that is a number or, as some have it, text of one; NaN if it is neither.
-inline double score_of(const Json& json) {
-  if (json.is_number()) return json.get<double>();
-  if (!json.is_string()) return std::nan("");
-  const std::string& text = json.get_ref<const std::string&>();
-  double value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  return error == std::errc() && end == text.data() + text.size() ? value : std::nan("");
-}
-
 /// Each response is compared with each other one, so their number is bounded.
 inline void require_few(std::size_t responses, Where where) {
   if (responses > 1000)
@@ -355,31 +333,6 @@ inline std::vector<int> ranks_from_scores(const std::vector<double>& scores) {
                        : static_cast<int>(std::count_if(scores.begin(), scores.end(),
                                                         [&](double s) { return s > score; })));
   return rank;
-}
-
-inline void read_scores(const JsonRecord& r, Ranking& out) {
-  read_prompt(r, r.has("instruction") ? "instruction" : "prompt", out, &Ranking::prompt);
-  std::vector<double> scores[3];
-  for (const Json& completion : r.list("completions")) {
-    if (!completion.is_object()) bad_record("expected only objects in \"completions\"", r.where);
-    const JsonRecord c{completion, r.line, r.where};
-    out.responses.push_back(c.text(c.has("response") ? "response" : "text"));
-    if (c.has_text("model")) out.systems.push_back(c.text("model"));
-    const char* names[] = {"overall_score", "fine-grained_score", "score"};
-    for (std::size_t i = 0; i < 3; ++i) scores[i].push_back(score_of(c.at(names[i])));
-  }
-  require_few(out.responses.size(), r.where);
-  if (out.systems.size() != out.responses.size()) out.systems.clear();  // whose all are, or none
-  for (const auto& kind : scores) {
-    out.rank = ranks_from_scores(kind);
-    if (std::none_of(out.rank.begin(), out.rank.end(), [](int rank) { return rank >= 0; }))
-      continue;
-    for (const double score : kind) out.level.push_back(std::isnan(score) ? 0.0 : score);
-    if (!std::all_of(out.level.begin(), out.level.end(), JsonRecord::is_level)) out.level.clear();
-    return;
-  }
-  bad_record("no completion has a number \"overall_score\", \"fine-grained_score\" or \"score\"",
-             r.where);
 }
 
 }  // namespace detail

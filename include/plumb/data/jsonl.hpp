@@ -44,15 +44,29 @@ struct Lines {
   std::string said;  ///< the file's shape and forms: "gzip, JSON Lines: 834 PandaLM's votes (…)"
 };
 
-/// How many records of each form a file has.
-using FormCounts = std::map<DataForm, Index>;
+/// How many records of each form a file has, and how many people's answers in them rank nothing.
+struct FormCounts {
+  std::map<DataForm, Index> records;
+  Index left_out = 0;
+
+  /// Counts a record that was read.
+  void add(const detail::JsonRecord& record) {
+    const DataForm form = detail::form_of(record);
+    ++records[form];
+    std::vector<Ranking> unused;
+    if (detail::is_annotated(form)) left_out += detail::rankings_of_annotated(record, unused);
+  }
+};
 
 /// "gzip, JSON Lines: 12 prompts (prompt), 3 …".
 inline std::string forms_said(const RecordSource& source, const FormCounts& counts) {
   std::string out = source.kind() + ":";
-  for (const auto& [form, count] : counts)
+  for (const auto& [form, count] : counts.records)
     out += str(out.ends_with(':') ? " " : ", ", count, " ", form_name(form));
-  return counts.empty() ? source.kind() + ", empty" : out;
+  if (counts.left_out > 0)
+    out += str("; answers left out, since they were discarded, cancelled or rank nothing: ",
+               counts.left_out);
+  return counts.records.empty() ? source.kind() + ", empty" : out;
 }
 
 /// Calls visit(record) for each record of a file, one at a time. What it throws as DataError with a
@@ -91,7 +105,7 @@ Lines<Record> read_records(const std::string& path, BadLine policy, Where where,
           out.records.resize(before);  // all of a record, or nothing
           throw;
         }
-        ++counts[form_of(record)];
+        counts.add(record);
       },
       [&](const std::string& message) { out.skipped.push_back(message); }, where);
   out.said = forms_said(source, counts);
