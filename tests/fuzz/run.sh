@@ -37,6 +37,18 @@ seeds() {  # <reader> <folder>
       head -n 2 examples/data/explain_to_a_child.jsonl >"$2/prompts"
       head -c 800 examples/data/tinystories_heldout.txt >"$2/stories"
       printf '%s\n' '[{"prompt": "a", "chosen": "b", "rejected": "c"},' '{"prompt": "d"}]' >"$2/list"
+      printf '%s\n' '[{"fields":{"prompt":"a","x-1":"b","x-2":"c"},"responses":[{"user_id":"u",' \
+        '"status":"submitted","values":{"q":{"value":[{"value":"x-1","rank":1},' \
+        '{"value":"x-2","rank":2}]}}}]}]' >"$2/argilla"
+      printf '%s\n' '{"prompt":"a","x":"b","y":"c","q.responses":[[{"value":"x","rank":1}]],' \
+        '"q.responses.users":["u"],"q.responses.status":["submitted"]}' | tr -d '\n' >"$2/argilla-flat"
+      printf '%s\n' '[{"id":1,"data":{"prompt":"a","items":[{"id":"x","body":"b"},{"id":7,"title":"c"}]},' \
+        '"annotations":[{"completed_by":{"id":3},"lead_time":2,"result":[{"type":"ranker",' \
+        '"value":{"ranker":{"_":[],"rank":[7,"x"]}}}]}]},{"data":{"prompt":"a","t1":"b","t2":"c"},' \
+        '"annotations":[{"result":[{"type":"pairwise","to_name":"t1,t2","value":{"selected":"left"}}]}]}]' \
+        >"$2/label-studio"
+      printf '%s\n' '[{"prompt":"a","t1":"b","t2":"c","pw":[{"selected":"right"}],"annotator":3,' \
+        '"annotation_id":7}]' >"$2/json-min"
       printf '%s\n' 'prompt,chosen,rejected' '"a ""b""",c,"d' 'e"' 'f,g,h' >"$2/pairs.csv"
       gzip -nc "$2/prompts" >"$2/prompts.gz" ;;
   esac

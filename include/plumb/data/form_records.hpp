@@ -259,6 +259,7 @@ inline void candidates_from(const JsonRecord& r, std::vector<Candidates>& to) {
   out.finished = r.finished(out.responses.size());
   out.tokens = r.tokens(out.responses.size());
   out.model = r.text_or("model", "");
+  if (r.has_text("name")) out.name = r.text("name");
   out.systems = r.systems(out.responses.size());
   out.probability = r.positive("probability", 1.0);
   if (r.has("sampling")) out.sampling = r.json["sampling"].dump();

@@ -2,7 +2,7 @@
 // Lines, one record a line.
 //
 //   candidates  {"id","prompt","responses":[…],"finished":[…],"tokens":[[…],…],"model",
-//                "sampling":{…}}
+//                "name","sampling":{…}}
 //   rankings    {"id","prompt","group","responses":[…],"finished":[…],"tokens":[[…],…],
 //                "ranking":[[2],[0],[1,3]],"annotator","labeller","time","shown":[…]}: 0-based
 //                groups, best first; and where they are said "level":[…], how good each is,
@@ -154,7 +154,8 @@ namespace detail {
 inline Json prompt_json(const std::string& text, const Turns& turns) {
   if (turns == turns_of_transcript(text)) return text;
   Json out = Json::array();
-  for (const Turn& turn : turns) out.push_back({{"role", turn.role}, {"content", turn.text}});
+  for (const Turn& turn : turns_of(text, turns))
+    out.push_back({{"role", turn.role}, {"content", turn.text}});
   return out;
 }
 
@@ -172,6 +173,7 @@ inline Json to_json(const Candidates& c, Where where = Where::here()) {
   if (!c.systems.empty()) out["systems"] = c.systems;
   if (c.probability > 0.0) out["probability"] = c.probability;
   out["model"] = c.model;
+  if (!c.name.empty()) out["name"] = c.name;
   out["sampling"] = std::move(sampling);
   return out;
 }

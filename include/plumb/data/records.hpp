@@ -45,12 +45,13 @@ struct Candidates {
   std::string id, prompt;
   std::vector<std::string> responses;
   std::vector<bool> finished;  ///< (K) ended by a stop token rather than by length
-  std::string model;
+  std::string model;     ///< whose they are: of `plumb generate`, the fingerprint of its weights
   std::string sampling;  ///< settings including the seed, as JSON text; may be empty
   ResponseTokens tokens{};
   Turns turns{};                       ///< of the prompt, as in Prompt
   std::vector<std::string> systems{};  ///< (K) whose each response is; empty: all are the model's
   double probability = 0.0;            ///< that it was chosen to be asked; 0: unsaid
+  std::string name{};                  ///< what people call the model; empty: it has none
 };
 
 /// One person's (or rule's) ranking of K responses to one prompt.
