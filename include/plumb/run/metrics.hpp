@@ -4,6 +4,8 @@
 //   metrics.jsonl   the same rows as JSON objects; not finite is null
 //   timing.jsonl    the metrics named time/…, which differ from run to run
 //
+// and wherever else a MetricsSink takes them, such as TensorBoard (run/tensorboard.hpp).
+//
 // The first two hold nothing of clocks and print doubles as the shortest text that reads back the
 // same, so a run that was stopped and resumed leaves the bytes of one that never stopped:
 // truncate_after(step) drops the rows beyond the checkpoint that it resumes from.
@@ -19,6 +21,7 @@
 #include <charconv>
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -114,15 +117,28 @@ class RowFile {
 
 }  // namespace detail
 
+/// What takes a run's rows besides its own files.
+class MetricsSink {
+ public:
+  virtual ~MetricsSink() = default;
+  virtual void write(Index step, const Metrics& values) = 0;
+  /// Rows beyond `step`, which an earlier process may have written, are void.
+  virtual void truncate_after(Index step) = 0;
+  virtual void sync() = 0;
+};
+
 /// Appends the rows of a run to its directory, which must exist.
 class MetricsWriter {
  public:
   /// Continues the files that are there, dropping a row torn by a crash; begins them otherwise.
-  explicit MetricsWriter(const std::string& directory)
+  /// `also`, if there is one, gets what is written from now on.
+  explicit MetricsWriter(const std::string& directory, std::unique_ptr<MetricsSink> also = nullptr)
       : csv_(directory + "/metrics.csv"),
         jsonl_(directory + "/metrics.jsonl"),
         timing_(directory + "/timing.jsonl") {
     truncate_after(std::numeric_limits<Index>::max());
+    also_ = std::move(also);
+    if (also_) also_->truncate_after(last_step_);
   }
 
   /// Writes one row; steps ascend. The first row of a file names its columns, and a later name that
@@ -140,6 +156,7 @@ class MetricsWriter {
     csv_.append(csv_row(step, metrics));
     jsonl_.append(json_row(step, metrics));
     if (!times.empty()) timing_.append(json_row(step, times));
+    if (also_) also_->write(step, values);
     last_step_ = step;
   }
 
@@ -154,6 +171,7 @@ class MetricsWriter {
     csv_.truncate(csv);
     jsonl_.truncate(jsonl);
     timing_.truncate(timing);
+    if (also_) also_->truncate_after(step);
   }
 
   /// The rows that are there.
@@ -164,6 +182,7 @@ class MetricsWriter {
     csv_.sync();
     jsonl_.sync();
     timing_.sync();
+    if (also_) also_->sync();
   }
 
  private:
@@ -248,6 +267,7 @@ class MetricsWriter {
   }
 
   detail::RowFile csv_, jsonl_, timing_;
+  std::unique_ptr<MetricsSink> also_;
   std::vector<std::string> columns_;
   Index last_step_ = -1;
 };
