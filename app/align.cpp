@@ -342,7 +342,7 @@ void align_command(const AlignSettings& given, const std::string& title, Json& r
   Loaded policy = reference;
   {
     std::vector<Ranking> rankings;
-    MetricsWriter metrics(s.run);
+    MetricsWriter metrics(s.run, tensorboard_of(s.tensorboard));
     for (Index round = 0; round < s.rounds; ++round)
       run_round({s, round, guide}, in, reference, policy, rankings, metrics);
   }

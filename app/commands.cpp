@@ -68,7 +68,10 @@ void generate_command(const GenerateCommand& c, Json& results) {
   GenerateSettings settings = c.settings;
   take_temperature_of_form(settings.sampling.sampling, c.temperature_said, loaded);
   auto candidates = generate_candidates(loaded, prompts, settings, 0, "generate");
-  for (std::size_t i = 0; i < candidates.size(); ++i) candidates[i].id = prompts[i].id;
+  for (std::size_t i = 0; i < candidates.size(); ++i) {
+    candidates[i].id = prompts[i].id;
+    if (!c.name.empty()) candidates[i].name = c.name;
+  }
   write_jsonl(c.out, candidates);
   double responses = 0, finished = 0, characters = 0;
   for (const Candidates& candidate : candidates)
@@ -341,7 +344,7 @@ void train_by_reward(const PpoCommand& c, Json named, Json& results) {
                      by_rule ? rule_function(first, rule_of(c.reward)) : reward_function(*reward),
                      prompts};
   {
-    MetricsWriter metrics(c.run);
+    MetricsWriter metrics(c.run, tensorboard_of(c.tensorboard));
     run_ppo(task, settings, c.run + "/policy.safetensors", metrics, 0, settings.label());
   }
   first.model = policy;
@@ -452,10 +455,14 @@ void eval_command(const EvalCommand& c, Json& results) {
   const Verdict verdict = judge->compare(old_responses, new_responses);
   const Interval win = verdict.interval();
   results.update(verdict.json());
-  std::printf("win rate by %s, after against before: %s (95 %% interval %s to %s, %s responses)\n",
-              harmless(verdict.judge).c_str(), percent(verdict.rate()).c_str(),
-              fixed(100 * win.low, 1).c_str(), fixed(100 * win.high, 1).c_str(),
-              fixed(verdict.n(), 0).c_str());
+  std::printf(
+      "win rate by %s, after against before: %s (95 %% interval %s to %s, %s responses%s)\n",
+      harmless(verdict.judge).c_str(), percent(verdict.rate()).c_str(),
+      fixed(100 * win.low, 1).c_str(), fixed(100 * win.high, 1).c_str(),
+      fixed(verdict.n(), 0).c_str(),
+      verdict.stopped_early
+          ? str(", which decided it: ", verdict.unjudged, " were not asked").c_str()
+          : "");
   const double kl = exact_kl(after, *before.model, prompts, settings);
   const SampleOptions& sampling = settings.sampling;
   const std::string temperature = number_text(kl_temperature(sampling));

@@ -23,6 +23,7 @@ struct ModelOptions {
 struct GenerateCommand {
   ModelOptions from;
   std::string prompts, out;
+  std::string name;  // whose the responses are; empty: the model's file, without its ending
   Index limit = 0;
   bool force = false;
   bool temperature_said = false;  // else it is the chat form's
@@ -57,6 +58,7 @@ void score_command(const ScoreCommand& c, Json& results);
 struct RatingsCommand {
   std::vector<std::string> rankings;
   std::string reference;  // the system whose rating is 0; empty: the mean of all is
+  std::string report;     // an HTML file of all that is said; empty: none
   bool skip_bad_lines = false;
   RatingConfig settings;
 };
@@ -76,6 +78,7 @@ struct PpoCommand {
   std::string reward = kDefaultRule;
   std::string prompts;
   std::string run = "ppo-run";
+  std::string tensorboard;        // a folder for TensorBoard's events; empty: none
   bool temperature_said = false;  // else it is the chat form's
   PpoSettings settings;
 };
@@ -125,6 +128,8 @@ void chat_command(const ChatCommand& c, Json& results);
 struct DataCommand {
   ModelOptions from;
   std::vector<std::string> files;
+  std::string as,
+      out;  // what rankings are written as (app/export.hpp), and where; empty: nothing is
   bool skip_bad_lines = false;
   Index budget = 8192;
   Index samples = 3;

@@ -1,6 +1,7 @@
 // `plumb data`: what files of data hold, read record by record. Memory: one record, and up to four
 // million hashes of each kind a file, by which duplicates and leaks are found.
 #include "commands.hpp"
+#include "export.hpp"
 #include "format.hpp"
 #include "progress.hpp"
 #include "screen.hpp"
@@ -8,10 +9,12 @@
 #include <plumb/core/random.hpp>
 #include <plumb/data/jsonl.hpp>
 #include <plumb/io/hash.hpp>
+#include <plumb/io/output.hpp>
 
 #include <algorithm>
 #include <cstdio>
 #include <deque>
+#include <iterator>
 #include <map>
 #include <optional>
 
@@ -327,9 +330,31 @@ Json report_json(const FileReport& r) {
           {"fill", r.packed.fill()}};
 }
 
+void export_command(const DataCommand& c, Json& results) {
+  check<DataError>(!c.as.empty() && !c.out.empty(),
+                   "[data] --export FORM and --out FILE go together");
+  const ExportForm form = export_form(c.as);
+  check_output(c.out, c.files);
+  std::vector<Ranking> rankings;
+  for (const std::string& file : c.files) {
+    auto more =
+        noted(file, read_rankings(file, c.skip_bad_lines ? BadLine::Skip : BadLine::Refuse));
+    std::move(more.begin(), more.end(), std::back_inserter(rankings));
+  }
+  const Exported out = export_rankings(rankings, form);
+  if (out.lines.empty()) fail<DataError>(str("[data] nothing can be written: ", out.said()));
+  write_atomically(c.out, [&](auto put) {
+    for (const std::string& line : out.lines) put(line);
+  });
+  std::fprintf(c.out == "-" ? stderr : stdout, "%s -> %s\n", harmless(out.said()).c_str(),
+               harmless(c.out).c_str());
+  results = out.json();
+}
+
 }  // namespace
 
 void data_command(const DataCommand& c, Json& results) {
+  if (!c.as.empty() || !c.out.empty()) return export_command(c, results);
   const auto start = std::chrono::steady_clock::now();
   const Loaded loaded = load_model(c.from.model, c.from.tokenizer, c.from.chat);
   std::vector<FileReport> reports;

@@ -2,12 +2,14 @@
 
 #include "child_rule.hpp"
 #include "command_judge.hpp"
+#include "format.hpp"
 #include "rule.hpp"
 
 #include <plumb/core/random.hpp>
 #include <plumb/io/hash.hpp>
 #include <plumb/run/interrupt.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <set>
@@ -66,6 +68,9 @@ class ScoringJudge : public Judge {
   ScoreCandidates score_;
 };
 
+// What ratings call the model.
+const std::string& called(const Candidates& c) { return c.name.empty() ? c.model : c.name; }
+
 // The better, the higher; what is of no use, and has no rank, is below all else.
 double standing(int rank) { return rank < 0 ? -2.0 : -rank; }
 
@@ -79,7 +84,10 @@ class PersonJudge : public Judge {
   Verdict compare(const std::vector<Candidates>& before,
                   const std::vector<Candidates>& after) override {
     const std::vector<Candidates> pairs = pairs_to_judge(before, after);
-    const std::string annotator = ask(pairs);
+    // Pairs of one prompt depend on one another, which an early end does not allow for.
+    const bool may_stop = std::none_of(before.begin(), before.end(),
+                                       [](const Candidates& c) { return c.responses.size() > 1; });
+    const std::string annotator = ask(pairs, may_stop);
     std::map<std::string, double> preferences;
     for (const Ranking& r : read_rankings(tools_.answers).records)
       if (r.annotator == annotator && r.rank.size() == 2)
@@ -93,12 +101,24 @@ class PersonJudge : public Judge {
       else
         verdict.items.push_back({i, k, identical(pair) ? 0.5 : found->second, 0.0, 0.0});
     });
+    verdict.stopped_early = may_stop && verdict.unjudged > 0 && verdict.test().decided();
     return verdict;
   }
 
  private:
+  // What was said of these pairs so far.
+  BlindTest tally(const RankingSession& session, const std::set<std::string>& ids) const {
+    BlindTest out;
+    for (const RankingsFile::Entry& e : session.file().by(tools_.annotator)) {
+      if (e.rank.size() != 2 || !ids.contains(e.id)) continue;
+      const double preference = preference_of(standing(e.rank[0]), standing(e.rank[1]));
+      (preference == 0.5 ? out.ties : preference > 0.5 ? out.wins : out.losses) += 1.0;
+    }
+    return out;
+  }
+
   // Whose answers they are.
-  std::string ask(const std::vector<Candidates>& pairs) const {
+  std::string ask(const std::vector<Candidates>& pairs, bool may_stop) const {
     std::vector<Candidates> open;
     std::set<std::string> ids;
     for (const Candidates& pair : pairs)
@@ -108,8 +128,19 @@ class PersonJudge : public Judge {
     const Screen screen = tools_.screen();
     RankingSession session(std::move(open), tools_.answers, tools_.annotator, tools_.seed);
     screen.out << "Which response is better? 1 2: the first one, 2 1: the second, 1=2: alike. "
-               << session.done() << " of " << session.total() << " answered.\n";
-    ask_on(session, screen);
+               << session.done() << " of " << session.total() << " answered."
+               << (may_stop ? " It ends as soon as it is decided." : "") << '\n';
+    const auto decided = [&] { return may_stop && tally(session, ids).decided(); };
+    ask_on(session, screen, {}, false, decided);
+    if (decided() && session.left() > 0) {
+      const BlindTest test = tally(session, ids);
+      screen.out << "Decided: of " << fixed(test.wins + test.losses, 0)
+                 << " pairs of which you prefer one, " << fixed(test.wins, 0)
+                 << " are for the second model. " << session.left()
+                 << " are not asked: a model that is no better leads by as much, however often one "
+                    "looks, in one of "
+                 << fixed(BlindTest::kEvidence, 0) << " cases at most.\n";
+    }
     if (interrupted())
       throw Interrupted("Judging was interrupted. The same command takes it up again.");
     return tools_.annotator;
@@ -181,8 +212,8 @@ std::vector<Candidates> pairs_to_judge(const std::vector<Candidates>& before,
     pair.prompt = before[i].prompt;
     pair.responses = {before[i].responses[k], after[i].responses[k]};
     pair.finished = {before[i].finished[k], after[i].finished[k]};
-    if (!before[i].model.empty() && !after[i].model.empty() && before[i].model != after[i].model)
-      pair.systems = {before[i].model, after[i].model};  // for `plumb ratings`
+    const std::string &old = called(before[i]), &now = called(after[i]);
+    if (!old.empty() && !now.empty() && old != now) pair.systems = {old, now};  // for ratings
     Hash64 hash;
     hash.field(pair.prompt);
     for (const std::string& response : pair.responses) hash.field(response);
@@ -251,7 +282,14 @@ double Verdict::rate() const {
   return clustered_mean(by_prompt(*this, [](const Item& item) { return item.preference; })).mean;
 }
 
+BlindTest Verdict::test() const { return {wins(), ties(), n() - wins() - ties()}; }
+
 Interval Verdict::interval() const {
+  if (stopped_early) {  // of the pairs that prefer one; a tie is half of each
+    const Interval share = test().interval();
+    const auto of_all = [&](double of) { return (of * (n() - ties()) + 0.5 * ties()) / n(); };
+    return {of_all(share.low), of_all(share.high)};
+  }
   return clustered_share_interval(by_prompt(*this, [](const Item& i) { return i.preference; }));
 }
 
@@ -268,9 +306,9 @@ Interval Verdict::difference_interval() const {
 
 Json Verdict::json() const {
   const Interval i = interval();
-  Json out = {{"judge", judge},          {"win_rate", rate()},  {"win_rate_low", i.low},
-              {"win_rate_high", i.high}, {"wins", wins()},      {"ties", ties()},
-              {"judged", n()},           {"unjudged", unjudged}};
+  Json out = {{"judge", judge},          {"win_rate", rate()},   {"win_rate_low", i.low},
+              {"win_rate_high", i.high}, {"wins", wins()},       {"ties", ties()},
+              {"judged", n()},           {"unjudged", unjudged}, {"stopped_early", stopped_early}};
   if (!scored) return out;
   const Interval d = difference_interval();
   out["score_difference"] = mean_difference();

@@ -2,12 +2,11 @@
 //
 //   rule:NAME             a stated rule, which scores each response
 //   person                you, at the terminal, blind to which model wrote what; answers are kept
-//   in a
-//                         file, and a later sitting goes on
+//                         in a file, and a later sitting goes on; of one response a prompt, it
+//                         ends as soon as it is decided (blind_test.hpp)
 //   command:PROGRAM ARGS  a program of yours (no shell; words end at spaces). It reads a line of
-//   JSON a
-//                         pair, {"prompt":…,"responses":[a,b]}, and writes a line a pair: [score of
-//                         a, score of b], or 1 (a is better), 2 (b is), 0 (a tie)
+//                         JSON a pair, {"prompt":…,"responses":[a,b]}, and writes a line a pair:
+//                         [score of a, score of b], or 1 (a is better), 2 (b is), 0 (a tie)
 //   anything else         a reward model's file, which scores each response
 //
 // People and programs get the two in a random order, which is undone, so that a liking for the
@@ -15,6 +14,7 @@
 // prefers.
 #pragma once
 
+#include "blind_test.hpp"
 #include "rank.hpp"
 
 #include <plumb/data/records.hpp>
@@ -66,14 +66,17 @@ struct Verdict {
   std::string judge;
   bool scored = false;
   std::vector<Item> items;
-  std::size_t unjudged = 0;  ///< pairs that the judge left open
+  std::size_t unjudged = 0;    ///< pairs that the judge left open
+  bool stopped_early = false;  ///< since what was judged decides it
 
   double wins() const { return count(1.0); }
   double ties() const { return count(0.5); }
   double n() const { return static_cast<double>(items.size()); }
-  double prompts() const;          ///< that have a pair
-  double rate() const;             ///< wins and half the ties, of the pairs judged; NaN of none
-  Interval interval() const;       ///< 95 %, of the rate, clustered by prompt
+  double prompts() const;  ///< that have a pair
+  double rate() const;     ///< wins and half the ties, of the pairs judged; NaN of none
+  /// 95 %, of the rate, clustered by prompt; where it stopped early, right at all times at once.
+  Interval interval() const;
+  BlindTest test() const;          ///< wins, ties and losses
   double mean_difference() const;  ///< of the scores, after − before; NaN without
   Interval difference_interval() const;
   Json json() const;  ///< "win_rate" and what belongs to it

@@ -227,6 +227,9 @@ class Program {
     sub.add_option("--base", from.base,
                    "what the model's adapters stand beside; default: what their file says");
   }
+  static void tensorboard_flag(CLI::App& sub, std::string& folder) {
+    sub.add_option("--tensorboard", folder, "also add the metrics to TensorBoard's events here");
+  }
   const std::string chat_help_ =
       str("chat form of the prompts: ", chat_form_names(), "; default: what the model says");
   static constexpr const char* kPromptsHelp =
@@ -287,6 +290,7 @@ class Program {
         });
     sub.add_flag("--quick", quick_, "a third of the work");
     sub.add_flag("--rank", person_, "you rank the stories instead of the rule");
+    tensorboard_flag(sub, demo_.tensorboard);
     add_with_method(sub, demo_);
   }
 
@@ -349,6 +353,8 @@ class Program {
     sub.add_option("--prompts", generate_.prompts, kPromptsHelp);
     sub.add_option("--out", generate_.out, "candidates, JSON Lines; -: standard output")
         ->required();
+    sub.add_option("--name", generate_.name,
+                   "whose the responses are called, in ratings; default: the model's file");
     flags(sub).add_one(Field{"limit", "use the first so many prompts; 0: all", at_least(0)},
                        generate_.limit);
     flags(sub).add_one(Field{"force", "replace a file that is there"}, generate_.force);
@@ -365,7 +371,7 @@ class Program {
           status_ = results.at("status");
         },
         [this] {
-          return Paths{rank_.candidates, rank_.output};
+          return Paths{rank_.candidates, rank_.output, rank_.report};
         });
     sub.add_option("candidates", rank_.candidates, "file made by `plumb generate`");
     sub.add_option("--out", rank_.output, "rankings, appended to this file")->required();
@@ -376,6 +382,7 @@ class Program {
     flags(sub).add_one(
         Field{"agreement", "report agreement, what answers lean on, and haste; ask nothing"},
         rank_.agreement);
+    sub.add_option("--report", rank_.report, "with --agreement: also as HTML here, with plots");
   }
 
   void add_studio() {
@@ -532,12 +539,17 @@ class Program {
     CLI::App& sub = command(
         "ratings", "rate systems by rankings of their responses, with intervals and fragility",
         [this](Json& results) { ratings_command(ratings_, results); },
-        [this] { return ratings_.rankings; });
+        [this] {
+          Paths paths = ratings_.rankings;
+          paths.push_back(ratings_.report);
+          return paths;
+        });
     sub.add_option("rankings", ratings_.rankings,
                    "rankings that say whose each response is: \"systems\", or UltraFeedback's")
         ->required();
     sub.add_option("--reference", ratings_.reference,
                    "the system whose rating is 0; default: the mean of all is");
+    sub.add_option("--report", ratings_.report, "and write it here as HTML, with plots");
     sub.add_flag("--skip-bad-lines", ratings_.skip_bad_lines,
                  "leave malformed lines out, naming them");
     flags(sub).add(ratings_.settings);
@@ -580,6 +592,7 @@ class Program {
     sub.add_option("--run", c.run,
                    "run directory; one that was stopped goes on, with more --iterations too")
         ->capture_default_str();
+    tensorboard_flag(sub, c.tensorboard);
     model_flags(sub, c.from);
     sub.add_option("--reference", c.reference,
                    "the policy is held near this model; default: near --model");
@@ -630,6 +643,7 @@ class Program {
           align_.ppo_temperature_said = says("align", "ppo-temperature");
           align_command(align_, "Plumb run", results);
         });
+    tensorboard_flag(sub, align_.tensorboard);
     add_with_method(sub, align_);
   }
 
@@ -683,7 +697,12 @@ class Program {
   void add_data() {
     CLI::App& sub = command(
         "data", "what files of data hold: forms, lengths, ties, duplicates, leaks, samples",
-        [this](Json& results) { data_command(data_, results); }, [this] { return data_.files; });
+        [this](Json& results) { data_command(data_, results); },
+        [this] {
+          Paths paths = data_.files;
+          paths.push_back(data_.out);
+          return paths;
+        });
     sub.add_option("files", data_.files,
                    "data in any form; with several, what later ones share with earlier ones")
         ->required();
@@ -695,6 +714,10 @@ class Program {
     flags(sub).add_one(Field{"tokens", "count tokens, too: most of the work"}, data_.tokens);
     flags(sub).add_one(Field{"samples", "records to show of each file", between(0, 1000)},
                        data_.samples);
+    sub.add_option("--export", data_.as,
+                   "write the rankings in another form, and say nothing else: rankings, Plumb's "
+                   "own; trl or hh-rlhf, the pairs that they decide");
+    sub.add_option("--out", data_.out, "where to; -: standard output");
   }
 
   void add_tokenizer() {

@@ -3,10 +3,12 @@
 
 #include "agreement.hpp"
 #include "judge.hpp"
+#include "people_report.hpp"
 #include "progress.hpp"
 #include "screen.hpp"
 
 #include <plumb/data/text.hpp>
+#include <plumb/io/output.hpp>
 #include <plumb/run/interrupt.hpp>
 
 #include <unistd.h>
@@ -84,15 +86,16 @@ std::string spelled(const Answer& said) {
 class Sitting {
  public:
   Sitting(RankingSession& session, const Screen& screen, std::string instructions,
-          bool finished_too)
+          bool finished_too, std::function<bool()> over)
       : session_(session),
         screen_(screen),
         instructions_(std::move(instructions)),
-        finished_too_(finished_too) {}
+        finished_too_(finished_too),
+        over_(std::move(over)) {}
 
   void ask() {
     next();
-    while (session_.question() || ask_whether_all()) {
+    while (!is_over() && (session_.question() || ask_whether_all())) {
       screen_.out << "Best first (s skip, u undo, q quit, ? help): " << std::flush;
       std::string line;
       if (!std::getline(screen_.in, line) || screen_.in.eof()) {  // only Enter makes an answer
@@ -110,9 +113,11 @@ class Sitting {
   }
 
  private:
+  bool is_over() const { return over_ && over_(); }
+
   void next() {
     said_ = {};
-    if (session_.question()) show(session_, screen_);
+    if (session_.question() && !is_over()) show(session_, screen_);
     since_ = std::chrono::steady_clock::now();
   }
 
@@ -187,6 +192,7 @@ class Sitting {
   const Screen& screen_;
   std::string instructions_;
   bool finished_too_, answered_ = false;
+  std::function<bool()> over_;
   Answer said_;  // unusable and comment
   std::chrono::steady_clock::time_point since_;
 };
@@ -253,13 +259,20 @@ std::string instructions_of(const AskingOptions& asking) {
 }
 
 void ask_on(RankingSession& session, Screen screen, const std::string& instructions,
-            bool finished_too) {
-  Sitting(session, screen, instructions, finished_too).ask();
+            bool finished_too, const std::function<bool()>& over) {
+  Sitting(session, screen, instructions, finished_too, over).ask();
 }
 
 Json rank_on(const RankOptions& options, Screen screen) {
   const bool person = options.labeller == "person";
   Json results = Json::object();
+  check<DataError>(options.report.empty() || options.agreement,
+                   "[rank] --report is of the agreement. HINT: --agreement --report FILE.html");
+  if (!options.report.empty()) {
+    std::vector<std::string> inputs = options.others;
+    inputs.insert(inputs.end(), {options.candidates, options.output});
+    check_output(options.report, inputs);
+  }
   if (!person) rule_of(options.labeller);  // refuse another before anything is done
   if (!options.agreement)
     results = person ? rank_as_person(options, screen) : rank_with_rule(options, screen.out);
@@ -281,6 +294,10 @@ Json rank_on(const RankOptions& options, Screen screen) {
     const std::vector<Habits> habits = habits_of(all);
     print_habits(habits, screen.out);
     results["habits"] = habits_json(habits);
+    if (!options.report.empty()) {
+      write_atomically(options.report, people_html(all, agreement, rates, habits));
+      screen.out << "report: " << harmless(options.report) << '\n';
+    }
   }
   if (options.agreement && agreement.annotators < 2)
     screen.out << "Agreement needs two annotators; the files have " << agreement.annotators

@@ -4,6 +4,7 @@
 
 #include "ranking_session.hpp"
 
+#include <functional>
 #include <iosfwd>
 #include <memory>
 #include <string>
@@ -28,6 +29,7 @@ struct RankOptions {
   bool finished_too = false;        // where nothing is left to ask, offer to undo
   std::vector<std::string> others;  // more files of rankings, for agreement only
   bool agreement = false;           // report the agreement and ask nothing
+  std::string report;               // and write it as HTML here; empty: print only
 };
 
 /// How questions look: `styled` is for a terminal.
@@ -64,9 +66,10 @@ std::string instructions_of(const AskingOptions& asking);
 /// An error's message as a person at a prompt needs it: without [place] and (file:line).
 std::string plain_reason(std::string_view message);
 
-/// Asks a session's questions until none is left, or the person quits. After the last one it can
-/// be undone; with `finished_too` also where nothing was left from the beginning.
+/// Asks a session's questions until none is left, the person quits, or `over`, which is asked
+/// before each question, says so. After the last one it can be undone; with `finished_too` also
+/// where nothing was left from the beginning.
 void ask_on(RankingSession& session, Screen screen, const std::string& instructions = {},
-            bool finished_too = false);
+            bool finished_too = false, const std::function<bool()>& over = {});
 
 }}  // namespace plumb::v0_1

@@ -1,8 +1,10 @@
 // `plumb ratings`: rlhf/ratings.hpp and rlhf/fragility.hpp on files, in words and numbers.
 #include "commands.hpp"
 #include "format.hpp"
+#include "report.hpp"
 #include "screen.hpp"
 
+#include <plumb/io/output.hpp>
 #include <plumb/rlhf/fragility.hpp>
 
 #include <algorithm>
@@ -136,10 +138,62 @@ Json fragility_json(const Fragility& f, const Rated& data) {
           {"ids", std::move(ids)}};
 }
 
+// The same as a page.
+std::string ratings_html(const RatingsCommand& c, const Rated& data, const Ratings& ratings,
+                         const RatingBootstrap& drawn, std::optional<std::size_t> reference,
+                         const Fragility& fragility) {
+  Report report("Ratings of systems",
+                str("Plumb ", PLUMB_VERSION, ", ", model_name(c.settings.model)));
+  if (data.by_rule > 0)
+    report.add_notice(fixed(data.by_rule, 0) + " of the votes are by a rule, not by people.");
+  report.add_summary("Systems", str(data.names.size()));
+  report.add_summary("Votes", str(ratings.votes), str("on ", ratings.prompts, " prompts"));
+  if (data.without > 0)
+    report.add_summary("Left out", fixed(data.without, 0),
+                       "rankings that do not say whose their responses are");
+  if (c.settings.penalty > 0)
+    report.add_summary("Penalty", general(static_cast<double>(c.settings.penalty), 6),
+                       "holds the systems nearer to each other than the votes say");
+  std::vector<NamedInterval> rows, redrawn, first;
+  for (const std::size_t s : ratings.order()) {
+    const RatingEstimate e = ratings.estimate(s, reference);
+    rows.push_back({data.names[s], e.value, e.interval.low, e.interval.high});
+    if (drawn.draws == 0) continue;
+    redrawn.push_back({data.names[s], e.value, drawn.interval[s].low, drawn.interval[s].high});
+    first.push_back({data.names[s], drawn.first[s]});
+  }
+  const std::string beside = str("log-odds to be preferred, beside ",
+                                 reference ? data.names[*reference] : "the mean of all");
+  report.add_heading("Ratings");
+  report.add_intervals("Ratings, 95 % intervals clustered by prompt", beside, rows, 0);
+  if (!redrawn.empty())
+    report.add_intervals("Prompts drawn anew, 95 % of draws", beside, redrawn, 0);
+  if (!first.empty()) report.add_intervals("Comes first", "share of draws of prompts", first);
+  report.add_heading("How few votes would change the first place");
+  if (fragility.withdrawn.empty()) {
+    report.add_text("No withdrawal of votes that was tried makes another system come first.");
+    return report.html();
+  }
+  const double share =
+      static_cast<double>(fragility.withdrawn.size()) / static_cast<double>(fragility.votes);
+  report.add_text(str("Without ", fragility.withdrawn.size(), " of ", fragility.votes, " votes, ",
+                      data.names[fragility.rival], " would come before ",
+                      data.names[fragility.first], ". Fewer may do; these were found one by one."));
+  report.add_intervals(
+      "Votes that the first place hangs on", "share of all votes",
+      {{"withdrawn", share, 0.0, share, str(fragility.withdrawn.size(), " of ", fragility.votes)}},
+      1.0, 4);
+  std::string ids;
+  for (const std::size_t v : fragility.withdrawn) ids += data.ids[v] + "\n";
+  report.add_details("Their ids", ids);
+  return report.html();
+}
+
 }  // namespace
 
 void ratings_command(const RatingsCommand& c, Json& results) {
   check_fields(c.settings, "ratings");
+  if (!c.report.empty()) check_output(c.report, c.rankings);
   const Rated data = rated(c);
   const std::optional<std::size_t> reference = number_of(c.reference, data.names);
   const Ratings ratings = rate(data.votes, data.names, c.settings);
@@ -172,6 +226,9 @@ void ratings_command(const RatingsCommand& c, Json& results) {
   const Fragility fragility = fragility_of(data.votes, data.names, c.settings);
   print_fragility(fragility, data);
   results["fragility"] = fragility_json(fragility, data);
+  if (c.report.empty()) return;
+  write_atomically(c.report, ratings_html(c, data, ratings, drawn, reference, fragility));
+  std::printf("report: %s\n", harmless(c.report).c_str());
 }
 
 }}  // namespace plumb::v0_1

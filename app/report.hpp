@@ -6,6 +6,7 @@
 #pragma once
 
 #include "format.hpp"
+#include "report_parts.hpp"
 #include "report_style.hpp"
 
 #include <plumb/core/check.hpp>
@@ -44,76 +45,6 @@ inline Series metric_series(std::string name, const std::vector<MetricRow>& rows
       }
   return series;
 }
-
-namespace detail {
-
-inline std::string escape_html(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    if (c == '&')
-      out += "&amp;";
-    else if (c == '<')
-      out += "&lt;";
-    else if (c == '>')
-      out += "&gt;";
-    else if (c == '"')
-      out += "&quot;";
-    else if (c == '\'')
-      out += "&#39;";
-    else if (static_cast<unsigned char>(c) >= 32 || c == '\n' || c == '\t')
-      out += c;
-  }
-  return out;
-}
-
-// The power of ten at or below x > 0.
-inline double power_of_ten(double x) {
-  double up = 1.0, down = 1.0;
-  while (up * 10.0 <= x && up < 1e300) up *= 10.0;
-  while (1.0 / down > x && down < 1e300) down *= 10.0;
-  return up / down;
-}
-
-// A range of values with about `count` ticks at multiples of 1, 2 or 5 · 10^n; `tight` ends at the
-// values, otherwise the range ends at ticks.
-struct Axis {
-  double low, high, step;
-
-  Axis(double smallest, double largest, int count, bool tight, bool whole)
-      : low(smallest), high(largest) {
-    if (!(high > low)) {  // one value only: show it in the middle of something
-      const double around = whole ? 1.0 : low == 0.0 ? 1.0 : std::abs(low) * 0.1;
-      low -= around;
-      high += around;
-    }
-    const double raw = (high - low) / count;
-    const double power = power_of_ten(raw);
-    const double lead = raw / power;
-    step = (lead <= 1.0 ? 1.0 : lead <= 2.0 ? 2.0 : lead <= 5.0 ? 5.0 : 10.0) * power;
-    if (whole) step = std::max(1.0, step);
-    if (tight) return;
-    low = std::floor(low / step + 1e-9) * step;
-    high = std::ceil(high / step - 1e-9) * step;
-  }
-  double share(double value) const { return (value - low) / (high - low); }
-  std::vector<double> ticks() const {
-    std::vector<double> out;
-    for (double i = std::ceil(low / step - 1e-9); i * step <= high + step * 1e-9; ++i)
-      out.push_back(i * step + 0.0);  // + 0.0: no -0
-    return out;
-  }
-  std::string label(double value) const {
-    const double size = std::max(std::abs(low), std::abs(high));
-    if (size < 1e-4 && size > 0.0)
-      return value == 0.0 ? "0" : number_as(value, std::chars_format::scientific, 1);
-    const double scale = size >= 1e6 ? 1e6 : size >= 1e5 ? 1e3 : 1.0;
-    int decimals = 0;
-    for (double s = step / scale; s < 1.0 - 2e-9 && decimals < 6; s *= 10.0) ++decimals;
-    return str(fixed(value / scale, decimals), scale == 1e6 ? "M" : scale == 1e3 ? "k" : "");
-  }
-};
-
-}  // namespace detail
 
 /// Collects the parts of a report, which appear in the order of the calls, and writes its HTML.
 class Report {
@@ -156,6 +87,16 @@ class Report {
     body_ += "<figure><figcaption>" + detail::escape_html(title) + "</figcaption>";
     body_ += legend(y_label, series) + chart(title, x_label, series, marks);
     body_ += "<div class=\"tip\"></div></figure>\n";
+  }
+
+  /// Values by name, each a dot with its interval on one axis, and as text: a table that reads
+  /// without a picture, too. `mark`, if finite, is a line through all, such as what chance gives.
+  void add_intervals(std::string_view title, std::string_view x_label,
+                     const std::vector<NamedInterval>& rows, double mark = std::nan(""),
+                     int decimals = 2) {
+    part("charts", "</div>\n", "<div class=\"charts\">\n");
+    body_ += "<figure><figcaption>" + detail::escape_html(title) + "</figcaption>" +
+             detail::intervals_html(x_label, rows, mark, decimals) + "</figure>\n";
   }
 
   /// A table of texts, such as prompt | before | after; each row has one cell for each column.

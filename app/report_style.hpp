@@ -38,6 +38,15 @@ figcaption{font-weight:600}.legend{font-size:.85rem;color:var(--soft);min-height
 .legend span{margin-right:.9rem;white-space:nowrap}
 .legend i{display:inline-block;width:1.1em;height:0;border-top:3px solid;vertical-align:middle;
 margin-right:.35em}
+.intervals{table-layout:fixed;font-size:.9rem}
+.intervals th,.intervals td{border:0;padding:.25rem .5rem .25rem 0;vertical-align:middle}
+.intervals th{width:30%;font-weight:500;overflow-wrap:anywhere}
+.intervals td:last-child{width:32%;font-variant-numeric:tabular-nums}
+.intervals small{color:var(--soft)}
+.intervals .plot svg{height:1.5rem}.intervals path{vector-effect:non-scaling-stroke}
+.intervals .dot{stroke:var(--s0);stroke-width:9}
+.axis div{position:relative;height:1.2rem;font-size:.75rem;color:var(--soft)}
+.axis span{position:absolute;transform:translateX(-50%)}
 svg{display:block;width:100%;height:auto}svg text{font-size:13px;fill:var(--soft)}
 path{fill:none;stroke-width:2;stroke-linejoin:round;stroke-linecap:round}
 .grid{stroke:var(--line);stroke-width:1}.mark{stroke:var(--soft);stroke-width:1}
@@ -57,7 +66,7 @@ gap:0 .8rem;padding:.4rem 0;border-bottom:1px solid var(--line)}
 
 // Shows every line's value at the x nearest to the pointer, where one line has a value.
 inline constexpr const char* kReportScript =
-    R"(document.querySelectorAll('figure').forEach(f=>{
+    R"(document.querySelectorAll('figure:has(svg+script)').forEach(f=>{
 const s=f.querySelector('svg'),t=f.querySelector('.tip'),h=f.querySelector('.hair'),
 d=JSON.parse(f.querySelector('script').textContent),show=e=>{
 const r=s.getBoundingClientRect(),k=d.w/r.width,px=(e.clientX-r.left)*k;

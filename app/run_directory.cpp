@@ -3,6 +3,7 @@
 #include <plumb/io/hash.hpp>
 #include <plumb/io/mapped.hpp>
 #include <plumb/io/output.hpp>
+#include <plumb/run/tensorboard.hpp>
 
 #include <sys/stat.h>
 
@@ -55,6 +56,11 @@ RunLock begin_run(const std::string& directory, const Json& config,
     compare(parse_json(read_file(path), path), parse_json(text), path, "", may_grow);
   if (!detail::file_exists(path) || read_file(path) != text) write_atomically(path, text);
   return lock;
+}
+
+std::unique_ptr<MetricsSink> tensorboard_of(const std::string& folder) {
+  if (folder.empty()) return nullptr;
+  return std::make_unique<TensorBoardWriter>(folder);
 }
 
 }}  // namespace plumb::v0_1

@@ -8,7 +8,9 @@
 #include <plumb/io/file.hpp>
 #include <plumb/io/json.hpp>
 #include <plumb/io/lock.hpp>
+#include <plumb/run/metrics.hpp>
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -24,6 +26,9 @@ std::string contents_hash(const std::string& path);
 /// if another process uses it.
 RunLock begin_run(const std::string& directory, const Json& config,
                   const std::vector<std::string>& may_grow = {});
+
+/// TensorBoard's events in this folder, for MetricsWriter; nothing for no folder.
+std::unique_ptr<MetricsSink> tensorboard_of(const std::string& folder);
 
 /// What a run that was begun in `directory` says of a setting that was left to the program (0): the
 /// same number again, so that it goes on to the bit; else what `now()` says.

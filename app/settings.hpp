@@ -199,6 +199,7 @@ struct AlignSettings {
   std::string held_out;          // stories for evaluation; empty: the shipped ones
   std::string held_out_prompts;  // for the comparison; empty: openings of held_out
   std::string run = "run";
+  std::string tensorboard;  // a folder for TensorBoard's events; empty: none
   std::string labeller = kDefaultRule;
   std::string judge;  // empty: the labeller, if it is a rule
   std::string annotator = "me";

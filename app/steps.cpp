@@ -71,7 +71,11 @@ std::vector<Candidates> generate_candidates(const Loaded& loaded,
   };
   const auto responses = sample(*loaded.model, tokens, options);
 
+  // Two models may lie in files of one name; no two have one fingerprint.
   const std::string model = fingerprint(loaded);
+  std::string name = loaded.source.substr(0, loaded.source.find_last_not_of('/') + 1);
+  name = name.substr(name.rfind('/') + 1);
+  name = str(name.substr(0, name.find_last_of('.')), '-', model.substr(0, 6));
   const Json sampling = {{"temperature", setting_json(options.sampling.temperature)},
                          {"top_k", options.sampling.top_k},
                          {"top_p", setting_json(options.sampling.top_p)},
@@ -83,8 +87,17 @@ std::vector<Candidates> generate_candidates(const Loaded& loaded,
                          {"precision", kPrecision}};
   std::vector<Candidates> result(prompts.size());
   for (std::size_t i = 0; i < prompts.size(); ++i)
-    result[i] = {str("r", step, "-", i), prompts[i].text, {}, {}, model, json_text(sampling), {},
-                 prompts[i].turns};
+    result[i] = {str("r", step, "-", i),
+                 prompts[i].text,
+                 {},
+                 {},
+                 model,
+                 json_text(sampling),
+                 {},
+                 prompts[i].turns,
+                 {},
+                 0.0,
+                 name};
   for (const Response& response : responses) {
     const auto i = static_cast<std::size_t>(response.prompt);
     // A response may end within a character. What a file would keep of it is what everybody sees.

@@ -87,9 +87,9 @@ class Person : public std::streambuf {
 };
 
 Verdict judged_by_person(const Pairs& pairs, const std::string& answers, int how_many,
-                         std::string* shown = nullptr) {
+                         std::string* shown = nullptr, const char* likes = "NEW") {
   std::stringbuf screen;
-  Person person(screen, "NEW", how_many);
+  Person person(screen, likes, how_many);
   std::istream in(&person);
   std::ostream out(&screen);
   JudgeTools tools;
@@ -195,17 +195,65 @@ TEST_CASE("judge: a person is asked blindly, and taken up again") {
   CHECK(!contains(shown, "after"));
   CHECK(!contains(shown, "OLD 3"));
 
+  // Eight in a row are 2^8 / 9 times as likely of a better model as of an equal one: decided.
   v = judged_by_person(pairs, answers, 100, &shown);
-  CHECK(contains(shown, "4 of 11 answered"));
-  CHECK(v.n() == 12);
-  CHECK(v.wins() == 11);
-  CHECK(v.unjudged == 0);
-  // Which side came first was drawn: each did at times (2 · 2^-11 of failing by chance, and fixed).
+  CHECK(contains(shown, "4 of 11 answered. It ends as soon as it is decided."));
+  CHECK(contains(shown,
+                 "Decided: of 8 pairs of which you prefer one, 8 are for the second model. 3 "
+                 "are not asked"));
+  CHECK(v.n() == 9);
+  CHECK(v.wins() == 8);
+  CHECK(v.unjudged == 3);
+  CHECK(v.stopped_early);
+  CHECK(v.json().at("stopped_early") == true);
+  // Right whenever one looks, so wider than the interval of a number that was fixed before.
+  const Interval share = BlindTest{8, 1, 0}.interval();
+  CHECK(v.interval().low == doctest::Approx((8 * share.low + 0.5) / 9));
+  CHECK(v.interval().high == doctest::Approx(8.5 / 9));
+  CHECK(v.interval().low < wilson_interval(8.5, 9).low);
+  v = judged_by_person(pairs, answers, 100, &shown);  // the verdict is out
+  CHECK(v.n() == 9);
+  CHECK(!contains(shown, "[1]"));
+  // Which side came first was drawn: each did at times (2 · 2^-8 of failing by chance, and fixed).
   int old_first = 0;
   for (const Ranking& r : read_rankings(answers).records) old_first += r.shown[0] == 0;
   CHECK(old_first > 0);
-  CHECK(old_first < 11);
+  CHECK(old_first < 8);
   CHECK_THROWS_AS(make_judge("person"), DataError);  // no file to keep answers in
+}
+
+TEST_CASE("judge: a person is asked all that does not decide, and all of dependent pairs") {
+  const Temporary directory;
+  std::string shown;
+  // Several responses to a prompt depend on one another: no early end.
+  Verdict v = judged_by_person(Pairs(6, 2), directory / "dependent.jsonl", 100, &shown);
+  CHECK(v.wins() == 12);
+  CHECK(v.unjudged == 0);
+  CHECK(!v.stopped_early);
+  CHECK(!contains(shown, "decided"));
+  // Whoever prefers what stands second prefers neither model.
+  v = judged_by_person(Pairs(40, 1), directory / "second.jsonl", 100, &shown, "neither");
+  CHECK(v.n() == 40);
+  CHECK(v.unjudged == 0);
+  CHECK(!v.stopped_early);
+  CHECK(!contains(shown, "Decided"));
+  // Decided by the last question: nothing was left out.
+  v = judged_by_person(Pairs(8, 1), directory / "last.jsonl", 100, &shown);
+  CHECK(v.n() == 8);
+  CHECK(!v.stopped_early);
+  CHECK(v.interval().low == wilson_interval(8, 8).low);
+}
+
+TEST_CASE("judge: ratings call models by their names, where they have some") {
+  Pairs pairs(2, 1);
+  for (Candidates& c : pairs.before) c.model = "1f3a";
+  for (Candidates& c : pairs.after) c.model = "77bc";
+  pairs.after[0].name = "new-77bc";
+  const auto judged = pairs_to_judge(pairs.before, pairs.after);
+  CHECK(judged[0].systems == std::vector<std::string>{"1f3a", "new-77bc"});
+  CHECK(judged[1].systems == std::vector<std::string>{"1f3a", "77bc"});
+  pairs.before[0].name = "new-77bc";  // one model twice: nothing to rate
+  CHECK(pairs_to_judge(pairs.before, pairs.after)[0].systems.empty());
 }
 
 TEST_CASE("judge: a program prefers or scores, whichever side is shown first") {
