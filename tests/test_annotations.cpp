@@ -89,7 +89,8 @@ TEST_CASE("annotations: Argilla's feedback records, one ranking a person") {
 
 TEST_CASE("annotations: Argilla's second version, nested and flattened") {
   const Lines<Ranking> nested = rankings_in(
-      R"([{"id":"r7","fields":{"instruction":[{"role":"user","content":"Say hi."}],"a":"Hi.","b":"No."},
+      R"([{"id":"r7","fields":{"instruction":[{"role":"user","content":"Say hi."}],
+      "a":"Hi.","b":"No."},
       "metadata":{},"suggestions":{},"vectors":{},"_server_id":"e1","responses":{
       "preference":[{"value":[{"value":"b","rank":2},{"value":"a","rank":1}],"user_id":"u1"}],
       "rating":[{"value":4,"user_id":"u1"}]}}])");

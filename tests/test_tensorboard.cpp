@@ -85,8 +85,8 @@ Fields fields_of(std::string_view message) {
   return out;
 }
 
-// What TensorBoard shows of a folder: files in the order of their names; a START voids what was read
-// before of its step and later ones (event_accumulator.py).
+// What TensorBoard shows of a folder: files in the order of their names; a START voids what was
+// read before of its step and later ones (event_accumulator.py).
 std::map<std::string, std::map<Index, std::vector<float>>> shown_of(const std::string& folder) {
   std::vector<std::string> files;
   DIR* const open = ::opendir(folder.c_str());

@@ -1,5 +1,5 @@
-// What exports of others' pages (data/argilla.hpp, data/label_studio.hpp) have in common: answers of
-// several people to one record, items known by names, and a prompt beside them.
+// What exports of others' pages (data/argilla.hpp, data/label_studio.hpp) have in common: answers
+// of several people to one record, items known by names, and a prompt beside them.
 #pragma once
 
 #include <plumb/data/forms.hpp>

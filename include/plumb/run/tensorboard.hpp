@@ -1,11 +1,11 @@
 // Metrics as TensorBoard reads them: a file of events in a folder, one file a process.
 //
 // A file is TFRecords: length (8 bytes, little-endian), its masked CRC-32C, the bytes, their masked
-// CRC-32C. A record is an Event of protocol buffers: the first says "brain.Event:2", each row is one
-// with a value a metric, as float. Events are only ever added: where a run is taken up at an earlier
-// step, a SessionLog START says from which step on what was written before is void, and TensorBoard
-// drops it. What this is not: a reader, or a writer of images and histograms. Sources: TensorFlow,
-// record_writer.h, event.proto, summary.proto; TensorBoard, event_accumulator.py.
+// CRC-32C. A record is an Event of protocol buffers: the first says "brain.Event:2", each row is
+// one with a value a metric, as float. Events are only ever added: where a run is taken up at an
+// earlier step, a SessionLog START says from which step on what was written before is void, and
+// TensorBoard drops it. What this is not: a reader, or a writer of images and histograms. Sources:
+// TensorFlow, record_writer.h, event.proto, summary.proto; TensorBoard, event_accumulator.py.
 #pragma once
 
 #include <plumb/io/file.hpp>
