@@ -88,6 +88,9 @@ Json watch_runs(const StudioOptions& options) {
 }
 
 Json talk_to_models(const StudioOptions& options) {
+  check<DataError>(options.candidates.empty(),
+                   "[studio] models to talk to and candidates to rank are two pages. HINT: leave "
+                   "one out");
   std::vector<Loaded> models;
   for (const std::string& path : options.chat)
     models.push_back(load_model(path, options.tokenizer));

@@ -410,9 +410,7 @@ class Program {
     sub.add_option("--before", studio_.before, "or compare two files of candidates, blind: this");
     sub.add_option("--after", studio_.after, "with this, the first response to each prompt");
     sub.add_option("--watch", studio_.watch, "or watch these runs, while they train or afterwards");
-    sub.add_option("--chat", studio_.chat, "or talk to this model; a second --chat: side by side")
-        ->expected(1)
-        ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+    sub.add_option("--chat", studio_.chat, "or talk to this model, or to two side by side");
     sub.add_option("--tokenizer", studio_.tokenizer,
                    "of --chat: tokenizer file, or bytes; default: what the model says");
     studio_.talk = chat_.settings;

@@ -51,7 +51,7 @@ ChatStudio::ChatStudio(std::vector<Loaded> models, const GenerateSettings& setti
     : models_(std::move(models)), settings_(settings) {
   check_sampling(settings_.sampling, "chat");
   check<DataError>(models_.size() == 1 || models_.size() == 2,
-                   "[chat] the page shows one model or two. HINT: --chat MODEL --chat MODEL2");
+                   "[chat] the page shows one model or two. HINT: --chat MODEL MODEL2");
   thread_ = std::thread([this] { work(); });
 }
 

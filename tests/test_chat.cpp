@@ -192,7 +192,7 @@ TEST_CASE("chat: of two models it says where they differ") {
   const Loaded a = byte_model(3), b = byte_model(4);
   const Loaded* const models[] = {&a, &b};
   const Tokens prompt = encode_prompt(a, "Once", 1);
-  std::size_t differ = 0, all = 0, alike = 0;
+  std::size_t differ = 0, all = 0;
   for (std::uint64_t seed = 1; seed <= 3; ++seed) {
     const ChatTurn turn = chat_turn(models, "Once", drawn(seed, 20), 0);
     check_against(turn.responses[0], a, prompt, &b, prompt);
@@ -200,7 +200,6 @@ TEST_CASE("chat: of two models it says where they differ") {
     const std::vector<ChatToken> x = tokens_of(turn.responses[0]), y = tokens_of(turn.responses[1]);
     std::size_t t = 0;
     while (t < std::min(x.size(), y.size()) && x[t].id == y[t].id) ++t;
-    alike += t;
     REQUIRE(turn.first_difference);
     CHECK(*turn.first_difference == t);
     CHECK(contains(difference_in_words(turn), str("from token ", t + 1, " on")));

@@ -458,7 +458,7 @@ def watched():
 def chatted():
     """Models to talk to: two people at once, bodies that are none, and the end while a model speaks."""
     model = os.path.abspath(os.path.join(os.path.dirname(__file__), "../../examples/data/stories260K.bin"))
-    server = Server("--chat", model, "--chat", model, "--max-new-tokens", "40", "--temperature", "0.5", "--seed", "7")
+    server = Server("--chat", model, model, "--max-new-tokens", "40", "--temperature", "0.5", "--seed", "7")
     check("Two models, side by side" in server.said, "it says what is there")
     ana, bob = Page(server.port), Page(server.port, "bob")
     check(ana.post("open", {})[0] == 403, "no session, no chat")
@@ -511,6 +511,7 @@ def chatted():
     code, out = server.end()
     check(code == 0, f"and it ends while a model speaks: {code}")
     refused("--chat", model, "--chat", model, "--chat", model, says="one model or two")
+    refused(candidates("few.jsonl", 2), "--chat", model, says="two pages")
     refused("--chat", path("nowhere.bin"), says="nowhere.bin")
     refused("--chat", model, "--temperature", "-1", says="temperature")
 

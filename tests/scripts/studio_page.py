@@ -505,6 +505,7 @@ def chat(page, server):
                    "0.7", "--seed", "3", "--tokenizer", os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../examples/data/tok512.bin"))
     page.size(1280, 800, still=True)
     page.driver.get(f"http://127.0.0.1:{port}/")
+    page.driver.get_log("browser")  # of the page before, whose server has gone
     page.until("the chat", "!document.querySelector('#chat').hidden")
     check(page.js("document.activeElement.id") == "chat-text", "one can begin to write at once")
     check(page.js("document.querySelector('#chat-temperature').value") == "0.7" and
@@ -599,6 +600,22 @@ def chat(page, server):
           f"everything of it has a role and a name: {unnamed}")
     errors = page.console()
     check(errors == [], f"no error or warning in the console of the chat: {errors}")
+    # One model alone.
+    talker.send_signal(signal.SIGTERM)
+    talker.communicate()
+    port = free_port()
+    talker = serve(port, "--chat", "owls.safetensors", "--max-new-tokens", "20")
+    page.driver.get(f"http://127.0.0.1:{port}/")
+    page.driver.get_log("browser")
+    page.until("the chat", "!document.querySelector('#chat').hidden")
+    page.press("Once upon a time", Keys.ENTER)
+    page.until("the end of a turn", "document.querySelectorAll('.chat-said[role=listbox]').length === 1")
+    page.js("document.querySelector('.chat-said .piece').focus()")
+    card = page.text("#chat-card")
+    check("probability" in card and "Likeliest here" in card and card.count(" %") == 4, f"one model has its own numbers: {card}")
+    check(page.js("document.querySelectorAll('#chat .differs, #chat .first, .chat-difference').length") == 0, "and nothing to differ from")
+    errors = page.console()
+    check(errors == [], f"no error or warning in the console: {errors}")
     return talker
 
 
