@@ -264,7 +264,8 @@ export function chat(opened) {
   function showButtons() {
     send.hidden = running !== null;
     stop.hidden = running === null;
-    document.body.toggleAttribute("aria-busy", running !== null);
+    if (running === null) document.body.removeAttribute("aria-busy");
+    else document.body.setAttribute("aria-busy", "true");
   }
   form.addEventListener("submit", (event) => {
     event.preventDefault();
