@@ -10,9 +10,9 @@
 
 namespace plumb { inline namespace v0_1 {
 
-/// Rankings: Plumb's own lines. Trl: "prompt", "chosen", "rejected", as messages where the prompt
-/// is a dialogue. HhRlhf: "chosen", "rejected", two transcripts; a prompt that is no dialogue is
-/// what the human says, and a blank comes before a response that begins with none.
+/// Rankings: Plumb's own lines. Trl: "prompt", "chosen", "rejected"; messages where the prompt is a
+/// dialogue. HhRlhf: "chosen", "rejected", two transcripts; a prompt that is no dialogue is what
+/// the human says, and a blank comes before a response that begins with none.
 enum class ExportForm { Rankings, Trl, HhRlhf };
 
 /// The form of a name: rankings, trl or hh-rlhf. DataError for another.

@@ -104,7 +104,7 @@ inline std::string intervals_html(std::string_view x_label, const std::vector<Na
     for (const double x : {row.value, row.low, row.high})
       if (std::isfinite(row.value)) reach(x);
   if (!std::isfinite(low)) return "<p class=\"sub\">no values</p>";
-  const Axis axis(low, high, 4, false, false);
+  const Axis axis(low, high, 3, false, false);  // its labels have room on a phone
   const auto at = [&](double x) { return fixed(100.0 * axis.share(x), 2); };
   std::string grid, ticks, out = "<table class=\"intervals\">";
   for (const double tick : axis.ticks()) {

@@ -42,7 +42,8 @@ margin-right:.35em}
 .intervals th,.intervals td{border:0;padding:.25rem .5rem .25rem 0;vertical-align:middle}
 .intervals th{width:30%;font-weight:500;overflow-wrap:anywhere}
 .intervals td:last-child{width:32%;font-variant-numeric:tabular-nums}
-.intervals small{color:var(--soft)}
+.intervals small{color:var(--soft)}.intervals+.legend span{white-space:normal}
+table+.charts{margin-top:1rem}
 .intervals .plot svg{height:1.5rem}.intervals path{vector-effect:non-scaling-stroke}
 .intervals .dot{stroke:var(--s0);stroke-width:9}
 .axis div{position:relative;height:1.2rem;font-size:.75rem;color:var(--soft)}

@@ -255,6 +255,14 @@ TEST_CASE("annotations: what a Label Studio task does not say is refused by its 
                             R"("data":{"prompt":"p","a1":"x","a2":"y"})")),
        "expected \"left\" or \"right\"");
   says(complaint_about(R"({"data":{"prompt":"p"},"annotations":3})"), "a list \"annotations\"");
+  std::string many;  // more than anybody ranks, or any record has annotators
+  for (int i = 0; i < 1001; ++i) many += str(i > 0 ? "," : "", R"({"result":[]})");
+  says(complaint_about(R"({"data":{"prompt":"p"},"annotations":[)" + many + "]}"),
+       "1001 answers to one record");
+  many.clear();
+  for (int i = 0; i < 1001; ++i) many += str(i > 0 ? "," : "", R"({"body":"x","id":)", i, "}");
+  says(complaint_about(task(ranker("[1]"), R"("data":{"prompt":"p","items":[)" + many + "]}")),
+       "a ranking of 1001 responses");
   says(complaint_about(R"({"data":{"prompt":"p"},"annotations":[3]})"),
        "only objects in \"annotations\"");
 }

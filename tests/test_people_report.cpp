@@ -92,9 +92,9 @@ TEST_CASE("report: intervals are on one axis, each with its numbers as text") {
   CHECK(contains(page, "<td>0.00 (-1.00 to 1.00)</td>"));
   CHECK(contains(page, "<td>3.00</td>"));
   CHECK(!contains(page, ">none<"));
-  CHECK(contains(page, "d=\"M0.00 5H50.00\""));  // the axis is -1 to 3
-  CHECK(contains(page, "class=\"dot\" d=\"M100.00 5h0\""));
-  CHECK(contains(page, "left:25.00%\">0<"));
+  CHECK(contains(page, "d=\"M16.67 5H50.00\""));  // the axis is -2 to 4
+  CHECK(contains(page, "class=\"dot\" d=\"M83.33 5h0\""));
+  CHECK(contains(page, "left:33.33%\">0<"));
   Report empty("Run");
   empty.add_intervals("t", "x", {{"none", std::nan("")}});
   CHECK(contains(empty.html(), "no values"));

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <initializer_list>
 #include <iterator>
+#include <map>
 #include <optional>
 #include <string>
 #include <utility>
@@ -46,11 +47,15 @@ inline bool is_annotated(DataForm form) {
 
 /// Texts that are ranked, each with the name under which answers speak of it.
 struct Ranked {
-  std::vector<std::string> names, texts;
+  std::vector<std::string> texts, names;
+  std::map<std::string, std::size_t> place;  ///< of a name
 
-  std::size_t find(const std::string& name) const {
-    const auto found = std::find(names.begin(), names.end(), name);
-    return static_cast<std::size_t>(found - names.begin());
+  /// False if there is one of this name.
+  bool add(std::string name, std::string text) {
+    if (!place.try_emplace(name, names.size()).second) return false;
+    names.push_back(std::move(name));
+    texts.push_back(std::move(text));
+    return true;
   }
 };
 
@@ -58,14 +63,16 @@ struct Ranked {
 inline std::vector<int> ranks_from_places(
     const std::vector<std::pair<std::string, std::optional<double>>>& places, const Ranked& items,
     bool all, const JsonRecord& r) {
+  require_few(items.names.size(), r.where);
   std::vector<double> scores(items.names.size(), std::nan(""));
   std::vector<bool> named(items.names.size(), false);
   for (const auto& [name, place] : places) {
-    const std::size_t i = items.find(name);
-    if (i == items.names.size())
+    const auto found = items.place.find(name);
+    if (found == items.place.end())
       bad_record(str("\"", shown(name.substr(0, 80)), "\" is ranked, and is none of the ",
                      items.names.size(), " items"),
                  r.where);
+    const std::size_t i = found->second;
     if (named[i]) bad_record(str("\"", shown(name.substr(0, 80)), "\" is ranked twice"), r.where);
     named[i] = true;
     if (place) scores[i] = -*place;

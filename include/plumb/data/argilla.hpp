@@ -17,6 +17,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -92,11 +93,12 @@ inline std::string joined_alike(std::string name) {
 inline void rankings_of_argilla(const JsonRecord& r, DataForm form, Ranking& out,
                                 std::vector<Annotation>& answers,
                                 std::vector<std::vector<int>>& ranks) {
-  std::string question, others;
+  std::string question, listed;
+  std::set<std::string> others;
   for (const Annotation& a : answers) {
-    if (a.withdrawn || a.value == nullptr || a.value->is_null()) continue;
     if (!is_argilla_ranking(*a.value)) {
-      others += str(others.empty() ? "" : ", ", '"', shown(a.question.substr(0, 80)), '"');
+      if (others.insert(a.question).second && others.size() <= 10)
+        listed += str(listed.empty() ? "" : ", ", '"', shown(a.question.substr(0, 80)), '"');
     } else if (!question.empty() && question != a.question) {
       bad_record(str("two questions rank, \"", shown(question), "\" and \"", shown(a.question),
                      "\", and one is read. HINT: export one"),
@@ -106,7 +108,7 @@ inline void rankings_of_argilla(const JsonRecord& r, DataForm form, Ranking& out
     }
   }
   if (question.empty() && !others.empty())
-    bad_record(str("no answer has \"value\" and \"rank\"; there are answers to ", others,
+    bad_record(str("no answer has \"value\" and \"rank\"; there are answers to ", listed,
                    ", of which the file does not say what is better. HINT: Argilla 2 exports the "
                    "ranks of no ranking; its server does, GET "
                    "/api/v1/datasets/ID/records?include=responses, in \"items\""),
@@ -114,23 +116,16 @@ inline void rankings_of_argilla(const JsonRecord& r, DataForm form, Ranking& out
   std::erase_if(answers, [&](const Annotation& a) { return a.question != question; });
   const bool flat = form == DataForm::ArgillaFlat;
   const JsonRecord fields{flat ? r.json : r.at("fields"), r.line, r.where};
+  std::set<std::string> named;
+  for (const Annotation& a : answers)
+    for (const Json& item : *a.value) named.insert(joined_alike(name_of(item["value"])));
   Ranked items;
-  std::vector<std::string> keys;
-  const auto named = [&](const std::string& field) {
-    for (const Annotation& a : answers)
-      if (!a.withdrawn)
-        for (const Json& item : *a.value)
-          if (joined_alike(name_of(item["value"])) == joined_alike(field)) return true;
-    return false;
-  };
-  for (const auto& [key, value] : fields.json.items()) {
-    if (!value.is_string() || !named(key)) continue;
-    keys.push_back(key);
-    items.names.push_back(joined_alike(key));
-    items.texts.push_back(value.get<std::string>());
-  }
+  std::set<std::string> keys;
+  for (const auto& [key, value] : fields.json.items())
+    if (value.is_string() && named.contains(joined_alike(key)) &&
+        items.add(joined_alike(key), value.get<std::string>()))
+      keys.insert(key);
   for (const Annotation& a : answers) {
-    if (a.withdrawn) continue;
     std::vector<std::pair<std::string, std::optional<double>>> places;
     for (const Json& item : *a.value) {
       const Json& rank = item["rank"];
@@ -147,9 +142,8 @@ inline void rankings_of_argilla(const JsonRecord& r, DataForm form, Ranking& out
     prompt_of_annotated(fields, {"prompt", "instruction"}, out,
                         [](const auto&, const auto&) { return false; });
   else
-    prompt_of_annotated(fields, {}, out, [&](const std::string& name, const Json&) {
-      return std::find(keys.begin(), keys.end(), name) == keys.end();
-    });
+    prompt_of_annotated(fields, {}, out,
+                        [&](const std::string& name, const Json&) { return !keys.contains(name); });
   if (r.at("external_id").is_string()) out.id = r.text("external_id");
 }
 

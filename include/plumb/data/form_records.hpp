@@ -147,6 +147,8 @@ inline Index rankings_of_annotated(const JsonRecord& r, std::vector<Ranking>& to
   std::vector<Annotation> answers = argilla                         ? argilla_annotations(r, form)
                                     : form == DataForm::LabelStudio ? label_studio_annotations(r)
                                                                     : json_min_annotations(r);
+  if (answers.size() > 1000)  // each becomes a ranking with all the texts
+    bad_record(str(answers.size(), " answers to one record; 1000 are the most"), r.where);
   Index left_out = 0;
   Ranking out;
   out.id = r.id();

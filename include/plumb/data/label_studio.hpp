@@ -100,10 +100,8 @@ inline Ranked ranker_items(const JsonRecord& data) {
     for (const Json& item : list) {
       const JsonRecord one{item, data.line, data.where};
       const std::string id = name_of(item["id"]);
-      if (out.find(id) < out.names.size())
+      if (!out.add(id, one.text(one.has("body") ? "body" : "title")))
         bad_record(str("two items have the \"id\" \"", shown(id.substr(0, 80)), "\""), data.where);
-      out.names.push_back(id);
-      out.texts.push_back(one.text(one.has("body") ? "body" : "title"));
     }
   }
   if (out.names.empty())
@@ -111,6 +109,7 @@ inline Ranked ranker_items(const JsonRecord& data) {
         "expected a list of items, {\"id\",\"title\",\"body\"}, in the task that a Ranker "
         "ranks",
         data.where);
+  require_few(out.names.size(), data.where);
   return out;
 }
 
@@ -188,8 +187,9 @@ inline void rankings_of_label_studio(const JsonRecord& r, DataForm form, Ranking
       items = ranker_items(data);
     } else if (!items) {
       pair = compared_texts(data, a.compared);
-      items = Ranked{{"left", "right"},
-                     {data.text(pair.first.c_str()), data.text(pair.second.c_str())}};
+      items.emplace();
+      items->add("left", data.text(pair.first.c_str()));
+      items->add("right", data.text(pair.second.c_str()));
     }
     if (ranker) {
       ranks.push_back(ranks_of_ranker((*a.value)["ranker"], *items, r));
