@@ -8,6 +8,7 @@
 #include <plumb/rlhf/fragility.hpp>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <map>
 #include <optional>
@@ -179,10 +180,11 @@ std::string ratings_html(const RatingsCommand& c, const Rated& data, const Ratin
   report.add_text(str("Without ", fragility.withdrawn.size(), " of ", fragility.votes, " votes, ",
                       data.names[fragility.rival], " would come before ",
                       data.names[fragility.first], ". Fewer may do; these were found one by one."));
-  report.add_intervals(
-      "Votes that the first place hangs on", "share of all votes",
-      {{"withdrawn", share, 0.0, share, str(fragility.withdrawn.size(), " of ", fragility.votes)}},
-      1.0, 4);
+  report.add_intervals("Votes that the first place hangs on", "share of all votes",
+                       {{"withdrawn", share, std::nan(""), std::nan(""),
+                         str(fragility.withdrawn.size(), " of ", fragility.votes)},
+                        {"all", 1.0}},
+                       0.0, 3);
   std::string ids;
   for (const std::size_t v : fragility.withdrawn) ids += data.ids[v] + "\n";
   report.add_details("Their ids", ids);

@@ -44,7 +44,8 @@ margin-right:.35em}
 .intervals td:last-child{width:32%;font-variant-numeric:tabular-nums}
 .intervals small{color:var(--soft)}.intervals+.legend span{white-space:normal}
 table+.charts{margin-top:1rem}
-.intervals .plot svg{height:1.5rem}.intervals path{vector-effect:non-scaling-stroke}
+.intervals .plot svg{height:1.5rem;overflow:visible}
+.intervals path{vector-effect:non-scaling-stroke}
 .intervals .dot{stroke:var(--s0);stroke-width:9}
 .axis div{position:relative;height:1.2rem;font-size:.75rem;color:var(--soft)}
 .axis span{position:absolute;transform:translateX(-50%)}

@@ -25,7 +25,7 @@ Lines<Ranking> rankings_in(const std::string& text) {
 }
 
 // The complaint about a file of one good record and this one.
-std::string complaint_about(const std::string& record) {
+std::string export_error(const std::string& record) {
   const std::string good = R"({"prompt":"p","responses":["a","b"],"ranking":[[1],[0]]})";
   const std::string message =
       message_of<DataError>([&] { rankings_in("[" + good + ",\n" + record + "]"); });
@@ -118,42 +118,42 @@ TEST_CASE("annotations: Argilla's second version, nested and flattened") {
 TEST_CASE("annotations: what an Argilla record does not say is refused by its name") {
   const std::string all = R"({"value":"reply-1","rank":1},{"value":"reply-2","rank":2},)";
   CHECK(rankings_in(argilla("[" + all + R"({"value":"reply-3","rank":3}])")).records.size() == 1);
-  says(complaint_about(argilla("[" + all + R"({"value":"reply-9","rank":3}])")),
+  says(export_error(argilla("[" + all + R"({"value":"reply-9","rank":3}])")),
        "\"reply-9\" is ranked, and is none of the 2 items");
-  says(complaint_about(argilla("[" + all + R"({"value":"reply-2","rank":3}])")),
+  says(export_error(argilla("[" + all + R"({"value":"reply-2","rank":3}])")),
        "\"reply-2\" is ranked twice");
-  says(complaint_about(argilla(R"([{"value":"reply-1","rank":1},{"value":"reply-2","rank":2}])")),
+  says(export_error(argilla(R"([{"value":"reply-1","rank":1},{"value":"reply-2","rank":2}])")),
        "which text is the prompt cannot be told, of: \"prompt\", \"reply-3\"");
   for (const char* rank : {"0", "-1", "1.5", "\"1\"", "true"})
-    says(complaint_about(argilla("[" + all + R"({"value":"reply-3","rank":)" + rank + "}]")),
+    says(export_error(argilla("[" + all + R"({"value":"reply-3","rank":)" + rank + "}]")),
          "a whole number from 1 as \"rank\"");
-  says(complaint_about(argilla("[" + all + R"({"value":3,"rank":3}])")), "expected text \"value\"");
+  says(export_error(argilla("[" + all + R"({"value":3,"rank":3}])")), "expected text \"value\"");
   // Two people, of whom one leaves out what the other ranks.
-  says(complaint_about(
-           "{" + kArgillaFields + R"(,"responses":[{"user_id":"u","values":{"r":{"value":[)" + all +
-           R"({"value":"reply-3","rank":3}]}}},{"user_id":"v","values":{"r":{"value":[)" +
-           R"({"value":"reply-1","rank":1},{"value":"reply-3","rank":2}]}}}]})"),
+  says(export_error("{" + kArgillaFields +
+                    R"(,"responses":[{"user_id":"u","values":{"r":{"value":[)" + all +
+                    R"({"value":"reply-3","rank":3}]}}},{"user_id":"v","values":{"r":{"value":[)" +
+                    R"({"value":"reply-1","rank":1},{"value":"reply-3","rank":2}]}}}]})"),
        "a ranking leaves out \"reply-2\"");
   // Version 2 lists the names and drops the ranks; ratings and labels do not say what is better.
-  says(complaint_about(argilla(R"(["reply-1","reply-2"])")),
+  says(export_error(argilla(R"(["reply-1","reply-2"])")),
        "Argilla 2 exports the ranks of no ranking");
-  says(complaint_about(argilla("4")), "answers to \"ranking\", of which the file does not say");
-  says(complaint_about(argilla("\"A is better\"")), "HINT");
-  says(complaint_about("{" + kArgillaFields +
-                       R"(,"responses":{"one":[{"value":[{"value":"reply-1","rank":1}]}],)" +
-                       R"("two":[{"value":[{"value":"reply-1","rank":1}]}]}})"),
+  says(export_error(argilla("4")), "answers to \"ranking\", of which the file does not say");
+  says(export_error(argilla("\"A is better\"")), "HINT");
+  says(export_error("{" + kArgillaFields +
+                    R"(,"responses":{"one":[{"value":[{"value":"reply-1","rank":1}]}],)" +
+                    R"("two":[{"value":[{"value":"reply-1","rank":1}]}]}})"),
        "two questions rank, \"one\" and \"two\"");
-  says(complaint_about("{" + kArgillaFields + R"(,"responses":[3]})"),
+  says(export_error("{" + kArgillaFields + R"(,"responses":[3]})"),
        "only objects in \"responses\"");
-  says(complaint_about("{" + kArgillaFields + R"(,"responses":[{"status":"submitted"}]})"),
+  says(export_error("{" + kArgillaFields + R"(,"responses":[{"status":"submitted"}]})"),
        "an object \"values\"");
-  says(complaint_about("{" + kArgillaFields + R"(,"responses":"none"})"), "a list \"responses\"");
-  says(complaint_about("{" + kArgillaFields + R"(,"responses":{"one":3}})"),
+  says(export_error("{" + kArgillaFields + R"(,"responses":"none"})"), "a list \"responses\"");
+  says(export_error("{" + kArgillaFields + R"(,"responses":{"one":3}})"),
        "list of answers to \"one\"");
-  says(complaint_about(R"({"prompt":"p","a":"x","q.responses":[[{"value":"a","rank":1}]],)"
-                       R"("q.responses.users":["u","v"]})"),
+  says(export_error(R"({"prompt":"p","a":"x","q.responses":[[{"value":"a","rank":1}]],)"
+                    R"("q.responses.users":["u","v"]})"),
        "lists of one length as \"q.responses\"");
-  says(complaint_about(R"({"text":"p","a":"x","q.responses":[[{"value":"a","rank":1}]]})"),
+  says(export_error(R"({"text":"p","a":"x","q.responses":[[{"value":"a","rank":1}]]})"),
        "HINT: one field named \"prompt\"");
 }
 
@@ -224,46 +224,46 @@ TEST_CASE("annotations: Label Studio's pairs, and JSON-MIN") {
 }
 
 TEST_CASE("annotations: what a Label Studio task does not say is refused by its name") {
-  says(complaint_about(task(ranker(R"({"rank":[7,"wiki","blg"]})"))),
+  says(export_error(task(ranker(R"({"rank":[7,"wiki","blg"]})"))),
        "\"blg\" is ranked, and is none of the 3 items");
-  says(complaint_about(task(ranker(R"({"rank":[7,"wiki",7]})"))), "\"7\" is ranked twice");
-  says(complaint_about(task(ranker(R"([7,"wiki"])"))), "a ranking leaves out \"blog\"");
-  says(complaint_about(task(ranker(R"({"good":[7],"bad":["wiki"]})"))),
+  says(export_error(task(ranker(R"({"rank":[7,"wiki",7]})"))), "\"7\" is ranked twice");
+  says(export_error(task(ranker(R"([7,"wiki"])"))), "a ranking leaves out \"blog\"");
+  says(export_error(task(ranker(R"({"good":[7],"bad":["wiki"]})"))),
        "sorted into buckets, \"good\", \"bad\"");
-  says(complaint_about(task(ranker("3"))), "a list of ids");
-  says(complaint_about(task(ranker(R"({"rank":[{"id":7}]})"))), "only ids");
-  says(complaint_about(task(ranker(R"({"a":["wiki"]})") + "," + ranker(R"({"b":["wiki"]})"))),
+  says(export_error(task(ranker("3"))), "a list of ids");
+  says(export_error(task(ranker(R"({"rank":[{"id":7}]})"))), "only ids");
+  says(export_error(task(ranker(R"({"a":["wiki"]})") + "," + ranker(R"({"b":["wiki"]})"))),
        "an annotation ranks twice");
-  says(complaint_about(task(R"({"type":"choices","value":{"choices":["A is better"]}})")),
+  says(export_error(task(R"({"type":"choices","value":{"choices":["A is better"]}})")),
        "no result of a Ranker or a Pairwise, but of \"choices\"");
-  says(complaint_about(task("3")), "only objects as results");
-  says(complaint_about(task(ranker(R"(["a"])"), R"("data":{"prompt":"p","items":["a"]})")),
+  says(export_error(task("3")), "only objects as results");
+  says(export_error(task(ranker(R"(["a"])"), R"("data":{"prompt":"p","items":["a"]})")),
        "expected a list of items");
-  says(complaint_about(task(ranker(R"(["a"])"), R"("data":{"prompt":"p","items":[{"id":"a"}]})")),
+  says(export_error(task(ranker(R"(["a"])"), R"("data":{"prompt":"p","items":[{"id":"a"}]})")),
        "expected text \"title\"");
-  says(complaint_about(
+  says(export_error(
            task(ranker(R"(["a"])"),
                 R"("data":{"prompt":"p","items":[{"id":"a","body":"x"},{"id":"a","body":"y"}]})")),
        "two items have the \"id\" \"a\"");
-  says(complaint_about(
+  says(export_error(
            task(ranker(R"(["a"])"), R"("data":{"x":"p","y":"q","items":[{"id":"a","body":"x"}]})")),
        "which text is the prompt cannot be told, of: \"x\", \"y\"");
   const std::string chosen = R"({"type":"pairwise","to_name":"l,r","value":{"selected":"left"}})";
-  says(complaint_about(task(chosen, R"("data":{"prompt":"p","one":"x","other":"y"})")),
+  says(export_error(task(chosen, R"("data":{"prompt":"p","one":"x","other":"y"})")),
        "which texts a Pairwise compares cannot be told");
-  says(complaint_about(task(R"({"type":"pairwise","value":{"selected":"up"}})",
-                            R"("data":{"prompt":"p","a1":"x","a2":"y"})")),
+  says(export_error(task(R"({"type":"pairwise","value":{"selected":"up"}})",
+                         R"("data":{"prompt":"p","a1":"x","a2":"y"})")),
        "expected \"left\" or \"right\"");
-  says(complaint_about(R"({"data":{"prompt":"p"},"annotations":3})"), "a list \"annotations\"");
+  says(export_error(R"({"data":{"prompt":"p"},"annotations":3})"), "a list \"annotations\"");
   std::string many;  // more than anybody ranks, or any record has annotators
   for (int i = 0; i < 1001; ++i) many += str(i > 0 ? "," : "", R"({"result":[]})");
-  says(complaint_about(R"({"data":{"prompt":"p"},"annotations":[)" + many + "]}"),
+  says(export_error(R"({"data":{"prompt":"p"},"annotations":[)" + many + "]}"),
        "1001 answers to one record");
   many.clear();
   for (int i = 0; i < 1001; ++i) many += str(i > 0 ? "," : "", R"({"body":"x","id":)", i, "}");
-  says(complaint_about(task(ranker("[1]"), R"("data":{"prompt":"p","items":[)" + many + "]}")),
+  says(export_error(task(ranker("[1]"), R"("data":{"prompt":"p","items":[)" + many + "]}")),
        "a ranking of 1001 responses");
-  says(complaint_about(R"({"data":{"prompt":"p"},"annotations":[3]})"),
+  says(export_error(R"({"data":{"prompt":"p"},"annotations":[3]})"),
        "only objects in \"annotations\"");
 }
 

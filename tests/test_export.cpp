@@ -15,8 +15,8 @@ using namespace plumb;
 
 namespace {
 
-Ranking ranking_of(const std::string& prompt, std::vector<std::string> responses,
-                   std::vector<int> rank) {
+Ranking to_export(const std::string& prompt, std::vector<std::string> responses,
+                  std::vector<int> rank) {
   Ranking r;
   r.id = "r1";
   r.prompt = r.group = prompt;
@@ -53,7 +53,7 @@ const std::vector<std::string> kHostile{
 }  // namespace
 
 TEST_CASE("export: pairs are those that the ranking decides, and the others are counted") {
-  const std::vector<Ranking> all{ranking_of("p", {"a", "b", "c", "d", "a"}, {1, 0, 1, -1, 2})};
+  const std::vector<Ranking> all{to_export("p", {"a", "b", "c", "d", "a"}, {1, 0, 1, -1, 2})};
   for (const ExportForm form : {ExportForm::Trl, ExportForm::HhRlhf}) {
     const Exported out = export_rankings(all, form);
     // b > a, b > c, b > a', c > a'; a and c tie; a and a' are one text; d is unranked.
@@ -79,7 +79,7 @@ TEST_CASE("export: pairs are those that the ranking decides, and the others are 
 
 TEST_CASE("export: a dialogue is messages for TRL, and turns in a transcript") {
   const std::string dialogue = "\n\nHuman: hi\n\nAssistant: hello\n\nHuman: more\n\nAssistant:";
-  const std::vector<Ranking> all{ranking_of(dialogue, {"yes", "no"}, {0, 1})};
+  const std::vector<Ranking> all{to_export(dialogue, {"yes", "no"}, {0, 1})};
   const Exported trl = export_rankings(all, ExportForm::Trl);
   REQUIRE(trl.lines.size() == 1);
   const Json line = parse_json(trl.lines[0], "line");
@@ -96,7 +96,7 @@ TEST_CASE("export: hostile texts come back, or are left out and said") {
   std::vector<Ranking> all;
   for (const std::string& prompt : kHostile)
     for (const std::string& good : kHostile)
-      all.push_back(ranking_of(prompt, {"worse", good}, {1, 0}));
+      all.push_back(to_export(prompt, {"worse", good}, {1, 0}));
   for (const ExportForm form : {ExportForm::Rankings, ExportForm::Trl, ExportForm::HhRlhf}) {
     const Exported out = export_rankings(all, form);
     const std::vector<Ranking> back = read_back(out);
@@ -132,7 +132,7 @@ TEST_CASE("export: hostile texts come back, or are left out and said") {
 
 TEST_CASE("export: a text that only looks like a transcript stays a text") {
   // One message of the user's, whose text is a transcript: as text it would be read as turns.
-  Ranking r = ranking_of("x", {"a", "b"}, {0, 1});
+  Ranking r = to_export("x", {"a", "b"}, {0, 1});
   r.prompt = r.group = "\n\nHuman: quoted\n\nAssistant:";
   for (const ExportForm form : {ExportForm::Rankings, ExportForm::Trl}) {
     const Exported out = export_rankings({r}, form);
@@ -151,7 +151,7 @@ TEST_CASE("export: a text that only looks like a transcript stays a text") {
 }
 
 TEST_CASE("export: Plumb's own lines keep all that a ranking says") {
-  Ranking r = ranking_of("p", {"a", "b", "c"}, {1, 0, -1});
+  Ranking r = to_export("p", {"a", "b", "c"}, {1, 0, -1});
   r.annotator = "ana";
   r.seconds = 12.5;
   r.systems = {"x", "y", "z"};

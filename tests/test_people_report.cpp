@@ -33,7 +33,7 @@ std::string page_of(const std::vector<Ranking>& all) {
   return people_html(all, agreement_of(all), annotator_rates(all), habits_of(all));
 }
 
-std::size_t count_of(const std::string& text, const std::string& part) {
+std::size_t times_in(const std::string& text, const std::string& part) {
   std::size_t count = 0;
   for (std::size_t at = 0; (at = text.find(part, at)) != text.npos; at += part.size()) ++count;
   return count;
@@ -60,7 +60,7 @@ TEST_CASE("people report: what three people said, as numbers and pictures") {
         "by Dawid and Skene"})
     CHECK(contains(page, part));
   // Seconds 2 to 9 of each: median 5.5, quartiles 3.75 and 7.25.
-  CHECK(count_of(page, "5.5 (3.8 to 7.2)") + count_of(page, "5.5 (3.8 to 7.3)") == 3);
+  CHECK(times_in(page, "5.5 (3.8 to 7.2)") + times_in(page, "5.5 (3.8 to 7.3)") == 3);
   // The longer one was preferred in 2 of 24.
   CHECK(contains(page, "<small>24 pairs</small>"));
   CHECK(contains(page, ">0.08 ("));

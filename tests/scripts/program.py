@@ -74,6 +74,11 @@ def commands():
     succeeds("generate", "generate", "--limit", "12", "--responses", "3", "--max-new-tokens", "24",
              "--out", "candidates.jsonl", expect=["responses", "seconds"])
     first = open(os.path.join(WORK, "candidates.jsonl")).read()
+    one = json.loads(first.splitlines()[0])
+    check(one["name"] == "stories260K-" + one["model"][:6] and info.get("fingerprint") == one["model"],
+          "generate: whose the responses are, as a name and a fingerprint")
+    run("generate", "--limit", "1", "--max-new-tokens", "4", "--name", "mine", "--out", "named.jsonl")
+    check(json.loads(read("named.jsonl"))["name"] == "mine", "generate: by the name that was said")
     run("generate", "--limit", "12", "--responses", "3", "--max-new-tokens", "24", "--slots", "5",
         "--out", "again.jsonl")
     check(first == open(os.path.join(WORK, "again.jsonl")).read(),
@@ -97,11 +102,14 @@ def commands():
              expect=["objective/kl_exact", "val/ratio_first_minibatch"])
     small = ["--iterations", "2", "--ppo-prompts", "3", "--ppo-responses", "3", "--ppo-max-new-tokens", "16",
              "--checkpoint-every", "1"]
-    grouped = succeeds("grpo", "grpo", "--method", "gspo", "--reward", "rule:warm", "--run", "grpo", *small,
+    grouped = succeeds("grpo", "grpo", "--method", "gspo", "--reward", "rule:warm", "--run", "grpo", *small, "--tensorboard", "events",
                        expect=["group/agreeing", "group/kept", "val/ratio_first_minibatch", "method"])
     check(grouped.get("method") == "gspo" and grouped.get("val/ratio_first_minibatch") == 1,
           "grpo: by the method that was named, on what it sampled")
+    events = open(os.path.join(WORK, "events", os.listdir(os.path.join(WORK, "events"))[0]), "rb").read()
+    check(b"brain.Event:2" in events and events.count(b"objective/scores") == 2, "grpo: TensorBoard's events, a row an iteration")
     kept = json.load(open(os.path.join(WORK, "grpo/config.json")))
+    check("tensorboard" not in kept, "grpo: where events go is no setting of the run")
     check(kept.get("ratio") == "sequence-mean" and "value-clip" not in kept,
           "grpo: the run keeps what the method makes of the settings, and none of a critic")
     before = open(os.path.join(WORK, "grpo/policy.safetensors"), "rb").read()
@@ -677,6 +685,11 @@ def rankings():
     for text in ("3 systems by Bradley and Terry's model", "1 rankings left out", "beside the mean of all", "1. new  ", "first in ",
                  "mid would come before new"):
         check(text in out, f"ratings: prints {text!r}")
+    succeeds("ratings as a page", "ratings", "votes.jsonl", "--report", "ratings.html")
+    page = read("ratings.html")
+    check(all(text in page for text in ("<!doctype html>", "Votes that the first place hangs on", ">new</th>", "Comes first")) and
+          "http" not in page, "ratings: a page that needs nothing else")
+    fails("a page over its input", "ratings", "votes.jsonl", "--report", "votes.jsonl", says=["votes.jsonl"])
     fails("ratings beside a stranger", "ratings", "votes.jsonl", "--reference", "newer", says=["newer", "mid, new, old"])
     fails("a method that is none", "ratings", "votes.jsonl", "--method", "elo", says=["'elo'", "bt, davidson, pl"])
     write("sure.jsonl", *(v for v in votes if v["ranking"] == [[0], [1]]))
@@ -689,6 +702,9 @@ def rankings():
                     expect=["krippendorff_alpha", "self_agreement", "right_by_dawid_skene", "habits", "position_bias"])
     check([h["annotator"] for h in told["habits"]] == ["(unnamed)", "ann", "bob", "cem"] and
           told["habits"][1]["time"]["median_seconds"] > 5, "agreement: what each leans on, and their time")
+    code, out, err = run("rank", "--agreement", "--out", "votes.jsonl", "--report", "agreement.html")
+    check(code == 0 and "report: agreement.html" in out and "Do they agree?" in read("agreement.html"), "agreement: as a page")
+    fails("a page of nothing", "rank", "r.jsonl", "--out", "x.jsonl", "--report", "x.html", says=["--agreement", "HINT"])
     what_to_ask_next()
 
 
@@ -735,6 +751,39 @@ def what_to_ask_next():
     check("reward_accuracy_of_all" not in plain, "where it is not known nothing is said of all")
 
 
+def people_elsewhere():
+    """Rankings from Argilla and Label Studio, and rankings in the forms of others."""
+    ranked = [{"value": "reply-2", "rank": 1}, {"value": "reply-1", "rank": 2}]
+    with open(os.path.join(WORK, "argilla.json"), "w") as file:
+        json.dump([{"fields": {"prompt": f"Say {i}", "reply-1": f"No {i}", "reply-2": f"Yes {i}"}, "external_id": f"a{i}",
+                    "responses": [{"user_id": "u1", "status": "submitted", "values": {"order": {"value": ranked}}},
+                                  {"user_id": "u2", "status": "discarded", "values": {}}]} for i in range(3)], file)
+    items = [{"id": "x", "body": "A"}, {"id": "y", "body": "B"}, {"id": "z", "body": "C"}]
+    with open(os.path.join(WORK, "studio.json"), "w") as file:
+        json.dump([{"id": 1, "data": {"prompt": "Which?", "items": items}, "annotations": [
+            {"completed_by": who, "was_cancelled": False, "result": [{"type": "ranker", "value": {"ranker": {"rank": order}}}]}
+            for who, order in ((1, ["z", "x", "y"]), (2, ["z", "y", "x"]))]}], file)
+    results = succeeds("data of Argilla and Label Studio", "data", "argilla.json", "studio.json", "--no-tokens")
+    said = [f["said"] for f in results["files"]]
+    check("3 Argilla's records" in said[0] and "rank nothing: 3" in said[0] and "1 Label Studio's tasks" in said[1], f"data: names them: {said}")
+    check([f["pairs"] for f in results["files"]] == [3, 6], "data: one ranking a person")
+    both = ("data", "argilla.json", "studio.json", "--export")
+    wrote = succeeds("export of rankings", *both, "rankings", "--out", "own.jsonl")
+    own = [json.loads(line) for line in read("own.jsonl").splitlines()]
+    check(wrote["written"] == 5 and [r["annotator"] for r in own] == ["u1"] * 3 + ["1", "2"], "export: whose each ranking is")
+    for form in ("trl", "hh-rlhf"):
+        wrote = succeeds(f"export as {form}", *both, form, "--out", f"{form}.jsonl", expect=["ties", "unranked", "identical", "unsaid"])
+        back = succeeds(f"{form} read again", "data", f"{form}.jsonl", "--no-tokens")["files"][0]
+        check(wrote["written"] == back["pairs"] == back["records"] == 9, f"export as {form}: the same pairs: {wrote} {back}")
+    code, out, err = run(*both, "trl", "--out", "-")
+    check(code == 0 and len(out.splitlines()) == 9 and "9 pairs of 5 rankings" in err, "export: to standard output")
+    fails("an export without a place", "data", "own.jsonl", "--export", "trl", says=["--out"])
+    fails("an export onto its input", "data", "own.jsonl", "--export", "trl", "--out", "own.jsonl", says=["own.jsonl"])
+    fails("an export of no form", "data", "own.jsonl", "--export", "csv", "--out", "x.jsonl", says=["rankings, trl, hh-rlhf"])
+    write("tied.jsonl", {"prompt": "p", "responses": ["a", "b"], "ranking": [[0, 1]]})
+    fails("an export of nothing", "data", "tied.jsonl", "--export", "trl", "--out", "x.jsonl", says=["nothing can be written", "1 ties"])
+
+
 def data():
     """Every command takes every form, in every shape of file; `plumb data` says what a file holds."""
     user, answer = {"role": "user", "content": "Tell me more"}, {"role": "assistant", "content": "Once upon a time"}
@@ -759,6 +808,7 @@ def data():
     check(train["prompts_cut"] == 0 and 0 < train["fill"] <= 1 and train["tokens_longest"] > 20, "data: lengths, fill")
     check(results["leaks"] == [{"file": "test.json", "of": "train.jsonl.gz", "groups": 1, "records": 1}],
           f"data: finds the leak: {results['leaks']}")
+    people_elsewhere()
     code, out, err = run("data", "train.jsonl.gz", "test.json")
     for text in ("pairs that decide", "identical responses", "duplicates", "sample, line", "a leak, if one is to test",
                  "batches,", "cut to the context", "Human: Tell me a story"):
