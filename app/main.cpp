@@ -228,7 +228,8 @@ class Program {
                    "what the model's adapters stand beside; default: what their file says");
   }
   static void tensorboard_flag(CLI::App& sub, std::string& folder) {
-    sub.add_option("--tensorboard", folder, "also add the metrics to TensorBoard's events here");
+    sub.add_option("--tensorboard", folder,
+                   "also add the metrics to TensorBoard's events in this folder, a run's own");
   }
   const std::string chat_help_ =
       str("chat form of the prompts: ", chat_form_names(), "; default: what the model says");

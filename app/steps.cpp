@@ -47,6 +47,19 @@ EncodingCount train_sft(Loaded& loaded, const std::vector<Demonstration>& demons
   return count;
 }
 
+namespace {
+
+// A model's file and the beginning of its fingerprint: two models may lie in files of one name.
+std::string readable_name(const std::string& source, const std::string& fingerprint) {
+  std::string name = source.substr(0, source.find_last_not_of('/') + 1);
+  name = name.substr(name.rfind('/') + 1);
+  for (const std::string_view ending : {".safetensors", ".gguf", ".bin"})
+    if (name.ends_with(ending)) name.resize(name.size() - ending.size());
+  return str(name, '-', fingerprint.substr(0, 6));
+}
+
+}  // namespace
+
 std::vector<Candidates> generate_candidates(const Loaded& loaded,
                                             const std::vector<Prompt>& prompts,
                                             const GenerateSettings& s, std::uint32_t step,
@@ -71,11 +84,7 @@ std::vector<Candidates> generate_candidates(const Loaded& loaded,
   };
   const auto responses = sample(*loaded.model, tokens, options);
 
-  // Two models may lie in files of one name; no two have one fingerprint.
   const std::string model = fingerprint(loaded);
-  std::string name = loaded.source.substr(0, loaded.source.find_last_not_of('/') + 1);
-  name = name.substr(name.rfind('/') + 1);
-  name = str(name.substr(0, name.find_last_of('.')), '-', model.substr(0, 6));
   const Json sampling = {{"temperature", setting_json(options.sampling.temperature)},
                          {"top_k", options.sampling.top_k},
                          {"top_p", setting_json(options.sampling.top_p)},
