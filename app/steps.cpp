@@ -106,7 +106,7 @@ std::vector<Candidates> generate_candidates(const Loaded& loaded,
                  prompts[i].turns,
                  {},
                  0.0,
-                 name};
+                 readable_name(loaded.source, model)};
   for (const Response& response : responses) {
     const auto i = static_cast<std::size_t>(response.prompt);
     // A response may end within a character. What a file would keep of it is what everybody sees.
