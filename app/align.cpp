@@ -346,6 +346,7 @@ void align_command(const AlignSettings& given, const std::string& title, Json& r
     for (Index round = 0; round < s.rounds; ++round)
       run_round({s, round, guide}, in, reference, policy, rankings, metrics);
   }
+  if (guide.instead) return guide.instead(in.held_out_prompts, reference);
   const std::vector<RewardReport> rewards = reward_reports(s);
   if (!rewards.empty()) results.update(rewards.back().json());
   results["method"] = choice_name(s.method);

@@ -7,14 +7,18 @@
 //
 // Run directory: config.json · lock · round-N/{candidates,rankings}.jsonl, reward.safetensors,
 // reward.json, policy.safetensors (checkpoint and, at the end, the result; .previous: the one
-// before), policy-best.safetensors (with a KL budget) · metrics.csv, metrics.jsonl, timing.jsonl ·
-// samples-{before,after}.jsonl · report.html. A stage whose file exists is not done again, a stage
-// that was cut off starts from its last checkpoint (learning directly, which keeps none, from its
-// beginning), and every draw is keyed by what it is for: so a run stopped at any moment goes on to
-// the same bits.
+// before), policy-best.safetensors (with a KL budget), episodes.jsonl (episodes.hpp) · metrics.csv,
+// metrics.jsonl, timing.jsonl · samples-{before,after}.jsonl · report.html. A stage whose file
+// exists is not done again, a stage that was cut off starts from its last checkpoint (learning
+// directly, which keeps none, from its beginning), and every draw is keyed by what it is for: so a
+// run stopped at any moment goes on to the same bits.
 #pragma once
 
 #include "steps.hpp"
+
+#include <functional>
+#include <string>
+#include <vector>
 
 namespace plumb { inline namespace v0_1 {
 
@@ -32,6 +36,9 @@ struct AlignGuide {
   /// JudgeTools::ask, of the pairs and the file; empty: at the terminal.
   std::function<std::string(const std::vector<Candidates>& pairs, const std::string& answers)>
       judge = {};
+  /// What to do once the rounds are done, with the held-out prompts and the first policy, in place
+  /// of the evaluation and the report.
+  std::function<void(const std::vector<Prompt>&, const Loaded&)> instead = {};
 
   static void rank_at_terminal(const RankOptions& options);
 };

@@ -159,6 +159,20 @@ struct InfoCommand {
 };
 void info_command(const InfoCommand& c, Json& results);
 
+struct WatchCommand {
+  std::string run;
+  Index iteration = -1;  // a step of its metrics; -1: the newest
+  Index sample = -1;     // one of its responses; -1: all
+};
+void watch_command(const WatchCommand& c, Json& results);
+
+struct WhatIfCommand {
+  std::string run, out;  // out empty: beside the run, with the round and the ranking in its name
+  Index round = 0, ranking = 0;
+  bool check = false;  // also that the same without a change is the run itself, bit for bit
+};
+void whatif_command(const WhatIfCommand& c, Json& results);
+
 struct AtlasCommand {
   std::string out;     // folder for methods.md and its figures; empty: print only
   bool quick = false;  // one seed and a fraction of the iterations: that it runs, not what it finds

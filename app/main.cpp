@@ -149,6 +149,8 @@ class Program {
     add_generate();
     add_rank();
     add_studio();
+    add_watch();
+    add_whatif();
     add_sft();
     add_reward();
     add_score();
@@ -429,6 +431,34 @@ class Program {
     sub.add_option("--token", studio_.token,
                    "a word of yours, part of the address, without which nobody gets in");
     asking_flags(sub, studio_.asking);
+  }
+
+  void add_watch() {
+    CLI::App& sub =
+        command("watch", "print what a run made of each token of an iteration's samples",
+                [this](Json& results) { watch_command(watch_, results); });
+    sub.add_option("run", watch_.run, "run of plumb ppo, grpo or align, which may be under way")
+        ->required();
+    flags(sub).add_one(
+        Field{"iteration", "a step of its metrics; -1: the newest one kept", at_least(-1)},
+        watch_.iteration);
+    flags(sub).add_one(Field{"sample", "one of its responses; -1: all", at_least(-1)},
+                       watch_.sample);
+  }
+
+  void add_whatif() {
+    CLI::App& sub = command(
+        "whatif", "train a round of a run again with one ranking turned round: which tokens change",
+        [this](Json& results) { whatif_command(whatif_, results); });
+    sub.add_option("run", whatif_.run, "run of plumb align; it is only read")->required();
+    flags(sub).add_one(Field{"round", "of the run, from 0", at_least(0)}, whatif_.round);
+    flags(sub).add_one(Field{"ranking", "line of the round's rankings.jsonl, from 0", at_least(0)},
+                       whatif_.ranking);
+    sub.add_option("--out", whatif_.out,
+                   "a new directory for this; default: RUN-whatif-ROUND-RANKING");
+    flags(sub).add_one(
+        Field{"check", "also train without the change, which must be the run itself to the bit"},
+        whatif_.check);
   }
 
   void asking_flags(CLI::App& sub, AskingOptions& asking) {
@@ -783,6 +813,8 @@ class Program {
   GenerateCommand generate_;
   RankOptions rank_;
   StudioOptions studio_;
+  WatchCommand watch_;
+  WhatIfCommand whatif_;
   SftCommand sft_;
   RewardCommand reward_;
   ScoreCommand score_;

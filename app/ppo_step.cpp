@@ -1,5 +1,6 @@
 // Step 4 of steps.hpp: PPO, with checkpoints and metrics.
 #include "alarms.hpp"
+#include "episodes.hpp"
 #include "format.hpp"
 #include "progress.hpp"
 #include "steps.hpp"
@@ -136,14 +137,17 @@ ScoreFunction rule_function(const Loaded& loaded, const Rule& rule) {
 EpisodeObserver rule_observer(const Loaded& loaded, const Rule& rule) {
   return [&loaded, &rule](const std::vector<Episode>& episodes, Metrics& row) {
     NamedNumbers means;
+    std::vector<double> totals;
     for (const Episode& e : episodes) {
       const NamedNumbers parts = rule_parts(loaded, rule, e);
       if (means.empty())
         for (const auto& part : parts) means.emplace_back("judge/" + part.first, 0.0);
       for (std::size_t p = 0; p < parts.size(); ++p)
         means[p].second += parts[p].second / static_cast<double>(episodes.size());
+      totals.push_back(parts.back().second);
     }
     row.insert(row.end(), means.begin(), means.end());
+    return totals;
   };
 }
 
@@ -213,6 +217,11 @@ void run_ppo(const PpoTask& task, const PpoSettings& s, const std::string& path,
     return;
   }
   metrics.truncate_after(metrics_offset + trainer.iteration() - 1);
+  std::optional<EpisodeRecords> records;
+  if (s.episodes_kept > 0) {
+    records.emplace(episodes_path(path));
+    records->truncate_after(metrics_offset + trainer.iteration() - 1);
+  }
 
   std::unique_ptr<DeviceModel> sampler;  // the policy in fewer bits, anew in every iteration
   Progress progress(label, config.iterations, "iteration", {.start = trainer.iteration()});
@@ -230,8 +239,15 @@ void run_ppo(const PpoTask& task, const PpoSettings& s, const std::string& path,
     }
     best.before_step(i);
     Metrics row = trainer.step(prompts_of_iteration(tokens, i, s));
-    if (task.observe) task.observe(trainer.episodes(), row);
+    std::vector<double> judged;
+    if (task.observe) judged = task.observe(trainer.episodes(), row);
     best.after_step(i, row);
+    if (records) {  // before the row that says that they are there
+      const std::span<const Episode> all = trainer.episodes();
+      const auto kept = std::min(all.size(), static_cast<std::size_t>(s.episodes_kept));
+      records->write(episodes_line(task.language, metrics_offset + i,
+                                   metric(row, "objective/kl_coef"), all.first(kept), judged));
+    }
     metrics.write(metrics_offset + i, row);
     const double exact = metric(row, "objective/kl_exact");
     const double apart = metric(row, "sampling/sampling_logp_difference/mean");
@@ -242,6 +258,7 @@ void run_ppo(const PpoTask& task, const PpoSettings& s, const std::string& path,
     const bool last = trainer.iteration() == config.iterations;
     if (last || trainer.iteration() % s.checkpoint_every == 0 || interrupted()) {
       metrics.sync();
+      if (records) records->sync();
       best.save();
       save_ppo(path, task, trainer, previous);
     }

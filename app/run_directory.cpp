@@ -31,7 +31,8 @@ void compare(const Json& before, const Json& now, const std::string& path, const
     if (grows && was.is_number() && value > was) continue;
     fail<DataError>(str("[run] ", shown(path), " holds a run with another ", what, "'", key, "' (",
                         said(was), ", now ", said(value),
-                        "). HINT: name another directory with --run, or delete this one"));
+                        "). HINT: ", what.empty() ? "" : "put back what it was begun with, or ",
+                        "name another directory with --run, or delete this one"));
   }
 }
 

@@ -85,7 +85,8 @@ struct PpoSettings {
   Storage sampler = Storage::Float;  ///< of the weights that sample
   Index checkpoint_every = 5;
   Index checkpoints = 2;
-  float kl_budget = 0;  ///< of the best policy that is kept beside the last; 0: none is
+  float kl_budget = 0;      ///< of the best policy that is kept beside the last; 0: none is
+  Index episodes_kept = 8;  ///< of every iteration, to be looked at
 
   bool critic() const { return method == PolicyMethod::Ppo; }
   std::string label() const { return critic() ? "PPO" : choice_name(method); }
@@ -121,6 +122,10 @@ void fields(PpoSettings& s, F&& f) {
   f(Field{"checkpoints", "kept: 2, the last and the one before it, or 1", between(1, 2), "",
           "Memory"},
     s.checkpoints);
+  f(Field{"episodes-kept",
+          "responses of each iteration kept with all numbers of their tokens, for `plumb watch`",
+          at_least(0), "", "Memory"},
+    s.episodes_kept);
   fields(s.lora, f);
 }
 

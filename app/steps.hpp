@@ -160,8 +160,9 @@ DirectTraining train_on_rankings(DeviceModel& policy, const DeviceModel& referen
 /// A policy's own scores of rankings, as means by TRL's names.
 Metrics preference_metrics(const PreferenceStats& stats);
 
-/// Adds metrics about an iteration's episodes to its row; the same ones every time.
-using EpisodeObserver = std::function<void(const std::vector<Episode>&, Metrics&)>;
+/// Adds metrics about an iteration's episodes to its row, the same ones every time. Returns what it
+/// says of each episode.
+using EpisodeObserver = std::function<std::vector<double>(const std::vector<Episode>&, Metrics&)>;
 
 /// What PPO trains, and towards what.
 struct PpoTask {
@@ -182,7 +183,8 @@ bool is_linear(const RewardSettings& settings, const Loaded& base);
 
 /// Step 4. Trains by PPO from where the checkpoint at `path` stands, if there is one; writes it
 /// every few iterations and at the end, the one before it kept beside it, and so the best policy
-/// within the KL budget, if there is one. `metrics_offset` is added to iteration numbers.
+/// within the KL budget, if there is one, and the first episodes of each iteration (episodes.hpp).
+/// `metrics_offset` is added to iteration numbers.
 void run_ppo(const PpoTask& task, const PpoSettings& settings, const std::string& path,
              MetricsWriter& metrics, Index metrics_offset, const std::string& label);
 
@@ -219,7 +221,8 @@ std::vector<std::vector<float>> judge_by_heads(const Reward& reward,
                                                const std::vector<Candidates>& candidates);
 /// The scores alone.
 ScoreCandidates candidate_scores(Reward reward);
-/// Adds judge/<part>: means of a rule's parts, "total" among them, over the episodes.
+/// Adds judge/<part>: means of a rule's parts, "total" among them, over the episodes. Of each it
+/// says the total.
 EpisodeObserver rule_observer(const Loaded& loaded, const Rule& rule);
 
 /// Mean exact full-vocabulary KL(policy‖reference) per response of the policy, nats: of the

@@ -394,6 +394,88 @@ TEST_CASE("studio: of runs that are watched, what is new") {
   CHECK(contains(bad.at("error").get<std::string>(), "metrics.csv"));
 }
 
+TEST_CASE("studio: times of rows, and the episodes of a step") {
+  const Temporary directory;
+  const std::string run = directory / "run";
+  std::filesystem::create_directory(run);
+  write_plainly(run + "/metrics.csv", "step,response/length\n0,20\n1,20\n2,90\n3,90\n");
+  // One row lacks a time, one time a row.
+  write_plainly(run + "/timing.jsonl",
+                "{\"step\":0,\"time/x\":1.5}\n{\"step\":2,\"time/x\":null}\n"
+                "{\"step\":3,\"time/x\":4}\n{\"step\":4,\"time/x\":5}\n");
+  const WatchStudio watch({run});
+  const auto rows = [&](const char* id) {
+    return parse_json(watch.after(id).data).at("runs")[0].at("rows");
+  };
+  CHECK(rows("").size() == 4);
+  CHECK(rows("")[0].at("values").at("time/x") == 1.5);
+  CHECK_FALSE(rows("")[1].at("values").contains("time/x"));
+  CHECK_FALSE(rows("")[2].at("values").contains("time/x"));
+  CHECK(rows("3")[0].at("values").at("time/x") == 4);
+
+  const auto ask = [&](const Json& body, int status) {
+    const StudioReply reply = watch.handle("episodes", json_text(body));
+    CHECK(reply.status == status);
+    return parse_json(reply.json);
+  };
+  CHECK(ask({{"run", 0}, {"iteration", nullptr}}, 404).at("kind") == "episodes");
+  const std::string hostile = "<script>\\u202e</script>";
+  write_plainly(run + "/episodes.jsonl",
+                "{\"step\":1,\"episodes\":[]}\n{\"step\":2,\"episodes\":[\"" + hostile +
+                    "\"]}\n{\"step\":3,\"epi");
+  CHECK(ask({{"run", 0}, {"iteration", nullptr}}, 200).at("step") == 2);
+  const Json two = ask({{"run", 0}, {"iteration", 2}}, 200);
+  CHECK(two.at("episodes")[0] == "<script>\\u202e</script>");
+  CHECK(two.at("values") == Json{{"response/length", 90}});
+  CHECK(contains(two.at("alarms")[0].get<std::string>(), "tokens"));
+  CHECK(ask({{"run", 0}, {"iteration", 1}}, 200).at("alarms").empty());  // none by then
+  CHECK(ask({{"run", 0}, {"iteration", 3}}, 404).at("kind") == "episodes");
+  CHECK(ask({{"run", 0}, {"iteration", 18446744073709551615U}}, 404).at("kind") == "episodes");
+  CHECK(ask({{"run", 1}, {"iteration", 1}}, 404).at("kind") == "run");
+  for (const Json& wrong :
+       {Json{{"run", 0}}, Json{{"run", -1}, {"iteration", 0}}, Json{{"run", run}, {"iteration", 0}},
+        Json{{"run", 0}, {"iteration", "1"}}, Json{{"run", 0}, {"iteration", -1}},
+        Json{{"run", 0}, {"iteration", 1.5}}, Json(3), Json::array()})
+    CHECK(ask(wrong, 400).at("kind") == "request");
+  CHECK(watch.handle("episodes", "{").status == 400);
+  write_plainly(run + "/episodes.jsonl", "{\"step\":1,\"episodes\":7}\n");
+  CHECK(contains(ask({{"run", 0}, {"iteration", 1}}, 400).at("error"), "episodes.jsonl"));
+}
+
+TEST_CASE("studio: a ranking of a run that is watched, and what turning it round has found") {
+  const Temporary directory;
+  const std::string run = directory / "run";
+  std::filesystem::create_directories(run + "/round-0");
+  const WatchStudio watch({run, run + "/"});
+  const auto ask = [&](const Json& body, int status) {
+    const StudioReply reply = watch.handle("ranking", json_text(body));
+    CHECK(reply.status == status);
+    return parse_json(reply.json);
+  };
+  CHECK(ask({{"run", 0}, {"round", 0}, {"ranking", 0}}, 404).at("kind") == "ranking");
+  write_plainly(run + "/round-0/rankings.jsonl",
+                "{\"prompt\":\"p\",\"responses\":[\"a\",\"b\"],\"ranking\":[[1],[0]]}\n");
+  const Json one = ask({{"run", 0}, {"round", 0}, {"ranking", 0}}, 200);
+  CHECK(one.at("responses") == Json{"a", "b"});
+  CHECK(one.at("rank") == Json{1, 0});
+  CHECK(one.at("rankings") == 1);
+  CHECK(one.at("rounds") == 1);
+  CHECK(one.at("state") == "none");
+  CHECK(ask({{"run", 0}, {"round", 0}, {"ranking", 1}}, 400).at("kind") == "request");
+  CHECK(ask({{"run", 0}, {"round", 1}, {"ranking", 0}}, 404).at("kind") == "ranking");
+  CHECK(ask({{"run", 2}, {"round", 0}, {"ranking", 0}}, 404).at("kind") == "run");
+  CHECK(ask({{"run", 0}, {"round", "../.."}, {"ranking", 0}}, 400).at("kind") == "request");
+  std::filesystem::create_directory(run + "-whatif-0-0");
+  write_plainly(run + "-whatif-0-0/whatif.json", "{\"answers\":[]}");
+  for (const int same : {0, 1}) {
+    const Json done = ask({{"run", same}, {"round", 0}, {"ranking", 0}}, 200);
+    CHECK(done.at("state") == "done");
+    CHECK(done.at("result").at("answers").empty());
+  }
+  // It is not begun again over what is there.
+  CHECK(watch.handle("turn", "{\"run\":0,\"round\":0,\"ranking\":0}").status == 400);
+}
+
 TEST_CASE("studio: a desk has room for so many names") {
   const Office office(1, 3);
   int refused = 0;

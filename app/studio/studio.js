@@ -4,6 +4,8 @@
 
 import { chat } from "./chat.js";
 import { openLoop, takeLoop, toRun } from "./loop.js";
+import { samplesOf } from "./samples.js";
+import { whatIfOf } from "./whatif.js";
 
 export const byId = (id) => document.getElementById(id);
 const ordinal = (n) => n + (["st", "nd", "rd"][((n + 90) % 100 - 10) % 10 - 1] || "th");
@@ -651,8 +653,11 @@ const curves = [
   ["Response length, tokens", ["response/length"]],
   ["Pairs ordered rightly, share", ["rewards/accuracies"]],
   ["Loss", ["loss"]],
+  ["Explained variance", ["val/explained_variance"]],
+  ["Tokens a second", ["time/tokens_per_second"]],
 ];
 let runs = [];  // {name, rows, alarms}
+let showSamples = null, showWhatIf = null;
 const figures = {};  // a figure, of each curve's title
 
 const short = (x) => Math.abs(x) >= 1000 || x === 0 ? x.toFixed(0) : x.toPrecision(3);
@@ -665,6 +670,8 @@ function svg(tag, attributes, ...children) {
 }
 
 function watchRuns() {
+  showSamples ??= samplesOf({ make, post }, byId("samples"));
+  showWhatIf ??= whatIfOf({ make, post, announce }, byId("what-if"));
   const source = new EventSource("/api/watch");
   source.onmessage = (event) => {
     warn("");
@@ -707,6 +714,8 @@ function showRuns() {
     figures[title].replaceChildren(...curve(title, lines));
   }
   byId("watch-empty").hidden = byId("charts").children.length > 0;
+  showSamples(runs);
+  showWhatIf(runs);
 }
 
 function curve(title, lines) {

@@ -907,7 +907,11 @@ def resume():
     for number in (0, 1):
         name = f"round-{number}/policy-best.safetensors"
         check(read_bytes("whole/" + name) == read_bytes("killed/" + name), f"{name} is the same, byte for byte")
+        check(read("whole/round-%d/episodes.jsonl" % number) == read("killed/round-%d/episodes.jsonl" % number) != "",
+              f"round {number}'s episodes are the same, byte for byte")
     check("best policy within 5 nats" in read("whole/report.html"), "and the report says which it is")
+    looked_at("whole", *SMALL, "--kl-budget", "5")
+    turned_round("whole")
     stopped_and_resumed("-lora", *SMALL, "--lora-rank", "4", "--lora-layers", "2")
     # Learning directly takes no checkpoints: enough updates that some are cut off between.
     direct = [*SMALL, "--method", "dpo", "--dpo-batch", "2", "--dpo-epochs", "12"]
@@ -917,6 +921,100 @@ def resume():
     os.remove(os.path.join(WORK, "killed-dpo/round-1/policy.safetensors"))
     check(run("align", "--run", "killed-dpo", "--rounds", "2", *direct)[0] == 0 and
           read_bytes("killed-dpo/round-1/policy.safetensors") == whole, "a policy that is taken away is learned again")
+
+
+def looked_at(name, *settings):
+    """The episodes that a run keeps: what `plumb watch` says of them, and that they change nothing."""
+    run("align", "--run", "unseen", "--rounds", "2", *settings, "--episodes-kept", "0", "--json", "unseen.json")
+    same = [json.load(open(os.path.join(WORK, one + ".json")))["policy_fingerprint"] for one in (name, "unseen")]
+    check(same[0] == same[1] and read("unseen/metrics.csv") == read(name + "/metrics.csv") and
+          not os.path.exists(os.path.join(WORK, "unseen/round-0/episodes.jsonl")),
+          "without the record of episodes the run is the same, bit for bit")
+    lines = [json.loads(line) for number in (0, 1) for line in read(f"{name}/round-{number}/episodes.jsonl").splitlines()]
+    check([line["step"] for line in lines] == list(range(6)) and all(len(line["episodes"]) == 8 for line in lines),
+          "episodes of every iteration, so many of each")
+    shown = succeeds("watch", "watch", name, "--iteration", "4", expect=["values", "alarms"])
+    check(shown["step"] == 4 and shown["episodes"] == lines[4]["episodes"], "watch: the iteration that was asked for, as it is kept")
+    check(succeeds("watch the newest", "watch", name)["step"] == 5, "watch: else the newest")
+    rows = [json.loads(line) for line in read(name + "/metrics.jsonl").splitlines()]
+    check(shown["values"]["objective/scores"] == rows[4]["objective/scores"], "watch: with its metrics")
+    # All of an iteration's responses: what their tokens get is what the metrics say they get.
+    run("ppo", "--run", "seen", "--iterations", "2", "--ppo-prompts", "4", "--ppo-responses", "2",
+        "--ppo-max-new-tokens", "16", "--minibatches", "1", "--ppo-epochs", "1", "--checkpoint-every", "1")
+    rows = [json.loads(line) for line in read("seen/metrics.jsonl").splitlines()]
+    for row, line in zip(rows, map(json.loads, read("seen/episodes.jsonl").splitlines())):
+        n = len(line["episodes"])
+        reward = sum(sum(e["rewards"]) for e in line["episodes"]) / n
+        kl = sum(sum(e["kl_exact"]) for e in line["episodes"]) / n
+        check(n == 8 and abs(reward - row["objective/rlhf_reward"]) < 1e-4 and abs(kl - row["objective/kl_exact"]) < 1e-4,
+              f"the tokens' rewards add up: {reward} and {row['objective/rlhf_reward']}")
+    e = json.loads(read("seen/episodes.jsonl").splitlines()[1])["episodes"][3]
+    code, out, err = run("watch", "seen", "--iteration", "1", "--sample", "3")
+    table = [line for line in out.splitlines() if re.match(r" +\d+  ", line)]
+    check(code == 0 and len(table) == len(e["tokens"]) and "response 3 of 8" in out and "response 2" not in out and
+          f"{e['advantages'][0]:.4f}" in table[0] and json.dumps(e["text"][0], ensure_ascii=False) in table[0],
+          f"watch: a line a token, with its numbers: {table[:1]}")
+    fails("watch an iteration that is none", "watch", name, "--iteration", "6", says=["iteration 6", "HINT"])
+    fails("watch a sample that is none", "watch", name, "--sample", "8", says=["--sample 8", "0 to 7"])
+    fails("watch a run that keeps none", "watch", "unseen", says=["unseen", "--episodes-kept"])
+    fails("watch nothing", "watch", "nowhere", says=["nowhere", "HINT"])
+    with open(os.path.join(WORK, "seen/episodes.jsonl"), "a") as file:
+        file.write("no line of a run\n")
+    fails("go on with a file of something else", "ppo", "--run", "seen", "--iterations", "3", "--ppo-prompts", "4", "--ppo-responses", "2",
+          "--ppo-max-new-tokens", "16", "--minibatches", "1", "--ppo-epochs", "1", "--checkpoint-every", "1",
+          says=["episodes.jsonl", "without a step", "HINT"])
+
+
+def turned_round(name):
+    """whatif: a round again from its manifest, bitwise; then with one ranking turned round."""
+    def everything():
+        found = {}
+        for folder, _, files in os.walk(os.path.join(WORK, name)):
+            for file in files:
+                found[os.path.join(folder, file)] = (open(os.path.join(folder, file), "rb").read(), os.stat(os.path.join(folder, file)).st_mtime_ns)
+        return found
+    before = everything()
+    lines = [json.loads(line) for line in read(name + "/round-1/rankings.jsonl").splitlines()]
+    which = next(i for i, line in enumerate(lines) if len(line["ranking"]) > 1)
+    told = succeeds("whatif", "whatif", name, "--round", "1", "--ranking", str(which), "--check",
+                    expect=["policy_before", "rewards_changed", "tokens_changed", "ranked_scores_before"])
+    place = f"{name}-whatif-1-{which}"
+    check(told["unchanged_is_the_run"] is True, "whatif: without the change the round is the run's own, bit for bit")
+    check(told["policy_before"] == json.load(open(os.path.join(WORK, name + ".json")))["policy_fingerprint"],
+          "whatif: what it compares with is the run's policy")
+    check(told["policy_after"] != told["policy_before"], "whatif: with the change it is another")
+    rank = told["rank_before"]
+    check(all(rank[i] == place for place, group in enumerate(lines[which]["ranking"]) for i in group) and
+          told["rank_after"] == [max(rank) - r if r >= 0 else r for r in rank],
+          f"whatif: the order turned round: {rank}, {told['rank_after']}")
+    again = [json.loads(line) for line in read(place + "/turned/round-1/rankings.jsonl").splitlines()]
+    check(again[which] == {**lines[which], "ranking": lines[which]["ranking"][::-1]}, "whatif: the last is first")
+    check([a == b for a, b in zip(lines, again)] == [i != which for i in range(len(lines))], "whatif: that ranking alone is another")
+    changed = [a for a in told["answers"] if a["first_difference"] is not None]
+    check(len(told["answers"]) == 8 and len(changed) == told["answers_changed"], f"whatif: {len(changed)} answers of 8 change")
+    check(all(a["before"][:a["first_difference"]] == a["after"][:a["first_difference"]] for a in changed) and
+          all(a["before"] == a["after"] for a in told["answers"] if a["first_difference"] is None),
+          "whatif: up to the first difference they are the same")
+    own = [json.loads(line)["responses"][0] for line in read(name + "/samples-after.jsonl").splitlines()]
+    check(["".join(a["before"]) for a in told["answers"]] == own, "whatif: the answers before are those of the run's own evaluation")
+    check(told["rewards_changed"] == 8 and told["ranked_scores_before"] != told["ranked_scores_after"], "whatif: rewards change")
+    check(json.load(open(os.path.join(WORK, place, "whatif.json"))) == told, "whatif: what it found lies in its directory")
+    check(everything() == before, "whatif: of the run nothing is written")
+    fails("whatif into a directory that is there", "whatif", name, "--round", "1", "--ranking", str(which), says=["is there already", "HINT"])
+    fails("whatif of a round that is none", "whatif", name, "--round", "2", "--ranking", "0", says=["round 2", "has not ended", "HINT"])
+    fails("whatif of a ranking that is none", "whatif", name, "--ranking", "99", says=["has 20 rankings", "99"])
+    fails("whatif of no run of align", "whatif", "seen", says=["not of plumb align"])
+    shutil.copytree(os.path.join(WORK, name), os.path.join(WORK, "edited"))
+    config = json.loads(read("edited/config.json"))
+    config["inputs"]["prompts"] = "0123456789abcdef"
+    write("edited/config.json", config)
+    fails("whatif of a run whose prompts are others now", "whatif", "edited", "--ranking", str(which), says=["'prompts'", "0123456789abcdef"])
+    check(not os.path.exists(os.path.join(WORK, f"edited-whatif-0-{which}")), "and nothing is left of that")
+    text = read("edited/round-0/rankings.jsonl").splitlines()
+    tied = json.loads(text[0])
+    tied["ranking"] = [sum(tied["ranking"], [])]
+    write("edited/round-0/rankings.jsonl", tied, *map(json.loads, text[1:]))
+    fails("whatif of a ranking without an order", "whatif", "edited", "--ranking", "0", says=["prefers nothing", "HINT"])
 
 
 def stopped_and_resumed(name, *settings):

@@ -137,7 +137,9 @@ def files_and_guards(server):
     script = page.raw("GET", "/chat.js")[1]  # the page asks for it where there is a model to talk to
     total += len(script)
     check(0 < len(html) + total <= 150000, f"the page has {len(html) + total} bytes, of 150000")
-    check(b"innerHTML" not in page.raw("GET", "/studio.js")[1] + script, "no text becomes HTML")
+    for name in ("studio.js", "samples.js", "whatif.js", "loop.js", "chat.js"):
+        check(not re.search(rb"innerHTML|outerHTML|insertAdjacent|document\.write", page.raw("GET", "/" + name)[1]),
+              f"no text becomes HTML in {name}")
     for target in ("/../CMakeLists.txt", "/%2e%2e/%2e%2e/etc/passwd", "/..%2f..%2fetc/passwd", "//etc/passwd",
                    "/candidates.jsonl", "/rankings.jsonl", "/api/sit", "/" + "a" * 4000, "/index.html/..", "/\\..\\"):
         check(page.raw("GET", target)[0].status == 404, f"there is no {target[:40]}")
@@ -423,6 +425,26 @@ class Watcher(threading.Thread):
         self.seconds = time.monotonic() - began
 
 
+def episodes(page):
+    """The samples of an iteration; a run is named by its place, and by nothing else."""
+    sample = {"prompt": "p", "text": [" a", "</script>"], "tokens": [5, 6]}
+    with open(path("run-a/episodes.jsonl"), "w") as file:
+        file.write(json.dumps({"step": 0, "episodes": [sample]}, separators=(",", ":")) + "\n")
+    status, said = page.post("episodes", {"run": 0, "iteration": 0})
+    check(status == 200 and said["episodes"] == [sample] and said["values"]["objective/scores"] == 0, "the episodes of an iteration")
+    check(page.post("episodes", {"run": 0, "iteration": None})[1]["step"] == 0, "and of the newest")
+    for body, expected in (({"run": 2, "iteration": 0}, 404), ({"run": 0, "iteration": 7}, 404), ({"run": 1, "iteration": 0}, 404),
+                           ({"run": 0, "iteration": 2 ** 64 - 1}, 404), ({"run": "run-a", "iteration": 0}, 400),
+                           ({"run": "/etc", "iteration": 0}, 400), ({"run": -1, "iteration": 0}, 400),
+                           ({"run": 0.5, "iteration": 0}, 400), ({"run": 0, "iteration": "0"}, 400), ({"run": 0}, 400),
+                           ({"iteration": 0}, 400), ([0, 0], 400), ("not json", 400), (b"\xff\xfe", 400)):
+        status, said = page.post("episodes", body)
+        check(status == expected and "error" in said, f"episodes of {body}: {status}, {said.get('kind')}")
+    check(page.post("ranking", {"run": 0, "round": 0, "ranking": 0})[0] == 404, "a run without rankings has none")
+    check(page.post("turn", {"run": 0, "round": "/../..", "ranking": 0})[0] == 400, "and a round is a number")
+    check(page.post("episodes", {"run": 0, "iteration": 0}, X_Plumb_Token="none")[0] == 403, "without its token a page gets nothing")
+
+
 def watched():
     rows("run-a", 0, 3)
     os.makedirs(path("run-b"))
@@ -451,6 +473,7 @@ def watched():
     again = next(events(page, "7,1"))
     check(again[0] == "2,1" and again[1][0]["from"] == 0 and len(again[1][0]["rows"]) == 2, "a run that went back, anew")
     page.connection.close()
+    episodes(page)
     check(server.end()[0] == 0, "and it ends while pages watch")
     refused("--watch", path("nowhere"), says="no directory of a run")
 

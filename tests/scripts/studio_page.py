@@ -9,6 +9,7 @@ import http.client
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -37,7 +38,7 @@ PLUMB, WORK = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
 PICTURES = (os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../docs/studio")
             if os.environ.get("PLUMB_WRITE_DOCS") else os.path.join(WORK, "pictures"))
 SHOWN = ("begin", "instructions", "rank", "pair", "pair-dark", "keys", "phone", "no-server", "done", "verdict", "watch",
-         "chat", "chat-dark", "chat-phone", "loop-settings", "loop")
+         "chat", "chat-dark", "chat-phone", "loop-settings", "loop", "samples", "what-if")
 failures = []
 
 INSTRUCTIONS = """You are reading answers for a child of six.
@@ -452,13 +453,13 @@ def watch(page, server):
     page.driver.get(f"http://127.0.0.1:{port}/")
     page.until("two runs", "document.querySelector('#runs').textContent.includes('step 19') && "
                            "document.querySelectorAll('.plot').length === 6")
+    page.until("no samples", "document.querySelector('#samples-empty').textContent.includes('keeps no episodes')")
     metrics("grpo-run", 20, 34, 0)
     page.until("new rows", "document.querySelector('#runs').textContent.includes('step 33')")
     check(page.js("document.querySelectorAll('.plot path').length") == 12, "two runs are drawn over one another")
     check("grpo-run" in page.text("#alarms") and "tokens" in page.text("#alarms"), f"an alarm is said: {page.text('#alarms')}")
     ActionChains(page.driver).move_to_element(page.one(".plot")).perform()
     check(page.text("figcaption span").startswith("step 1"), f"values are shown where one points: {page.text('figcaption span')}")
-    page.picture("watch")
     page.size(360, 740, mobile=True)
     check(page.js("document.documentElement.scrollWidth") <= 360, "on a telephone, too")
     page.size(1280, 800)
@@ -690,6 +691,168 @@ def loop(page, server):
     errors = [line for line in page.console() if "400" not in line and "410" not in line]
     check(errors == [], f"no error in the console: {errors}")
     return driver
+def trained(run, command, iterations, *more):
+    """A real run, of a few seconds."""
+    return subprocess.Popen([PLUMB, command, "--run", run, "--iterations", str(iterations), "--ppo-prompts", "8",
+                             "--ppo-max-new-tokens", "40", "--checkpoint-every", "50", *more],
+                            cwd=WORK, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def kept(run):
+    with open(path(run + "/episodes.jsonl")) as file:
+        return [json.loads(line) for line in file]
+
+
+def shown_numbers(said):
+    return {name: float(value.replace("\u2212", "-")) for name, value in re.findall(r"(exact KL|reward|advantage|value) (\u2212?[\d.e-]+)", said)}
+
+
+def tokens(page):
+    """A finished run: its last samples, token by token. One of them is made hostile."""
+    lines = kept("aligned/round-1")
+    bad = lines[-1]["episodes"][1]
+    bad["prompt"] = HOSTILE[1]
+    for t, text in enumerate(HOSTILE):
+        bad["text"][t] = text
+    with open(path("aligned/round-1/episodes.jsonl"), "w") as file:
+        file.writelines(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
+    last, before = lines[-1], lines[-2]
+    page.until("samples", "document.querySelectorAll('.sample').length === 8")
+    check(page.text("#iteration-said") == f"{last['step']} of {last['step']}", "the newest iteration is shown")
+    check(page.js("document.querySelectorAll('.plot').length") >= 8 and "Tokens a second" in page.text("#charts") and
+          "Explained variance" in page.text("#charts") and "Entropy" in page.text("#charts") and "True score" in page.text("#charts"),
+          "its curves are there, the true rule's beside the reward's")
+    for i, e in enumerate(last["episodes"]):
+        texts = page.js("[...document.querySelectorAll('.sample')[arguments[0]].querySelectorAll('.token')].map((t) => t.textContent)", i)
+        if texts != [text or "\u00b7" for text in e["text"]]:
+            check(False, f"sample {i} has its text: {texts}, not {e['text']}")
+    check(page.js("document.querySelectorAll('main img, main script, main .token svg, main .token h1').length") == 0 and
+          page.js("window.pwned === undefined"), "hostile text in a sample is text")
+    check(page.js("document.documentElement.scrollWidth <= innerWidth"), "and stays in its place")
+    token = "document.querySelectorAll('.sample')[0].querySelectorAll('.token')"
+    readout = "document.querySelector('.sample .readout').textContent"
+    e = last["episodes"][0]
+    spot = page.js(token + "[3]")
+    page.js("arguments[0].scrollIntoView({block: 'center'})", spot)
+    ActionChains(page.driver).move_to_element(spot).perform()
+    said = page.js(readout)
+    numbers = shown_numbers(said)
+    check(said.startswith("3: " + json.dumps(e["text"][3], ensure_ascii=False)) and all(
+        abs(numbers[name] - e[key][3]) <= 0.006 * abs(e[key][3]) for name, key in
+        (("exact KL", "kl_exact"), ("reward", "rewards"), ("advantage", "advantages"), ("value", "values"))),
+        f"where one points the trainer's numbers are said: {said}")
+    ActionChains(page.driver).move_to_element(page.one("#samples-title")).perform()
+    check(not page.js(readout).startswith("3:"), "and no longer when one leaves")
+    page.js(token + "[0].focus()")
+    page.press(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    said = page.js(readout)
+    check(said.startswith("2: ") and page.js("document.activeElement.ariaLabel") == said, f"arrow keys go from token to token: {said}")
+    page.press(Keys.END)
+    check(page.js("document.activeElement.dataset.t") == str(len(e["tokens"]) - 1), "End goes to the last one")
+    page.press(Keys.TAB)
+    check(page.js("document.activeElement.closest('.sample') === document.querySelectorAll('.sample')[1]"), "and Tab to the next sample")
+    for colour, key in (("advantage", "advantages"), ("reward", "rewards"), ("kl", "kl_exact")):
+        page.js("(document.querySelector('#colour').value = arguments[0], document.querySelector('#colour').dispatchEvent(new Event('change')))", colour)
+        for i, one in enumerate(last["episodes"]):
+            sides = page.js("[...document.querySelectorAll('.sample')[arguments[0]].querySelectorAll('.token')].map((t) => "
+                            "t.classList.contains('below') ? -1 : t.classList.contains('above') ? 1 : 0)", i)
+            if sides != [(x > 0) - (x < 0) for x in one[key]]:
+                check(False, f"sample {i} by {colour}: {sides}")
+        colours = page.js("[...new Set([...document.querySelectorAll('.sample .token')].map((t) => getComputedStyle(t).backgroundColor))].length")
+        legend = [float(x.replace("\u2212", "-")) for x in re.findall(r"[\u2264\u2265] (\u2212?[\d.e-]+)", page.text("#legend"))]
+        sizes = sorted(abs(x) for one in last["episodes"] for x in one[key])
+        check(colours > 3 and legend[0] == -legend[1] and abs(legend[1] - sizes[int(0.95 * len(sizes))]) <= 0.006 * legend[1],
+              f"by {colour}: {colours} shades, and a legend with its ends: {legend}")
+    facts = page.text(".facts")
+    check("Score" in facts and "True rule" in facts and "Tokens" + str(len(e["tokens"])) in facts, f"scores beside it: {facts}")
+    page.js("(document.querySelector('#colour').value = 'advantage', document.querySelector('#colour').dispatchEvent(new Event('change')))")
+    page.one("#step-back").click()
+    page.until("the iteration before", "document.querySelector('#iteration-said').textContent.startsWith(arguments[0] + ' of') && "
+               "document.querySelector('.sample .token').ariaLabel.includes(arguments[1])", str(before["step"]), before["episodes"][0]["text"][0].strip())
+    page.js("document.querySelector('#iteration').focus()")
+    page.press(Keys.ARROW_LEFT)
+    page.until("the slider by key", "document.querySelector('#iteration-said').textContent.startsWith(arguments[0] + ' of')", str(before["step"] - 1))
+    page.press(Keys.HOME)
+    page.until("the first iteration, of the first round", "document.querySelector('#iteration-said').textContent.startsWith('0 of') && "
+               "document.querySelectorAll('.sample').length === 8")
+    check(page.js("document.querySelector('#step-back').disabled"), "further back there is nothing")
+
+
+def pictures_of_samples(page):
+    page.js("(document.querySelector('#step-on').click(), window.scrollTo(0, 0))")
+    page.picture("watch")
+    page.size(1280, 860)
+    page.until("samples of that iteration", "document.querySelector('#iteration-said').textContent.startsWith('1 of') && document.querySelectorAll('.sample').length === 8")
+    page.js("(document.querySelectorAll('.sample')[1].querySelectorAll('.token')[4].focus({focusVisible: true}), "
+            "document.querySelector('#samples').scrollIntoView(true), window.scrollBy(0, -70))")
+    page.picture("samples")
+    page.size(360, 740, mobile=True)
+    check(page.js("document.documentElement.scrollWidth") <= 360, "samples fit a telephone")
+    page.picture("samples-phone")
+    page.size(1280, 800, dark=True)
+    page.picture("samples-dark")
+    page.size(1280, 800)
+    nodes = page.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+    known = [(n["role"]["value"], n.get("name", {}).get("value", "")) for n in nodes if not n.get("ignored") and "role" in n]
+    unnamed = [role for role, name in known if role in ("button", "slider", "combobox", "listbox", "option", "spinbutton", "region") and not name.strip()]
+    check(unnamed == [] and {"slider", "listbox", "option"} <= {role for role, _ in known}, f"all of it has names: {unnamed}")
+
+
+def what_if(page):
+    """A ranking turned round, from the page."""
+    with open(path("aligned/round-0/rankings.jsonl")) as file:
+        rankings = [json.loads(line) for line in file]
+    which = next(i for i, one in enumerate(rankings) if i > 0 and len(one["ranking"]) > 1)
+    page.js("(document.querySelector('#ranking').value = arguments[0], document.querySelector('#ranking').dispatchEvent(new Event('change')))", str(which))
+    page.until("its prompt", "document.querySelector('#what-if .said-before').textContent === arguments[0]", rankings[which]["prompt"])
+    order = page.js("[...document.querySelectorAll('#what-if-order .text')].map((t) => t.textContent)")
+    check(order[0] in [rankings[which]["responses"][i] for i in rankings[which]["ranking"][0]], "the ranking is shown, its best first")
+    page.one("#turn").click()
+    page.until("progress", "document.querySelector('#turn').disabled && document.querySelector('#what-if-said').textContent !== ''")
+    page.until("the result", "document.querySelector('#what-if-result').textContent.includes('held-out answers change')", seconds=120)
+    told = json.load(open(path(f"aligned-whatif-0-{which}/whatif.json")))
+    check(f"{told['answers_changed']} of {len(told['answers'])}" in page.text("#what-if-result") and
+          page.js("document.querySelectorAll('#what-if-result mark').length > 0") == (told["answers_changed"] > 0),
+          f"what changed is marked: {page.text('#what-if-result')[:80]}")
+    page.js("(document.querySelector('#what-if').scrollIntoView(true), window.scrollBy(0, -70))")
+    page.picture("what-if")
+
+
+def live(page):
+    """A run under way is followed, until one steps back."""
+    process = trained("live", "ppo", 60, "--episodes-kept", "2")
+    page.js("(document.querySelector('#sample-run').value = '1', document.querySelector('#sample-run').dispatchEvent(new Event('change')))")
+    step = "Number(document.querySelector('#iteration-said').textContent.split(' ')[0])"
+    page.until("its samples", "document.querySelectorAll('.sample').length === 2 && " + step + " >= 2", seconds=60)
+    page.one("#step-back").click()
+    stayed = page.js(step)
+    last = "Number(document.querySelector('#iteration-said').textContent.split(' ')[2])"
+    page.until("more iterations", f"{last} >= {stayed} + 4", seconds=60)
+    check(page.js(step) == stayed, "who stepped back stays there while the run goes on")
+    page.one("#newest").click()
+    page.until("the newest again", f"{step} > {stayed} + 3 && {step} === {last}")
+    process.kill()
+    process.wait()
+
+
+def samples(page, server):
+    server.send_signal(signal.SIGTERM)
+    server.communicate()
+    small = ("--rounds", "2", "--rank-prompts", "20", "--generate-max-new-tokens", "40", "--eval-prompts", "8", "--eval-stories", "4")
+    process = trained("aligned", "align", 20 if os.environ.get("PLUMB_WRITE_DOCS") else 5, *small)
+    os.makedirs(path("live"))
+    check(process.wait() == 0, "a run of align")
+    port = free_port()
+    page.driver.get_log("browser")
+    watcher = serve(port, "--watch", "aligned", "live")
+    page.driver.get(f"http://127.0.0.1:{port}/")
+    tokens(page)
+    pictures_of_samples(page)
+    what_if(page)
+    live(page)
+    errors = page.console()
+    check(errors == [], f"no error or warning in the console of a page of samples: {errors}")
+    return watcher
 
 
 def main():
@@ -711,6 +874,7 @@ def main():
         server = watch(page, server)
         server = loop(page, server)
         server = chat(page, server)
+        server = samples(page, server)
     finally:
         page.driver.quit()
         server.send_signal(signal.SIGTERM)

@@ -28,7 +28,8 @@ struct Episode {
   std::vector<float> advantages;       ///< (R)
   std::vector<float> returns;          ///< (steps) what a critic is fitted to; empty without one
   std::vector<float> weights;          ///< (R) of importance, by which advantages are multiplied
-  float score = 0;                     ///< of the whole response, penalties included
+  float raw_score = 0;                 ///< of the whole response, as it was given
+  float score = 0;                     ///< the same clipped, and penalties included
 };
 
 /// Calls body(members) on the episodes of each group, which lie one after another.

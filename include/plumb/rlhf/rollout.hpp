@@ -138,6 +138,7 @@ inline void set_scores(std::vector<Episode>& episodes, const ScoreFunction& scor
   for (std::size_t i = 0; i < scores.size(); ++i) {
     float score = scores[i];
     if (!std::isfinite(score)) fail<NumericError>(str("the score of episode ", i, " is ", score));
+    episodes[i].raw_score = score;
     if (config.score_clip > 0) score = std::clamp(score, -config.score_clip, config.score_clip);
     // DAPO's soft penalty: from 0 to 1 over the last tokens that a response may have.
     const auto beyond = static_cast<Index>(episodes[i].response.size()) + config.overlong -

@@ -153,9 +153,10 @@ class MetricsWriter {
       (value.first.starts_with("time/") ? times : metrics).push_back(value);
     }
     if (columns_.empty()) begin_table(metrics);
-    csv_.append(csv_row(step, metrics));
+    const std::string row = csv_row(step, metrics);
+    if (!times.empty()) timing_.append(json_row(step, times));  // there for who sees the row
     jsonl_.append(json_row(step, metrics));
-    if (!times.empty()) timing_.append(json_row(step, times));
+    csv_.append(row);
     if (also_) also_->write(step, values);
     last_step_ = step;
   }
