@@ -17,10 +17,10 @@ namespace {
 
 using Lock = std::lock_guard<std::mutex>;
 
-StudioReply refused(int status, const std::string& what) {
+StudioReply loop_refusal(int status, const std::string& what) {
   return {status, json_text({{"kind", "request"}, {"error", plain_reason(what)}})};
 }
-StudioReply done() { return {200, "{}"}; }
+StudioReply all_right() { return {200, "{}"}; }
 
 // What the page says of settings: texts by name.
 void take(AlignSettings& s, const Json& said) {
@@ -114,7 +114,7 @@ StudioReply LoopStudio::handle(const std::string& action, const std::string& bod
   try {
     return act(action, body);
   } catch (const std::exception& error) {
-    return refused(400, error.what());
+    return loop_refusal(400, error.what());
   }
 }
 
@@ -130,10 +130,10 @@ StudioReply LoopStudio::act(const std::string& action, const std::string& body) 
   if (action == "train") return train();
   if (action == "stop") {
     const Lock lock(mutex_);
-    if (state_ != State::Runs) return refused(409, "[loop] nothing is under way");
+    if (state_ != State::Runs) return loop_refusal(409, "[loop] nothing is under way");
     change(State::Stops);
     ask_to_stop();
-    return done();
+    return all_right();
   }
   for (const char* of_desk : {"sit", "answer", "skip", "undo", "skipped"})
     if (action == of_desk) {
@@ -153,12 +153,12 @@ StudioReply LoopStudio::begin(const std::string& body) {
   const Json said = parse_json(body, "the page's request");
   const Json none = Json::object();
   const Json& texts = said.is_object() && said.contains("settings") ? said["settings"] : none;
-  if (!texts.is_object()) return refused(400, "[loop] settings are texts by name");
+  if (!texts.is_object()) return loop_refusal(400, "[loop] settings are texts by name");
   const Lock lock(mutex_);
   if (state_ == State::Runs || state_ == State::Stops)
-    return refused(409, "[loop] the run is under way already");
+    return loop_refusal(409, "[loop] the run is under way already");
   if (!texts.empty() && detail::file_exists(settings_.run + "/config.json"))
-    return refused(409, "[loop] the run has begun, and its settings stay as they are");
+    return loop_refusal(409, "[loop] the run has begun, and its settings stay as they are");
   AlignSettings s = settings_;
   take(s, texts);
   if (texts.contains("method")) {  // what the method chooses, where the page does not say it
@@ -171,18 +171,20 @@ StudioReply LoopStudio::begin(const std::string& body) {
                    "may end early. HINT: eval-responses 1");
   settings_ = s;
   change(State::Runs);
-  return done();
+  return all_right();
 }
 
 StudioReply LoopStudio::train() {
   const Lock lock(mutex_);
-  if (!desk_ || at_.step != AlignStep::Rank) return refused(409, "[loop] nobody ranks just now");
+  if (!desk_ || at_.step != AlignStep::Rank)
+    return loop_refusal(409, "[loop] nobody ranks just now");
   const std::size_t there_are = desk_->rankings();
   if (there_are < settings_.fewest_rankings())
-    return refused(400, str("[loop] there are ", there_are, " rankings; training needs at least ",
+    return loop_refusal(400,
+                        str("[loop] there are ", there_are, " rankings; training needs at least ",
                             settings_.fewest_rankings()));
   asked_enough_ = true;
-  return done();
+  return all_right();
 }
 
 // With the lock held.

@@ -246,6 +246,8 @@ void print_result(const Json& r) {
               order_in_words(r.at("rank_after").get<std::vector<int>>()).c_str());
   if (r.at("unchanged_is_the_run").is_boolean())
     std::printf("without the change the round is the run's own, bit for bit\n");
+  if (r.at("policy_before") == r.at("policy_after"))
+    std::printf("nothing hangs on it: the reward model was tested on it, and not fitted to it\n");
   if (r.contains("ranked_scores_before"))
     for (std::size_t i = 0; i < r.at("ranked_scores_before").size(); ++i)
       std::printf("  response %zu: reward %s, then %s\n", i,

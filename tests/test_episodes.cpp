@@ -6,6 +6,7 @@
 #include "temporary.hpp"
 #include "tiny.hpp"
 
+#include <plumb/models/format.hpp>
 #include <plumb/text/bytes.hpp>
 #include <plumb/text/sentencepiece.hpp>
 

@@ -109,7 +109,7 @@ export function samplesOf(page, root) {
     for (let i = -steps; i <= steps; ++i)
       swatches.push(make("i", { className: "token " + shade(i * most / steps, most) }));
     legend.replaceChildren(make("span", {}, "≤ " + number(-most)), make("span", { className: "strip", ariaHidden: "true" }, ...swatches),
-      make("span", {}, "≥ " + number(most)), make("span", { className: "soft" }, "white: 0"));
+      make("span", {}, "≥ " + number(most)), make("span", { className: "soft" }, "no colour: 0"));
   }
 
   const divergence = (e) => e.kl_exact ? "exact KL" : "log-ratio";

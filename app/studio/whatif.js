@@ -77,6 +77,8 @@ export function whatIfOf(page, root) {
     const out = [make("p", {}, make("strong", {}, `${r.answers_changed} of ${r.answers.length} held-out answers change`),
       `, in ${r.tokens_changed} tokens` + (r.rewards_changed === undefined ? "." : `; ${r.rewards_changed} of their rewards.`) +
       (r.unchanged_is_the_run ? " Without the change the round is the run's own, bit for bit." : ""))];
+    if (r.policy_before === r.policy_after)
+      out.push(make("p", {}, "Nothing hangs on it: the reward model was tested on this ranking, and not fitted to it."));
     if (r.ranked_scores_before)
       out.push(make("p", {}, "Rewards of these responses: " + r.ranked_scores_before.map((x, i) =>
         `${score(x)} → ${score(r.ranked_scores_after[i])}`).join(" · ")));

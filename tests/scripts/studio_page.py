@@ -694,7 +694,7 @@ def loop(page, server):
 def trained(run, command, iterations, *more):
     """A real run, of a few seconds."""
     return subprocess.Popen([PLUMB, command, "--run", run, "--iterations", str(iterations), "--ppo-prompts", "8",
-                             "--ppo-max-new-tokens", "40", "--checkpoint-every", "50", *more],
+                             "--ppo-max-new-tokens", "40", "--checkpoint-every", "50", "--ppo-lr", "1e-4", *more],
                             cwd=WORK, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
@@ -707,15 +707,20 @@ def shown_numbers(said):
     return {name: float(value.replace("\u2212", "-")) for name, value in re.findall(r"(exact KL|reward|advantage|value) (\u2212?[\d.e-]+)", said)}
 
 
-def tokens(page):
-    """A finished run: its last samples, token by token. One of them is made hostile."""
-    lines = kept("aligned/round-1")
-    bad = lines[-1]["episodes"][1]
+def spoilt(run):
+    """A real run's episodes, the longest of its last samples made hostile."""
+    lines = kept(run)
+    bad = max(lines[-1]["episodes"][1:], key=lambda e: len(e["text"]))
     bad["prompt"] = HOSTILE[1]
     for t, text in enumerate(HOSTILE):
-        bad["text"][t] = text
-    with open(path("aligned/round-1/episodes.jsonl"), "w") as file:
+        bad["text"][t % len(bad["text"])] += text
+    with open(path(run + "/episodes.jsonl"), "w") as file:
         file.writelines(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
+    return lines
+
+
+def tokens(page, lines):
+    """A finished run: its last samples, token by token."""
     last, before = lines[-1], lines[-2]
     page.until("samples", "document.querySelectorAll('.sample').length === 8")
     check(page.text("#iteration-said") == f"{last['step']} of {last['step']}", "the newest iteration is shown")
@@ -779,8 +784,7 @@ def tokens(page):
 
 
 def pictures_of_samples(page):
-    page.js("(document.querySelector('#step-on').click(), window.scrollTo(0, 0))")
-    page.picture("watch")
+    page.js("document.querySelector('#step-on').click()")
     page.size(1280, 860)
     page.until("samples of that iteration", "document.querySelector('#iteration-said').textContent.startsWith('1 of') && document.querySelectorAll('.sample').length === 8")
     page.js("(document.querySelectorAll('.sample')[1].querySelectorAll('.token')[4].focus({focusVisible: true}), "
@@ -799,21 +803,25 @@ def pictures_of_samples(page):
 
 
 def what_if(page):
-    """A ranking turned round, from the page."""
+    """Rankings turned round, from the page: one that the reward model was fitted to, and perhaps others before."""
     with open(path("aligned/round-0/rankings.jsonl")) as file:
         rankings = [json.loads(line) for line in file]
-    which = next(i for i, one in enumerate(rankings) if i > 0 and len(one["ranking"]) > 1)
-    page.js("(document.querySelector('#ranking').value = arguments[0], document.querySelector('#ranking').dispatchEvent(new Event('change')))", str(which))
-    page.until("its prompt", "document.querySelector('#what-if .said-before').textContent === arguments[0]", rankings[which]["prompt"])
-    order = page.js("[...document.querySelectorAll('#what-if-order .text')].map((t) => t.textContent)")
-    check(order[0] in [rankings[which]["responses"][i] for i in rankings[which]["ranking"][0]], "the ranking is shown, its best first")
-    page.one("#turn").click()
-    page.until("progress", "document.querySelector('#turn').disabled && document.querySelector('#what-if-said').textContent !== ''")
-    page.until("the result", "document.querySelector('#what-if-result').textContent.includes('held-out answers change')", seconds=120)
-    told = json.load(open(path(f"aligned-whatif-0-{which}/whatif.json")))
-    check(f"{told['answers_changed']} of {len(told['answers'])}" in page.text("#what-if-result") and
-          page.js("document.querySelectorAll('#what-if-result mark').length > 0") == (told["answers_changed"] > 0),
-          f"what changed is marked: {page.text('#what-if-result')[:80]}")
+    for which in [i for i, one in enumerate(rankings) if i > 0 and len(one["ranking"]) > 1][:6]:
+        page.js("(document.querySelector('#ranking').value = arguments[0], document.querySelector('#ranking').dispatchEvent(new Event('change')))", str(which))
+        page.until("its prompt", "document.querySelector('#what-if .said-before').textContent === arguments[0]", rankings[which]["prompt"])
+        order = page.js("[...document.querySelectorAll('#what-if-order .text')].map((t) => t.textContent)")
+        best = [rankings[which]["responses"][i] for i in rankings[which]["ranking"][0]]
+        check(order[0] in best, "the ranking is shown, its best first")
+        page.one("#turn").click()
+        page.until("progress", "document.querySelector('#turn').disabled && document.querySelector('#what-if-said').textContent !== ''")
+        page.until("the result", "document.querySelector('#what-if-result').textContent.includes('held-out answers change')", seconds=120)
+        told = json.load(open(path(f"aligned-whatif-0-{which}/whatif.json")))
+        if told["policy_before"] != told["policy_after"]:
+            break
+        check("Nothing hangs on it" in page.text("#what-if-result"), "of a ranking that was only tested on it is said")
+    said = page.text("#what-if-result")
+    check(told["answers_changed"] > 0 and f"{told['answers_changed']} of {len(told['answers'])}" in said and
+          page.js("document.querySelectorAll('#what-if-result mark').length") > 0, f"what changed is marked: {said[:80]}")
     page.js("(document.querySelector('#what-if').scrollIntoView(true), window.scrollBy(0, -70))")
     page.picture("what-if")
 
@@ -824,15 +832,17 @@ def live(page):
     page.js("(document.querySelector('#sample-run').value = '1', document.querySelector('#sample-run').dispatchEvent(new Event('change')))")
     step = "Number(document.querySelector('#iteration-said').textContent.split(' ')[0])"
     page.until("its samples", "document.querySelectorAll('.sample').length === 2 && " + step + " >= 2", seconds=60)
-    page.one("#step-back").click()
+    page.js("document.querySelector('#step-back').click()")
     stayed = page.js(step)
     last = "Number(document.querySelector('#iteration-said').textContent.split(' ')[2])"
     page.until("more iterations", f"{last} >= {stayed} + 4", seconds=60)
     check(page.js(step) == stayed, "who stepped back stays there while the run goes on")
-    page.one("#newest").click()
+    page.js("document.querySelector('#newest').click()")
     page.until("the newest again", f"{step} > {stayed} + 3 && {step} === {last}")
     process.kill()
     process.wait()
+    page.js("window.scrollTo(0, 0)")
+    page.picture("watch")
 
 
 def samples(page, server):
@@ -842,11 +852,12 @@ def samples(page, server):
     process = trained("aligned", "align", 20 if os.environ.get("PLUMB_WRITE_DOCS") else 5, *small)
     os.makedirs(path("live"))
     check(process.wait() == 0, "a run of align")
+    lines = spoilt("aligned/round-1")
     port = free_port()
     page.driver.get_log("browser")
     watcher = serve(port, "--watch", "aligned", "live")
     page.driver.get(f"http://127.0.0.1:{port}/")
-    tokens(page)
+    tokens(page, lines)
     pictures_of_samples(page)
     what_if(page)
     live(page)
