@@ -1,6 +1,6 @@
 // `plumb whatif` started from the page of `plumb studio --watch`: one at a time, as a process of
-// its own, so that the page stays quick and nothing of the work outlives its end. What it found lies
-// beside the run, where the page finds it, whoever started it.
+// its own, so that the page stays quick and nothing of the work outlives its end. What it found
+// lies beside the run, where the page finds it, whoever started it.
 #pragma once
 
 #include <plumb/io/json.hpp>
