@@ -134,6 +134,10 @@ TEST_CASE("annotations: what an Argilla record does not say is refused by its na
                     R"({"value":"reply-3","rank":3}]}}},{"user_id":"v","values":{"r":{"value":[)" +
                     R"({"value":"reply-1","rank":1},{"value":"reply-3","rank":2}]}}}]})"),
        "a ranking leaves out \"reply-2\"");
+  for (const char* other : {"3", R"([{"rank":1}])", R"(["reply-1"])", "[]"})
+    says(export_error("{" + kArgillaFields + R"(,"responses":{"r":[{"value":[)" + all +
+                      R"({"value":"reply-3","rank":3}]},{"value":)" + other + "}]}}"),
+         "an answer to \"r\" is no list of");
   // Version 2 lists the names and drops the ranks; ratings and labels do not say what is better.
   says(export_error(argilla(R"(["reply-1","reply-2"])")),
        "Argilla 2 exports the ranks of no ranking");

@@ -90,9 +90,9 @@ inline std::string joined_alike(std::string name) {
   return name;
 }
 
-inline void rankings_of_argilla(const JsonRecord& r, DataForm form, Ranking& out,
-                                std::vector<Annotation>& answers,
-                                std::vector<std::vector<int>>& ranks) {
+/// The question whose answers are rankings: one. Refused where there is none, or two.
+inline std::string question_that_ranks(const std::vector<Annotation>& answers,
+                                       const JsonRecord& r) {
   std::string question, listed;
   std::set<std::string> others;
   for (const Annotation& a : answers) {
@@ -113,7 +113,19 @@ inline void rankings_of_argilla(const JsonRecord& r, DataForm form, Ranking& out
                    "ranks of no ranking; its server does, GET "
                    "/api/v1/datasets/ID/records?include=responses, in \"items\""),
                r.where);
+  return question;
+}
+
+inline void rankings_of_argilla(const JsonRecord& r, DataForm form, Ranking& out,
+                                std::vector<Annotation>& answers,
+                                std::vector<std::vector<int>>& ranks) {
+  const std::string question = question_that_ranks(answers, r);
   std::erase_if(answers, [&](const Annotation& a) { return a.question != question; });
+  for (const Annotation& a : answers)
+    if (!is_argilla_ranking(*a.value))
+      bad_record(str("an answer to \"", shown(question),
+                     "\" is no list of {\"value\",\"rank\"}, and another is"),
+                 r.where);
   const bool flat = form == DataForm::ArgillaFlat;
   const JsonRecord fields{flat ? r.json : r.at("fields"), r.line, r.where};
   std::set<std::string> named;
