@@ -45,7 +45,8 @@ void add_times(const std::string& run, std::span<Json> rows) {
     if (rows[at]["step"].get<Index>() != step) continue;
     const Json times = parse_json(line, shown(path));
     for (const auto& item : times.items())
-      if (item.key() != "step") rows[at]["values"][item.key()] = item.value();
+      if (item.key() != "step" && item.value().is_number())
+        rows[at]["values"][item.key()] = item.value();
   }
 }
 

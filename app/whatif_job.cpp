@@ -103,6 +103,7 @@ void WhatIfJob::start(const std::string& run, Index round, Index ranking) {
   ::posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
   ::posix_spawn_file_actions_adddup2(&actions, ::fileno(log_), 1);
   ::posix_spawn_file_actions_adddup2(&actions, ::fileno(log_), 2);
+  ::posix_spawn_file_actions_addclosefrom_np(&actions, 3);  // the page's connections among them
   const int error =
       ::posix_spawn(&process_, "/proc/self/exe", &actions, nullptr, arguments.data(), environ);
   ::posix_spawn_file_actions_destroy(&actions);

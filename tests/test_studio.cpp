@@ -425,7 +425,7 @@ TEST_CASE("studio: times of rows, and the episodes of a step") {
                     "\"]}\n{\"step\":3,\"epi");
   CHECK(ask({{"run", 0}, {"iteration", nullptr}}, 200).at("step") == 2);
   const Json two = ask({{"run", 0}, {"iteration", 2}}, 200);
-  CHECK(two.at("episodes")[0] == "<script>\\u202e</script>");
+  CHECK(two.at("episodes")[0] == "<script>\xE2\x80\xAE</script>");
   CHECK(two.at("values") == Json{{"response/length", 90}});
   CHECK(contains(two.at("alarms")[0].get<std::string>(), "tokens"));
   CHECK(ask({{"run", 0}, {"iteration", 1}}, 200).at("alarms").empty());  // none by then
