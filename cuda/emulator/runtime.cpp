@@ -31,6 +31,7 @@ struct Runtime {
   std::map<std::string, std::uint64_t, std::less<>> calls;
   Injection injection;
   bool sticky = false;  // the device's error was returned once
+  int devices = 1;
 };
 Runtime& runtime() {
   static auto* all = new Runtime;  // outlives the exit handlers
@@ -38,6 +39,7 @@ Runtime& runtime() {
 }
 
 thread_local cudaError_t last_error = cudaSuccess;
+thread_local int current_device = 0;
 
 cudaError_t fail(cudaError_t error) {
   if (error != cudaSuccess) last_error = error;
@@ -203,6 +205,10 @@ void report_leaks() {
 void inject(const char* api, int calls, cudaError_t error) {
   const Lock lock(runtime_mutex());
   runtime().injection = {api, calls, error};
+}
+void set_device_count(int devices) {
+  const Lock lock(runtime_mutex());
+  runtime().devices = devices;
 }
 void clear_injection() { inject("", -1, cudaSuccess); }
 
@@ -751,23 +757,25 @@ cudaError_t CUDARTAPI cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks,
 
 cudaError_t CUDARTAPI cudaGetDeviceCount(int* count) {
   PLUMB_API("cudaGetDeviceCount");
-  *count = 1;
+  *count = runtime().devices;
   return cudaSuccess;
 }
 cudaError_t CUDARTAPI cudaGetDevice(int* device) {
   PLUMB_API("cudaGetDevice");
-  *device = 0;
+  *device = current_device;
   return cudaSuccess;
 }
 cudaError_t CUDARTAPI cudaSetDevice(int device) {
   PLUMB_API("cudaSetDevice");
-  return device == 0 ? cudaSuccess : fail(cudaErrorInvalidDevice);
+  if (device < 0 || device >= runtime().devices) return fail(cudaErrorInvalidDevice);
+  current_device = device;
+  return cudaSuccess;
 }
 
 cudaError_t CUDARTAPI cudaDeviceGetAttribute(int* value, enum cudaDeviceAttr attribute,
                                              int device) {
   PLUMB_API("cudaDeviceGetAttribute");
-  if (device != 0) return fail(cudaErrorInvalidDevice);
+  if (device < 0 || device >= runtime().devices) return fail(cudaErrorInvalidDevice);
   switch (attribute) {
     case cudaDevAttrMaxThreadsPerBlock:
     case cudaDevAttrMaxBlockDimX:

@@ -64,6 +64,9 @@ std::vector<LiveAllocation> live_allocations();
 void report_leaks();
 /// Device memory in all; 4 GiB, or the environment's PLUMB_EMULATOR_MEMORY in MiB.
 void set_memory_limit(std::size_t bytes);
+/// Devices that a thread may choose among. What they do is done on one: to see who keeps apart what
+/// is on another.
+void set_device_count(int devices);
 
 // --- Fault injection ---------------------------------------------------------------------------
 

@@ -3,9 +3,15 @@
 // Every kernel function takes a device tag, which carries the stream that it runs on, and returns
 // without waiting. What returns a value to the host waits for that stream: copy_to_host,
 // sum_of_squares, sample_rows, and losses that are asked for statistics. Memory comes from free
-// lists by size class, as on the host, one set of lists per stream: a freed block is reused by the
-// same stream without waiting. What this is not: a scheduler; a tensor is to die on the stream that
-// used it last.
+// lists by size class, one set of lists per stream: a freed block is reused by the same stream
+// without waiting. Where the device has none left, what is free goes back to it, and it is asked
+// again.
+//
+// A host thread has a stream of its own, which does not wait for the default stream, nor that for
+// it; at the thread's end stream and memory go to the next thread that begins. StreamScope runs
+// work on a stream of the caller's, in order with the thread's own. What this is not: a scheduler,
+// a tensor is to die on the stream that used it last; nor for several devices in one process:
+// another than the first one is refused.
 #pragma once
 
 #include <plumb/core/device.hpp>
@@ -17,6 +23,7 @@
 #include <cstdint>
 #include <cstring>
 #include <deque>
+#include <memory>
 #include <mutex>
 #include <utility>
 #include <vector>
@@ -25,13 +32,23 @@ namespace plumb { inline namespace v0_1 {
 namespace kernels {
 
 namespace detail {
+inline cudaStream_t take_stream();
+inline void give_back_stream(cudaStream_t stream);
+
+/// A thread's own stream, taken when it is first needed and given back at the thread's end.
+struct ThreadStream {
+  cudaStream_t stream = nullptr;
+  ~ThreadStream() {
+    if (stream != nullptr) give_back_stream(stream);
+  }
+};
+inline thread_local ThreadStream own_stream;
 inline thread_local cudaStream_t active_stream = nullptr;
 
-/// Creates the thread's first stream: capturing a graph needs another than the default one.
+/// The stream of a scope that names one, else the thread's own: capturing a graph needs another
+/// than the default one.
 inline cudaStream_t current_stream() {
-  if (active_stream == nullptr)
-    check_cuda(cudaStreamCreateWithFlags(&active_stream, cudaStreamNonBlocking),
-               "cudaStreamCreate");
+  if (active_stream == nullptr) active_stream = own_stream.stream = take_stream();
   return active_stream;
 }
 }  // namespace detail
@@ -69,24 +86,50 @@ inline constexpr bool rounds_products<kernels::CudaBf16> = true;
 
 namespace kernels {
 
-/// Runs what this thread does in its scope on another stream.
+namespace detail {
+
+/// What is queued on `later` from now on waits for all that is queued on `sooner`. Returns what
+/// failed, if anything.
+inline cudaError_t order_streams(cudaStream_t sooner, cudaStream_t later) {
+  cudaEvent_t event = nullptr;
+  cudaError_t status = cudaEventCreateWithFlags(&event, cudaEventDisableTiming);
+  if (status != cudaSuccess) return status;
+  status = cudaEventRecord(event, sooner);
+  if (status == cudaSuccess) status = cudaStreamWaitEvent(later, event, 0);
+  forget_cuda(cudaEventDestroy(event));  // once it has happened
+  return status;
+}
+
+}  // namespace detail
+
+/// Runs what this thread does in its scope on another stream: after all that was queued on the
+/// thread's stream before, and before all that is queued there afterwards. cudaStreamLegacy is the
+/// default stream. CudaError if the streams cannot be ordered.
 class StreamScope {
  public:
-  explicit StreamScope(cudaStream_t stream)
-      : outer_(std::exchange(detail::active_stream, stream)) {}
-  ~StreamScope() { detail::active_stream = outer_; }
+  explicit StreamScope(cudaStream_t stream) : outer_(detail::current_stream()), inner_(stream) {
+    check_cuda(detail::order_streams(outer_, inner_), "cudaStreamWaitEvent");
+    detail::active_stream = inner_;
+  }
+  ~StreamScope() {
+    detail::active_stream = outer_;
+    const cudaError_t status = detail::order_streams(inner_, outer_);
+    if (status == cudaSuccess) return;
+    forget_cuda(status);
+    forget_cuda(cudaStreamSynchronize(inner_));  // in order by waiting
+  }
   StreamScope(const StreamScope&) = delete;
   StreamScope& operator=(const StreamScope&) = delete;
 
  private:
-  cudaStream_t outer_;
+  cudaStream_t outer_, inner_;
 };
 
 /// Waits for all work on the device's stream.
 inline void synchronize(Cuda device) {
   const cudaError_t status = cudaStreamSynchronize(device.stream);
   // A copy may be under way from or to host memory that the exception's way out will free.
-  if (status != cudaSuccess) cudaDeviceSynchronize();
+  if (status != cudaSuccess) forget_cuda(cudaDeviceSynchronize());
   check_cuda(status, "cudaStreamSynchronize");
 }
 
@@ -123,6 +166,57 @@ struct BlockLists {
   }
 };
 
+/// Pinned memory through which a stream's small uploads pass, so that the caller's memory is free at
+/// once and nothing waits: two halves in turn, each reused once the stream has copied from it.
+class Staging {
+ public:
+  static constexpr std::size_t kHalf = std::size_t{1} << 20;
+
+  Staging() {
+    void* memory = nullptr;
+    check_cuda(cudaMallocHost(&memory, 2 * kHalf), "cudaMallocHost");
+    memory_ = static_cast<unsigned char*>(memory);
+    for (cudaEvent_t& event : done_) {
+      const cudaError_t status = cudaEventCreateWithFlags(&event, cudaEventDisableTiming);
+      if (status != cudaSuccess) {
+        end();
+        check_cuda(status, "cudaEventCreate");
+      }
+    }
+  }
+  ~Staging() { end(); }
+  Staging(const Staging&) = delete;
+  Staging& operator=(const Staging&) = delete;
+
+  /// `bytes` up to kHalf.
+  void upload(cudaStream_t stream, void* to, const void* from, std::size_t bytes) {
+    const std::lock_guard lock(mutex_);  // threads may share a stream
+    if (used_ + bytes > kHalf) {
+      check_cuda(cudaEventRecord(done_[half_], stream), "cudaEventRecord");
+      half_ ^= 1;
+      used_ = 0;
+      check_cuda(cudaEventSynchronize(done_[half_]), "cudaEventSynchronize");
+    }
+    unsigned char* place = memory_ + static_cast<std::size_t>(half_) * kHalf + used_;
+    used_ += (bytes + 15) / 16 * 16;
+    std::memcpy(place, from, bytes);
+    check_cuda(cudaMemcpyAsync(to, place, bytes, cudaMemcpyHostToDevice, stream), "cudaMemcpy");
+  }
+
+ private:
+  void end() {
+    for (const cudaEvent_t event : done_)
+      if (event != nullptr) forget_cuda(cudaEventDestroy(event));
+    forget_cuda(cudaFreeHost(memory_));  // waits for copies from it
+  }
+
+  std::mutex mutex_;
+  unsigned char* memory_ = nullptr;
+  cudaEvent_t done_[2] = {};
+  int half_ = 0;
+  std::size_t used_ = 0;
+};
+
 class DevicePool {
  public:
   static DevicePool& instance() {
@@ -140,10 +234,11 @@ class DevicePool {
     void* block = own.captured != nullptr ? own.captured->take(size_class) : nullptr;
     if (block == nullptr) block = own.lists.take(size_class);
     if (block != nullptr) return block;
-    const cudaError_t status = cudaMalloc(&block, capacity);
-    if (status != cudaSuccess) {
+    try {
+      block = from_device(capacity);
+    } catch (...) {
       counters_.used_bytes -= capacity;
-      check_cuda(status, "cudaMalloc");
+      throw;
     }
     ++counters_.system_calls;
     counters_.system_bytes += capacity;
@@ -176,12 +271,32 @@ class DevicePool {
 
   void trim() {
     const std::lock_guard lock(mutex_);
-    for (Stream& own : streams_)
-      for (int i = 0; i < SizeClasses::kCount; ++i)
-        while (void* block = own.lists.take(i)) {
-          counters_.system_bytes -= SizeClasses::capacity(i);
-          check_cuda(cudaFree(block), "cudaFree");
-        }
+    give_to_device();
+  }
+
+  Staging& staging_of(cudaStream_t stream) {
+    const std::lock_guard lock(mutex_);
+    std::unique_ptr<Staging>& staging = lists_of(stream).staging;
+    if (staging == nullptr) staging = std::make_unique<Staging>();
+    return *staging;
+  }
+
+  /// One that an ended thread gave back, or a new one.
+  cudaStream_t take_stream() {
+    const std::lock_guard lock(mutex_);
+    check_device();
+    if (!idle_.empty()) {
+      const cudaStream_t stream = idle_.back();
+      idle_.pop_back();
+      return stream;
+    }
+    cudaStream_t stream = nullptr;
+    check_cuda(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate");
+    return stream;
+  }
+  void give_back(cudaStream_t stream) {
+    const std::lock_guard lock(mutex_);
+    idle_.push_back(stream);
   }
 
   MemoryCounters counters() {
@@ -194,68 +309,111 @@ class DevicePool {
     cudaStream_t stream;
     BlockLists lists;
     BlockLists* captured = nullptr;
+    std::unique_ptr<Staging> staging{};
   };
+
+  /// Memory of the device's. Where it has none left, what is free here goes back first; not while a
+  /// graph is captured, when nothing may be given back.
+  void* from_device(std::size_t bytes) {
+    check_device();
+    void* block = nullptr;
+    cudaError_t status = cudaMalloc(&block, bytes);
+    if (status == cudaSuccess) return block;
+    if (status != cudaErrorMemoryAllocation) check_cuda(status, "cudaMalloc");
+    forget_cuda(status);
+    const bool captures = std::any_of(streams_.begin(), streams_.end(),
+                                      [](const Stream& s) { return s.captured != nullptr; });
+    if (!captures && give_to_device() > 0) {
+      status = cudaMalloc(&block, bytes);
+      if (status == cudaSuccess) return block;
+      forget_cuda(status);
+    }
+    fail<CudaError>(str("[cuda] cudaMalloc: ", cudaGetErrorString(status), ": ", bytes,
+                        " bytes were asked for, and ", counters_.used_bytes - bytes,
+                        " are in use here. HINT: fewer sequences at once (micro-batches, slots) "
+                        "need less memory"));
+  }
+  /// Frees what no tensor has; how many bytes that were.
+  std::size_t give_to_device() {
+    std::size_t bytes = 0;
+    for (Stream& own : streams_)
+      for (int i = 0; i < SizeClasses::kCount; ++i)
+        while (void* block = own.lists.take(i)) {
+          bytes += SizeClasses::capacity(i);
+          counters_.system_bytes -= SizeClasses::capacity(i);
+          check_cuda(cudaFree(block), "cudaFree");
+        }
+    return bytes;
+  }
+  /// Streams and memory are of the device that came first.
+  void check_device() {
+    int device = 0;
+    check_cuda(cudaGetDevice(&device), "cudaGetDevice");
+    if (device_ < 0) device_ = device;
+    if (device != device_)
+      fail<CudaError>(str("[cuda] this thread uses device ", device, ", and the memory here is of "
+                          "device ", device_, ". HINT: one device a process, which "
+                          "CUDA_VISIBLE_DEVICES chooses"));
+  }
 
   Stream& lists_of(cudaStream_t stream) {
     for (Stream& own : streams_)
       if (own.stream == stream) return own;
-    return streams_.emplace_back(Stream{stream, {}, nullptr});
+    Stream& made = streams_.emplace_back();
+    made.stream = stream;
+    return made;
   }
 
   std::mutex mutex_;
   std::deque<Stream> streams_;
+  std::vector<cudaStream_t> idle_;
+  int device_ = -1;
   MemoryCounters counters_;
 };
 
-/// Pinned memory through which small uploads pass, so that the caller's memory is free at once and
-/// nothing waits: two halves in turn, each reused once its copies are done.
-class Staging {
- public:
-  static constexpr std::size_t kHalf = std::size_t{1} << 20;
+/// x[0]·x[1] + x[2], by the flags that this program was compiled with.
+static __global__ void multiply_add(float* x) { x[3] = x[0] * x[1] + x[2]; }
 
-  static Staging& instance() {
-    thread_local Staging staging;
-    return staging;
-  }
-  ~Staging() {  // at the thread's end, the program's perhaps: errors have nobody to tell
-    for (const cudaEvent_t event : done_) cudaEventDestroy(event);
-    cudaFreeHost(memory_);  // waits for copies from it
-  }
-  Staging(const Staging&) = delete;
-  Staging& operator=(const Staging&) = delete;
-
-  void upload(cudaStream_t stream, void* to, const void* from, std::size_t bytes) {
-    if (bytes > kHalf) {  // large ones are rare (weights): these wait
-      check_cuda(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream), "cudaMemcpy");
-      synchronize(Cuda{stream});
-      return;
+/// The exact mode's sums are rounded after each product; nvcc without -fmad=false rounds once.
+/// CudaError then, before anything is computed with other bits.
+/// `kernel` is multiply_add, but in a test.
+inline void check_products_are_rounded(cudaStream_t stream,
+                                       void (*kernel)(float*) = multiply_add) {
+  constexpr float kFactor = 1.0F + 0x1p-12F;
+  float x[4] = {kFactor, kFactor, -(1.0F + 0x1p-11F), 1.0F};  // 0, or 2^-24 where rounded once
+  void* place = nullptr;
+  check_cuda(cudaMalloc(&place, sizeof x), "cudaMalloc");
+  cudaError_t status = cudaMemcpyAsync(place, x, sizeof x, cudaMemcpyHostToDevice, stream);
+  if (status == cudaSuccess) {
+    try {
+      PLUMB_LAUNCH(kernel, 1, 1, 0, stream, static_cast<float*>(place));
+    } catch (...) {
+      forget_cuda(cudaFree(place));
+      throw;
     }
-    if (used_ + bytes > kHalf) {
-      check_cuda(cudaEventRecord(done_[half_], stream), "cudaEventRecord");
-      half_ ^= 1;
-      used_ = 0;
-      check_cuda(cudaEventSynchronize(done_[half_]), "cudaEventSynchronize");
-    }
-    unsigned char* place = memory_ + static_cast<std::size_t>(half_) * kHalf + used_;
-    used_ += (bytes + 15) / 16 * 16;
-    std::memcpy(place, from, bytes);
-    check_cuda(cudaMemcpyAsync(to, place, bytes, cudaMemcpyHostToDevice, stream), "cudaMemcpy");
+    status = cudaMemcpyAsync(x, place, sizeof x, cudaMemcpyDeviceToHost, stream);
   }
+  if (status == cudaSuccess) status = cudaStreamSynchronize(stream);
+  forget_cuda(cudaFree(place));
+  check_cuda(status, "the first kernel");
+  if (x[3] != 0.0F)
+    fail<CudaError>(
+        "[cuda] this program rounds a product and a sum at once, so its results are not the CPU's. "
+        "HINT: compile with nvcc -fmad=false");
+}
 
- private:
-  Staging() {
-    void* memory = nullptr;
-    check_cuda(cudaMallocHost(&memory, 2 * kHalf), "cudaMallocHost");
-    memory_ = static_cast<unsigned char*>(memory);
-    for (cudaEvent_t& event : done_)
-      check_cuda(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreate");
+inline cudaStream_t take_stream() {
+  const cudaStream_t stream = DevicePool::instance().take_stream();
+  static std::once_flag once;
+  try {
+    std::call_once(once, [stream] { check_products_are_rounded(stream); });
+  } catch (...) {
+    give_back_stream(stream);
+    throw;
   }
-
-  unsigned char* memory_;
-  cudaEvent_t done_[2];
-  int half_ = 0;
-  std::size_t used_ = 0;
-};
+  return stream;
+}
+inline void give_back_stream(cudaStream_t stream) { DevicePool::instance().give_back(stream); }
 
 }  // namespace detail
 
@@ -271,7 +429,13 @@ inline void zero(Cuda device, void* pointer, std::size_t bytes) {
 }
 /// The host memory may change once this returns. Up to 1 MiB nothing waits.
 inline void copy_from_host(Cuda device, void* to, const void* from, std::size_t bytes) {
-  if (bytes > 0) detail::Staging::instance().upload(device.stream, to, from, bytes);
+  if (bytes == 0) return;
+  if (bytes <= detail::Staging::kHalf)
+    return detail::DevicePool::instance().staging_of(device.stream).upload(device.stream, to, from,
+                                                                          bytes);
+  // Large ones are rare (weights): these wait.
+  check_cuda(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, device.stream), "cudaMemcpy");
+  synchronize(device);
 }
 /// Waits for the stream.
 inline void copy_to_host(Cuda device, void* to, const void* from, std::size_t bytes) {
@@ -324,5 +488,7 @@ using kernels::CudaVendor;
 inline MemoryCounters cuda_memory_counters() {
   return kernels::detail::DevicePool::instance().counters();
 }
+/// As release_cached_memory(), of device memory: what no tensor has goes back to the device.
+inline void release_cached_device_memory() { kernels::detail::DevicePool::instance().trim(); }
 
 }}  // namespace plumb::v0_1

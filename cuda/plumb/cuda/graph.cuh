@@ -25,7 +25,7 @@ class Capture {
     DevicePool::instance().capture_into(device.stream, &lists);
   }
   ~Capture() {
-    if (!ended_) cudaGraphDestroy(end_capture());
+    if (!ended_) forget_cuda(cudaGraphDestroy(end_capture()));
   }
   Capture(const Capture&) = delete;
   Capture& operator=(const Capture&) = delete;
@@ -35,7 +35,7 @@ class Capture {
     check_cuda(status_, "cudaStreamEndCapture");
     cudaGraphExec_t executable = nullptr;
     const cudaError_t status = cudaGraphInstantiate(&executable, graph, 0);
-    cudaGraphDestroy(graph);
+    forget_cuda(cudaGraphDestroy(graph));
     check_cuda(status, "cudaGraphInstantiate");
     return executable;
   }
@@ -47,8 +47,11 @@ class Capture {
     cudaGraph_t graph = nullptr;
     status_ = cudaStreamEndCapture(device_.stream, &graph);
     cudaGraph_t rest = nullptr;
-    if (status_ != cudaSuccess && cudaStreamEndCapture(device_.stream, &rest) == cudaSuccess)
-      cudaGraphDestroy(rest);  // a stream that still captured could never be waited for
+    if (status_ != cudaSuccess) {  // a stream that still captured could never be waited for
+      forget_cuda(status_);
+      const cudaError_t again = cudaStreamEndCapture(device_.stream, &rest);
+      forget_cuda(again == cudaSuccess ? cudaGraphDestroy(rest) : again);
+    }
     return graph;
   }
 
@@ -66,9 +69,9 @@ class Replay<D> {
  public:
   Replay() = default;
   ~Replay() {
-    if (!graphs_.empty()) cudaStreamSynchronize(device_.stream);
+    if (!graphs_.empty()) kernels::forget_cuda(cudaStreamSynchronize(device_.stream));
     for (Graph& graph : graphs_) {
-      cudaGraphExecDestroy(graph.executable);
+      kernels::forget_cuda(cudaGraphExecDestroy(graph.executable));
       graph.result = {};
       kernels::detail::DevicePool::instance().adopt(device_.stream, *graph.blocks);
     }

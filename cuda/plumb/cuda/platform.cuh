@@ -35,10 +35,17 @@ struct CudaError : Error {
 
 namespace kernels {
 
-/// Throws CudaError unless `status` is success.
+/// For what cannot be told to anyone, as in a destructor: the runtime keeps an error until it is
+/// asked for, and a later launch, which asks, has nothing to do with this one.
+inline void forget_cuda(cudaError_t status) {
+  if (status != cudaSuccess) cudaGetLastError();
+}
+
+/// Throws CudaError unless `status` is success; told here, it is not told again by a later launch.
 inline void check_cuda(cudaError_t status, const char* what, Where where = Where::here()) {
   if (status == cudaSuccess) [[likely]]
     return;
+  forget_cuda(status);
   const char* hint = "";
   if (status == cudaErrorMemoryAllocation)
     hint = ". HINT: fewer sequences at once (micro-batches, slots) need less memory";
@@ -57,11 +64,12 @@ inline void check_cuda(cudaError_t status, const char* what, Where where = Where
   } while (false)
 #else
 #undef PLUMB_LAUNCH
-#define PLUMB_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)        \
-  ::plumb::kernels::check_cuda(                                             \
-      ::plumb::emulator::launch(#kernel, kernel, grid, block, shared_bytes, \
-                                stream __VA_OPT__(, ) __VA_ARGS__),         \
-      "launch of " #kernel)
+#define PLUMB_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                         \
+  do {                                                                                       \
+    ::plumb::emulator::launch(#kernel, kernel, grid, block, shared_bytes,                    \
+                              stream __VA_OPT__(, ) __VA_ARGS__);                            \
+    ::plumb::kernels::check_cuda(cudaGetLastError(), "launch of " #kernel);                  \
+  } while (false)
 #endif
 
 /// Who counts what kernels do, and orders their threads: the emulator, or nobody.
