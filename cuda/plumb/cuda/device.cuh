@@ -166,8 +166,8 @@ struct BlockLists {
   }
 };
 
-/// Pinned memory through which a stream's small uploads pass, so that the caller's memory is free at
-/// once and nothing waits: two halves in turn, each reused once the stream has copied from it.
+/// Pinned memory through which a stream's small uploads pass, so that the caller's memory is free
+/// at once and nothing waits: two halves in turn, each reused once the stream has copied from it.
 class Staging {
  public:
   static constexpr std::size_t kHalf = std::size_t{1} << 20;
