@@ -372,13 +372,16 @@ class DevicePool {
 };
 
 /// x[0]·x[1] + x[2], by the flags that this program was compiled with.
-static __global__ void multiply_add(float* x) { x[3] = x[0] * x[1] + x[2]; }
+template <class T>
+__global__ void multiply_add(T* x) {
+  x[3] = x[0] * x[1] + x[2];
+}
 
 /// The exact mode's sums are rounded after each product; nvcc without -fmad=false rounds once.
 /// CudaError then, before anything is computed with other bits.
 /// `kernel` is multiply_add, but in a test.
 inline void check_products_are_rounded(cudaStream_t stream,
-                                       void (*kernel)(float*) = multiply_add) {
+                                       void (*kernel)(float*) = multiply_add<float>) {
   constexpr float kFactor = 1.0F + 0x1p-12F;
   float x[4] = {kFactor, kFactor, -(1.0F + 0x1p-11F), 1.0F};  // 0, or 2^-24 where rounded once
   void* place = nullptr;
