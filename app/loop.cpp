@@ -17,9 +17,6 @@ namespace {
 
 using Lock = std::lock_guard<std::mutex>;
 
-StudioReply loop_refusal(int status, const std::string& what) {
-  return {status, json_text({{"kind", "request"}, {"error", plain_reason(what)}})};
-}
 StudioReply all_right() { return {200, "{}"}; }
 
 // What the page says of settings: texts by name.
@@ -114,7 +111,7 @@ StudioReply LoopStudio::handle(const std::string& action, const std::string& bod
   try {
     return act(action, body);
   } catch (const std::exception& error) {
-    return loop_refusal(400, error.what());
+    return refusal(400, "request", error.what());
   }
 }
 
@@ -130,7 +127,7 @@ StudioReply LoopStudio::act(const std::string& action, const std::string& body) 
   if (action == "train") return train();
   if (action == "stop") {
     const Lock lock(mutex_);
-    if (state_ != State::Runs) return loop_refusal(409, "[loop] nothing is under way");
+    if (state_ != State::Runs) return refusal(409, "request", "[loop] nothing is under way");
     change(State::Stops);
     ask_to_stop();
     return all_right();
@@ -139,9 +136,7 @@ StudioReply LoopStudio::act(const std::string& action, const std::string& body) 
     if (action == of_desk) {
       const Lock lock(mutex_);  // no answer comes after the file was read
       if (!desk_)
-        return {410,
-                json_text({{"kind", "closed"},
-                           {"error", "nobody is asked just now: the run is at another step"}})};
+        return refusal(410, "closed", "nobody is asked just now: the run is at another step");
       StudioReply reply = desk_->handle(action, body);
       ++version_;
       return reply;
@@ -153,12 +148,12 @@ StudioReply LoopStudio::begin(const std::string& body) {
   const Json said = parse_json(body, "the page's request");
   const Json none = Json::object();
   const Json& texts = said.is_object() && said.contains("settings") ? said["settings"] : none;
-  if (!texts.is_object()) return loop_refusal(400, "[loop] settings are texts by name");
+  if (!texts.is_object()) return refusal(400, "request", "[loop] settings are texts by name");
   const Lock lock(mutex_);
   if (state_ == State::Runs || state_ == State::Stops)
-    return loop_refusal(409, "[loop] the run is under way already");
+    return refusal(409, "request", "[loop] the run is under way already");
   if (!texts.empty() && detail::file_exists(settings_.run + "/config.json"))
-    return loop_refusal(409, "[loop] the run has begun, and its settings stay as they are");
+    return refusal(409, "request", "[loop] the run has begun, and its settings stay as they are");
   AlignSettings s = settings_;
   take(s, texts);
   if (texts.contains("method")) {  // what the method chooses, where the page does not say it
@@ -177,12 +172,12 @@ StudioReply LoopStudio::begin(const std::string& body) {
 StudioReply LoopStudio::train() {
   const Lock lock(mutex_);
   if (!desk_ || at_.step != AlignStep::Rank)
-    return loop_refusal(409, "[loop] nobody ranks just now");
+    return refusal(409, "request", "[loop] nobody ranks just now");
   const std::size_t there_are = desk_->rankings();
   if (there_are < settings_.fewest_rankings())
-    return loop_refusal(400,
-                        str("[loop] there are ", there_are, " rankings; training needs at least ",
-                            settings_.fewest_rankings()));
+    return refusal(400, "request",
+                   str("[loop] there are ", there_are, " rankings; training needs at least ",
+                       settings_.fewest_rankings()));
   asked_enough_ = true;
   return all_right();
 }

@@ -62,11 +62,11 @@ Json withdrawn_json(const Answer& said) {
           {"seconds", said.seconds}};
 }
 
+}  // namespace
+
 StudioReply refusal(int status, const char* kind, const std::string& what) {
   return {status, json_text({{"kind", kind}, {"error", plain_reason(what)}})};
 }
-
-}  // namespace
 
 std::shared_ptr<RankingDesk> contest_desk(Contest& contest, const std::string& output,
                                           const RankingPlan& plan) {

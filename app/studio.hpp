@@ -45,6 +45,9 @@ struct Contest {
 std::shared_ptr<RankingDesk> contest_desk(Contest& contest, const std::string& output,
                                           const RankingPlan& plan);
 
+/// What a refused action replies: "kind", by which the page knows it, and "error" in words.
+StudioReply refusal(int status, const char* kind, const std::string& what);
+
 /// What the page asks for, without HTTP. Thread-safe: actions take turns.
 class DeskStudio {
  public:

@@ -1,6 +1,7 @@
 #include "studio_chat.hpp"
 
 #include "rank.hpp"
+#include "studio.hpp"
 
 #include <algorithm>
 #include <utility>
@@ -8,10 +9,6 @@
 namespace plumb { inline namespace v0_1 {
 
 namespace {
-
-StudioReply refused(int status, const char* kind, const std::string& what) {
-  return {status, json_text({{"kind", kind}, {"error", plain_reason(what)}})};
-}
 
 std::string text_in(const Json& body, const char* key, std::size_t most) {
   const auto found = body.find(key);
@@ -67,10 +64,10 @@ ChatStudio::~ChatStudio() {
 StudioReply ChatStudio::handle(const std::string& action, const std::string& body) {
   try {
     const Json json = parse_json(body, "the page's request");
-    if (!json.is_object()) return refused(400, "request", "[chat] a body is a JSON object");
+    if (!json.is_object()) return refusal(400, "request", "[chat] a body is a JSON object");
     return act(action, json);
   } catch (const std::exception& error) {
-    return refused(400, "request", error.what());
+    return refusal(400, "request", error.what());
   }
 }
 
@@ -141,7 +138,7 @@ StudioReply ChatStudio::state_of(const Turn& turn) const {
 StudioReply ChatStudio::act(const std::string& action, const Json& body) {
   if (action == "open") return {200, json_text(opened())};
   if (action != "say" && action != "hear" && action != "stop")
-    return refused(404, "path", "[chat] there is no such action");
+    return refusal(404, "path", "[chat] there is no such action");
   const std::string word = word_in(body);
   const std::lock_guard lock(mutex_);
   std::shared_ptr<Turn> turn = find(word);
@@ -155,7 +152,7 @@ StudioReply ChatStudio::act(const std::string& action, const Json& body) {
       return other->state == State::Waits;
     });
     if (static_cast<std::size_t>(waiting) >= kChatWaiting)
-      return refused(503, "busy", str("[chat] ", waiting, " turns wait already: try again soon"));
+      return refusal(503, "busy", str("[chat] ", waiting, " turns wait already: try again soon"));
     turns_.push_back(turn);
     if (turns_.size() > kChatRemembered + kChatWaiting + 1) {
       const auto oldest = std::find_if(turns_.begin(), turns_.end(), [](const auto& other) {
@@ -166,7 +163,7 @@ StudioReply ChatStudio::act(const std::string& action, const Json& body) {
     changed_.notify_all();
   }
   if (turn == nullptr)
-    return refused(404, "turn",
+    return refusal(404, "turn",
                    "[chat] this turn is not known: the program was started again, or many turns "
                    "came after it");
   if (action == "stop") {

@@ -2,6 +2,7 @@
 
 #include "alarms.hpp"
 #include "episodes.hpp"
+#include "studio.hpp"
 
 #include <plumb/io/file.hpp>
 
@@ -50,10 +51,6 @@ void add_times(const std::string& run, std::span<Json> rows) {
   }
 }
 
-StudioReply refused(int status, const char* kind, const std::string& error) {
-  return {status, json_text({{"kind", kind}, {"error", error}})};
-}
-
 }  // namespace
 
 std::optional<Json> step_json(const std::string& run, std::optional<Index> step) {
@@ -77,7 +74,7 @@ std::optional<Json> step_json(const std::string& run, std::optional<Index> step)
 StudioReply WatchStudio::handle(const std::string& action, const std::string& body) const {
   if (action == "open") return {200, "{\"mode\":\"watch\"}"};
   if (action != "episodes" && action != "ranking" && action != "turn")
-    return refused(404, "path", "[studio] there is no such action");
+    return refusal(404, "path", "[studio] there is no such action");
   try {
     const Json json = parse_json(body, "the page's request");
     const auto number = [&](const char* key) {
@@ -87,13 +84,13 @@ StudioReply WatchStudio::handle(const std::string& action, const std::string& bo
     };
     const std::uint64_t run = number("run");
     if (run >= runs_.size())
-      return refused(404, "run", str("[studio] there is no run ", run, " of ", runs_.size()));
+      return refusal(404, "run", str("[studio] there is no run ", run, " of ", runs_.size()));
     if (action != "episodes") {
       constexpr std::uint64_t most = 1 << 30;
       const auto round = static_cast<Index>(std::min(number("round"), most));
       const auto ranking = static_cast<Index>(std::min(number("ranking"), most));
       if (!detail::file_exists(str(runs_[run], "/round-", round, "/rankings.jsonl")))
-        return refused(404, "ranking", "[studio] the run has no rankings of that round");
+        return refusal(404, "ranking", "[studio] the run has no rankings of that round");
       if (action == "turn") job_->start(runs_[run], round, ranking);
       return {200, json_text(job_->ranking(runs_[run], round, ranking))};
     }
@@ -101,10 +98,10 @@ StudioReply WatchStudio::handle(const std::string& action, const std::string& bo
     if (!json.contains("iteration") || !json["iteration"].is_null())
       step = static_cast<Index>(std::min<std::uint64_t>(number("iteration"), 1ULL << 62U));
     const std::optional<Json> found = step_json(runs_[run], step);
-    if (!found) return refused(404, "episodes", "[studio] it keeps no episodes of that iteration");
+    if (!found) return refusal(404, "episodes", "[studio] it keeps no episodes of that iteration");
     return {200, json_text(*found)};
   } catch (const std::exception& error) {
-    return refused(400, "request", error.what());
+    return refusal(400, "request", error.what());
   }
 }
 
