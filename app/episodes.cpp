@@ -37,17 +37,17 @@ std::string numbers(const std::vector<float>& values) {
   return out + "]";
 }
 
-std::string quoted(const std::string& text) { return json_text(Json(text)); }
+std::string as_json(const std::string& text) { return json_text(Json(text)); }
 
 std::string episode_text(const Language& language, const Episode& e, const double* judged) {
   std::string out =
-      str("{\"prompt\":", quoted(repaired_utf8(language.tokenizer->decode(e.prompt))),
+      str("{\"prompt\":", as_json(repaired_utf8(language.tokenizer->decode(e.prompt))),
           ",\"group\":", e.group, ",\"finished\":", e.finished ? "true" : "false",
           ",\"raw_score\":", number_text(e.raw_score), ",\"score\":", number_text(e.score));
   if (judged != nullptr) out += str(",\"judge\":", number_text(*judged));
   std::string texts, ids;
   for (const std::string& text : token_texts(language, e))
-    texts += (texts.empty() ? "" : ",") + quoted(text);
+    texts += (texts.empty() ? "" : ",") + as_json(text);
   for (const std::int32_t token : e.response) ids += str(ids.empty() ? "" : ",", token);
   out += str(",\"text\":[", texts, "],\"tokens\":[", ids, "]");
   const auto add = [&](const char* name, const std::vector<float>& values) {
