@@ -231,7 +231,8 @@ class Program {
   }
   static void tensorboard_flag(CLI::App& sub, std::string& folder) {
     sub.add_option("--tensorboard", folder,
-                   "also add the metrics to TensorBoard's events in this folder, a run's own");
+                   "also add the metrics to TensorBoard's events in this folder, a run's own")
+        ->group("Recording");
   }
   const std::string chat_help_ =
       str("chat form of the prompts: ", chat_form_names(), "; default: what the model says");

@@ -380,6 +380,7 @@ TEST_CASE("an error names the kernel, the thread and both places") {
   REQUIRE(first != std::string::npos);
   CHECK(errors[0].text.find("test_emulator_runtime.cu:", first + 1) != std::string::npos);
   CHECK(cudaDeviceSynchronize() == cudaSuccess);
+  CHECK(cudaGetLastError() == cudaErrorLaunchFailure);  // kept until it is asked for
 }
 
 // --- Streams, events, graphs -------------------------------------------------------------------
@@ -725,6 +726,7 @@ TEST_CASE("queued host work may touch device memory, and fail later") {
   CHECK(cudaDeviceSynchronize() == cudaErrorIllegalAddress);
   emulator::take_errors();
   CHECK(cudaDeviceSynchronize() == cudaSuccess);
+  CHECK(cudaGetLastError() == cudaErrorIllegalAddress);
 }
 
 // --- Counts ------------------------------------------------------------------------------------

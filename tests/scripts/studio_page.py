@@ -626,6 +626,7 @@ def loop(page, server):
     server.communicate()
     port = free_port()
     driver = serve(port, "moon-run", "--loop")
+    page.driver.get_log("browser")
     page.driver.get(f"http://127.0.0.1:{port}/")
     page.until("the settings", "!document.querySelector('#loop-form').hidden")
     settings = {"rounds": "2", "rank-prompts": "6", "eval-prompts": "8", "eval-stories": "2", "judge": "person",
