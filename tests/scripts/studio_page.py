@@ -689,7 +689,8 @@ def loop(page, server):
     check(page.js("document.documentElement.scrollWidth") <= 360, "on a telephone, too")
     page.picture("loop-phone")
     page.size(1280, 800)
-    errors = [line for line in page.console() if "400" not in line and "410" not in line]
+    # A refusal is ordinary: of settings, of a desk that has closed, of a run without rankings yet.
+    errors = [line for line in page.console() if not re.search("/api/(begin|ranking|[a-z]+ .* 410)", line)]
     check(errors == [], f"no error in the console: {errors}")
     return driver
 def trained(run, command, iterations, *more):
