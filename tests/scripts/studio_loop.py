@@ -40,14 +40,16 @@ class Loop:
 
     def state(self):
         """What an event that comes at once says."""
-        self.page.connection.close()
         cookies = "; ".join(f"{k}={v}" for k, v in self.page.cookies.items())
-        self.page.connection.request("GET", "/api/watch", headers={"Cookie": cookies})
-        for line in self.page.connection.getresponse():
-            if line.startswith(b"data: "):
-                self.page.connection.close()
-                return json.loads(line[6:])["loop"]
-        return None
+        for _ in range(100):  # streams that were left count among those that may watch for half a second
+            self.page.connection.close()
+            self.page.connection.request("GET", "/api/watch", headers={"Cookie": cookies})
+            for line in self.page.connection.getresponse():
+                if line.startswith(b"data: "):
+                    self.page.connection.close()
+                    return json.loads(line[6:])["loop"]
+            time.sleep(0.1)
+        raise RuntimeError("no event came")
 
     def until(self, wanted, seconds=300):
         end = time.monotonic() + seconds
