@@ -69,7 +69,7 @@ Loaded first_policy(const AlignSettings& s, const std::string& directory, Loaded
 std::vector<RewardReport> reward_reports(const AlignSettings& s) {
   std::vector<RewardReport> reports;
   for (Index round = 0; round < s.rounds && !s.directly(); ++round) {
-    const std::string path = str(s.run, "/round-", round, "/reward.json");
+    const std::string path = round_directory(s.run, round) + "/reward.json";
     reports.push_back(RewardReport::from(parse_json(read_file(path), path), path));
   }
   return reports;
@@ -88,7 +88,7 @@ struct Round {
   const AlignSettings& s;
   Index number;
   const AlignGuide& guide;
-  std::string directory = str(s.run, "/round-", number);
+  std::string directory = round_directory(s.run, number);
 
   std::string file(const char* name) const { return str(directory, "/", name); }
   void begins(AlignStep step) const { guide.begins(number, step); }
@@ -294,6 +294,14 @@ void fix_micro_tokens(AlignSettings& s, const Loaded& reference) {
 
 }  // namespace
 
+void read_align(AlignSettings& s, Json config, const std::string& source) {
+  if (config.is_object()) config.erase("inputs");
+  read_settings(s, config, source);
+  use_method(s);
+  read_settings(s, config, source);
+  s.generate_temperature_said = s.ppo_temperature_said = true;
+}
+
 void check_align(const AlignSettings& s) {
   check_fields(s, "align");
   check_ppo(s.ppo);
@@ -321,16 +329,12 @@ void align_command(const AlignSettings& given, const std::string& title, Json& r
   AlignSettings s = given;
   take_temperature_of_form(s.generate.sampling.sampling, s.generate_temperature_said, reference);
   take_temperature_of_form(s.ppo.config.sampling.sampling, s.ppo_temperature_said, reference);
-  std::function<std::string(const std::vector<Candidates>&)> ask;
-  if (guide.judge)
-    ask = [&](const std::vector<Candidates>& pairs) {
-      return guide.judge(pairs, s.run + "/judgements.jsonl");
-    };
   guide.begins(0, AlignStep::Start);
   const auto judge = make_judge(
       s.judge_spec(),
       {[&](const std::string& path) { return candidate_scores(load_reward(path, &reference)); },
-       s.run + "/judgements.jsonl", s.annotator, s.generate.sampling.seed, terminal_screen, ask});
+       s.run + "/judgements.jsonl", s.annotator, s.generate.sampling.seed, terminal_screen,
+       guide.judge});
   const Json inputs = inputs_of(s, reference);
   if (s.sft.empty()) prepare_adapters(reference, s.ppo.lora);
   fix_micro_tokens(s, reference);

@@ -47,6 +47,9 @@ struct AlignGuide {
 /// report.
 void align_command(const AlignSettings& settings, const std::string& title, Json& results,
                    const AlignGuide& guide = {});
+/// Settings of a run's config.json, or of a settings file, as flags would say them; the method
+/// chooses what `config` leaves out. `source` is named where it does not fit.
+void read_align(AlignSettings& settings, Json config, const std::string& source);
 /// DataError naming a setting that makes no sense; align_command begins with it.
 void check_align(const AlignSettings& settings);
 

@@ -22,14 +22,6 @@ struct Reading {
   std::vector<std::vector<LikelyToken>> likely;  // (R)
 };
 
-// The bytes that a token adds to the one before it.
-std::string bytes_after(const Language& language, std::int32_t before, std::int32_t token) {
-  if (detail::is_stop(language, token)) return {};
-  const Tokenizer& tokenizer = *language.tokenizer;
-  const std::int32_t both[] = {before, token};
-  return tokenizer.decode(both).substr(tokenizer.decode(std::span(both, 1)).size());
-}
-
 // A token that says nothing has a name, so that it can be seen and pointed at.
 std::string name_of(const Language& language, std::int32_t before, std::int32_t token) {
   if (detail::is_stop(language, token)) return kEnd;

@@ -1,4 +1,5 @@
 #include "loop.hpp"
+#include "run_directory.hpp"
 #include "screen.hpp"
 #include "studio.hpp"
 #include "studio_chat.hpp"
@@ -20,7 +21,7 @@ namespace {
 std::string newest_round(const std::string& run) {
   std::string found;
   for (int round = 0;; ++round) {
-    const std::string directory = str(run, "/round-", round);
+    const std::string directory = round_directory(run, round);
     if (!detail::file_exists(directory + "/candidates.jsonl")) break;
     found = directory;
   }

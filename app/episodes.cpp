@@ -1,5 +1,7 @@
 #include "episodes.hpp"
 
+#include "models.hpp"
+#include "run_directory.hpp"
 #include "screen.hpp"
 
 #include <plumb/io/settings.hpp>
@@ -92,15 +94,12 @@ Index step_of_line(std::string_view line) {
 std::vector<std::string> token_texts(const Language& language, const Episode& episode) {
   std::vector<std::string> out;
   std::string waiting;
-  // What a token says hangs on the one before it: a space after the first token is no text.
-  Tokens pair = {episode.prompt.back(), 0};
+  std::int32_t before = episode.prompt.back();
   for (const std::int32_t token : episode.response) {
     out.emplace_back();
     if (detail::is_stop(language, token)) continue;
-    pair[1] = token;
-    const std::size_t before = language.tokenizer->decode(std::span(pair).first(1)).size();
-    waiting += language.tokenizer->decode(pair).substr(before);
-    pair[0] = token;
+    waiting += bytes_after(language, before, token);
+    before = token;
     std::string_view rest = waiting;
     while (!rest.empty()) {
       const detail::Utf8Character c = detail::first_character(rest);
@@ -152,8 +151,9 @@ std::optional<Json> recorded_episodes(const std::string& run, std::optional<Inde
   if (const std::string path = run + "/episodes.jsonl"; detail::file_exists(path))
     return line_of(path, step);
   std::vector<std::string> rounds;
-  for (std::string round = run + "/round-0"; detail::file_exists(round + "/candidates.jsonl");
-       round = str(run, "/round-", rounds.size()))
+  for (std::string round = round_directory(run, 0);
+       detail::file_exists(round + "/candidates.jsonl");
+       round = round_directory(run, static_cast<Index>(rounds.size())))
     rounds.push_back(round + "/episodes.jsonl");
   for (; !rounds.empty(); rounds.pop_back())
     if (detail::file_exists(rounds.back()))

@@ -123,7 +123,7 @@ class PersonJudge : public Judge {
     std::set<std::string> ids;
     for (const Candidates& pair : pairs)
       if (!identical(pair) && ids.insert(pair.id).second) open.push_back(pair);
-    if (tools_.ask) return tools_.ask(open);
+    if (tools_.ask) return tools_.ask(open, tools_.answers);
     const InterruptGuard guard(BlockingReads::Return);
     const Screen screen = tools_.screen();
     RankingSession session(std::move(open), tools_.answers, tools_.annotator, tools_.seed);

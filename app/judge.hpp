@@ -115,7 +115,8 @@ struct JudgeTools {
   std::uint64_t seed = 0;  ///< of the order in which two responses are shown
   std::function<Screen()> screen = terminal_screen;  ///< where a person sits
   /// Asks a person about pairs elsewhere, whose answers go to `answers`; returns whose count.
-  std::function<std::string(const std::vector<Candidates>& pairs)> ask = {};
+  std::function<std::string(const std::vector<Candidates>& pairs, const std::string& answers)> ask =
+      {};
 };
 
 /// The judge of a specification. DataError for one that names none.

@@ -49,14 +49,7 @@ AlignSettings settings_of(const StudioOptions& options) {
   check<DataError>(!has_begun || options.config.empty(),
                    "[loop] this run has begun, with settings of its own. HINT: leave --config out");
   const std::string path = has_begun ? begun : options.config;
-  if (!path.empty()) {
-    Json config = parse_json(read_file(path), shown(path));
-    if (config.is_object()) config.erase("inputs");
-    read_settings(s, config, shown(path));
-    use_method(s);
-    read_settings(s, config, shown(path));
-    s.generate_temperature_said = s.ppo_temperature_said = true;
-  }
+  if (!path.empty()) read_align(s, parse_json(read_file(path), shown(path)), shown(path));
   s.run = options.candidates;
   return s;
 }

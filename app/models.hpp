@@ -6,7 +6,9 @@
 #include <plumb/models/open.hpp>
 #include <plumb/models/reward_file.hpp>
 
+#include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -50,6 +52,15 @@ void set_memory(double bytes);
 /// A chat form's own temperature, unless the user said another (`said`).
 inline void take_temperature_of_form(SamplingSettings& sampling, bool said, const Loaded& loaded) {
   if (!said && loaded.chat != ChatForm{}) sampling.temperature = loaded.chat.temperature;
+}
+
+/// The bytes that a token adds to the one before it, which need not be whole characters; none of a
+/// token that ends. A space after the first token is no text, so what a token says hangs on that.
+inline std::string bytes_after(const Language& language, std::int32_t before, std::int32_t token) {
+  if (detail::is_stop(language, token)) return {};
+  const Tokenizer& tokenizer = *language.tokenizer;
+  const std::int32_t both[] = {before, token};
+  return tokenizer.decode(both).substr(tokenizer.decode(std::span(both, 1)).size());
 }
 
 }}  // namespace plumb::v0_1

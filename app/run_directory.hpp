@@ -18,6 +18,11 @@ namespace plumb { inline namespace v0_1 {
 
 void make_directory(const std::string& path);
 
+/// Where a round's files are, from 0.
+inline std::string round_directory(const std::string& run, Index round) {
+  return str(run, "/round-", round);
+}
+
 /// Sixteen hexadecimal digits of a file's contents; empty for no path.
 std::string contents_hash(const std::string& path);
 

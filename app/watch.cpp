@@ -2,6 +2,7 @@
 
 #include "alarms.hpp"
 #include "episodes.hpp"
+#include "run_directory.hpp"
 #include "studio.hpp"
 
 #include <plumb/io/file.hpp>
@@ -89,7 +90,7 @@ StudioReply WatchStudio::handle(const std::string& action, const std::string& bo
       constexpr std::uint64_t most = 1 << 30;
       const auto round = static_cast<Index>(std::min(number("round"), most));
       const auto ranking = static_cast<Index>(std::min(number("ranking"), most));
-      if (!detail::file_exists(str(runs_[run], "/round-", round, "/rankings.jsonl")))
+      if (!detail::file_exists(round_directory(runs_[run], round) + "/rankings.jsonl"))
         return refusal(404, "ranking", "[studio] the run has no rankings of that round");
       if (action == "turn") job_->start(runs_[run], round, ranking);
       return {200, json_text(job_->ranking(runs_[run], round, ranking))};

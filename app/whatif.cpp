@@ -35,17 +35,12 @@ Manifest manifest_of(const std::string& run) {
                         " is not of plumb align: only its rounds begin with rankings"));
   Manifest out;
   out.inputs = config["inputs"];
-  config.erase("inputs");
-  read_settings(out.settings, config, shown(path));
-  use_method(out.settings);
-  read_settings(out.settings, config, shown(path));
-  out.settings.generate_temperature_said = out.settings.ppo_temperature_said = true;
+  read_align(out.settings, std::move(config), shown(path));
   return out;
 }
 
-std::string round_of(const std::string& run, Index round) { return str(run, "/round-", round); }
 std::string policy_of(const std::string& run, Index round) {
-  return round_of(run, round) + "/policy.safetensors";
+  return round_directory(run, round) + "/policy.safetensors";
 }
 
 // DataError unless the round has ended: its policy is the one that the next one began with.
@@ -85,13 +80,13 @@ void begin_again(const Manifest& manifest, const std::string& run, const AlignSe
        {"metrics.csv", "metrics.jsonl", "timing.jsonl", "features.safetensors", "sft.safetensors"})
     copy(str(run, '/', name), str(s.run, '/', name));
   for (Index r = 0; r <= round; ++r) {
-    make_directory(round_of(s.run, r));
+    make_directory(round_directory(s.run, r));
     for (const char* name : {"candidates.jsonl", "rankings.jsonl", "reward.safetensors",
                              "reward.json", "policy.safetensors"})
       if (r < round || std::string_view(name) == "candidates.jsonl")
-        copy(str(round_of(run, r), '/', name), str(round_of(s.run, r), '/', name));
+        copy(str(round_directory(run, r), '/', name), str(round_directory(s.run, r), '/', name));
   }
-  write_atomically(round_of(s.run, round) + "/rankings.jsonl", rankings);
+  write_atomically(round_directory(s.run, round) + "/rankings.jsonl", rankings);
 }
 
 // A directory that goes with the work that fails or is stopped.
@@ -137,8 +132,8 @@ void require_same(const std::string& run, const std::string& again, const AlignS
                         "precision, than the run was made by?"));
   };
   const auto same_file = [&](const char* name) {
-    const std::string a = str(round_of(run, round), '/', name);
-    const std::string b = str(round_of(again, round), '/', name);
+    const std::string a = str(round_directory(run, round), '/', name);
+    const std::string b = str(round_directory(again, round), '/', name);
     if (!detail::file_exists(a) && !detail::file_exists(b)) return;
     if (contents_hash(a) != contents_hash(b)) differs(name);
   };
@@ -148,9 +143,10 @@ void require_same(const std::string& run, const std::string& again, const AlignS
   same_file("candidates.jsonl");
   same_file("episodes.jsonl");
   if (!s.directly()) {
-    const auto candidates = load_candidates(round_of(run, round) + "/candidates.jsonl");
+    const auto candidates = load_candidates(round_directory(run, round) + "/candidates.jsonl");
     const auto scores = [&](const std::string& of) {
-      return scores_by_model(round_of(of, round) + "/reward.safetensors", reference, s, candidates);
+      return scores_by_model(round_directory(of, round) + "/reward.safetensors", reference, s,
+                             candidates);
     };
     if (scores(run) != scores(again)) differs("the reward models");
   }
@@ -183,8 +179,8 @@ void compare(const AlignSettings& s, const std::string& run, const std::string& 
   const auto after = generate_candidates(second, prompts, g, step, "held-out answers after");
   std::vector<double> rewards_before, rewards_after;
   if (!s.directly()) {
-    const std::string a = round_of(run, round) + "/reward.safetensors";
-    const std::string b = round_of(turned, round) + "/reward.safetensors";
+    const std::string a = round_directory(run, round) + "/reward.safetensors";
+    const std::string b = round_directory(turned, round) + "/reward.safetensors";
     rewards_before = scores_by_model(a, reference, s, before);
     rewards_after = scores_by_model(b, reference, s, before);
     out["ranked_scores_before"] = scores_by_model(a, reference, s, {ranked});
@@ -292,7 +288,7 @@ AlignGuide as_ranked(std::function<void(const std::vector<Prompt>&, const Loaded
 void whatif_command(const WhatIfCommand& c, Json& results) {
   const Manifest manifest = manifest_of(c.run);
   require_ended(c.run, manifest.settings, c.round);
-  const std::string source = round_of(c.run, c.round) + "/rankings.jsonl";
+  const std::string source = round_directory(c.run, c.round) + "/rankings.jsonl";
   std::vector<std::string> lines = lines_of(source);
   if (static_cast<std::size_t>(c.ranking) >= lines.size())
     fail<DataError>(str("[whatif] ", shown(source), " has ", lines.size(),
@@ -350,7 +346,7 @@ void whatif_command(const WhatIfCommand& c, Json& results) {
   line = json_text(record);
   const AlignSettings turned = again("turned");
   begin_again(manifest, c.run, turned, c.round, text_of());
-  check<DataError>(read_rankings(round_of(turned.run, c.round) + "/rankings.jsonl")
+  check<DataError>(read_rankings(round_directory(turned.run, c.round) + "/rankings.jsonl")
                            .records[static_cast<std::size_t>(c.ranking)]
                            .rank == rank,
                    "[whatif] the ranking did not turn round");

@@ -1,5 +1,6 @@
 #include "whatif_job.hpp"
 
+#include "run_directory.hpp"
 #include "screen.hpp"
 #include "whatif.hpp"
 
@@ -18,7 +19,7 @@ namespace plumb { inline namespace v0_1 {
 namespace {
 
 std::string rankings_of(const std::string& run, Index round) {
-  return str(run, "/round-", round, "/rankings.jsonl");
+  return round_directory(run, round) + "/rankings.jsonl";
 }
 
 std::string result_of(const std::string& directory) { return directory + "/whatif.json"; }

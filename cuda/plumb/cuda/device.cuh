@@ -228,20 +228,16 @@ class DevicePool {
     const int size_class = SizeClasses::of(bytes);
     const std::size_t capacity = SizeClasses::capacity(size_class);
     const std::lock_guard lock(mutex_);
-    counters_.used_bytes += capacity;
-    counters_.peak_bytes = std::max(counters_.peak_bytes, counters_.used_bytes);
     Stream& own = lists_of(stream);
     void* block = own.captured != nullptr ? own.captured->take(size_class) : nullptr;
     if (block == nullptr) block = own.lists.take(size_class);
-    if (block != nullptr) return block;
-    try {
+    if (block == nullptr) {
       block = from_device(capacity);
-    } catch (...) {
-      counters_.used_bytes -= capacity;
-      throw;
+      ++counters_.system_calls;
+      counters_.system_bytes += capacity;
     }
-    ++counters_.system_calls;
-    counters_.system_bytes += capacity;
+    counters_.used_bytes += capacity;
+    counters_.peak_bytes = std::max(counters_.peak_bytes, counters_.used_bytes);
     return block;
   }
 
@@ -329,7 +325,7 @@ class DevicePool {
       forget_cuda(status);
     }
     fail<CudaError>(str("[cuda] cudaMalloc: ", cudaGetErrorString(status), ": ", bytes,
-                        " bytes were asked for, and ", counters_.used_bytes - bytes,
+                        " bytes were asked for, and ", counters_.used_bytes,
                         " are in use here. HINT: fewer sequences at once (micro-batches, slots) "
                         "need less memory"));
   }
