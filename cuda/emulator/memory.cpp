@@ -34,7 +34,7 @@ namespace {
 
 constexpr std::size_t reserved = std::size_t{64} << 30;
 constexpr std::size_t granule = 256;
-constexpr char margin_byte = 0x5A;
+constexpr char margin_byte = 0x3A;  // 0.0007 as a float: what is added to it shows, too
 constexpr std::size_t quarantine_bytes = std::size_t{8} << 20;
 // Opening and closing costs time for each page in use: with more than this the range stays open.
 constexpr std::size_t guarded_bytes = std::size_t{16} << 20;

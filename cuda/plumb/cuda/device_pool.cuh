@@ -1,17 +1,27 @@
 // Device memory of the CUDA backend: free lists by size class, one set of them a stream, and the
 // pinned memory through which small uploads pass. A freed block is reused by the same stream without
 // waiting. Where the device has none left, what is free goes back to it, and it is asked again.
+//
+// A pool hides faults: what is written past a tensor falls into its block's unused part, and what is
+// read after a tensor's end is somebody's valid numbers. With PLUMB_DEVICE_MEMORY=exact in the
+// environment each tensor is an allocation of the device's own, of its very size, and ends as one:
+// then compute-sanitizer, or the emulator (whose freed memory is poisoned and kept out of use), sees
+// tensors. It is slow: every release waits for the device.
 #pragma once
 
+#include <plumb/core/environment.hpp>
 #include <plumb/core/memory.hpp>
 #include <plumb/cuda/platform.cuh>
 
 #include <algorithm>
 #include <bit>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <unordered_map>
 #include <vector>
 
 namespace plumb { inline namespace v0_1 {
@@ -35,9 +45,10 @@ struct SizeClasses {
   }
 };
 
-/// Free blocks by size class.
+/// Free blocks by size class; of exact memory the ones that a graph writes to, which nobody reuses.
 struct BlockLists {
   std::vector<void*> free[SizeClasses::kCount];
+  std::vector<void*> kept;
 
   void* take(int size_class) {
     auto& list = free[size_class];
@@ -107,6 +118,7 @@ class DevicePool {
   }
 
   void* allocate(cudaStream_t stream, std::size_t bytes) {
+    if (exact_) return allocate_exactly(bytes);
     const int size_class = SizeClasses::of(bytes);
     const std::size_t capacity = SizeClasses::capacity(size_class);
     const std::lock_guard lock(mutex_);
@@ -115,15 +127,13 @@ class DevicePool {
     if (block == nullptr) block = own.lists.take(size_class);
     if (block == nullptr) {
       block = from_device(capacity);
-      ++counters_.system_calls;
-      counters_.system_bytes += capacity;
     }
-    counters_.used_bytes += capacity;
-    counters_.peak_bytes = std::max(counters_.peak_bytes, counters_.used_bytes);
+    count_use(capacity);
     return block;
   }
 
   void release(cudaStream_t stream, void* block, std::size_t bytes) {
+    if (exact_) return release_exactly(stream, block, bytes);
     const int size_class = SizeClasses::of(bytes);
     const std::lock_guard lock(mutex_);
     counters_.used_bytes -= SizeClasses::capacity(size_class);
@@ -145,6 +155,8 @@ class DevicePool {
       own.lists.free[i].insert(own.lists.free[i].end(), lists.free[i].begin(), lists.free[i].end());
       lists.free[i].clear();
     }
+    for (void* block : lists.kept) forget_cuda(cudaFree(block));
+    lists.kept.clear();
   }
 
   void trim() {
@@ -181,6 +193,8 @@ class DevicePool {
     const std::lock_guard lock(mutex_);
     return counters_;
   }
+  /// Whether each tensor is an allocation of its own.
+  bool exact() const { return exact_; }
 
  private:
   struct Stream {
@@ -190,22 +204,58 @@ class DevicePool {
     std::unique_ptr<Staging> staging{};
   };
 
+  void* allocate_exactly(std::size_t bytes) {
+    const std::size_t size = std::max<std::size_t>(bytes, 1);
+    const std::lock_guard lock(mutex_);
+    void* block = from_device(size);
+    live_.emplace(block, size);
+    count_use(size);
+    return block;
+  }
+  /// A block of a graph that is being captured stays the graph's, and no tensor is put there; at
+  /// each run of the graph NaN is, from here on.
+  void release_exactly(cudaStream_t stream, void* block, std::size_t bytes) {
+    const std::size_t size = std::max<std::size_t>(bytes, 1);
+    const std::lock_guard lock(mutex_);
+    const auto found = live_.find(block);
+    if (found == live_.end() || found->second != size) {  // in a destructor: nobody could catch it
+      std::fprintf(stderr, "[cuda] released %zu bytes at %p, where %s\n", size, block,
+                   found == live_.end() ? "no tensor is: twice?" : "a tensor of another size is");
+      std::abort();
+    }
+    live_.erase(found);
+    counters_.used_bytes -= size;
+    counters_.system_bytes -= size;
+    BlockLists* const captured = lists_of(stream).captured;
+    if (captured == nullptr) return forget_cuda(cudaFree(block));
+    captured->kept.push_back(block);
+    forget_cuda(cudaMemsetAsync(block, 0xFF, size, stream));
+  }
+
+  void count_use(std::size_t bytes) {
+    counters_.used_bytes += bytes;
+    counters_.peak_bytes = std::max(counters_.peak_bytes, counters_.used_bytes);
+  }
+
   /// Memory of the device's. Where it has none left, what is free here goes back first; not while a
   /// graph is captured, when nothing may be given back.
   void* from_device(std::size_t bytes) {
     check_device();
     void* block = nullptr;
     cudaError_t status = cudaMalloc(&block, bytes);
-    if (status == cudaSuccess) return block;
+    if (status == cudaErrorMemoryAllocation) {
+      forget_cuda(status);
+      const bool captures = std::any_of(streams_.begin(), streams_.end(),
+                                        [](const Stream& s) { return s.captured != nullptr; });
+      if (!captures && give_to_device() > 0) status = cudaMalloc(&block, bytes);
+    }
+    if (status == cudaSuccess) {
+      ++counters_.system_calls;
+      counters_.system_bytes += bytes;
+      return block;
+    }
     if (status != cudaErrorMemoryAllocation) check_cuda(status, "cudaMalloc");
     forget_cuda(status);
-    const bool captures = std::any_of(streams_.begin(), streams_.end(),
-                                      [](const Stream& s) { return s.captured != nullptr; });
-    if (!captures && give_to_device() > 0) {
-      status = cudaMalloc(&block, bytes);
-      if (status == cudaSuccess) return block;
-      forget_cuda(status);
-    }
     fail<CudaError>(str("[cuda] cudaMalloc: ", cudaGetErrorString(status), ": ", bytes,
                         " bytes were asked for, and ", counters_.used_bytes,
                         " are in use here. HINT: fewer sequences at once (micro-batches, slots) "
@@ -242,7 +292,9 @@ class DevicePool {
     return made;
   }
 
+  const bool exact_ = environment_choice("PLUMB_DEVICE_MEMORY", {"pool", "exact"}) == 1;
   std::mutex mutex_;
+  std::unordered_map<const void*, std::size_t> live_;  ///< exact memory: bytes of each tensor
   std::deque<Stream> streams_;
   std::vector<cudaStream_t> idle_;
   int device_ = -1;
