@@ -84,6 +84,18 @@ struct Launch {
 /// Runs the launch to its end; false if a trap or a deadlock ended it. Not from a kernel.
 bool run(const Launch& launch);
 
+/// While one exists, of a launch of more than 8192 blocks only so many at each end run, and new
+/// device memory is given out as it is, untouched, and freed so: tensors of more than 2^31 elements
+/// then cost little, and an index that is kept in 32 bits shows at their ends.
+class OnlyEnds {
+ public:
+  explicit OnlyEnds(std::uint64_t blocks = 128);
+  ~OnlyEnds();
+  OnlyEnds(const OnlyEnds&) = delete;
+  OnlyEnds& operator=(const OnlyEnds&) = delete;
+  static bool here();
+};
+
 struct Counts {
   std::uint64_t launches = 0, blocks = 0, threads = 0, barriers = 0, warp_operations = 0,
                 switches = 0;

@@ -1,11 +1,11 @@
 // Device memory of the CUDA backend: free lists by size class, one set of them a stream, and the
-// pinned memory through which small uploads pass. A freed block is reused by the same stream without
+// pinned memory through which small uploads pass. A freed block is used again by its stream without
 // waiting. Where the device has none left, what is free goes back to it, and it is asked again.
 //
-// A pool hides faults: what is written past a tensor falls into its block's unused part, and what is
+// A pool hides faults: what is written past a tensor falls into its block's unused part, what is
 // read after a tensor's end is somebody's valid numbers. With PLUMB_DEVICE_MEMORY=exact in the
 // environment each tensor is an allocation of the device's own, of its very size, and ends as one:
-// then compute-sanitizer, or the emulator (whose freed memory is poisoned and kept out of use), sees
+// then compute-sanitizer, or the emulator (whose freed memory is poisoned and out of use), sees
 // tensors. It is slow: every release waits for the device.
 #pragma once
 
