@@ -114,8 +114,8 @@ class Rows {
   std::vector<Compared> compared_;
 };
 
-/// Runs call(device, rows) on `tail` rows on the CPU, and on the device on so many that `width` of a
-/// row pass 2^31. Whether what was to be compared is alike.
+/// Runs call(device, rows) on `tail` rows on the CPU, and on the device on so many that they pass
+/// 2^31 elements at `width` a row. Whether what was to be compared is alike.
 template <class Call>
 bool same_at_the_end(Index width, Call call, Index tail = kTail, std::uint64_t blocks = 4) {
   Rows<Cpu> few(0, tail);
