@@ -85,7 +85,7 @@ struct Launch {
 bool run(const Launch& launch);
 
 /// While one exists, of a launch of more than 8192 blocks only so many at each end run, and new
-/// device memory is given out as it is, untouched, and freed so: tensors of more than 2^31 elements
+/// device memory is given out as it is, untouched, and freed so: tensors of more than 2^32 elements
 /// then cost little, and an index that is kept in 32 bits shows at their ends.
 class OnlyEnds {
  public:

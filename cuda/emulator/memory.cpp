@@ -32,7 +32,7 @@ TraceHooks trace_hooks{};
 
 namespace {
 
-constexpr std::size_t reserved = std::size_t{64} << 30;
+constexpr std::size_t reserved = std::size_t{128} << 30;
 constexpr std::size_t granule = 256;
 constexpr char margin_byte = 0x3A;  // 0.0007 as a float: what is added to it shows, too
 constexpr std::size_t quarantine_bytes = std::size_t{8} << 20;
@@ -146,7 +146,7 @@ Allocation* allocate(std::size_t bytes) {
   const std::size_t offset = take_addresses(granules);
   if (offset == 0) return nullptr;
   allocations.push_back({base + offset, bytes, allocations.size() + 1, true, nullptr});
-  for (std::size_t g = 0; g < granules; ++g)
+  for (std::size_t g = 0; g < granules && !OnlyEnds::here(); ++g)
     owners[offset / granule + g] = static_cast<std::uint32_t>(allocations.size());
   live_bytes += bytes;
   std::size_t room;
@@ -174,6 +174,13 @@ void release(Allocation& a) {
 Allocation* find(const void* p) noexcept {
   if (!is_device_address(p)) return nullptr;
   const auto offset = static_cast<std::size_t>(static_cast<const char*>(p) - base);
+  if (OnlyEnds::here()) {  // whose memory the index does not hold: it would be large itself
+    const auto covers = [p](const Allocation& a) {
+      return p >= a.address && p < a.address + a.bytes;
+    };
+    const auto last = std::find_if(allocations.rbegin(), allocations.rend(), covers);
+    if (last != allocations.rend()) return &*last;
+  }
   const std::uint32_t owner = owners[offset / granule];
   return owner == 0 ? nullptr : &allocations[owner - 1];
 }
