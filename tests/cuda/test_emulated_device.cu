@@ -44,6 +44,53 @@ TEST_CASE("a program whose products are not rounded is told so, by the flag's na
                        doctest::Contains("-fmad=false"), CudaError);
 }
 
+TEST_CASE("a size class holds what is asked for, and at most a quarter more") {
+  using kernels::detail::SizeClasses;
+  for (std::size_t bytes = 1; bytes < std::size_t{1} << 40U; bytes += 1 + bytes / 5) {
+    const std::size_t room = SizeClasses::capacity(SizeClasses::of(bytes));
+    CHECK(room >= bytes);
+    CHECK((room <= 256 || 4 * room <= 5 * (bytes + 64)));
+    CHECK(SizeClasses::of(room) == SizeClasses::of(bytes));
+  }
+}
+
+TEST_CASE("what a graph writes to is given to nobody else while the graph lives") {
+  const auto x = Tensor<Cuda>::full({500}, 1.0F);
+  const float* inside = nullptr;
+  {
+    Replay<Cuda> replay;
+    replay.run(1, [&] {
+      const auto twice = add(x, x);
+      inside = twice.data();
+      return add(twice, x);
+    });
+    std::vector<Tensor<Cuda>> others;
+    for (int i = 0; i < 20; ++i) {
+      others.push_back(Tensor<Cuda>::empty({500}));
+      CHECK(others.back().data() != inside);
+    }
+  }
+  std::vector<Tensor<Cuda>> others;  // afterwards the block is as any other
+  bool again = kernels::detail::DevicePool::instance().exact();
+  for (int i = 0; i < 30 && !again; ++i) {
+    others.push_back(Tensor<Cuda>::empty({500}));
+    again = others.back().data() == inside;
+  }
+  CHECK(again);
+}
+
+TEST_CASE("the host's memory is free once an upload returns, however long") {
+  for (const Index n : {Index{100}, 3 * kMiB}) {
+    std::vector<float> values(static_cast<std::size_t>(n), 3.0F);
+    const auto x = Tensor<Cuda>::empty({n});
+    copy_from_host(Cuda{}, x.data(), values.data(), values.size() * sizeof(float));
+    std::fill(values.begin(), values.end(), 4.0F);
+    const auto back = x.to_vector();
+    CHECK(back.front() == 3.0F);
+    CHECK(back.back() == 3.0F);
+  }
+}
+
 TEST_CASE("uploads through two streams of one thread keep apart") {
   OwnStream a, b;
   constexpr int kRounds = 12;
