@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <span>
 #include <string>
 #include <vector>
@@ -22,6 +23,20 @@ inline bool sanitized() {
   const char* text = std::getenv("PLUMB_TEST_SANITIZED");
   return text != nullptr && text[0] == '1';
 }
+
+/// The processor's time since it was made, in seconds: another program's load does not count.
+class Spent {
+ public:
+  double seconds() const {
+    return static_cast<double>(std::clock() - begin_) / static_cast<double>(CLOCKS_PER_SEC);
+  }
+  /// Within a limit which only an algorithm of another order passes. Under a sanitizer anything is:
+  /// there what takes too long ends by the test's own limit.
+  bool within(double limit) const { return sanitized() || seconds() < limit; }
+
+ private:
+  std::clock_t begin_ = std::clock();
+};
 
 /// What f throws as E, as text; empty if it throws nothing. Another exception passes through.
 template <class E = plumb::Error, class F>

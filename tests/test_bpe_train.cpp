@@ -11,7 +11,6 @@
 
 #include <doctest/doctest.h>
 
-#include <chrono>
 #include <string>
 #include <vector>
 
@@ -64,11 +63,10 @@ TEST_CASE("BPE training: the package tokenizers' vocabulary") {
   CHECK(all["trained"].size() == 12);
   for (const Json& said : all["trained"]) {
     if (test::sanitized() && said["vocab"] > 1000) continue;
-    const auto begin = std::chrono::steady_clock::now();
+    const test::Spent time;
     const BpeVocabulary v = trained_on(texts, training_as(said));
-    const std::chrono::duration<double> time = std::chrono::steady_clock::now() - begin;
     MESSAGE(said["words"].get<std::string>(), ", ", v.tokens.size(),
-            " tokens: ", static_cast<double>(texts.size()) / 1e6 / time.count(), " MB/s");
+            " tokens: ", static_cast<double>(texts.size()) / 1e6 / time.seconds(), " MB/s");
     check_equal(v, said);
   }
   for (const Json& said : all["of_text"])

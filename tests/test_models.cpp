@@ -7,7 +7,6 @@
 
 #include <doctest/doctest.h>
 
-#include <chrono>
 #include <cmath>
 #include <string>
 #include <vector>
@@ -136,12 +135,11 @@ TEST_CASE(
     config[key] = value;
     metadata["model"] = config.dump();
     write_checkpoint(path, views(good.arrays), metadata);
-    const auto start = std::chrono::steady_clock::now();
+    const Spent time;
     const std::string message = opening<DataError>(path);
-    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
     CAPTURE(key);
     CAPTURE(value.dump());
-    CHECK(seconds.count() < (sanitized() ? 20.0 : 5.0));
+    CHECK(time.within(5));
     CHECK(!message.empty());
     return message;
   };
@@ -211,12 +209,11 @@ TEST_CASE("ten thousand layers open in a second") {
   const Model<Cpu> model(config, 1);
   const auto language = byte_model();
   save_model(folder / "deep.safetensors", model, language);
-  const auto start = std::chrono::steady_clock::now();
+  const Spent time;
   const auto opened = open_model<Cpu>(folder / "deep.safetensors");
-  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-  MESSAGE("opened in ", seconds.count(), " s");
+  MESSAGE("opened in ", time.seconds(), " s");
   CHECK(weights(*opened.model) == weights(model));
-  CHECK(seconds.count() < (sanitized() ? 30.0 : 3.0));  // shared machines
+  CHECK(time.within(3));
 }
 
 TEST_CASE("the border between prompt and response does not move") {

@@ -12,7 +12,6 @@
 
 #include <doctest/doctest.h>
 
-#include <chrono>
 #include <memory>
 #include <string>
 #include <vector>
@@ -54,13 +53,13 @@ std::string complaint_about(const std::string& bytes) {
 // Ids of one of the shipped files, and how fast they come.
 void check_sum(const Tokenizer& tokenizer, const std::string& name, const Json& said) {
   const std::string text = read_file(PLUMB_SOURCE_DIR "/examples/data/" + name);
-  const auto begin = std::chrono::steady_clock::now();
+  const test::Spent time;
   const Tokens ids = tokenizer.encode(text);
-  const std::chrono::duration<double> time = std::chrono::steady_clock::now() - begin;
   std::uint64_t sum = 0;
   for (const std::int32_t id : ids) sum = sum * 1000003 + static_cast<std::uint64_t>(id) + 1;
   if (text.size() > 1'000'000)
-    MESSAGE(tokenizer.name(), ": ", static_cast<double>(text.size()) / time.count() / 1e6, " MB/s");
+    MESSAGE(tokenizer.name(), ": ", static_cast<double>(text.size()) / time.seconds() / 1e6,
+            " MB/s");
   CHECK(ids.size() == said["count"].get<std::size_t>());
   CHECK(hex64(sum) == said["sum"].get<std::string>());
 }
@@ -247,13 +246,13 @@ TEST_CASE("pieces: an unused piece is taken apart again, and none is met by a lo
 }
 
 TEST_CASE("pieces: a long word takes no square of its length") {
-  const auto begin = std::chrono::steady_clock::now();
+  const test::Spent time;
   const std::string word(1 << 20, 'a');
   for (const char* name : {"bpe.model", "unigram.model"}) {
     const auto tokenizer = pieces_of(kPieces + name);
     CHECK(whole_text(*tokenizer, tokenizer->encode(word)) == word);
   }
-  CHECK(std::chrono::steady_clock::now() - begin < std::chrono::seconds(20));
+  CHECK(time.within(20));
 }
 
 TEST_CASE("pieces: a trie finds the keys that it was made of, and no others") {

@@ -1,4 +1,5 @@
 // Losses, the head and sampling on the device: the CPU's bits, statistics included.
+#include <plumb/core/host_reads.hpp>
 #include <plumb/cuda/gemm.cuh>
 #include <plumb/cuda/head.cuh>
 #include <plumb/cuda/loss.cuh>
@@ -36,16 +37,20 @@ TEST_CASE("PPO's losses have the CPU's bits") {
     for (const PpoClip& clip : {PpoClip{}, PpoClip{.low = 0.1F, .high = 0.3F, .dual = 3.0F},
                                 PpoClip{.log_ratio_limit = 0.5F}})
       check_same_bits(Cuda{}, [&](auto device, auto& at) {
+        HostReads<decltype(device)> reads;
         PolicyStats stats;
-        ppo_policy_loss(device, at.out(1), at.out(n), &stats, at.in(logprob), at.in(old), at.in(a),
-                        at.in(weight), n, clip);
+        ppo_policy_loss(device, at.out(1), at.out(n), reads.room(&stats), at.in(logprob),
+                        at.in(old), at.in(a), at.in(weight), n, clip);
+        reads.fetch();
         keep(at, stats);
       });
     for (const float clip : {0.0F, 0.2F})
       check_same_bits(Cuda{}, [&](auto device, auto& at) {
+        HostReads<decltype(device)> reads;
         ValueStats stats;
-        ppo_value_loss(device, at.out(1), at.out(n), &stats, at.in(logprob),
+        ppo_value_loss(device, at.out(1), at.out(n), reads.room(&stats), at.in(logprob),
                        clip > 0 ? at.in(old) : nullptr, at.in(a), at.in(weight), n, clip);
+        reads.fetch();
         keep(at, stats);
         weighted_sum(device, at.out(1), at.in(a), at.in(weight), n);
       });
@@ -58,9 +63,12 @@ TEST_CASE("losses of groups have the CPU's bits") {
     const auto logprob = random_vector(n, 1), old = random_vector(n, 2), a = random_vector(n, 3),
                weight = random_vector(n, 4);
     check_same_bits(Cuda{}, [&](auto device, auto& at) {
+      HostReads<decltype(device)> reads;
       PolicyStats stats;
-      ppo_policy_loss(device, at.out(1), at.out(n), &stats, at.in(logprob), at.in(old), at.in(a),
-                      at.in(weight), n, {.low = 1.0F, .high = 0.5F, .kind = ClipKind::Weight});
+      ppo_policy_loss(device, at.out(1), at.out(n), reads.room(&stats), at.in(logprob), at.in(old),
+                      at.in(a), at.in(weight), n,
+                      {.low = 1.0F, .high = 0.5F, .kind = ClipKind::Weight});
+      reads.fetch();
       keep(at, stats);
     });
     for (const KlEstimator kind : {KlEstimator::K1, KlEstimator::K2, KlEstimator::K3})
@@ -79,11 +87,14 @@ TEST_CASE("losses of groups have the CPU's bits") {
 }
 
 TEST_CASE("a ratio that is not finite stays visible in the statistics") {
+  HostReads<Cuda> reads;
   PolicyStats stats;
   test::Arrays<Cuda> at;
-  ppo_policy_loss(Cuda{}, at.out(1), at.out(2), &stats, at.in(std::vector<float>{NAN, 0.0F}),
-                  at.in(std::vector<float>{0.0F, 0.0F}), at.in(std::vector<float>{1.0F, 1.0F}),
-                  at.in(std::vector<float>{1.0F, 1.0F}), 2, PpoClip{});
+  ppo_policy_loss(Cuda{}, at.out(1), at.out(2), reads.room(&stats),
+                  at.in(std::vector<float>{NAN, 0.0F}), at.in(std::vector<float>{0.0F, 0.0F}),
+                  at.in(std::vector<float>{1.0F, 1.0F}), at.in(std::vector<float>{1.0F, 1.0F}), 2,
+                  PpoClip{});
+  reads.fetch();
   CHECK(std::isnan(stats.ratio_max_deviation));
 }
 
@@ -108,10 +119,12 @@ TEST_CASE("the ranking losses have the CPU's bits") {
         const bool leveled = with_levels;  // nvcc's lambdas take no structured binding
         INFO("prompts = ", prompts, ", center = ", center);
         check_same_bits(Cuda{}, [&](auto device, auto& at) {
+          HostReads<decltype(device)> reads;
           RankingStats stats;
-          ranking_loss(device, at.out(1), at.out(n, 9.0F), &stats, at.in(score), at.in(rank),
-                       leveled ? at.in(level) : nullptr, at.in(offsets), at.in(weight), prompts,
-                       settings);
+          ranking_loss(device, at.out(1), at.out(n, 9.0F), reads.room(&stats), at.in(score),
+                       at.in(rank), leveled ? at.in(level) : nullptr, at.in(offsets), at.in(weight),
+                       prompts, settings);
+          reads.fetch();
           keep(at, stats);
         });
       }

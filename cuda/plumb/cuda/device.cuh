@@ -2,8 +2,8 @@
 //
 // Every kernel function takes a device tag, which carries the stream that it runs on, and returns
 // without waiting. What returns a value to the host waits for that stream: copy_to_host,
-// sum_of_squares, sample_rows, and losses that are asked for statistics. Memory comes from
-// device_pool.cuh.
+// sum_of_squares where it returns one, and sample_rows (core/host_reads.hpp: many at once). Memory
+// comes from device_pool.cuh.
 //
 // A host thread has a stream of its own, which does not wait for the default stream, nor that for
 // it; at the thread's end stream and memory go to the next thread that begins. StreamScope runs

@@ -95,22 +95,21 @@ __global__ void __launch_bounds__(kWarp)
     *loss = sum;
   }
   if constexpr (kStatistics < Stats >> 0)
-    if (t < kStatistics<Stats>)
+    if (total != nullptr && t < kStatistics<Stats>)
       reinterpret_cast<double*>(total)[t] = sum_statistic(stats, chunks, t);
 }
 
-/// loss[0] = Σ of n terms, and *stats, if given, on the host: then this waits.
+/// loss[0] = Σ of n terms, and *stats, if given, on the device.
 template <class Stats, class Term>
 void sum_loss(Cuda device, float* loss, Stats* stats, const Term& term, Index n) {
   const Index chunks = (n + kLossChunk - 1) / kLossChunk;
   const DeviceScratch<float> sums(device, chunks);
-  const DeviceScratch<Stats> chunk_stats(device, chunks), total(device, 1);
+  const DeviceScratch<Stats> chunk_stats(device, chunks);
   if (chunks > 0)
     PLUMB_LAUNCH((loss_chunk_kernel<Stats, Term>), static_cast<unsigned>(chunks), kLossThreads, 0,
                  device.stream, sums.data(), chunk_stats.data(), term, n);
-  PLUMB_LAUNCH((loss_total_kernel<Stats>), 1, kWarp, 0, device.stream, loss, total.data(),
-               sums.data(), chunk_stats.data(), chunks);
-  if (stats != nullptr) copy_to_host(device, stats, total.data(), sizeof(Stats));
+  PLUMB_LAUNCH((loss_total_kernel<Stats>), 1, kWarp, 0, device.stream, loss, stats, sums.data(),
+               chunk_stats.data(), chunks);
 }
 
 struct PolicyTerm {
@@ -222,7 +221,7 @@ struct RankingTerm {
 }  // namespace gpu
 
 /// PPO's clipped policy loss; see the CPU's. All arrays (N) on the device; loss (1) and dlogprob
-/// are overwritten, and *stats on the host.
+/// are overwritten, and *stats on the device, or null.
 inline void ppo_policy_loss(Cuda device, float* loss, float* dlogprob, PolicyStats* stats,
                             const float* logprob, const float* old_logprob, const float* advantage,
                             const float* weight, Index n, const PpoClip& clip) {
@@ -232,7 +231,7 @@ inline void ppo_policy_loss(Cuda device, float* loss, float* dlogprob, PolicySta
 
 /// Value loss; see the CPU's. All arrays (N) on the device; loss (1) and dvalue are overwritten,
 /// and
-/// *stats on the host.
+/// *stats on the device, or null.
 inline void ppo_value_loss(Cuda device, float* loss, float* dvalue, ValueStats* stats,
                            const float* value, const float* old_value, const float* returns,
                            const float* weight, Index n, float clip) {
@@ -279,7 +278,7 @@ inline void log_odds_backward(Cuda device, float* dx, const float* dy, const flo
 }
 
 /// Ranking loss; see the CPU's. score, rank, level (n; may be null), weight (prompts), offsets
-/// (prompts + 1) on the device; loss (1) and dscore (n) are overwritten, and *stats on the host.
+/// (prompts + 1) on the device; loss (1) and dscore (n) are overwritten, and *stats, or null.
 inline void ranking_loss(Cuda device, float* loss, float* dscore, RankingStats* stats,
                          const float* score, const std::int32_t* rank, const float* level,
                          const std::int32_t* offsets, const float* weight, Index prompts,

@@ -66,6 +66,16 @@ __global__ void __launch_bounds__(kThreads) squares_kernel(float* sums, const fl
   if (lane() == 0) sums[block] = total;
 }
 
+/// The blocks' sums in order, in double.
+template <int kThreads>
+__global__ void __launch_bounds__(kThreads)
+    squares_total_kernel(double* total, const float* sums, Index blocks) {
+  double all = 0;
+#pragma unroll 8
+  for (Index block = 0; block < blocks; ++block) all += static_cast<double>(sums[block]);
+  *total = all;
+}
+
 }  // namespace gpu
 
 /// One step of AdamW on n parameters: `m` and `v` are the moments, zero before step 1.
@@ -84,21 +94,24 @@ inline void lion_update(Cuda device, float* parameter, const float* grad, float*
   gpu::map(device, gpu::LionUpdate{parameter, grad, m, step}, n);
 }
 
-/// Σ x²: blocks of 4096 elements by the 32-lane row reduction in float, their sums in order in
-/// double, on the host: this waits.
-inline double sum_of_squares(Cuda device, const float* x, Index n) {
-  if (n == 0) return 0.0;
+/// *total, on the device, = Σ x²: blocks of 4096 elements by the 32-lane row reduction in float,
+/// their sums in order in double, by one thread: 30,000 additions for a model of 124 million.
+inline void sum_of_squares(Cuda device, double* total, const float* x, Index n) {
   const Index blocks = (n + gpu::kSquaresBlock - 1) / gpu::kSquaresBlock;
   const DeviceScratch<float> sums(device, blocks);
-  PLUMB_LAUNCH((gpu::squares_kernel<gpu::kSquaresThreads>),
-               blocks_for(blocks, gpu::kSquaresThreads / kWarp), gpu::kSquaresThreads, 0,
-               device.stream, sums.data(), x, n);
-  const Scratch<float> on_host(blocks);
-  copy_to_host(device, on_host.data(), sums.data(),
-               static_cast<std::size_t>(blocks) * sizeof(float));
-  double total = 0;
-  for (Index block = 0; block < blocks; ++block) total += double{on_host[block]};
-  return total;
+  if (blocks > 0)
+    PLUMB_LAUNCH((gpu::squares_kernel<gpu::kSquaresThreads>),
+                 blocks_for(blocks, gpu::kSquaresThreads / kWarp), gpu::kSquaresThreads, 0,
+                 device.stream, sums.data(), x, n);
+  PLUMB_LAUNCH((gpu::squares_total_kernel<1>), 1, 1, 0, device.stream, total, sums.data(), blocks);
+}
+/// The same on the host: this waits.
+inline double sum_of_squares(Cuda device, const float* x, Index n) {
+  const DeviceScratch<double> total(device, 1);
+  sum_of_squares(device, total.data(), x, n);
+  double on_host = 0;
+  copy_to_host(device, &on_host, total.data(), sizeof on_host);
+  return on_host;
 }
 
 }  // namespace kernels

@@ -44,7 +44,7 @@ struct LossTable {
 
 /// PPO's clipped policy loss Σ w·max(−Aρ, −A·clip(ρ, 1 − low, 1 + high)), ρ = e^(logprob −
 /// old_logprob), in nats; see PpoClip for the dual clip, and for a clipped weight. All arrays (N),
-/// of tokens or of whole sequences; loss (1), dlogprob and *stats are overwritten.
+/// of tokens or of whole sequences; loss (1), dlogprob and *stats, if given, are overwritten.
 inline void ppo_policy_loss(Cpu, float* loss, float* dlogprob, PolicyStats* stats,
                             const float* logprob, const float* old_logprob, const float* advantage,
                             const float* weight, Index n, const PpoClip& clip) {
@@ -54,7 +54,7 @@ inline void ppo_policy_loss(Cpu, float* loss, float* dlogprob, PolicyStats* stat
 }
 
 /// Value loss Σ w·½·max((v − R)², (clip(v, old ± clip) − R)²); clip = 0 is plain ½ (v − R)², and
-/// old_value may then be null. All arrays (N); loss (1), dvalue and *stats are overwritten.
+/// old_value may then be null. All arrays (N); loss (1), dvalue and *stats, if given, overwritten.
 inline void ppo_value_loss(Cpu, float* loss, float* dvalue, ValueStats* stats, const float* value,
                            const float* old_value, const float* returns, const float* weight,
                            Index n, float clip) {
@@ -124,7 +124,8 @@ inline void log_odds_backward(Cpu, float* dx, const float* dy, const float* x, I
 /// margin and reads no level.
 ///
 /// Prompts with fewer than two judged responses, for PlackettLuce also those all tied, give 0.
-/// score (n), weight (prompts), offsets (prompts + 1); loss (1), dscore (n) and *stats overwritten.
+/// score (n), weight (prompts), offsets (prompts + 1); loss (1), dscore (n) and *stats, if given,
+/// are overwritten.
 inline void ranking_loss(Cpu, float* loss, float* dscore, RankingStats* stats, const float* score,
                          const std::int32_t* rank, const float* level, const std::int32_t* offsets,
                          const float* weight, Index prompts, const RankingLoss& settings) {

@@ -32,7 +32,7 @@ inline void ppo_policy(Real* loss, Real* dlogprob, PolicyStats* stats, const Rea
         add_stats(all, chunk_stats);
         chunk_stats = {};
       });
-  *stats = all;
+  if (stats != nullptr) *stats = all;
 }
 
 inline void ppo_value(Real* loss, Real* dvalue, ValueStats* stats, const Real* value,
@@ -52,7 +52,7 @@ inline void ppo_value(Real* loss, Real* dvalue, ValueStats* stats, const Real* v
         add_stats(all, chunk_stats);
         chunk_stats = {};
       });
-  *stats = all;
+  if (stats != nullptr) *stats = all;
 }
 
 inline void kl(Real* loss, Real* dlogprob, const Real* logprob, const Real* ref_logprob,
@@ -122,5 +122,5 @@ inline void ranking(Real* loss, Real* dscore, RankingStats* stats, const Real* s
         add_stats(all, chunk_stats);
         chunk_stats = {};
       });
-  *stats = all;
+  if (stats != nullptr) *stats = all;
 }

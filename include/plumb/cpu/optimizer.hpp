@@ -77,6 +77,10 @@ inline double sum_of_squares(Cpu device, const float* x, Index n) {
   for (Index block = 0; block < blocks; ++block) total += double{sums[block]};
   return total;
 }
+/// The same to *total.
+inline void sum_of_squares(Cpu device, double* total, const float* x, Index n) {
+  *total = sum_of_squares(device, x, n);
+}
 
 }  // namespace kernels
 }}  // namespace plumb::v0_1

@@ -88,6 +88,7 @@ concept Backend = DeviceMemory<D> &&
   sgd_update(d, y, x, y, n, SgdStep{});
   lion_update(d, y, x, y, n, LionStep{});
   { sum_of_squares(d, x, n) } -> std::same_as<double>;
+  sum_of_squares(d, static_cast<double*>(nullptr), x, n);
 };
 
 namespace detail {

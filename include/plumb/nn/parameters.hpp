@@ -111,8 +111,12 @@ class Parameters {
   /// NumericError naming a tensor that holds a value which is not finite: `what` says whose
   /// weights.
   void require_finite(const char* what) const {
-    // A sum over everything tells quickly; only where it is not finite is each value looked at.
-    if (std::isfinite(sum_of_squares(D{}, flat_.data(), size_))) return;
+    require_finite(what, sum_of_squares(D{}, flat_.data(), size_));
+  }
+  /// The same where Σ x² of all values is known: it tells quickly, and only where it is not finite
+  /// is each value looked at.
+  void require_finite(const char* what, double squares) const {
+    if (std::isfinite(squares)) return;
     for (const Entry& entry : entries_)
       for (const float value : entry.tensor.to_vector())
         if (!std::isfinite(value))

@@ -2,6 +2,7 @@
 // losses. Each loss takes weights that carry the denominator of the whole batch; see weighted_sum.
 #pragma once
 
+#include <plumb/core/host_reads.hpp>
 #include <plumb/math/head.hpp>
 #include <plumb/math/loss.hpp>
 #include <plumb/ops/basic.hpp>
@@ -127,7 +128,8 @@ Tensor<D, T> cross_entropy(const Tensor<D, T>& x, const Tensor<D, T>& weight,
 }
 
 /// Clipped policy loss of PPO (Schulman et al. 2017), Σ w · max(-Aρ, -A·clip(ρ)), optionally with
-/// asymmetric and dual clip. All (N) -> (); `stats` receives the weighted sums.
+/// asymmetric and dual clip. All (N) -> (); `stats`, on the device (core/host_reads.hpp), or null,
+/// receives the weighted sums.
 template <class D, class T>
 Tensor<D, T> ppo_policy_loss(const Tensor<D, T>& logprob, const Tensor<D, T>& old_logprob,
                              const Tensor<D, T>& advantage, const Tensor<D, T>& weight,
@@ -277,6 +279,16 @@ float backpropagate(Forward forward) {
   const CheckFinite name_the_op;
   forward();
   fail<NumericError>("the loss is not finite");
+}
+
+/// The same without a wait: *loss comes with `reads`, and the gradients are added whatever it is,
+/// which is the caller's to look at.
+template <class D, class Forward>
+void backpropagate(HostReads<D>& reads, float* loss, Forward forward) {
+  Tape tape;
+  const auto value = forward();
+  reads.later(loss, value.data());
+  tape.backward(value);
 }
 
 }}  // namespace plumb::v0_1

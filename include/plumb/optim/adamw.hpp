@@ -53,14 +53,9 @@ class AdamW : public detail::FlatOptimizer<D> {
   /// Updates the parameters from their gradients, then clears these. Returns the gradient norm
   /// before clipping. NumericError if that is not finite: weights and moments are as before, the
   /// gradients cleared, so that the next step is its own.
-  float step(float lr) {
-    return this->update([&](Index begin, Index size, bool decay, float scale, Index step) {
-      adamw_update(D{}, this->flat().data() + begin, this->flat().grad() + begin, m_.data() + begin,
-                   v_.data() + begin, size,
-                   AdamWStep{lr, config_.beta1, config_.beta2, config_.eps,
-                             decay ? config_.weight_decay : 0.0F, scale, step, config_.eps_inside});
-    });
-  }
+  float step(float lr) { return this->update(kernel(lr)); }
+  /// The same where gradient_norm() is known.
+  float step(float lr, double norm) { return this->update(norm, kernel(lr)); }
   float step() { return step(config_.lr); }
 
   const AdamWConfig& config() const { return config_; }
@@ -70,6 +65,15 @@ class AdamW : public detail::FlatOptimizer<D> {
   const Tensor<D>& v() const { return v_; }
 
  private:
+  auto kernel(float lr) {
+    return [this, lr](Index begin, Index size, bool decay, float scale, Index step) {
+      adamw_update(D{}, this->flat().data() + begin, this->flat().grad() + begin, m_.data() + begin,
+                   v_.data() + begin, size,
+                   AdamWStep{lr, config_.beta1, config_.beta2, config_.eps,
+                             decay ? config_.weight_decay : 0.0F, scale, step, config_.eps_inside});
+    };
+  }
+
   AdamWConfig config_;
   Tensor<D> m_, v_;
 };

@@ -15,7 +15,11 @@ class FlatOptimizer {
  public:
   /// Norm of the gradient. NumericError if it is not finite.
   double gradient_norm() const {
-    const double norm = std::sqrt(sum_of_squares(D{}, flat_.grad(), flat_.size()));
+    return gradient_norm(sum_of_squares(D{}, flat_.grad(), flat_.size()));
+  }
+  /// The same where Σ x² of the gradient is known.
+  double gradient_norm(double squares) const {
+    const double norm = std::sqrt(squares);
     if (!std::isfinite(norm))
       fail<NumericError>(str("[", name_, "] the gradient norm is ", norm, " at step ", step_ + 1,
                              ". HINT: lower the learning rate; the weights were not touched"));
@@ -51,6 +55,11 @@ class FlatOptimizer {
       flat_.zero_grad();
       throw;
     }
+    return update(norm, kernel);
+  }
+  /// The same where the norm is known.
+  template <class Kernel>
+  float update(double norm, Kernel kernel) {
     const double limit = max_grad_norm_;
     const double scale = limit > 0 && norm > limit ? limit / norm : 1.0;
     ++step_;

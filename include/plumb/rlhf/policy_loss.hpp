@@ -68,7 +68,7 @@ class PolicyLoss {
   /// Of each token, (ΣR).
   const Tensor<D>& weight() const { return weight_; }
 
-  /// The clipped loss, logprob (ΣR) -> (); `stats` are of tokens, or of responses.
+  /// The clipped loss, logprob (ΣR) -> (); `stats`, on the device, are of tokens, or of responses.
   Tensor<D> clipped(const Tensor<D>& logprob, PolicyStats* stats) const {
     if (config_.ratio == RatioOf::Token)
       return ppo_policy_loss(logprob, old_logprob_, advantage_, weight_, config_.clip, stats);
@@ -88,9 +88,8 @@ class PolicyLoss {
   HeadSlope<D> slope() const {
     if (config_.ratio != RatioOf::Token) return {};
     return [this](Index i, Index n, const LogProbs<D>& out, float* dlogprob, float* dentropy) {
-      PolicyStats none;
       const auto unused = Tensor<D>::empty({});
-      ppo_policy_loss(D{}, unused.data(), dlogprob, &none, out.logprob.data() + i,
+      ppo_policy_loss(D{}, unused.data(), dlogprob, nullptr, out.logprob.data() + i,
                       old_logprob_.data() + i, advantage_.data() + i, weight_.data() + i, n,
                       config_.clip);
       scale_forward(D{}, dentropy, weight_.data() + i, -config_.entropy_coef, n);

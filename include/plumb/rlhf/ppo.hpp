@@ -17,10 +17,12 @@
 #include <plumb/rlhf/off_policy.hpp>
 #include <plumb/rlhf/policy_loss.hpp>
 #include <plumb/rlhf/rollout.hpp>
+#include <plumb/rlhf/update.hpp>
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <deque>
 #include <functional>
 #include <optional>
 #include <string>
@@ -153,6 +155,13 @@ class PpoTrainer {
     double policy_loss = 0, value_loss = 0, divergence = 0, entropy = 0, grad_norm = 0, steps = 0;
   };
 
+  /// What a micro-batch says of itself.
+  struct Part {
+    PolicyStats policy;
+    ValueStats value;
+    float loss = 0, policy_loss = 0, value_loss = 0, divergence = 0, entropy = 0;
+  };
+
   static bool has_scalar_head(const P& model) { return model.head_kind() != ScalarHead::None; }
 
   static PpoConfig checked(PpoConfig config, Where where) {
@@ -178,14 +187,16 @@ class PpoTrainer {
         }};
     Totals all, first, this_epoch;
     Index epochs = 0;
+    Updates<D> updates;
     const auto minibatch = [&](Index epoch, Index part, const std::vector<std::size_t>& places) {
       if (part == 0) this_epoch = {};
       std::vector<const Episode*> members;
       for (const std::size_t place : places)
         for (std::size_t e = items[place]; e < items[place + 1]; ++e)
           members.push_back(&episodes[e]);
-      this_epoch.grad_norm += update_step<D>(
-          models, [&] { add_gradients(members, this_epoch); },
+      this_epoch.grad_norm += updates.step(
+          models, [&] { add_gradients(members, updates.reads()); },
+          [&] { add_parts(members, this_epoch); },
           [&] {
             return str("[ppo] iteration ", iteration_, ", epoch ", epoch, ", minibatch ", part);
           },
@@ -199,6 +210,7 @@ class PpoTrainer {
       ++epochs;
       return !(config_.target_kl > 0 && approx_kl > config_.target_kl);
     });
+    updates.finish();
     report(all, first, epochs, config_.optimizer.lr * fraction);
   }
 
@@ -215,50 +227,69 @@ class PpoTrainer {
     return items;
   }
 
-  // The gradient of a minibatch, a micro-batch at a time; weights are shares of the minibatch.
-  void add_gradients(const std::vector<const Episode*>& members, Totals& t) {
+  // The gradient of a minibatch, a micro-batch at a time; weights are shares of the minibatch. What
+  // it says of itself comes into parts_ with `reads`.
+  void add_gradients(const std::vector<const Episode*>& members, HostReads<D>& reads) {
     const auto minibatch = MinibatchSize::of(members);
+    parts_.clear();
     for_episode_runs(partial_batches<P>, members, micro_tokens_,
                      [&](const PackedBatch& packed, std::span<const Episode* const> part) {
-                       micro_batch(packed, part, minibatch, t);
+                       micro_batch(packed, part, minibatch, reads);
                      });
   }
 
   void micro_batch(const PackedBatch& packed, std::span<const Episode* const> part,
-                   const MinibatchSize& minibatch, Totals& t) {
+                   const MinibatchSize& minibatch, HostReads<D>& reads) {
     auto batch = EpisodeBatch<D>::from(packed, part);
     frozen_.attach(batch.batch, packed, places_of(part, first_episode_));
     const PolicyLoss<D> of_policy(part, config_, minibatch, controller_.beta());
-    backpropagate([&] {
+    Part& t = parts_.emplace_back();
+    backpropagate(reads, &t.loss, [&] {
       const auto hidden = policy_.hidden(batch.batch);
       const auto out = head_logprob(embedding(hidden, batch.rows), policy_.head(), batch.targets,
                                     config_.sampling.sampling.temperature, true, of_policy.slope());
-      PolicyStats policy_stats;
-      const auto policy_loss = of_policy.clipped(out.logprob, &policy_stats);
+      const auto policy_loss = of_policy.clipped(out.logprob, reads.room(&t.policy));
       auto loss = policy_loss;
       if (critic_ != Critic::None) {
-        ValueStats value_stats;
         const auto step_weight =
             device_vector<D>(std::vector<float>(static_cast<std::size_t>(batch.value_rows.size()),
                                                 static_cast<float>(1.0 / minibatch.steps)));
-        const auto value_loss = ppo_value_loss(
-            batch_values(policy_, value_model_, hidden, batch), gathered<D>(part, &Episode::values),
-            gathered<D>(part, &Episode::returns), step_weight, config_.value_clip, &value_stats);
+        const auto value_loss = ppo_value_loss(batch_values(policy_, value_model_, hidden, batch),
+                                               gathered<D>(part, &Episode::values),
+                                               gathered<D>(part, &Episode::returns), step_weight,
+                                               config_.value_clip, reads.room(&t.value));
         loss = add(loss, scale(value_loss, config_.value_coef));
-        add_stats(t.value, value_stats);
-        t.value_loss += value_loss.item();
+        reads.later(&t.value_loss, value_loss.data());
       }
       if (const auto divergence = of_policy.divergence(out.logprob)) {
         loss = add(loss, divergence);
-        t.divergence += divergence.item();
+        reads.later(&t.divergence, divergence.data());
       }
       const auto entropy = weighted_sum(out.entropy, of_policy.weight());
       if (config_.entropy_coef != 0) loss = add(loss, scale(entropy, -config_.entropy_coef));
-      add_stats(t.policy, policy_stats);
-      t.policy_loss += policy_loss.item();
-      t.entropy += entropy.item();
+      reads.later(&t.policy_loss, policy_loss.data());
+      reads.later(&t.entropy, entropy.data());
       return loss;
     });
+  }
+
+  // Adds up what a minibatch's micro-batches said, once it is there. NumericError naming the op if
+  // one's loss is not finite: all run again.
+  void add_parts(const std::vector<const Episode*>& members, Totals& t) {
+    for (const Part& part : parts_) {
+      if (!std::isfinite(part.loss)) {
+        const CheckFinite name_the_op;
+        HostReads<D> unread;
+        add_gradients(members, unread);
+        fail<NumericError>("the loss is not finite");
+      }
+      add_stats(t.policy, part.policy);
+      add_stats(t.value, part.value);
+      t.policy_loss += part.policy_loss;
+      t.value_loss += part.value_loss;
+      t.divergence += part.divergence;
+      t.entropy += part.entropy;
+    }
   }
 
   static void merge(Totals& a, const Totals& b) {
@@ -332,6 +363,7 @@ class PpoTrainer {
   Index iteration_ = 0, episodes_ = 0;
   FrozenStates<D> frozen_;  // of the iteration's episodes, which begin here:
   const Episode* first_episode_ = nullptr;
+  std::deque<Part> parts_;  // of a minibatch: their places stay
   Metrics metrics_;
   std::vector<Episode> last_episodes_;
 };

@@ -243,17 +243,19 @@ Tensor<D> preference_loss(const Tensor<D>& logprob,
   }
   const auto score =
       orpo ? log_odds(logprob) : add(scale(logprob, factor), device_vector<D>(shift));
+  HostReads<D> reads;
   RankingStats counts;
   const auto of_rankings = ranking_loss(
       score, device_vector<D>(rank), Tensor<D>{}, device_vector<D>(offsets),
       device_vector<D>(std::vector<float>(prompts.size(), orpo ? share * config.beta : share)),
-      score_loss(config), &counts);
+      score_loss(config), reads.room(&counts));
   auto loss =
       config.method == PreferenceMethod::Kto
           ? kto_loss(score, device_vector<D>(sign), device_vector<D>(kto_weight), kto_reference)
           : of_rankings;
   if (const float imitate = orpo && config.imitate == 0 ? 1.0F : config.imitate; imitate > 0)
     loss = add(loss, scale(weighted_sum(logprob, device_vector<D>(imitated)), imitate));
+  reads.fetch();
   add_stats(stats.ranking, counts);
   detail::count(prompts, score.to_vector(), logprob.to_vector(), stats);
   return loss;

@@ -139,14 +139,16 @@ float reward_gradient(const P& model, const PackedBatch& packed,
     offsets.push_back(static_cast<std::int32_t>(rank.size()));
     weight.push_back(share * static_cast<float>(ranking_weight(prompt->rank, settings)));
   }
-  return backpropagate([&] {
-    RankingStats part;
-    auto loss = ranking_loss(detail::score_packed(model, packed, frozen, places),
-                             device_vector<D>(rank), detail::levels_on<D>(prompts, settings),
-                             device_vector<D>(offsets), device_vector<D>(weight), settings, &part);
-    add_stats(stats, part);
-    return loss;
+  HostReads<D> reads;
+  RankingStats part;
+  const float loss = backpropagate([&] {
+    return ranking_loss(detail::score_packed(model, packed, frozen, places), device_vector<D>(rank),
+                        detail::levels_on<D>(prompts, settings), device_vector<D>(offsets),
+                        device_vector<D>(weight), settings, reads.room(&part));
   });
+  reads.fetch();
+  add_stats(stats, part);
+  return loss;
 }
 
 /// The same in one batch.
@@ -170,15 +172,16 @@ float reward_gradient_in_parts(const P& model, const RankedPrompt& prompt,
   const auto count = static_cast<std::int32_t>(prompt.rank.size());
   const RankedPrompt* const one_prompt = &prompt;
   const float weight = share * static_cast<float>(ranking_weight(prompt.rank, settings));
+  HostReads<D> reads;
+  RankingStats part;
   const float loss = backpropagate([&] {
-    RankingStats part;
-    auto one = ranking_loss(score, device_vector<D>(prompt.rank),
-                            detail::levels_on<D>(std::span(&one_prompt, 1), settings),
-                            device_vector<D>(Tokens{0, count}),
-                            device_vector<D>(std::vector<float>{weight}), settings, &part);
-    add_stats(stats, part);
-    return one;
+    return ranking_loss(score, device_vector<D>(prompt.rank),
+                        detail::levels_on<D>(std::span(&one_prompt, 1), settings),
+                        device_vector<D>(Tokens{0, count}),
+                        device_vector<D>(std::vector<float>{weight}), settings, reads.room(&part));
   });
+  reads.fetch();
+  add_stats(stats, part);
   const std::vector<float> derivative = score.grad_tensor().to_vector();
   const auto add = [&](PackedBatch& packed, std::size_t i) { packed.add(prompt.sequences[i]); };
   for_packed_runs(

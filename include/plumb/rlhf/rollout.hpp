@@ -64,6 +64,7 @@ void evaluate(std::vector<Episode>& episodes, const P& policy, const R& referenc
   using D = typename P::Device;
   std::vector<const Episode*> all;
   for (const Episode& e : episodes) all.push_back(&e);
+  HostReads<D> reads;
   std::size_t i = 0;
   for_episode_runs(
       partial_batches<P> && partial_batches<R>, all, forward_tokens(policy),
@@ -74,22 +75,25 @@ void evaluate(std::vector<Episode>& episodes, const P& policy, const R& referenc
         const auto hidden = hidden_needed ? policy.hidden(batch.batch) : Tensor<D>{};
         const auto rows = exact_kl || own_logprobs ? embedding(hidden, batch.rows) : Tensor<D>{};
         const auto ref_rows = embedding(reference.hidden(batch.batch), batch.rows);
-        std::vector<float> ref_host, kl_host;
+        std::vector<float> ref_host, kl_host, own_host, value_host;
+        const auto to_host = [&](std::vector<float>& to, const Tensor<D>& from) {
+          to.resize(static_cast<std::size_t>(from.size()));
+          reads.later(to.data(), from.data(), from.size());
+        };
         if (exact_kl) {
           const auto ref =
               row_reference(policy, rows, reference, ref_rows, batch.targets, temperature);
-          ref_host = ref.logprob.to_vector();
-          kl_host = ref.kl.to_vector();
+          to_host(ref_host, ref.logprob);
+          to_host(kl_host, ref.kl);
         } else {
-          ref_host = head_logprob(ref_rows, reference.head(), batch.targets, temperature)
-                         .logprob.to_vector();
+          to_host(ref_host,
+                  head_logprob(ref_rows, reference.head(), batch.targets, temperature).logprob);
         }
-        std::vector<float> own_host, value_host;
         if (own_logprobs)
-          own_host =
-              head_logprob(rows, policy.head(), batch.targets, temperature).logprob.to_vector();
+          to_host(own_host, head_logprob(rows, policy.head(), batch.targets, temperature).logprob);
         if (critic != Critic::None)
-          value_host = batch_values(policy, value_model, hidden, batch).to_vector();
+          to_host(value_host, batch_values(policy, value_model, hidden, batch));
+        reads.fetch();
         const auto cut = [](const std::vector<float>& from, std::size_t at, std::size_t n) {
           const auto first = from.begin() + static_cast<std::ptrdiff_t>(at);
           return std::vector<float>(first, first + static_cast<std::ptrdiff_t>(n));

@@ -11,13 +11,16 @@
 // step itself that made them non-finite. Not here: which losses, and when to save.
 #pragma once
 
+#include <plumb/core/host_reads.hpp>
 #include <plumb/core/random.hpp>
 #include <plumb/optim/adamw.hpp>
 
 #include <algorithm>
+#include <deque>
 #include <functional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace plumb { inline namespace v0_1 {
@@ -77,33 +80,108 @@ struct Minibatches {
   }
 };
 
-/// One minibatch: `gradients()` adds the gradients of all models. Returns the first model's
-/// gradient norm, before clipping. What is thrown names the minibatch by `name()`, a NumericError
-/// stays one.
+/// Minibatches whose host waits once a step: for the gradients' norms, which come with whatever
+/// else was asked for, and with the check of the weights of the step before.
+template <class D>
+class Updates {
+ public:
+  /// What comes before a step: `gradients()` may ask for its losses here.
+  HostReads<D>& reads() { return reads_; }
+
+  /// One minibatch: `gradients()` adds the gradients of all models; `look()` is called before they
+  /// step, when all that was asked for is there. Returns the first model's gradient norm, before
+  /// clipping. What is thrown names the minibatch by `name()`, a NumericError stays one.
+  template <class Gradients, class Look, class Name>
+  float step(std::span<const Trained<D>> models, Gradients gradients, Look look, Name name,
+             const BeforeStep& before_step = {}) {
+    const auto clear = [&] {
+      reads_.forget();
+      for (const Trained<D>& model : models) model.parameters->flat().zero_grad();
+    };
+    std::vector<double> squares(models.size());
+    for (const Trained<D>& model : models) model.parameters->flat().zero_grad();
+    try {
+      gradients();
+      if (before_step) before_step();
+      for (std::size_t i = 0; i < models.size(); ++i) {
+        const Tensor<D>& flat = models[i].parameters->flat();
+        sum_of_squares(D{}, reads_.room(&squares[i]), flat.grad(), flat.size());
+      }
+      reads_.fetch();
+    } catch (const NumericError& error) {
+      clear();
+      throw NumericError(str(name(), ": ", error.what()));
+    } catch (...) {
+      clear();
+      throw;
+    }
+    try {
+      check_steps();
+    } catch (...) {
+      clear();
+      throw;
+    }
+    float first = 0;
+    try {
+      look();
+      // All models step, or none.
+      std::vector<double> norms;
+      for (std::size_t i = 0; i < models.size(); ++i)
+        norms.push_back(models[i].optimizer->gradient_norm(squares[i]));
+      for (std::size_t i = 0; i < models.size(); ++i) {
+        const float norm = models[i].optimizer->step(models[i].lr, norms[i]);
+        if (i == 0) first = norm;
+      }
+    } catch (const NumericError& error) {
+      clear();
+      throw NumericError(str(name(), ": ", error.what()));
+    } catch (...) {
+      clear();
+      throw;
+    }
+    for (const Trained<D>& model : models) {
+      stepped_.push_back({model.parameters, 0, name()});
+      const Tensor<D>& flat = model.parameters->flat();
+      sum_of_squares(D{}, reads_.room(&stepped_.back().squares), flat.data(), flat.size());
+    }
+    return first;
+  }
+
+  /// Waits for the last step. NumericError naming its minibatch if it left weights not finite.
+  void finish() {
+    reads_.fetch();
+    check_steps();
+  }
+
+ private:
+  // A step whose weights were not looked at yet.
+  struct Stepped {
+    const Parameters<D>* parameters;
+    double squares;
+    std::string name;
+  };
+  void check_steps() {
+    const std::deque<Stepped> all = std::exchange(stepped_, {});
+    for (const Stepped& one : all) try {
+        one.parameters->require_finite("after the step", one.squares);
+      } catch (const NumericError& error) {
+        throw NumericError(str(one.name, ": ", error.what()));
+      }
+  }
+
+  HostReads<D> reads_;
+  std::deque<Stepped> stepped_;
+};
+
+/// One minibatch by itself.
 template <class D, class Gradients, class Name>
 float update_step(std::span<const Trained<D>> models, Gradients gradients, Name name,
                   const BeforeStep& before_step = {}) {
-  const auto clear = [&] {
-    for (const Trained<D>& model : models) model.parameters->flat().zero_grad();
-  };
-  clear();
-  try {
-    gradients();
-    if (before_step) before_step();
-    // All models step, or none: the first one's norm is looked at by its step, before anything
-    // changes.
-    for (const Trained<D>& model : models.subspan(1)) model.optimizer->gradient_norm();
-    const float norm = models[0].optimizer->step(models[0].lr);
-    for (const Trained<D>& model : models.subspan(1)) model.optimizer->step(model.lr);
-    for (const Trained<D>& model : models) model.parameters->require_finite("after the step");
-    return norm;
-  } catch (const NumericError& error) {
-    clear();
-    throw NumericError(str(name(), ": ", error.what()));
-  } catch (...) {
-    clear();
-    throw;
-  }
+  Updates<D> updates;
+  const float norm = updates.step(
+      models, gradients, [] {}, name, before_step);
+  updates.finish();
+  return norm;
 }
 
 }}  // namespace plumb::v0_1
