@@ -94,6 +94,11 @@ struct Schedule {
 };
 Schedule schedule;
 
+int played_architecture = [] {
+  const char* name = setting("PLUMB_EMULATOR_ARCHITECTURE", {"sm_80", "sm_90"});
+  return name != nullptr && std::strcmp(name, "sm_90") == 0 ? 90 : 80;
+}();
+
 // --- State of the block that runs ---
 
 struct PendingCopy {
@@ -488,6 +493,9 @@ void install_fault_handler() {
   action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
   sigaction(SIGSEGV, &action, nullptr);
 }
+
+int architecture() noexcept { return played_architecture; }
+void set_architecture(int architecture) { played_architecture = architecture; }
 
 void set_schedule(Order order, std::uint64_t seed) {
   schedule.order = order;

@@ -32,6 +32,15 @@ Order schedule_order();
 /// Uniform in [0, n), n > 0, from the schedule's own generator.
 std::uint64_t schedule_draw(std::uint64_t n);
 
+// --- The device --------------------------------------------------------------------------------
+
+/// The architecture that the device plays: 80 or 90, from the environment's
+/// PLUMB_EMULATOR_ARCHITECTURE (sm_80, the default, or sm_90). It decides how a tensor core rounds
+/// (tensor_core.hpp), how much shared memory there is, and what the device says that it is.
+int architecture() noexcept;
+/// For what runs from now on: call it when nothing is queued.
+void set_architecture(int architecture);
+
 // --- Errors ------------------------------------------------------------------------------------
 
 /// kind: one of out-of-bounds, use-after-free, host-pointer, illegal-address, misaligned, race,

@@ -266,8 +266,8 @@ namespace plumb::emulator {
 float4 load_told(const float* p);
 void store_told(float* p, float4 v);
 
-/// mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 and m16n8k8 with tf32, sums in float in the
-/// order of k: a tensor core's rounding is not specified, and not imitated.
+/// mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 and m16n8k8 with tf32, rounded by the
+/// published model of the architecture that is played (tensor_core.hpp).
 void multiply_bf16(float* d, const std::uint32_t* a, const std::uint32_t* b, Place place);
 void multiply_tf32(float* d, const std::uint32_t* a, const std::uint32_t* b, Place place);
 /// ldmatrix.sync.aligned.m8n8.x4.shared.b16, with .trans if transposed.

@@ -1,9 +1,10 @@
 // The CUDA runtime's functions that Plumb calls, with the prototypes of the real header where the
 // toolkit is there (a changed one then fails to compile), else those of toolkit/.
 //
-// The device: compute capability 8.0 with its limits, four multiprocessors. An error of a kernel is
-// returned by the next call that waits, and by all calls after it until take_errors(). Not checked:
-// use of memory of cudaMallocAsync in another stream before the allocation's place in its own.
+// The device: compute capability 8.0 or 9.0 with its limits, four multiprocessors. An error of a
+// kernel is returned by the next call that waits, and by all calls after it until take_errors().
+// Not checked: use of memory of cudaMallocAsync in another stream before the allocation's place in
+// its own.
 #include <emulator/core_internal.hpp>
 #include <emulator/setting.hpp>
 #include <emulator/stream.hpp>
@@ -71,8 +72,8 @@ bool broken() { return runtime().sticky && device_error() != cudaSuccess; }
 // --- Limits ---
 
 constexpr std::size_t shared_default = 48 * 1024;
-constexpr std::size_t shared_opt_in = 163 * 1024;
-constexpr std::size_t shared_per_multiprocessor = 164 * 1024;
+std::size_t shared_per_multiprocessor() { return (architecture() < 90 ? 164 : 228) * 1024; }
+std::size_t shared_opt_in() { return shared_per_multiprocessor() - 1024; }
 constexpr std::size_t parameter_limit = 4096;
 
 std::size_t static_shared(const Kernel& kernel) {
@@ -712,7 +713,7 @@ cudaError_t CUDARTAPI cudaFuncSetAttribute(const void* function, enum cudaFuncAt
   Kernel unknown;
   unknown.function = function;
   const std::size_t fixed = static_shared(kernel != nullptr ? *kernel : unknown);
-  if (value < 0 || static_cast<std::size_t>(value) + fixed > shared_opt_in)
+  if (value < 0 || static_cast<std::size_t>(value) + fixed > shared_opt_in())
     return fail(cudaErrorInvalidValue);
   runtime().dynamic_limits[function] = value;
   return cudaSuccess;
@@ -749,7 +750,7 @@ cudaError_t CUDARTAPI cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks,
   const std::size_t registers =
       (static_cast<std::size_t>(attributes.numRegs) * 32 + 255) / 256 * 256 * warps;
   *blocks = static_cast<int>(std::min(
-      {std::size_t{32}, 64 / warps, shared_per_multiprocessor / shared, 65536 / registers}));
+      {std::size_t{32}, 64 / warps, shared_per_multiprocessor() / shared, 65536 / registers}));
   return cudaSuccess;
 }
 
@@ -785,13 +786,15 @@ cudaError_t CUDARTAPI cudaDeviceGetAttribute(int* value, enum cudaDeviceAttr att
     case cudaDevAttrMaxGridDimY:
     case cudaDevAttrMaxGridDimZ: *value = 65535; break;
     case cudaDevAttrMaxSharedMemoryPerBlock: *value = shared_default; break;
-    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = shared_opt_in; break;
-    case cudaDevAttrMaxSharedMemoryPerMultiprocessor: *value = shared_per_multiprocessor; break;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = static_cast<int>(shared_opt_in()); break;
+    case cudaDevAttrMaxSharedMemoryPerMultiprocessor:
+      *value = static_cast<int>(shared_per_multiprocessor());
+      break;
     case cudaDevAttrWarpSize: *value = 32; break;
     case cudaDevAttrMultiProcessorCount: *value = 4; break;
     case cudaDevAttrMaxThreadsPerMultiProcessor: *value = 2048; break;
-    case cudaDevAttrComputeCapabilityMajor: *value = 8; break;
-    case cudaDevAttrComputeCapabilityMinor: *value = 0; break;
+    case cudaDevAttrComputeCapabilityMajor: *value = architecture() / 10; break;
+    case cudaDevAttrComputeCapabilityMinor: *value = architecture() % 10; break;
     case cudaDevAttrMemoryPoolsSupported: *value = 1; break;
     default: return fail(cudaErrorInvalidValue);
   }
@@ -805,15 +808,15 @@ cudaError_t CUDARTAPI cudaGetDeviceProperties(struct cudaDeviceProp* p, int devi
   std::strcpy(p->name, "Plumb emulator");
   p->totalGlobalMem = memory::limit();
   p->sharedMemPerBlock = shared_default;
-  p->sharedMemPerBlockOptin = shared_opt_in;
-  p->sharedMemPerMultiprocessor = shared_per_multiprocessor;
+  p->sharedMemPerBlockOptin = shared_opt_in();
+  p->sharedMemPerMultiprocessor = shared_per_multiprocessor();
   p->regsPerBlock = 65536;
   p->warpSize = 32;
   p->maxThreadsPerBlock = 1024;
   p->maxThreadsPerMultiProcessor = 2048;
   p->multiProcessorCount = 4;
-  p->major = 8;
-  p->minor = 0;
+  p->major = architecture() / 10;
+  p->minor = architecture() % 10;
   return cudaSuccess;
 }
 

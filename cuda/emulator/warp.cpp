@@ -1,10 +1,9 @@
 // Warp operations on top of warp_collective: shuffles, votes, reductions, and the tensor-core
 // instructions that Plumb uses, with the fragment layouts of the PTX manual ("Matrix Fragments for
-// mma.m16n8k16 / m16n8k8", "ldmatrix").
+// mma.m16n8k16 / m16n8k8", "ldmatrix") and the rounding of tensor_core.hpp.
 #include <emulator/core_internal.hpp>
 #include <emulator/device.hpp>
-
-#include <algorithm>
+#include <emulator/tensor_core.hpp>
 
 namespace plumb::emulator {
 
@@ -76,20 +75,21 @@ float bf16(std::uint32_t pair, int high) {
 }
 float tf32(std::uint32_t bits) { return std::bit_cast<float>(bits & 0xFFFFE000U); }
 
-// d (16, 8) += a (16, K) · b (K, 8). Lane l has g = l / 4 and t = l % 4; `unpack` spreads its
-// registers over a and b.
+// d (16, 8) += a (16, K) · b (8, K) transposed. Lane l has g = l / 4 and t = l % 4; `unpack`
+// spreads its registers over a and b.
 template <int K, class F>
 void multiply(void** arguments, F unpack) {
-  float a[16][K], b[K][8], d[16][8];
+  TensorOperands<K> a[16], b[8];
+  float d[16][8];
   for (int l = 0; l < 32; ++l) {
     const auto& x = *static_cast<const Multiply*>(arguments[l]);
     const int g = l / 4, t = l % 4;
     unpack(x, g, t, a, b);
     for (int i = 0; i < 4; ++i) d[g + i / 2 * 8][2 * t + i % 2] = x.d[i];
   }
+  const TensorCoreRule rule = tensor_core_rule(architecture());
   for (int i = 0; i < 16; ++i)
-    for (int k = 0; k < K; ++k)
-      for (int j = 0; j < 8; ++j) d[i][j] += a[i][k] * b[k][j];
+    for (int j = 0; j < 8; ++j) d[i][j] = tensor_core_dot(a[i], b[j], d[i][j], rule);
   for (int l = 0; l < 32; ++l)
     for (int i = 0; i < 4; ++i)
       static_cast<const Multiply*>(arguments[l])->d[i] = d[l / 4 + i / 2 * 8][l % 4 * 2 + i % 2];
@@ -101,20 +101,20 @@ void need_whole_warp(unsigned mask) {
 
 void multiply_16(void** arguments, unsigned mask) {
   need_whole_warp(mask);
-  multiply<16>(arguments, [](const Multiply& x, int g, int t, float(&a)[16][16], float(&b)[16][8]) {
+  multiply<16>(arguments, [](const Multiply& x, int g, int t, auto& a, auto& b) {
     for (int i = 0; i < 8; ++i) {
       const int r = i / 2;
-      a[g + r % 2 * 8][2 * t + i % 2 + r / 2 * 8] = bf16(x.a[r], i % 2);
+      a[g + r % 2 * 8].set(2 * t + i % 2 + r / 2 * 8, bf16(x.a[r], i % 2));
     }
-    for (int i = 0; i < 4; ++i) b[2 * t + i % 2 + i / 2 * 8][g] = bf16(x.b[i / 2], i % 2);
+    for (int i = 0; i < 4; ++i) b[g].set(2 * t + i % 2 + i / 2 * 8, bf16(x.b[i / 2], i % 2));
   });
 }
 
 void multiply_8(void** arguments, unsigned mask) {
   need_whole_warp(mask);
-  multiply<8>(arguments, [](const Multiply& x, int g, int t, float(&a)[16][8], float(&b)[8][8]) {
-    for (int r = 0; r < 4; ++r) a[g + r % 2 * 8][t + r / 2 * 4] = tf32(x.a[r]);
-    for (int r = 0; r < 2; ++r) b[t + r * 4][g] = tf32(x.b[r]);
+  multiply<8>(arguments, [](const Multiply& x, int g, int t, auto& a, auto& b) {
+    for (int r = 0; r < 4; ++r) a[g + r % 2 * 8].set(t + r / 2 * 4, tf32(x.a[r]));
+    for (int r = 0; r < 2; ++r) b[g].set(t + r * 4, tf32(x.b[r]));
   });
 }
 

@@ -626,6 +626,62 @@ TEST_CASE("memory in stream order, and in a graph") {
   CHECK(emulator::live_allocations().size() == before);
 }
 
+TEST_CASE("the device is what its architecture says") {
+  const int before = emulator::architecture();
+  for (const int architecture : {80, 90}) {
+    emulator::set_architecture(architecture);
+    cudaDeviceProp properties;
+    CHECK(cudaGetDeviceProperties(&properties, 0) == cudaSuccess);
+    CHECK(properties.major * 10 + properties.minor == architecture);
+    CHECK(properties.sharedMemPerBlockOptin == (architecture == 80 ? 163 : 227) * 1024);
+    CHECK(properties.sharedMemPerMultiprocessor == (architecture == 80 ? 164 : 228) * 1024);
+    const auto attribute = [](cudaDeviceAttr which) {
+      int value = 0;
+      CHECK(cudaDeviceGetAttribute(&value, which, 0) == cudaSuccess);
+      return static_cast<std::size_t>(value);
+    };
+    CHECK(attribute(cudaDevAttrComputeCapabilityMajor) * 10 +
+              attribute(cudaDevAttrComputeCapabilityMinor) ==
+          static_cast<std::size_t>(architecture));
+    CHECK(attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin) == properties.sharedMemPerBlockOptin);
+    CHECK(attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor) ==
+          properties.sharedMemPerMultiprocessor);
+  }
+  emulator::set_architecture(before);
+}
+
+TEST_CASE("architecture child" * doctest::skip()) {
+  std::printf("the device is sm_%d\n", emulator::architecture());
+}
+
+TEST_CASE("the environment says which architecture the device plays") {
+  const auto child = [](const char* setting) {
+    char self[4096] = {};
+    REQUIRE(::readlink("/proc/self/exe", self, sizeof self - 1) > 0);
+    const std::string command =
+        std::string(setting) + " '" + self + "' --no-skip --test-case='architecture child' 2>&1";
+    std::FILE* pipe = ::popen(command.c_str(), "r");
+    REQUIRE(pipe != nullptr);
+    std::string output;
+    char buffer[4096];
+    while (const std::size_t n = std::fread(buffer, 1, sizeof buffer, pipe))
+      output.append(buffer, n);
+    return std::pair(::pclose(pipe), output);
+  };
+  const std::string name = "PLUMB_EMULATOR_ARCHITECTURE";
+  for (const std::string architecture : {"sm_80", "sm_90"}) {
+    const auto [status, output] = child((name + "=" + architecture).c_str());
+    INFO(output);
+    CHECK(status == 0);
+    CHECK(output.find("the device is " + architecture + "\n") != std::string::npos);
+  }
+  CHECK(child(("env -u " + name).c_str()).second.find("sm_80\n") != std::string::npos);
+  const auto [status, output] = child((name + "=sm_100").c_str());
+  INFO(output);
+  CHECK(status != 0);
+  CHECK(output.find(name + " is 'sm_100'; expected one of sm_80 sm_90") != std::string::npos);
+}
+
 TEST_CASE("launches beyond the limits are refused") {
   Device<float> out(1);
   const auto refused = [&](dim3 grid, dim3 block, std::size_t shared) {
@@ -644,7 +700,9 @@ TEST_CASE("launches beyond the limits are refused") {
   CHECK(refused(1, 1, 48 * 1024 + 1) == cudaErrorInvalidValue);
   const auto* kernel = reinterpret_cast<const void*>(fill_dynamic);
   const auto attribute = cudaFuncAttributeMaxDynamicSharedMemorySize;
-  CHECK(cudaFuncSetAttribute(kernel, attribute, 163 * 1024 + 1) == cudaErrorInvalidValue);
+  int most = 0;
+  CHECK(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0) == cudaSuccess);
+  CHECK(cudaFuncSetAttribute(kernel, attribute, most + 1) == cudaErrorInvalidValue);
   CHECK(cudaFuncSetAttribute(kernel, attribute, 100 * 1024) == cudaSuccess);
   CHECK(refused(1, 1, 100 * 1024 + 1) == cudaErrorInvalidValue);
   PLUMB_LAUNCH(fill_dynamic, 1, 32, 100 * 1024, nullptr, out.p, 25 * 1024);
