@@ -5,6 +5,7 @@
 #include <plumb/cuda/gemm_vendor.cuh>
 
 #include <string>
+#include <thread>
 
 #include "gemm_problem.hpp"
 
@@ -15,7 +16,7 @@ using kernels::CudaVendor;
 TEST_CASE("cuda gemm by cuBLAS: without an algorithm of cublasLt a kernel does the epilogue") {
   for (const After after : {After::BiasAndResidual, After::ActivationInPlace}) {
     const Problem p{{11, 13, after == After::BiasAndResidual ? 29 : 30}, Form::NT};
-    emulator::inject_cublas("cublasLtMatmulAlgoGetHeuristic", 0, CUBLAS_STATUS_NOT_SUPPORTED);
+    emulator::inject_cublas("cublasLtMatmulAlgoGetHeuristic", CUBLAS_STATUS_NOT_SUPPORTED);
     const auto r = p.on(CudaVendor{}, false, after);
     if (after == After::BiasAndResidual) {
       CHECK(worst_error(p, r.c, false, true, 1e-6) < 1);
@@ -26,10 +27,23 @@ TEST_CASE("cuda gemm by cuBLAS: without an algorithm of cublasLt a kernel does t
   }
 }
 
+TEST_CASE("cuda gemm by cuBLAS: handles and plans end with their thread") {
+  const std::size_t before = emulator::live_cublas_objects();
+  std::size_t within = 0;
+  std::thread([&within] {
+    const Problem p{{4, 6, 8}, Form::NT};
+    p.on(CudaVendor{}, false, After::Nothing);
+    p.on(CudaVendor{}, false, After::BiasAndResidual);
+    within = emulator::live_cublas_objects();
+  }).join();
+  CHECK(within > before);
+  CHECK(emulator::live_cublas_objects() == before);
+}
+
 TEST_CASE("cuda gemm by cuBLAS: an error names the call, its status and the sizes") {
   const auto message = [](const char* function, After after, Index k) {
     const Problem p{{4, 6, k}, Form::NT};
-    emulator::inject_cublas(function, 0, CUBLAS_STATUS_EXECUTION_FAILED);
+    emulator::inject_cublas(function, CUBLAS_STATUS_EXECUTION_FAILED);
     try {
       p.on(CudaVendor{}, false, after);
     } catch (const CudaError& error) {

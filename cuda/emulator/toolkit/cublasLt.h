@@ -8,8 +8,8 @@ typedef struct cublasLtContext* cublasLtHandle_t;
 PLUMB_CUBLASLT_ENUMERATIONS(PLUMB_CUBLAS_TYPE)
 
 #define PLUMB_CUBLASLT_STRUCTURE(type, bytes) \
-  typedef struct {                   \
-    uint64_t data[(bytes) / 8];      \
+  typedef struct {                            \
+    uint64_t data[(bytes) / 8];               \
   } type;
 PLUMB_CUBLASLT_STRUCTURES(PLUMB_CUBLASLT_STRUCTURE)
 

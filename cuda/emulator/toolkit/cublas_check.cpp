@@ -41,7 +41,6 @@ static_assert(sizeof(cublasLtMatmulHeuristicResult_t) == 96);
 static_assert(offsetof(cublasLtMatmulHeuristicResult_t, algo) == 0);
 static_assert(offsetof(cublasLtMatmulHeuristicResult_t, workspaceSize) == 64);
 static_assert(offsetof(cublasLtMatmulHeuristicResult_t, state) == 72);
-static_assert(offsetof(cublasLtMatmulHeuristicResult_t, wavesCount) == 76);
 
 // Declared again: another type is an error, and so is a function that became a macro or inline.
 #include "cublasLt_functions.h"

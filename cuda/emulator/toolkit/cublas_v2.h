@@ -22,8 +22,6 @@ PLUMB_CUBLAS_ENUMERATIONS(PLUMB_CUBLAS_TYPE)
 
 #define cublasCreate cublasCreate_v2
 #define cublasDestroy cublasDestroy_v2
-#define cublasGetVersion cublasGetVersion_v2
 #define cublasSetStream cublasSetStream_v2
-#define cublasGetStream cublasGetStream_v2
 #define cublasSetWorkspace cublasSetWorkspace_v2
 #define cublasSgemm cublasSgemm_v2
