@@ -56,8 +56,7 @@ TEST_CASE_TEMPLATE(
 }
 
 TEST_CASE_TEMPLATE("cuda gemm: both shapes of tiles have the CPU's bits", D, Cuda, CudaBf16) {
-  using Sum =
-      std::conditional_t<rounds_products<D>, kernels::gpu::Bf16Sum, kernels::gpu::FloatSum>;
+  using Sum = std::conditional_t<rounds_products<D>, kernels::gpu::Bf16Sum, kernels::gpu::FloatSum>;
   for (const Size size : kSmall)
     for (const Form form : kForms) {
       const Problem p{size, form};
@@ -119,6 +118,47 @@ TEST_CASE_TEMPLATE("cuda gemm: few rows, of which chunks of k go side by side", 
       for (const bool accumulate : {false, true})
         CHECK(p.on(D{}, accumulate, After::Activation) ==
               p.on_cpu<Twin<D>>(accumulate, After::Activation));
+    }
+}
+
+TEST_CASE_TEMPLATE("cuda gemm: 17 to 128 rows, of which chunks of k go to blocks of their own", D,
+                   Cuda, CudaBf16) {
+  for (const Size size : {Size{17, 96, 512}, Size{17, 37, 513}, Size{65, 130, 1000},
+                          Size{128, 33, 257}, Size{101, 70, 770}, Size{64, 64, 3072}}) {
+    if (sanitized() && size.k > 2000) continue;
+    REQUIRE(kernels::gpu::split_of(size.m, size.n, size.k).at_once > 1);
+    for (const Form form : kForms) {
+      const Problem p{size, form};
+      CAPTURE_SIZE(size);
+      CAPTURE(static_cast<int>(form));
+      for (const bool accumulate : {false, true})
+        for (const After after : kAfter)
+          CHECK(p.on(D{}, accumulate, after) == p.on_cpu<Twin<D>>(accumulate, after));
+      const Offsets odd{1, 1, 1, 1, 1, 1};
+      CHECK(p.on(D{}, true, After::Activation, Activation::Gelu, odd) ==
+            p.on_cpu<Twin<D>>(true, After::Activation));
+    }
+    const Problem p{size, Form::NT};
+    CHECK(packed_on<bf16>(D{}, p, After::Activation) ==
+          packed_on_cpu<bf16, Twin<D>>(p, After::Activation));
+  }
+}
+
+TEST_CASE("cuda gemm: chunks of k a few at a time: the totals so far wait in C") {
+  for (const Index at_once : {1, 2, 3, 4})
+    for (const After after : kAfter) {
+      const Problem p{{19, 70, 900}, Form::NT};
+      const auto [m, n, k] = p.size;
+      CAPTURE(at_once);
+      for (const bool accumulate : {false, true})
+        CHECK(p.on_device(after, Activation::Gelu, {},
+                          [&, m = m, n = n, k = k](float* c, const float* a, const float* b,
+                                                   const Epilogue& e) {
+                            kernels::gpu::launch_split<kernels::gpu::FloatSum, Form::NT>(
+                                Cuda{},
+                                kernels::gpu::product(c, a, b, m, n, k, Form::NT, accumulate, e),
+                                {4, at_once});
+                          }) == p.on_cpu(accumulate, after));
     }
 }
 

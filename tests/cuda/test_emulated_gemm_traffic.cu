@@ -23,7 +23,8 @@ struct Traffic {
 /// Launches m × n × k without an epilogue and compares; whole tiles, so that the formulas are
 /// exact.
 template <class T = float, class Launch>
-void check_traffic(Size size, Form form, Traffic expected, Launch launch) {
+void check_traffic(Size size, Form form, Traffic expected, Launch launch,
+                   std::size_t launched = 1) {
   REQUIRE(emulator::traced());
   CAPTURE_SIZE(size);
   CAPTURE(static_cast<int>(form));
@@ -38,8 +39,8 @@ void check_traffic(Size size, Form form, Traffic expected, Launch launch) {
   launch(gpu::product<T>(c.data(), a.data(), b.data(), m, n, k, form, false, {}));
   kernels::synchronize(Cuda{});
   emulator::trace_transactions(false);
-  REQUIRE(emulator::trace_counts().size() == 1);
-  const auto& counts = emulator::trace_counts().begin()->second;
+  REQUIRE(emulator::trace_counts().size() == launched);
+  const emulator::TraceCounts counts = emulator::trace_total();
   CAPTURE(emulator::trace_counts().begin()->first);
   CHECK(static_cast<double>(counts.global_load_bytes) == expected.loads);
   CHECK(static_cast<double>(counts.global_store_bytes) == expected.stores);
@@ -64,6 +65,18 @@ void check_tiles() {
                   {product({4, s.m, s.n, s.k}) * 2 / kTile + product({4, s.m, s.n, waits}),
                    product({4, s.m, s.n, 1 + waits})},
                   [](const auto& p) { gpu::launch_tile<gpu::FloatSum, form, kTile>(Cuda{}, p); });
+  }
+}
+/// Chunks of k side by side: each one's sums are written once and read once.
+template <Form form>
+void check_split() {
+  for (const Size s : {Size{128, 192, 1280}, Size{64, 128, 520}}) {
+    const Index chunks = (s.k + 255) / 256;
+    check_traffic(
+        s, form,
+        {product({4, s.m, s.n, s.k}) * 2 / 64 + product({4, s.m, s.n, chunks}),
+         product({4, s.m, s.n, chunks + 1})},
+        [](const auto& p) { gpu::launch_tiles<gpu::FloatSum, form>(Cuda{}, p); }, 2);
   }
 }
 template <class E, Form form, int kTile, class T = float>
@@ -113,6 +126,9 @@ TEST_CASE("traffic of the exact products: bytes as stated, whole sectors, no ban
   check_tiles<Form::NN, 64>();
   check_tiles<Form::NT, 64>();
   check_tiles<Form::TN, 64>();
+  check_split<Form::NN>();
+  check_split<Form::NT>();
+  check_split<Form::TN>();
   check_few_rows<float>();
   check_few_rows<gpu::Bf16Bits>();
 }

@@ -1,25 +1,16 @@
 // Matrix products C (M, N) = A·B in float, bitwise the CPU's (cpu/gemm.hpp): either operand may be
 // stored transposed, C is stored or added to, and a bias, a residual and an activation come on the
-// way out. Register tiling over shared memory as in Volkov and Demmel 2008, "Benchmarking GPUs to
-// tune dense linear algebra". Not here: tensor cores (gemm_tensor_core.cuh), cuBLAS
-// (gemm_vendor.cuh), batches. Order of reduction: k in chunks of 256 from 0; within a chunk one
-// thread's chain acc = fma(a, b, acc) from +0, k ascending; chunk results added in order, to C's
-// old value first if accumulating. No tile shape splits a chunk, so all shapes have the same bits.
-// Cost: 2·M·N·K FLOPs. Few rows: gemm_few_rows.cuh. Otherwise tiles of T × T, T = 128 or 64, each
-// by 256 threads of (T/16)² elements:
-//   Global memory: 4·M·N·K·(1/T + 1/T) bytes of operands + 8·M·N for every chunk after the first
-//   (the total waits in C) + 4·M·N: about T/4 FLOP/B before any cache, 32 at T = 128. Tiles that
-//   run side by side share rows and columns through the L2 cache: 8 × 8 tiles of 128 read from DRAM
-//   what one of 1024 would, 256 FLOP/B.
-//   Shared memory: for each k a thread reads 2·T/16 floats for (T/16)² FMAs, 1 byte per FMA at T =
-//   128 and 2 at 64; of a warp's 4 × 8 threads many ask for the same 16 bytes, which are read once.
-//   Bound: an A100 (19.5 TFLOP/s, 1.55 to 2.0 TB/s) needs 10 to 13 FLOP/B, an H100 (67, 3.35) needs
-//   20: with T = 128 both are bound by FMAs.
+// way out. Not here: tensor cores (gemm_tensor_core.cuh), cuBLAS (gemm_vendor.cuh), batches. Order
+// of reduction: k in chunks of 256 from 0; within a chunk one thread's chain acc = fma(a, b, acc)
+// from +0, k ascending; chunk results added in order, to C's old value first if accumulating. No
+// kernel splits a chunk, so all have the same bits. Cost: 2·M·N·K FLOPs; bytes: gemm_few_rows.cuh
+// for few rows in the form NT, else gemm_tile.cuh.
 #pragma once
 
 #include <plumb/core/bf16.hpp>
 #include <plumb/cuda/gemm_few_rows.cuh>
 #include <plumb/cuda/gemm_output.cuh>
+#include <plumb/cuda/gemm_tile.cuh>
 #include <plumb/math/gemm.hpp>
 #include <plumb/math/int8.hpp>
 
@@ -30,176 +21,6 @@ namespace plumb { inline namespace v0_1 {
 namespace kernels {
 
 namespace gpu {
-
-inline constexpr int kTileThreads = 256;
-
-/// One thread's part in copying an operand to shared memory as [k][row]: a quad of each tile.
-template <class Sum, class T, int kTile, int kDepth, bool kAlongK>
-class OperandQuad {
-  static_assert(kTile * kDepth == 4 * kTileThreads);
-
- public:
-  /// The operand is (rows, k) if kAlongK, else (k, rows), contiguous.
-  __device__ OperandQuad(const T* operand, Index first_row, Index rows, int k, bool wide)
-      : wide_(wide), k_(k) {
-    const int thread = static_cast<int>(threadIdx.x);
-    if constexpr (kAlongK) {
-      // 16 rows × 8 k a warp: whole sectors of 32 bytes, and stores to 32 different banks, rows of
-      // k being 16 banks apart four by four.
-      row_ = thread / 2 % kTile;
-      first_k_ = thread / (2 * kTile) * 8 + thread % 2 * 4;
-      count_ = first_row + row_ < rows ? 4 : 0;
-      from_ = operand + (first_row + row_) * static_cast<Index>(k) + first_k_;
-      step_ = kDepth;
-    } else {
-      row_ = thread % (kTile / 4) * 4;
-      first_k_ = thread / (kTile / 4);
-      count_ = quad_count(rows - first_row - row_);
-      from_ = operand + first_k_ * rows + first_row + row_;
-      step_ = kDepth * rows;
-    }
-  }
-
-  /// Begins to read the next tile, which begins at k0; store() awaits it.
-  __device__ void load(int k0) {
-    const int left = k_ - k0 - first_k_;
-    const int count = kAlongK ? (count_ > 0 ? quad_count(left) : 0) : (left > 0 ? count_ : 0);
-    quad_ = load_quad(from_, count, wide_);
-    from_ += step_;
-  }
-  __device__ void store(float (&to)[kDepth][kTile + 4]) const {
-    constexpr int kSwap = Sum::kPairs ? 1 : 0;  // of a pair the second k first
-    const float4 x = operand4<Sum>(quad_);
-    if constexpr (kAlongK) {
-      to[first_k_ + kSwap][row_] = x.x;
-      to[first_k_ + (1 ^ kSwap)][row_] = x.y;
-      to[first_k_ + 2 + kSwap][row_] = x.z;
-      to[first_k_ + 2 + (1 ^ kSwap)][row_] = x.w;
-    } else {
-      store4(&to[first_k_ ^ kSwap][row_], x);
-    }
-  }
-
- private:
-  float4 quad_;
-  const T* from_;
-  Index step_;
-  bool wide_;
-  int k_, row_, first_k_, count_;
-};
-
-/// A thread's elements of C: kQuads × kQuads blocks of 4 × 4, 64 apart.
-template <class Sum, int kQuads>
-struct TileSums {
-  float sum[4 * kQuads][4 * kQuads];
-  static constexpr int kTile = 64 * kQuads;
-  int row, column;  ///< of the first, in the tile
-
-  /// A warp is 4 × 8 threads: its quads of A and B are read once for all of them, without bank
-  /// conflicts.
-  __device__ TileSums() {
-    const int warp = static_cast<int>(threadIdx.x) / kWarp;
-    row = (warp / 2 * 4 + lane() / 8) * 4;
-    column = (warp % 2 * 8 + lane() % 8) * 4;
-#pragma unroll
-    for (auto& sums : sum)
-#pragma unroll
-      for (float& x : sums) x = 0.0F;
-  }
-  static __device__ void values(float (&to)[4 * kQuads], const float* from) {
-#pragma unroll
-    for (int q = 0; q < kQuads; ++q) {
-      const float4 x = load4(from + 64 * q);
-      to[4 * q] = x.x;
-      to[4 * q + 1] = x.y;
-      to[4 * q + 2] = x.z;
-      to[4 * q + 3] = x.w;
-    }
-  }
-  /// One step of k for all elements.
-  __device__ void add(const float* a, const float* b) {
-    float x[4 * kQuads], y[4 * kQuads];
-    values(x, a + row);
-    values(y, b + column);
-#pragma unroll
-    for (int i = 0; i < 4 * kQuads; ++i)
-#pragma unroll
-      for (int j = 0; j < 4 * kQuads; ++j) sum[i][j] = Sum::add(x[i], y[j], sum[i][j]);
-  }
-  /// Hands over all sums and clears them. A loop in which rows move up by one: unrolled, the
-  /// addresses of 64 elements would be kept in registers all along, and spill.
-  __device__ void put(const ProductOutput& out, TilePlace tile, bool add, bool last) {
-#pragma unroll 1
-    for (int i = 0; i < 4 * kQuads; ++i) {
-#pragma unroll
-      for (int q = 0; q < kQuads; ++q)
-        out.put(Index{tile.row} * kTile + i / 4 * 64 + row + i % 4,
-                Index{tile.column} * kTile + 64 * q + column,
-                {sum[0][4 * q], sum[0][4 * q + 1], sum[0][4 * q + 2], sum[0][4 * q + 3]}, add,
-                last);
-#pragma unroll
-      for (int r = 0; r < 4 * kQuads; ++r)
-#pragma unroll
-        for (int j = 0; j < 4 * kQuads; ++j) sum[r][j] = r + 1 < 4 * kQuads ? sum[r + 1][j] : 0.0F;
-    }
-  }
-  __device__ void activate(const ProductOutput& out, TilePlace tile) const {
-#pragma unroll 1
-    for (int i = 0; i < 4 * kQuads * kQuads; ++i)
-      out.activate(Index{tile.row} * kTile + i / (4 * kQuads) * 64 + row + i % 4,
-                   Index{tile.column} * kTile + i / 4 % kQuads * 64 + column);
-  }
-};
-
-/// A tile of kTile × kTile. Two buffers in shared memory: while one is multiplied, registers take
-/// what the next will hold. k is never padded but to a pair: fma(0, 0, -0) is +0, and a sum that
-/// underflowed may be -0.
-template <class Sum, Form form, int kTile, class T>
-__global__ void __launch_bounds__(kTileThreads, kTile == 128 ? 2 : 3)
-    tile_kernel(Product<T> p, int group_bits) {
-  constexpr int kDepth = 4 * kTileThreads / kTile;
-  __shared__ __align__(16) float a_tiles[2][kDepth][kTile + 4];
-  __shared__ __align__(16) float b_tiles[2][kDepth][kTile + 4];
-  const TilePlace tile = tile_place(group_bits);
-  if (Index{tile.row} * kTile >= p.out.m) return;  // the whole block
-  OperandQuad<Sum, float, kTile, kDepth, form != Form::TN> a(p.a, Index{tile.row} * kTile, p.out.m,
-                                                             p.k, p.a_wide);
-  OperandQuad<Sum, T, kTile, kDepth, form == Form::NT> b(p.b, Index{tile.column} * kTile, p.out.n,
-                                                         p.k, p.b_wide);
-  TileSums<Sum, kTile / 64> sums;
-  a.load(0);
-  b.load(0);
-  a.store(a_tiles[0]);
-  b.store(b_tiles[0]);
-  __syncthreads();
-  int now = 0, k = 0, chunk_end = 0;
-  do {  // k = 0 is one empty chunk
-    chunk_end = p.k - chunk_end < kGemmChunk ? p.k : chunk_end + kGemmChunk;
-#pragma unroll 1
-    for (; k < chunk_end; k += kDepth, now ^= 1) {
-      const bool more = k + kDepth < p.k;
-      if (more) {
-        a.load(k + kDepth);
-        b.load(k + kDepth);
-      }
-      if (k + kDepth <= p.k) {
-#pragma unroll(kTile == 128 ? 2 : kDepth)  // 4 would take more than 128 registers
-        for (int i = 0; i < kDepth; ++i) sums.add(a_tiles[now][i], b_tiles[now][i]);
-      } else {
-#pragma unroll 1
-        for (int i = 0; i < p.k - k + (Sum::kPairs ? (p.k - k) % 2 : 0); ++i)
-          sums.add(a_tiles[now][i], b_tiles[now][i]);
-      }
-      if (more) {
-        a.store(a_tiles[now ^ 1]);
-        b.store(b_tiles[now ^ 1]);
-      }
-      __syncthreads();
-    }
-    sums.put(p.out, tile, p.out.accumulate || k > kGemmChunk, k >= p.k);
-  } while (k < p.k);
-  if (p.out.epilogue.activated != nullptr) sums.activate(p.out, tile);
-}
 
 struct RoundToBf16 {
   Bf16Bits* y;
@@ -249,23 +70,6 @@ struct Expand {
     w[i] = static_cast<float>(codes[i]) * scales[i / k * blocks + i % k / kInt8Block];
   }
 };
-
-/// Large tiles from so many elements on: 64 tiles, more than half of an A100's or H100's SMs.
-inline constexpr Index kLargeTilesFrom = 64 * 128 * 128;
-
-template <class Sum, Form form, int kTile, class T>
-void launch_tile(Cuda device, const Product<T>& p) {
-  const TileGrid grid = tile_grid(p.out.m, p.out.n, kTile);
-  PLUMB_LAUNCH((tile_kernel<Sum, form, kTile, T>), grid.blocks, kTileThreads, 0, device.stream, p,
-               grid.group_bits);
-}
-template <class Sum, Form form, class T>
-void launch_tiles(Cuda device, const Product<T>& p) {
-  if (p.out.m * p.out.n >= kLargeTilesFrom)
-    launch_tile<Sum, form, 128>(device, p);
-  else
-    launch_tile<Sum, form, 64>(device, p);
-}
 
 /// The form NT, of which few rows have a kernel of their own (with 32-bit offsets into 32 rows of
 /// B).
