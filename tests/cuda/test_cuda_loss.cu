@@ -162,6 +162,60 @@ TEST_CASE("the head has the CPU's bits") {
   }
 }
 
+TEST_CASE("rows of many logits have the CPU's bits: where tiles of a row end, and beyond") {
+  // Tiles: 96 makers of 2, 4 and 8 terms; from 4097 logits on, 480.
+  for (const Index v : {191, 193, 384, 385, 768, 1537, 4096, 4097, 5760, 5761, 7680, 7937}) {
+    const Index n = 3, c = 5;
+    INFO("v = ", v);
+    auto logits = random_vector(n * v, 1, 4.0F);
+    for (Index i = 0; i < v; i += 7) logits[static_cast<std::size_t>(v + i)] = -INFINITY;
+    for (Index i = 0; i < v; ++i)  // zeros of either sign are the largest
+      logits[static_cast<std::size_t>(2 * v + i)] = i % 3 == 0 ? 0.0F : i % 3 == 1 ? -0.0F : -1.0F;
+    const auto targets = random_ids(n, v, 2);
+    const auto x = random_vector(n * c, 3), w = random_vector(v * c, 4),
+               other = random_vector(v * c, 5);
+    check_same_bits(Cuda{}, [&](auto device, auto& at) {
+      const float* z = at.in(logits);
+      const std::int32_t* t = at.in(targets);
+      logprob_rows(device, at.out(n), nullptr, at.out(n), z, t, n, v, 0.8F);
+      logprob_rows(device, at.out(n), at.out(n), at.out(n), z, t, n, v, 1.0F);
+      head_kl_forward(device, at.out(n), at.in(x), at.in(w), c, at.in(x), at.in(other), c, n, v,
+                      0.7F, t, at.out(n));
+    });
+    const std::vector<SampleKey> keys{{3, 1, 0, 0}, {3, 1, 1, 0}, {3, 1, 2, 0}};
+    for (const SamplingSettings& settings :
+         {SamplingSettings{}, SamplingSettings{.temperature = 0.0F},
+          SamplingSettings{.top_k = 40, .top_p = 0.9F, .filtered_logprob = true}})
+      check_same_bits(Cuda{}, [&](auto device, auto& at) {
+        std::vector<std::int32_t> token(3);
+        std::vector<float> logprob(3);
+        sample_rows(device, token.data(), logprob.data(), at.in(logits), n, v, settings,
+                    keys.data());
+        at.out(logprob);
+        at.out(std::vector<float>(token.begin(), token.end()));
+      });
+  }
+}
+
+TEST_CASE("many draws from one row are the CPU's: each block, and its last token") {
+  const Index n = 400, v = 520;
+  const auto row = random_vector(v, 1, 1.5F);
+  std::vector<float> logits;
+  std::vector<SampleKey> keys;
+  for (Index i = 0; i < n; ++i) {
+    logits.insert(logits.end(), row.begin(), row.end());
+    keys.push_back({.seed = 5, .step = 0, .sequence = static_cast<std::uint32_t>(i), .token = 1});
+  }
+  for (const SamplingSettings& settings : {SamplingSettings{}, SamplingSettings{.top_k = 3}})
+    check_same_bits(Cuda{}, [&](auto device, auto& at) {
+      std::vector<std::int32_t> token(keys.size());
+      std::vector<float> logprob(keys.size());
+      sample_rows(device, token.data(), logprob.data(), at.in(logits), n, v, settings, keys.data());
+      at.out(logprob);
+      at.out(std::vector<float>(token.begin(), token.end()));
+    });
+}
+
 TEST_CASE("draws and their log-probs are the CPU's, filters included") {
   for (const auto& one : cases::sampling::kSmall) {
     const auto& kind = one.kind;

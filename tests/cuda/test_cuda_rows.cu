@@ -146,6 +146,28 @@ TEST_CASE("reductions, softmax and groups have the CPU's bits") {
   }
 }
 
+TEST_CASE("the arg-max of a long row is the first of the largest, or the first NaN") {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  for (const Index c : {1023, 1024, 1025, 5000}) {
+    auto x = random_vector(7 * c, 1, 3.0F);
+    const auto at = [c](Index row, Index i) { return static_cast<std::size_t>(row * c + i); };
+    x[at(1, 700)] = x[at(1, 69)] = x[at(1, c - 1)] = 90.0F;
+    x[at(2, 900)] = nan, x[at(2, 31)] = -nan, x[at(2, 5)] = INFINITY;
+    for (Index i = 0; i < c; ++i) x[at(3, i)] = -INFINITY;
+    for (Index i = 0; i < c; ++i) x[at(4, i)] = i == 3 ? -1.0F : i % 2 == 0 ? -0.0F : 0.0F;
+    x[at(5, c - 1)] = 90.0F;
+    x[at(6, c - 1)] = nan;
+    const auto here = Tensor<Cpu>::from(x, {7, c});
+    const auto there = to<Cuda>(here);
+    const auto expected = Tensor<Cpu, std::int32_t>::empty({7});
+    const auto got = Tensor<Cuda, std::int32_t>::empty({7});
+    argmax_rows(Cpu{}, expected.data(), here.data(), 7, c);
+    argmax_rows(Cuda{}, got.data(), there.data(), 7, c);
+    INFO("c = ", c);
+    CHECK(got.to_vector() == expected.to_vector());
+  }
+}
+
 TEST_CASE("norms have the CPU's bits") {
   for (const auto& [rows, channels] : cases::norm::kSmall) {
     const Index n = rows, c = channels;

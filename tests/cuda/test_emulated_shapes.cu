@@ -1,7 +1,7 @@
-// How a rollout's calls are spread over a GPU, as the emulator counts it: blocks of a launch, and
+// How a rollout's calls are spread over a GPU, as the emulator counts it: blocks of a launch,
 // launches of a call.
-#include <plumb/core/tensor.hpp>
-#include <plumb/cuda/gemm.cuh>
+#include <plumb/cuda/kernels.cuh>
+#include <plumb/plumb.hpp>
 
 #include <emulator/core.hpp>
 #include <emulator/runtime.hpp>
@@ -23,7 +23,7 @@ Tensor<Cuda> random_on_device(Index n, std::uint64_t seed) {
 }
 
 struct Launched {
-  Index launches, blocks;
+  Index launches, blocks, threads;
 };
 /// What a call launches.
 template <class Call>
@@ -34,7 +34,8 @@ Launched launched(Call call) {
   emulator::drain_all();
   const emulator::Counts& after = emulator::counts();
   return {static_cast<Index>(after.launches - before.launches),
-          static_cast<Index>(after.blocks - before.blocks)};
+          static_cast<Index>(after.blocks - before.blocks),
+          static_cast<Index>(after.threads - before.threads)};
 }
 
 }  // namespace
@@ -62,4 +63,40 @@ TEST_CASE("where tiles are as many as multiprocessors, a product is one launch")
       launched([&] { matmul(Cuda{}, c.data(), a.data(), b.data(), m, n, k, Form::NT); });
   CHECK(whole.launches == 1);
   CHECK(whole.blocks == kMultiprocessors);
+}
+
+TEST_CASE("a row of a large vocabulary has a block of 16 warps, and the CPU's bits") {
+  const Index n = 2;
+  for (const Index v : {50257, 151936}) {
+    CAPTURE(v);
+    const std::vector<float> values = test::random_vector(n * v, 1, 3.0F);
+    const auto here = Tensor<Cpu>::from(values, {n, v});
+    const auto there = Tensor<Cuda>::from(values, {n, v});
+    const std::vector<std::int32_t> targets{7, static_cast<std::int32_t>(v - 1)};
+    const auto ids = Tensor<Cuda, std::int32_t>::from(targets, {n});
+    const auto rows = [n, v](auto device, const float* logits, const std::int32_t* of, float* out) {
+      logprob_rows(device, out, out + n, out + 2 * n, logits, of, n, v, 0.9F);
+    };
+    const auto expected = Tensor<Cpu>::zeros({3 * n});
+    const auto got = Tensor<Cuda>::zeros({3 * n});
+    rows(Cpu{}, here.data(), targets.data(), expected.data());
+    const Launched head = launched([&] { rows(Cuda{}, there.data(), ids.data(), got.data()); });
+    CHECK(test::same_bits(got.to_vector(), expected.to_vector()));
+    const std::vector<SampleKey> keys{{3, 1, 0, 0}, {3, 1, 1, 0}};
+    std::vector<std::int32_t> token(2), cpu_token(2);
+    std::vector<float> logprob(2), cpu_logprob(2);
+    sample_rows(Cpu{}, cpu_token.data(), cpu_logprob.data(), here.data(), n, v, {}, keys.data());
+    const Launched drawn = launched([&] {
+      sample_rows(Cuda{}, token.data(), logprob.data(), there.data(), n, v, {}, keys.data());
+    });
+    CHECK(token == cpu_token);
+    CHECK(test::same_bits(logprob, cpu_logprob));
+    for (const Launched& launch : {head, drawn}) {
+      CHECK(launch.launches == 1);
+      CHECK(launch.blocks == n);
+      CHECK(launch.threads == 512 * n);
+    }
+    const Launched most = launched([&] { argmax_rows(Cuda{}, ids.data(), there.data(), n, v); });
+    CHECK(most.blocks == n);
+  }
 }

@@ -10,6 +10,8 @@
 #include <plumb/cuda/head.cuh>
 #include <plumb/cuda/norm.cuh>
 #include <plumb/cuda/optimizer.cuh>
+#include <plumb/cuda/reduce.cuh>
+#include <plumb/cuda/sampling.cuh>
 
 #include <doctest/doctest.h>
 
@@ -49,10 +51,9 @@ TEST_CASE("element-by-element kernels read and write each element once") {
   const Cuda device;
   const auto count = static_cast<double>(n);
   const auto whole = [n](const Tensor<Cuda>& t) { return Operand<float>{t.data(), n, 1}; };
-  check_bytes("add", count, 8, 4,
-              [&] {
-                combine_forward(device, y.data(), whole(a), whole(b), Arithmetic::Add, 1, n);
-              });
+  check_bytes("add", count, 8, 4, [&] {
+    combine_forward(device, y.data(), whole(a), whole(b), Arithmetic::Add, 1, n);
+  });
   check_bytes("gelu forward", count, 4, 4,
               [&] { activation_forward(device, y.data(), x.data(), Activation::Gelu, n); });
   check_bytes("gelu backward", count, 12, 4, [&] {
@@ -95,17 +96,61 @@ TEST_CASE("norms read a row twice or three times, their weights as often") {
   });
 }
 
-TEST_CASE("gathering reads a row once, log-probs read a row of logits twice") {
+TEST_CASE("gathering reads a row once") {
   const Index n = kRows, c = kColumns;
   const auto table = ones(n * c), y = ones(n * c);
   const auto ids = Tensor<Cuda, std::int32_t>::zeros({n});
-  const auto logprob = ones(n), lse = ones(n), slope = ones(n);
   const Cuda device;
   const double count = static_cast<double>(n * c), by_lanes = 32 * 4.0 / kColumns;
   check_bytes("embedding forward", count, 4 + by_lanes, 4,
               [&] { embedding_forward(device, y.data(), table.data(), ids.data(), n, c); });
-  // A row's logits are read for the maximum and for the sum, its target's once more.
-  check_bytes("log-probs forward", count, 2 * 4 + 8.0 / kColumns, 8.0 / kColumns, [&] {
-    logprob_rows(device, logprob.data(), nullptr, lse.data(), table.data(), ids.data(), n, c, 1.0F);
+}
+
+TEST_CASE("a row of logits is read for its maximum and for its sum, and nothing of it is stored") {
+  const Index n = kRows, v = kColumns;
+  const auto p = ones(n * v), q = ones(n * v), logprob = ones(n), entropy = ones(n), lse = ones(n);
+  const auto ids = Tensor<Cuda, std::int32_t>::zeros({n});
+  const Cuda device;
+  const double count = static_cast<double>(n * v), a_row = 4.0 / kColumns;
+  // Its target's logit once more.
+  check_bytes("log-probs forward", count, 2 * 4 + 2 * a_row, 2 * a_row, [&] {
+    logprob_rows(device, logprob.data(), nullptr, lse.data(), p.data(), ids.data(), n, v, 1.0F);
   });
+  check_bytes("log-probs and entropy", count, 2 * 4 + 2 * a_row, 3 * a_row, [&] {
+    logprob_rows(device, logprob.data(), entropy.data(), lse.data(), p.data(), ids.data(), n, v,
+                 1.0F);
+  });
+  // Two rows, and both a third time: the terms need both normalisers.
+  check_bytes("kl", count, 3 * 8, a_row, [&] {
+    constexpr int kThreads = kernels::gpu::kFewLogitThreads;
+    PLUMB_LAUNCH((kernels::gpu::kl_kernel<kThreads>), static_cast<unsigned>(n), kThreads, 0,
+                 device.stream, lse.data(), p.data(), q.data(), nullptr, nullptr,
+                 static_cast<int>(v), 1.0F);
+  });
+  check_bytes("arg-max", count, 4, a_row, [&] { argmax_rows(device, ids.data(), p.data(), n, v); });
+}
+
+TEST_CASE("a token is drawn with two readings of its row, and of 256 weights once more") {
+  const Index n = 4, v = 8192, blocks = v / 256;
+  const auto logits = ones(n * v);
+  const Cuda device;
+  const std::vector<SampleKey> keys(4, SampleKey{1, 2, 3, 4});
+  std::vector<std::int32_t> token(4);
+  std::vector<float> logprob(4);
+  const auto per_logit = [&](const SamplingSettings& settings) {
+    const test::Traffic t = test::traffic_of([&] {
+      sample_rows(device, token.data(), logprob.data(), logits.data(), n, v, settings, keys.data());
+    });
+    CHECK(t.sectors <= t.sectors_ideal);
+    const auto count = static_cast<double>(n * v);
+    return test::Traffic{t.loaded / count, t.stored / count};
+  };
+  const double one = 4.0 / static_cast<double>(v), sums = one * static_cast<double>(blocks);
+  const test::Traffic greedy = per_logit({.temperature = 0.0F});
+  CHECK(greedy.loaded == doctest::Approx(8 + one));
+  CHECK(greedy.stored == doctest::Approx(sums + 2 * one));
+  const test::Traffic drawn = per_logit({});
+  CHECK(drawn.loaded > 8 + 2 * sums);
+  CHECK(drawn.loaded <= 8 + 2 * sums + 257 * one + 32 * 6 * one);  // the key by every lane
+  CHECK(drawn.stored == doctest::Approx(sums + 2 * one));
 }

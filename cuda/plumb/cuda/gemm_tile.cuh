@@ -1,6 +1,6 @@
-// The exact products' tiles of shared memory and registers, all forms; tiling as in Volkov and Demmel
-// 2008, "Benchmarking GPUs to tune dense linear algebra". Order of reduction: gemm.cuh. Tiles of
-// T × T, T = 128 or 64, each by 256 threads of (T/16)² elements:
+// The exact products' tiles of shared memory and registers, all forms; tiling as in Volkov and
+// Demmel 2008, "Benchmarking GPUs to tune dense linear algebra". Order of reduction: gemm.cuh.
+// Tiles of T × T, T = 128 or 64, each by 256 threads of (T/16)² elements:
 //   Global memory: 4·M·N·K·(1/T + 1/T) bytes of operands + 8·M·N for every chunk after the first
 //   (the total waits in C) + 4·M·N: about T/4 FLOP/B before any cache, 32 at T = 128. Tiles that
 //   run side by side share rows and columns through the L2 cache: 8 × 8 tiles of 128 read from DRAM
@@ -145,8 +145,8 @@ struct TileSums {
   }
 };
 
-/// The k of the blocks with blockIdx.z = 0; those of z = 1 are the `size` after them, and so on. All
-/// of k, or one chunk.
+/// The k of the blocks with blockIdx.z = 0; those of z = 1 are the `size` after them, and so on.
+/// All of k, or one chunk.
 struct KRange {
   int first, size;
 };
@@ -233,8 +233,9 @@ inline Split split_of(Index m, Index n, Index k) {
   return {chunks, std::min(chunks, kPartialTiles / tiles)};
 }
 
-/// C + the sums of chunks, in order; if they are the last ones, with the epilogue. partials (chunks,
-/// M, columns), columns being N rounded up to a quad. A thread a quad of C, a block some of a row.
+/// C + the sums of chunks, in order; if they are the last ones, with the epilogue. partials
+/// (chunks, M, columns), columns being N rounded up to a quad. A thread a quad of C, a block some
+/// of a row.
 template <int kThreads>
 __global__ void __launch_bounds__(kThreads)
     add_partials_kernel(ProductOutput out, const float* partials, Index columns, int chunks,

@@ -1,12 +1,14 @@
 // Language-model head, log-softmax and gather in one: functions, chunks, orders and bits of
-// cpu/head.hpp. The products are `matmul` of the device's mode; a warp then reads a row of logits
-// twice. Cost of the row part: 8 bytes a logit forward, 8 backward, 20 and 25 FLOPs: bound by
-// memory, and small beside the products' 2·C FLOPs a logit. What this is not: fused into the
-// product's tiles: a row's sum has an order.
+// cpu/head.hpp. The products are `matmul` of the device's mode; a block then reads a row of logits
+// twice, for the maximum and for the sum (logits.cuh); for KL both models' rows three times, the
+// last for the sum that needs both normalisers. Cost of the row part: 8 bytes a logit forward, 8
+// backward, 20 and 25 FLOPs; 24 bytes a token for KL: bound by memory where rows are many, by a
+// multiprocessor's exponentials where they are few, and small beside the products' 2·C FLOPs a
+// logit. What this is not: fused into the product's tiles: a row's sum has an order.
 #pragma once
 
 #include <plumb/cuda/gemm.cuh>
-#include <plumb/cuda/lanes.cuh>
+#include <plumb/cuda/logits.cuh>
 #include <plumb/math/gemm.hpp>
 #include <plumb/math/head.hpp>
 
@@ -17,46 +19,37 @@ namespace kernels {
 
 namespace gpu {
 
-inline constexpr int kHeadThreads = 128;  // 4 rows a block
 inline constexpr int kSlopeThreads = 256;
 inline constexpr int kSlopeColumns = 1024;
-
-/// The largest of scale · logits over a row.
-__device__ inline float head_maximum(const float* logits, Index v, float scale) {
-  float most = -__builtin_inff();
-#pragma unroll 4
-  for (Index i = lane(); i < v; i += kWarp) most = max(most, scale * logits[i]);
-  return warp_max(most);
-}
-
-/// max + log Σ exp(z − max) of a row; *entropy too, unless null.
-__device__ inline float head_lse(const float* logits, Index v, float scale, float* entropy) {
-  const float top = head_maximum(logits, v, scale);
-  float total = 0.0F, moment = 0.0F;
-#pragma unroll 4
-  for (Index i = lane(); i < v; i += kWarp) {
-    const float s = not_below(kLowestLogit, scale * logits[i] - top);
-    const float e = exp(s);
-    total = total + e;
-    if (entropy != nullptr) moment = fma(e, s, moment);
-  }
-  const float sum_of_exp = warp_sum(total);
-  if (entropy != nullptr) *entropy = log(sum_of_exp) - warp_sum(moment) / sum_of_exp;
-  return top + log(sum_of_exp);
-}
 
 template <int kThreads, bool kEntropy>
 __global__ void __launch_bounds__(kThreads)
     logprob_kernel(float* logprob, float* entropy, float* lse, const float* logits,
-                   const std::int32_t* targets, Index n, Index v, float scale) {
-  const Index row = warp_row<kThreads>();
-  if (row >= n) return;
-  float spread = 0.0F;
-  const float norm = head_lse(logits + row * v, v, scale, kEntropy ? &spread : nullptr);
-  if (lane() != 0) return;
-  if (kEntropy) entropy[row] = spread;
+                   const std::int32_t* targets, int v, float scale) {
+  constexpr int kTerms = kEntropy ? 2 : 1;
+  __shared__ TermTiles<kThreads, kTerms, 4> tiles;
+  const Index row = blockIdx.x;
+  const float* z = logits + row * v;
+  const float top = largest_logit<kThreads>(z, v, scale);
+  float total = 0.0F, moment = 0.0F;  // Σ e^s and Σ e^s · s, s = scale · z − max
+  ordered_sums(
+      tiles, v, [=](int i) { return z[i]; },
+      [=](int, float logit, float (&term)[kTerms]) {
+        const float s = not_below(kLowestLogit, scale * logit - top);
+        term[0] = exp(s);
+        if constexpr (kEntropy) term[1] = s;
+      },
+      [&](const float (&term)[kTerms]) {
+        total = total + term[0];
+        if constexpr (kEntropy) moment = fma(term[0], term[1], moment);
+      });
+  if (threadIdx.x >= kWarp) return;
+  const float sum_of_exp = warp_sum(total), norm = top + log(sum_of_exp);
+  if constexpr (kEntropy) moment = warp_sum(moment);
+  if (threadIdx.x != 0) return;
+  if constexpr (kEntropy) entropy[row] = log(sum_of_exp) - moment / sum_of_exp;
   lse[row] = norm;
-  logprob[row] = scale * logits[row * v + targets[row]] - norm;
+  logprob[row] = scale * z[targets[row]] - norm;
 }
 
 /// Turns logits into the gradient by those logits: blockIdx.x a row, blockIdx.y some columns.
@@ -85,19 +78,48 @@ __global__ void __launch_bounds__(kThreads)
 template <int kThreads>
 __global__ void __launch_bounds__(kThreads)
     kl_kernel(float* kl, const float* logits_p, const float* logits_q, const std::int32_t* targets,
-              float* logprob_q, Index n, Index v, float scale) {
-  const Index row = warp_row<kThreads>();
-  if (row >= n) return;
+              float* logprob_q, int v, float scale) {
+  __shared__ union {
+    TermTiles<kThreads, 2, 2> norms;
+    TermTiles<kThreads, 3, 2> terms;
+  } tiles;
+  __shared__ float lse[2];
+  const Index row = blockIdx.x;
   const float *p_row = logits_p + row * v, *q_row = logits_q + row * v;
-  const float lse_p = head_lse(p_row, v, scale, nullptr);
-  const float lse_q = head_lse(q_row, v, scale, nullptr);
-  const float total = row_sum(v, [=](Index i, float so_far) {
-    const float log_p = not_below(kLowestLogit, scale * p_row[i] - lse_p);
-    const float log_q = not_below(kLowestLogit, scale * q_row[i] - lse_q);
-    const float p = exp(log_p);
-    return fma(p, log_p - log_q, so_far) + (exp(log_q) - p);
-  });
-  if (lane() != 0) return;
+  const float top_p = largest_logit<kThreads>(p_row, v, scale);
+  const float top_q = largest_logit<kThreads>(q_row, v, scale);
+  const auto load = [=](int i) { return float2{p_row[i], q_row[i]}; };
+  float total_p = 0.0F, total_q = 0.0F, total = 0.0F;
+  ordered_sums(
+      tiles.norms, v, load,
+      [=](int, float2 logits, float (&term)[2]) {
+        term[0] = exp(not_below(kLowestLogit, scale * logits.x - top_p));
+        term[1] = exp(not_below(kLowestLogit, scale * logits.y - top_q));
+      },
+      [&](const float (&term)[2]) {
+        total_p = total_p + term[0];
+        total_q = total_q + term[1];
+      });
+  if (threadIdx.x < kWarp) {
+    const float norm_p = top_p + log(warp_sum(total_p)), norm_q = top_q + log(warp_sum(total_q));
+    if (threadIdx.x == 0) lse[0] = norm_p, lse[1] = norm_q;
+  }
+  __syncthreads();
+  const float lse_p = lse[0], lse_q = lse[1];
+  ordered_sums(
+      tiles.terms, v, load,
+      [=](int, float2 logits, float (&term)[3]) {
+        const float log_p = not_below(kLowestLogit, scale * logits.x - lse_p);
+        const float log_q = not_below(kLowestLogit, scale * logits.y - lse_q);
+        const float p = exp(log_p);
+        term[0] = p;
+        term[1] = log_p - log_q;
+        term[2] = exp(log_q) - p;
+      },
+      [&](const float (&term)[3]) { total = fma(term[0], term[1], total) + term[2]; });
+  if (threadIdx.x >= kWarp) return;
+  total = warp_sum(total);
+  if (threadIdx.x != 0) return;
   kl[row] = total;
   if (targets != nullptr) logprob_q[row] = scale * q_row[targets[row]] - lse_q;
 }
@@ -114,13 +136,17 @@ inline void logprob_rows(Cuda device, float* logprob, float* entropy, float* lse
                          const float* logits, const std::int32_t* targets, Index n, Index v,
                          float inverse_temperature) {
   if (n == 0) return;
-  const unsigned blocks = blocks_for(n, gpu::kHeadThreads / kWarp);
-  if (entropy != nullptr)
-    PLUMB_LAUNCH((gpu::logprob_kernel<gpu::kHeadThreads, true>), blocks, gpu::kHeadThreads, 0,
-                 device.stream, logprob, entropy, lse, logits, targets, n, v, inverse_temperature);
-  else
-    PLUMB_LAUNCH((gpu::logprob_kernel<gpu::kHeadThreads, false>), blocks, gpu::kHeadThreads, 0,
-                 device.stream, logprob, entropy, lse, logits, targets, n, v, inverse_temperature);
+  const auto blocks = static_cast<unsigned>(n);
+  gpu::with_logit_threads(v, [=]<int kThreads>() {
+    if (entropy != nullptr)
+      PLUMB_LAUNCH((gpu::logprob_kernel<kThreads, true>), blocks, kThreads, 0, device.stream,
+                   logprob, entropy, lse, logits, targets, static_cast<int>(v),
+                   inverse_temperature);
+    else
+      PLUMB_LAUNCH((gpu::logprob_kernel<kThreads, false>), blocks, kThreads, 0, device.stream,
+                   logprob, entropy, lse, logits, targets, static_cast<int>(v),
+                   inverse_temperature);
+  });
 }
 
 /// Log-probability of targets (N) under the head w (V, C) at hidden states x (N, C). logprob, lse
@@ -179,10 +205,13 @@ void head_kl_forward(D device, float* kl, const float* x_p, const float* w_p, In
     const Index rows = std::min(most, n - i);
     matmul(device, p.data(), x_p + i * c_p, w_p, rows, v, c_p, Form::NT);
     matmul(device, q.data(), x_q + i * c_q, w_q, rows, v, c_q, Form::NT);
-    PLUMB_LAUNCH((gpu::kl_kernel<gpu::kHeadThreads>), blocks_for(rows, gpu::kHeadThreads / kWarp),
-                 gpu::kHeadThreads, 0, device.stream, kl + i, p.data(), q.data(),
-                 targets != nullptr ? targets + i : nullptr,
-                 targets != nullptr ? logprob_q + i : nullptr, rows, v, inverse_temperature);
+    const std::int32_t* some_targets = targets != nullptr ? targets + i : nullptr;
+    float* some_logprob = targets != nullptr ? logprob_q + i : nullptr;
+    gpu::with_logit_threads(v, [&]<int kThreads>() {
+      PLUMB_LAUNCH((gpu::kl_kernel<kThreads>), static_cast<unsigned>(rows), kThreads, 0,
+                   device.stream, kl + i, p.data(), q.data(), some_targets, some_logprob,
+                   static_cast<int>(v), inverse_temperature);
+    });
   }
 }
 

@@ -1,7 +1,8 @@
 // Sums, maxima and softmax of rows; logsumexp and sums of groups of rows; transposition, and one
 // element a row; formulas, orders and bits of cpu/reduce.hpp. A warp a row, a thread a column of a
-// group. Cost: one or two FLOPs per 4-byte element, or an exponential (20 FLOPs): bound by memory,
-// but for groups of many rows and few columns, whose chains wait for themselves.
+// group; a block for the arg-max of a long row, which has no order. Cost: one or two FLOPs per
+// 4-byte element, or an exponential (20 FLOPs): bound by memory, but for groups of many rows and
+// few columns, whose chains wait for themselves.
 #pragma once
 
 #include <plumb/cuda/elementwise.cuh>
@@ -12,6 +13,7 @@ namespace kernels {
 namespace gpu {
 
 inline constexpr int kReduceThreads = 256;  // 8 rows a block, a warp a row
+inline constexpr Index kWarpColumns = 1024;  // longer rows have a block for their arg-max
 inline constexpr int kTransposeTile = 32;
 
 template <int kThreads>
@@ -24,36 +26,45 @@ __global__ void __launch_bounds__(kThreads)
   if (lane() == 0) y[row] = (accumulate ? y[row] : 0.0F) + sum;
 }
 
-/// The first place of a row's maximum, or of a NaN: each lane its own, then the smallest of those.
-template <int kThreads>
+/// A row's maximum so far and where it stands first; a NaN is more than any number.
+struct Most {
+  float value;
+  std::int32_t at;
+};
+/// Of two of different places.
+__device__ inline Most greater(Most a, Most b) {
+  const bool a_nan = a.value != a.value, b_nan = b.value != b.value;
+  const bool alike = a_nan == b_nan && (a_nan || a.value == b.value);
+  const bool take_b = alike ? b.at < a.at : b_nan || (!a_nan && a.value < b.value);
+  return take_b ? b : a;
+}
+
+/// The first place of a row's maximum, or of a NaN. A row is read once, by a warp or, if kWhole, by
+/// the block.
+template <int kThreads, bool kWhole>
 __global__ void __launch_bounds__(kThreads)
     argmax_kernel(std::int32_t* ids, const float* x, Index n, Index c) {
-  const Index row = warp_row<kThreads>();
-  if (row >= n) return;
+  constexpr int kStride = kWhole ? kThreads : kWarp;
+  const Index row = kWhole ? static_cast<Index>(blockIdx.x) : warp_row<kThreads>();
+  if (row >= n) return;  // the whole block, if kWhole
   const float* from = x + row * c;
-  float most = -INFINITY;
-  bool any_nan = false;
-  for (Index i = lane(); i < c; i += kWarp) {
-    const float v = from[i];
-    most = less(most, v) ? v : most;
-    any_nan = any_nan || v != v;
-  }
-  most = warp_max(most);
-  any_nan = __any_sync(kAllLanes, any_nan);
-  std::int32_t first = 0x7fffffff;
-  for (Index i = lane(); i < c; i += kWarp) {
-    const float v = from[i];
-    if (any_nan ? v != v : v == most) {
-      first = static_cast<std::int32_t>(i);
-      break;
-    }
-  }
+  const int t = static_cast<int>(threadIdx.x);
+  Most most{-INFINITY, 0x7fffffff};
+#pragma unroll 8
+  for (Index i = t % kStride; i < c; i += kStride)
+    most = greater(most, {from[i], static_cast<std::int32_t>(i)});
 #pragma unroll
-  for (int apart = kWarp / 2; apart > 0; apart /= 2) {
-    const std::int32_t other = __shfl_xor_sync(kAllLanes, first, apart);
-    first = other < first ? other : first;
+  for (int apart = kWarp / 2; apart > 0; apart /= 2)
+    most = greater(most, {__shfl_xor_sync(kAllLanes, most.value, apart),
+                          __shfl_xor_sync(kAllLanes, most.at, apart)});
+  if constexpr (kWhole) {
+    __shared__ float values[kThreads / kWarp];
+    __shared__ std::int32_t places[kThreads / kWarp];
+    if (lane() == 0) values[t / kWarp] = most.value, places[t / kWarp] = most.at;
+    __syncthreads();
+    for (int w = 0; w < kThreads / kWarp; ++w) most = greater(most, {values[w], places[w]});
   }
-  if (lane() == 0) ids[row] = first;
+  if (t % kStride == 0) ids[row] = most.at;
 }
 
 template <int kThreads>
@@ -181,8 +192,12 @@ inline void row_sums(Cuda device, float* y, const float* x, Index n, Index c, bo
 
 /// Where the largest of each row of x (N, C) is, the first of equals; the first NaN, if any. C > 0.
 inline void argmax_rows(Cuda device, std::int32_t* ids, const float* x, Index n, Index c) {
-  if (n > 0)
-    PLUMB_LAUNCH((gpu::argmax_kernel<gpu::kReduceThreads>),
+  if (n == 0) return;
+  if (c > gpu::kWarpColumns)
+    PLUMB_LAUNCH((gpu::argmax_kernel<gpu::kReduceThreads, true>), static_cast<unsigned>(n),
+                 gpu::kReduceThreads, 0, device.stream, ids, x, n, c);
+  else
+    PLUMB_LAUNCH((gpu::argmax_kernel<gpu::kReduceThreads, false>),
                  blocks_for(n, gpu::kReduceThreads / kWarp), gpu::kReduceThreads, 0, device.stream,
                  ids, x, n, c);
 }
