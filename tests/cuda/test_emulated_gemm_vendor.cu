@@ -40,6 +40,28 @@ TEST_CASE("cuda gemm by cuBLAS: handles and plans end with their thread") {
   CHECK(emulator::live_cublas_objects() == before);
 }
 
+TEST_CASE("cuda gemm by cuBLAS: batches of many sizes are planned by few") {
+  using kernels::vendor::row_bucket;
+  for (Index rows = 1, before = 0; rows < 5000; ++rows) {
+    const Index bucket = row_bucket(rows);
+    CHECK(bucket >= rows);
+    CHECK((rows <= 16 ? bucket == rows : 3 * bucket < 4 * (rows + 1)));
+    CHECK(bucket >= before);
+    CHECK(row_bucket(bucket) == bucket);
+    before = bucket;
+  }
+  const std::uint64_t before = emulator::calls("cublasLtMatmulAlgoGetHeuristic");
+  for (Index m = 65; m <= 128; ++m) {
+    const Problem p{{m, 8, 12}, Form::NT};
+    const auto r = p.on(CudaVendor{}, false, After::BiasAndResidual);
+    CHECK(worst_error(p, r.c, false, true, 1e-6) < 1);
+  }
+  const std::uint64_t asked = emulator::calls("cublasLtMatmulAlgoGetHeuristic") - before;
+  std::printf("64 numbers of rows: the library was asked %d times\n", static_cast<int>(asked));
+  // Four buckets, by how far memory happens to be aligned.
+  CHECK(asked <= 16);
+}
+
 TEST_CASE("cuda gemm by cuBLAS: an error names the call, its status and the sizes") {
   const auto message = [](const char* function, After after, Index k) {
     const Problem p{{4, 6, k}, Form::NT};

@@ -21,6 +21,8 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
+#include <cstdint>
 #include <limits>
 #include <map>
 #include <utility>
@@ -68,16 +70,23 @@ template <class T, cublasStatus_t (*destroy)(T)>
 class Owned {
  public:
   Owned() = default;
-  ~Owned() {
-    if (object_ != nullptr) destroy(object_);  // its status tells nothing that one could act on
-  }
+  ~Owned() { end(); }
   Owned(const Owned&) = delete;
   Owned& operator=(const Owned&) = delete;
 
-  T* to_create() { return &object_; }
+  /// For a new one; the one before is destroyed.
+  T* to_create() {
+    end();
+    return &object_;
+  }
   T get() const { return object_; }
 
  private:
+  void end() {
+    if (object_ != nullptr) destroy(object_);  // its status tells nothing that one could act on
+    object_ = nullptr;
+  }
+
   T object_ = nullptr;
 };
 
@@ -87,7 +96,22 @@ inline cublasOperation_t operation(bool transposed) {
 
 inline constexpr std::size_t kWorkspace = std::size_t{32} << 20;  // what NVIDIA advises for Hopper
 
-/// A product by cublasLt, ready to run for the same shape, epilogue and alignment again.
+/// Packed batches have ever new numbers of rows, and to ask the library for an algorithm costs many
+/// times a launch: it is asked once for all that lie between two bounds, four to a power of two,
+/// with the upper one. Rows up to 16 are each for themselves.
+inline Index row_bucket(Index rows) {
+  if (rows <= 16) return rows;
+  const auto step = static_cast<Index>(std::bit_floor(static_cast<std::uint64_t>(rows - 1)) / 4);
+  return (rows + step - 1) / step * step;
+}
+/// The shape that stands for it: of the rows of a batch, which are m, or k of a product Aᵀ·B.
+inline Shape bucket_of(Shape s) {
+  Index& rows = s.form == Form::TN ? s.k : s.m;
+  rows = row_bucket(rows);
+  return s;
+}
+
+/// A product by cublasLt, ready to run for a bucket's shapes, an epilogue and an alignment again.
 struct Plan {
   Owned<cublasLtMatmulDesc_t, cublasLtMatmulDescDestroy> description;
   Owned<cublasLtMatrixLayout_t, cublasLtMatrixLayoutDestroy> a, b, c;
@@ -98,6 +122,7 @@ struct Plan {
   Plan(cublasLtHandle_t handle, const Shape& s, cublasLtEpilogue_t epilogue,
        const std::array<unsigned, 4>& alignment) {
     describe(s, epilogue);
+    lay_out(s);
     Owned<cublasLtMatmulPreference_t, cublasLtMatmulPreferenceDestroy> preference;
     check_cublas(cublasLtMatmulPreferenceCreate(preference.to_create()),
                  "cublasLtMatmulPreferenceCreate", s);
@@ -123,6 +148,23 @@ struct Plan {
     algorithm = result.algo;
   }
 
+  /// For a shape of the plan's bucket. As stored: a row is a column of the library's.
+  void lay_out(const Shape& s) {
+    if (s.m == laid_m_ && s.k == laid_k_) return;
+    laid_m_ = -1;
+    const auto layout = [&](auto& object, Index rows, Index columns) {
+      check_cublas(cublasLtMatrixLayoutCreate(object.to_create(), CUDA_R_32F,
+                                              static_cast<std::uint64_t>(columns),
+                                              static_cast<std::uint64_t>(rows), columns),
+                   "cublasLtMatrixLayoutCreate", s);
+    };
+    s.form == Form::TN ? layout(a, s.k, s.m) : layout(a, s.m, s.k);
+    s.form == Form::NT ? layout(b, s.n, s.k) : layout(b, s.k, s.n);
+    layout(c, s.m, s.n);
+    laid_m_ = s.m;
+    laid_k_ = s.k;
+  }
+
   void set(cublasLtMatmulDescAttributes_t attribute, const void* value, std::size_t bytes,
            const Shape& s) {
     check_cublas(cublasLtMatmulDescSetAttribute(description.get(), attribute, value, bytes),
@@ -138,17 +180,9 @@ struct Plan {
     set(CUBLASLT_MATMUL_DESC_TRANSA, &of_b, sizeof of_b, s);
     set(CUBLASLT_MATMUL_DESC_TRANSB, &of_a, sizeof of_a, s);
     set(CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue, s);
-    // As stored: a row is a column of the library's.
-    const auto layout = [&](auto& object, Index rows, Index columns) {
-      check_cublas(cublasLtMatrixLayoutCreate(object.to_create(), CUDA_R_32F,
-                                              static_cast<std::uint64_t>(columns),
-                                              static_cast<std::uint64_t>(rows), columns),
-                   "cublasLtMatrixLayoutCreate", s);
-    };
-    s.form == Form::TN ? layout(a, s.k, s.m) : layout(a, s.m, s.k);
-    s.form == Form::NT ? layout(b, s.n, s.k) : layout(b, s.k, s.n);
-    layout(c, s.m, s.n);
   }
+
+  Index laid_m_ = -1, laid_k_ = -1;
 };
 
 /// The largest power of two, up to 256, that the address is a multiple of.
@@ -157,7 +191,7 @@ inline unsigned alignment_of(const void* p) {
   return static_cast<unsigned>(address & (~address + 1U));
 }
 
-/// A thread's handles and the plans of the shapes it met lately.
+/// A thread's handles, and the plans that it met lately.
 class Context {
  public:
   static Context& instance() {
@@ -202,20 +236,26 @@ class Context {
     const float beta = addend != nullptr ? 1.0F : 0.0F, one = 1.0F;
     if (addend == nullptr) addend = c;
     Plan& plan = plan_for(
-        s, epilogue, {alignment_of(a), alignment_of(b), alignment_of(addend), alignment_of(c)});
+        bucket_of(s), epilogue,
+        {alignment_of(a), alignment_of(b), alignment_of(addend), alignment_of(c)});
     if (!plan.found) return false;
+    plan.lay_out(s);
     if (bias != nullptr) plan.set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias, s);
     const DeviceScratch<unsigned char> workspace(device, static_cast<Index>(kWorkspace));
-    check_cublas(cublasLtMatmul(lt_, plan.description.get(), &one, b, plan.b.get(), a, plan.a.get(),
-                                &beta, addend, plan.c.get(), c, plan.c.get(), &plan.algorithm,
-                                workspace.data(), kWorkspace, device.stream),
-                 "cublasLtMatmul", s);
+    const cublasStatus_t status =
+        cublasLtMatmul(lt_, plan.description.get(), &one, b, plan.b.get(), a, plan.a.get(), &beta,
+                       addend, plan.c.get(), c, plan.c.get(), &plan.algorithm, workspace.data(),
+                       kWorkspace, device.stream);
+    // The bucket's algorithm may be none for this shape.
+    if (status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE)
+      return false;
+    check_cublas(status, "cublasLtMatmul", s);
     return true;
   }
 
  private:
   using Key = std::array<Index, 9>;
-  static constexpr std::size_t kPlans = 256;  // packed batches have ever new numbers of rows
+  static constexpr std::size_t kPlans = 256;
 
   Plan& plan_for(const Shape& s, cublasLtEpilogue_t epilogue,
                  const std::array<unsigned, 4>& alignment) {
