@@ -13,7 +13,8 @@ What it is not: a measurement of time. Needs no GPU. About a second per kernel f
 as much again for templates; --jobs runs architectures side by side.
 
 Usage: gate.py [--all] [--update] [--no-table] [FILE.cu …]     (default: all_kernels.cu beside this file)
-       gate.py --markdown FILE      writes the committed table between the markers in FILE
+       gate.py --markdown FILE      writes the committed table, and the estimates made of it (estimate.py),
+                                    between their markers in FILE
        gate.py --check-markdown FILE
 Exit status: 0, 1 with a list of failures, or 77 where nvcc is missing.
 """
@@ -28,6 +29,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import estimate
 import listing
 from occupancy import occupancy
 
@@ -232,18 +234,23 @@ def markdown(table: dict) -> str:
     return "\n".join(out)
 
 
-def write_markdown(path: Path, table: dict, check: bool) -> int:
+def write_between(path: Path, markers, content: str, check: bool) -> int:
+    """Writes, or compares, what stands between two markers."""
     text = path.read_text()
-    begin, end = (text.find(marker) for marker in MARKERS)
+    begin, end = (text.find(marker) for marker in markers)
     if begin < 0 or end < begin:
-        sys.exit(f"{path}: the markers {MARKERS[0]} and {MARKERS[1]} are missing")
-    fresh = f"{text[:begin]}{MARKERS[0]}\n{markdown(table)}\n{text[end:]}"
+        sys.exit(f"{path}: the markers {markers[0]} and {markers[1]} are missing")
+    fresh = f"{text[:begin]}{markers[0]}\n{content}\n{text[end:]}"
     if check:
         if fresh != text:
-            print(f"{path}: the table is not that of {TABLE.name}; run gate.py --markdown {path}")
+            print(f"{path}: what follows {markers[0]} is not what {TABLE.name} gives; run gate.py --markdown {path}")
         return int(fresh != text)
     path.write_text(fresh)
     return 0
+
+
+def write_markdown(path: Path, table: dict, check: bool) -> int:
+    return write_between(path, MARKERS, markdown(table), check)
 
 
 def parse_arguments():
@@ -286,7 +293,9 @@ def main() -> int:
     table = json.loads(options.table.read_text())
     page = options.markdown or options.check_markdown
     if page:
-        return write_markdown(page, table, check=options.markdown is None)
+        check = options.markdown is None
+        return max(write_markdown(page, table, check),
+                   write_between(page, estimate.MARKERS, estimate.markdown(table["kernels"]), check))
     nvcc = find_program(options.nvcc, "nvcc", "/usr/local/cuda/bin/nvcc")
     if not nvcc:
         print("skipped: there is no nvcc")
