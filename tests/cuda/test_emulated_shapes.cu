@@ -1,5 +1,5 @@
 // How a rollout's calls are spread over a GPU, as the emulator counts it: blocks of a launch,
-// launches of a call.
+// launches of a call, and how often the host waits.
 #include <plumb/cuda/kernels.cuh>
 #include <plumb/plumb.hpp>
 
@@ -10,7 +10,7 @@
 
 #include <vector>
 
-#include "support.hpp"
+#include "tiny.hpp"
 
 using namespace plumb;
 
@@ -98,5 +98,34 @@ TEST_CASE("a row of a large vocabulary has a block of 16 warps, and the CPU's bi
     }
     const Launched most = launched([&] { argmax_rows(Cuda{}, ids.data(), there.data(), n, v); });
     CHECK(most.blocks == n);
+  }
+}
+
+TEST_CASE("first tokens of responses that enter together are one draw, with the CPU's bits") {
+  const auto on_cpu = test::tiny_model(test::tiny_llama(), 7);
+  Model<Cuda> model(on_cpu.config(), 1);
+  const auto weights = on_cpu.parameters().flat().to_vector();
+  copy_from_host(Cuda{}, model.parameters().flat().data(), weights.data(),
+                 model.parameters().flat().bytes());
+  std::vector<Tokens> prompts;
+  for (std::uint64_t i = 0; i < 5; ++i)
+    prompts.push_back(test::random_tokens(3 + static_cast<Index>(i), 19, i));
+  for (const Index slots : {1, 2, 4, 7, 15}) {
+    SampleOptions options;
+    options.responses = 3;
+    options.max_new_tokens = 1;  // a response leaves with its first token
+    options.slots = slots;
+    CAPTURE(slots);
+    const auto expected = sample(on_cpu, prompts, options);
+    emulator::drain_all();
+    const std::uint64_t before = emulator::calls("cudaStreamSynchronize");
+    const auto got = sample(model, prompts, options);
+    const auto waits = static_cast<Index>(emulator::calls("cudaStreamSynchronize") - before);
+    CHECK(waits == (15 + slots - 1) / slots);
+    REQUIRE(got.size() == expected.size());
+    for (std::size_t i = 0; i < got.size(); ++i) {
+      CHECK(got[i].tokens == expected[i].tokens);
+      CHECK(test::same_bits(got[i].logprobs, expected[i].logprobs));
+    }
   }
 }

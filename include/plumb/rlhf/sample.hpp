@@ -149,30 +149,66 @@ class Sampler {
 
   std::size_t per_prompt() const { return static_cast<std::size_t>(options_.responses); }
 
-  // Fills free slots with the next responses; reads their prompt when its first response enters.
+  // Fills free slots with the next responses, reading a prompt when its first one enters. Their
+  // first tokens are drawn together: a draw is a wait for the device, and a product of the head
+  // reads all its weights for one row as for all.
   void admit() {
+    const std::size_t first = running_.size();
+    std::vector<Tensor<D>> ends;  // of the prompts that are read here, (1, C)
+    std::vector<std::size_t>
+        entered;  // for each response, how many had been read; 0: the one before
     while (!free_.empty() && next_ < results_.size()) {
       const std::size_t prompt = next_ / per_prompt();
-      if (next_ % per_prompt() == 0) prefill(prompts_[prompt]);
+      if (next_ % per_prompt() == 0) ends.push_back(prefill(prompts_[prompt]));
       const std::int32_t slot = free_.back();
       free_.pop_back();
       const auto length = static_cast<Index>(prompts_[prompt].size());
       cache_.copy_slot(slots_, slot, length);
       results_[next_].prompt = static_cast<Index>(prompt);
       running_.push_back({next_, slot, static_cast<std::int32_t>(length - 1)});
-      append(running_.size() - 1, prompt_logits_);
+      entered.push_back(ends.size());
       ++next_;
     }
+    if (entered.empty()) return;
+    append(first, first_logits(ends, entered));
     retire();
   }
 
-  void prefill(const Tokens& prompt) {
+  // The hidden state of its last token.
+  Tensor<D> prefill(const Tokens& prompt) {
     const auto n = static_cast<Index>(prompt.size());
     Tokens positions(prompt.size()), slots(prompt.size(), static_cast<std::int32_t>(slots_));
     for (std::size_t i = 0; i < prompt.size(); ++i) positions[i] = static_cast<std::int32_t>(i);
     const auto hidden =
         forward({Ids::from(prompt, {n}), Ids::from(positions, {n}), Ids::from(slots, {n})});
-    prompt_logits_ = linear(hidden.rows(n - 1, n), weights_.head);
+    return hidden.rows(n - 1, n).clone();  // and not the others, which a view would keep
+  }
+
+  // A row of logits for each response that enters; see admit().
+  Tensor<D> first_logits(const std::vector<Tensor<D>>& ends,
+                         const std::vector<std::size_t>& entered) {
+    const Tensor<D> before = prompt_logits_;
+    Tensor<D> read;  // of the prompts that were read now
+    if (!ends.empty()) {
+      read = linear(stacked(ends), weights_.head);
+      const Index last = read.dim(0);
+      if (next_ % per_prompt() != 0) prompt_logits_ = read.rows(last - 1, last).clone();
+    }
+    if (ends.size() == entered.size()) return read;  // each has a prompt of its own
+    std::vector<Tensor<D>> rows;
+    for (const std::size_t count : entered) {
+      const auto row = static_cast<Index>(count);
+      rows.push_back(count == 0 ? before : read.rows(row - 1, row));
+    }
+    return stacked(rows);
+  }
+
+  static Tensor<D> stacked(const std::vector<Tensor<D>>& rows) {
+    const Index width = rows.front().dim(1);
+    const auto all = Tensor<D>::empty({static_cast<Index>(rows.size()), width});
+    for (std::size_t i = 0; i < rows.size(); ++i)
+      copy(D{}, all.data() + static_cast<Index>(i) * width, rows[i].data(), rows[i].bytes());
+    return all;
   }
 
   // One more token for every running sequence. The inputs have places of their own, so that a
@@ -266,7 +302,7 @@ class Sampler {
   std::vector<Running> running_;
   std::size_t next_ = 0;
   Index done_ = 0;
-  Tensor<D> prompt_logits_;
+  Tensor<D> prompt_logits_;  // (1, V), of the prompt that is being handed out
 };
 
 }  // namespace detail
