@@ -4,7 +4,8 @@
 Compiles .cu files with nvcc for several architectures, reads ptxas' report, PTX and (where nvdisasm is at
 hand) the machine code, and compares each kernel with the table tests/cuda/budgets.json. It fails
 
-  - always:  on a register spill, on any local memory, on a kernel of cuda/plumb/cuda that no file compiles;
+  - always:  on a register spill, on any local memory, on a kernel of cuda/plumb/cuda that no file compiles, on
+             a wide load after a store in an element-by-element kernel;
   - with the nvcc that the table was made with: on more registers or shared memory, a lower occupancy, a
     smaller share of FFMA or HMMA, lost wide loads, 1.1 times the instructions. Other versions of ptxas
     give other numbers: then this part is skipped, and says so.
@@ -37,6 +38,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TABLE = ROOT / "tests/cuda/budgets.json"
 KERNELS = ROOT / "cuda/plumb/cuda"
 FLAGS = ["-std=c++20", "-fmad=false", "--expt-relaxed-constexpr", f"-I{ROOT / 'cuda'}", f"-I{ROOT / 'include'}"]
+LOADS_FIRST = "pointwise_kernel<"  # whose threads are to have all their loads under way before they store
 INSTRUCTION_SLACK = 1.1
 SHARE_SLACK = 0.01
 MARKERS = "<!-- cuda resources: begin -->", "<!-- cuda resources: end -->"
@@ -84,10 +86,10 @@ def measure(nvcc, nvdisasm, source: Path, arch: int, folder: Path, extra: list):
     report, ptx, cubin = compile_one(nvcc, source, arch, folder, extra)
     resources = listing.read_ptxas(report)
     bounds = listing.read_ptx(ptx)
-    code = {}
+    code, late = {}, {}
     if nvdisasm:
         text = subprocess.run([nvdisasm, "-c", cubin], check=True, text=True, capture_output=True).stdout
-        code = listing.read_sass(text)
+        code, late = listing.read_sass(text), listing.read_late_loads(text)
     dynamic = listing.read_launches(source.read_text())
     names = listing.demangle(resources)
     rows, failures = {}, []
@@ -104,6 +106,8 @@ def measure(nvcc, nvdisasm, source: Path, arch: int, folder: Path, extra: list):
         row["blocks"], row["occupancy"] = occupancy(arch, row["threads"], row["registers"], shared)
         if symbol in code:
             row["code"] = code[symbol]
+            if name.startswith(LOADS_FIRST):
+                row["late_loads"] = late[symbol]
         rows[name] = row
     return rows, failures
 
@@ -123,6 +127,8 @@ def absolute_failures(row: dict) -> list:
     local = {key: n for key, n in row.get("code", {}).items() if key.split(".")[0] in ("LDL", "STL")}
     if local and not failures:
         failures.append(f"uses local memory: {local}")
+    if row.get("late_loads"):
+        failures.append(f"{row['late_loads']} of its wide loads wait for a store: they are to be under way together")
     if row["blocks"] == 0:
         failures.append("does not fit on a multiprocessor: it cannot be launched")
     return failures

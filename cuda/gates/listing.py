@@ -89,6 +89,22 @@ def read_sass(text: str) -> dict:
     return {symbol: {key: row[key] for key in sorted(row)} for symbol, row in kernels.items()}
 
 
+def read_late_loads(text: str) -> dict:
+    """{symbol: 16-byte loads of global memory that come after a store to it}, in the order of the listing."""
+    late, row, stored = {}, None, False
+    for line in text.splitlines():
+        name = re.match(r"\s*(?:\.text\.(\S+):|Function : (\S+))\s*$", line)
+        if name:
+            row, stored = name.group(1) or name.group(2), False
+            late[row] = 0
+        found = re.search(r"\b(LDG|STG)\.[\w.]*", line)
+        if row is None or not found:
+            continue
+        stored = stored or found.group(1) == "STG"
+        late[row] += stored and instruction_class(found.group()) == "LDG.128"
+    return late
+
+
 def without_parameters(name: str) -> str:
     """A function's name up to its parameter list, with its template arguments."""
     depth = 0

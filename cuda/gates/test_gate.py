@@ -61,6 +61,12 @@ class Readers(unittest.TestCase):
         self.assertEqual(code, {"BAR": 1, "FFMA": 1, "LDG.128": 2, "LDS.128": 1, "LDS.32": 1, "SHFL": 1,
                                 "STG.128": 1, "STS.128": 2, "all": 19})
 
+    def test_late_loads(self):
+        text = (SAMPLES / "clean.sass").read_text()
+        self.assertEqual(listing.read_late_loads(text), {CLEAN: 0})
+        line = next(line for line in text.splitlines() if "LDG.E.128" in line)
+        self.assertEqual(listing.read_late_loads(f"{text}\n{line}\n{line.replace('.128', '')}\n"), {CLEAN: 1})
+
     def test_instruction_classes(self):
         for opcode, kind in (("FFMA.FTZ", "FFMA"), ("FFMA2", "FFMA"), ("HMMA.16816.F32.BF16", "HMMA"),
                              ("HFMA2.MMA", None), ("LDGSTS.E.BYPASS.128", "LDGSTS.128"), ("LDG.E", "LDG.32"),
@@ -146,7 +152,8 @@ class Rules(unittest.TestCase):
             self.assertIn(word, failures[0])
         for changes, word in ((dict(spill_stores=4, stack=4), "spills"), (dict(spill_loads=4), "spills"),
                               (dict(stack=8), "stack"), (dict(code={"LDL.32": 1}), "local"),
-                              (dict(code={"STL.64": 1}), "local"), (dict(blocks=0), "launched")):
+                              (dict(code={"STL.64": 1}), "local"), (dict(blocks=0), "launched"),
+                              (dict(late_loads=1), "wait for a store")):
             failures = gate.absolute_failures(self.changed(**changes))
             self.assertEqual(len(failures), 1, (changes, failures))
             self.assertIn(word, failures[0])

@@ -74,6 +74,45 @@ TEST_CASE("element-by-element kernels have the CPU's bits") {
   }
 }
 
+TEST_CASE("element-by-element kernels: any alignment, any length, and in place") {
+  for (const Index n : {1, 3, 4, 5, 1023, 1024, 1025, 2050})
+    for (const Index shift : {0, 1}) {
+      INFO("n = ", n, ", floats after a 16-byte boundary: ", shift);
+      const Index size = n + shift + 3;  // what lies beyond stays as it is
+      const auto a = random_vector(size, 1), b = random_vector(size, 2), c = random_vector(size, 3);
+      auto squares = c;
+      for (float& value : squares) value = value * value;
+      const Index whole = n;
+      const auto stepped = AdamWStep{1e-3F, 0.9F, 0.999F, 1e-8F, 0.1F, 0.5F, 3, true};
+      check_same_bits(Cuda{}, [&](auto device, auto& at) {
+        const auto in = [&](const auto& values) { return at.in(values) + shift; };
+        const auto out = [&](const auto& values) { return at.out(values) + shift; };
+        accumulate(device, out(a), in(b), 0.3F, n);
+        accumulate_by(device, out(a), in(b), at.in(std::vector<float>{-0.75F}), n);
+        float* scaled = out(a);
+        scale_forward(device, scaled, scaled, -1.7F, n);
+        float* shifted = out(a);
+        shift_forward(device, shifted, shifted, 0.4F, n);
+        clamp_forward(device, out(a), in(b), -0.5F, 0.5F, n);
+        clamp_backward(device, out(a), in(b), in(c), -0.5F, 0.5F, n);
+        float* applied = out(a);
+        function_forward(device, applied, applied, Function::Sigmoid, n);
+        function_backward(device, out(a), in(b), in(c), Function::Exp, n);
+        activation_forward(device, out(a), in(b), Activation::Gelu, n);
+        activation_backward(device, out(a), in(b), in(c), Activation::Gelu, n);
+        swiglu_forward(device, out(a), in(b), in(c), n);
+        swiglu_backward(device, out(a), out(b), in(c), in(a), in(b), n);
+        float* sum = out(a);
+        combine_forward(device, sum, {sum, whole, 1}, {in(b), whole, 1}, Arithmetic::Add, 1, n);
+        combine_backward(device, out(a), in(b), {in(c), whole, 1}, {in(a), whole, 1},
+                         Arithmetic::Multiply, true, 1, n);
+        adamw_update(device, out(a), in(b), out(c), out(squares), n, stepped);
+        sgd_update(device, out(a), in(b), out(c), n, SgdStep{1e-2F, 0.9F, 0.1F, 0.5F, true});
+        lion_update(device, out(a), in(b), out(c), n, LionStep{1e-3F, 0.1F, 0.01F, 0.999F, 0.5F});
+      });
+    }
+}
+
 TEST_CASE("arithmetic with what stands beside a matrix has the CPU's bits") {
   for (const auto& [rows, columns] : cases::reduce::kSmall) {
     const Index n = rows, c = columns;

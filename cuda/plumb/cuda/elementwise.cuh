@@ -1,13 +1,9 @@
 // Element-by-element kernels: y[i] = f(x[i], …), the CPU's formulas and so its bits. Cost: a few
-// FLOPs
-// (an activation: 30 to 60) per 4-byte element read and written: bound by memory everywhere, 0.1 to
-// 0.2 FLOP/B against the 10 of an A100 or H100. A warp reads 128 consecutive bytes at a time, a
-// thread kPerThread elements a block's width apart. What this is not: vectorised by float4, which
-// would need aligned views.
+// FLOPs (an activation: 30 to 60) per 4-byte element read and written: bound by memory everywhere,
+// 0.1 to 0.2 FLOP/B against the 10 of an A100 or H100. How threads share it out: map.cuh.
 #pragma once
 
-#include <plumb/cuda/device.cuh>
-#include <plumb/cuda/lanes.cuh>
+#include <plumb/cuda/map.cuh>
 #include <plumb/math/activation.hpp>
 #include <plumb/math/elementwise.hpp>
 
@@ -16,62 +12,36 @@ namespace kernels {
 
 namespace gpu {
 
-inline constexpr int kMapThreads = 256;
-inline constexpr int kPerThread = 4;
-
-/// Calls f(i) for every i < n.
-template <int kThreads, class F>
-__global__ void __launch_bounds__(kThreads) map_kernel(F f, Index n) {
-  const Index first = static_cast<Index>(blockIdx.x) * (kThreads * kPerThread) + threadIdx.x;
-#pragma unroll
-  for (int j = 0; j < kPerThread; ++j) {
-    const Index i = first + j * kThreads;
-    if (i < n) f(i);
-  }
-}
-
-template <class F>
-void map(Cuda device, const F& f, Index n) {
-  if (n > 0)
-    PLUMB_LAUNCH((map_kernel<kMapThreads, F>), blocks_for(n, kMapThreads * kPerThread), kMapThreads,
-                 0, device.stream, f, n);
-}
-
 struct Accumulate {
-  float* y;
-  const float* x;
   float factor;
-  __device__ void operator()(Index i) const { y[i] = fma(factor, x[i], y[i]); }
+  __device__ void operator()(const float (&x)[2], float (&y)[1]) const {
+    y[0] = fma(factor, x[1], x[0]);
+  }
 };
 struct AccumulateBy {
-  float* y;
-  const float *x, *factor;
-  __device__ void operator()(Index i) const { y[i] = fma(*factor, x[i], y[i]); }
+  const float* factor;
+  __device__ void operator()(const float (&x)[2], float (&y)[1]) const {
+    y[0] = fma(*factor, x[1], x[0]);
+  }
 };
 struct Scale {
-  float* y;
-  const float* x;
   float factor;
-  __device__ void operator()(Index i) const { y[i] = factor * x[i]; }
+  __device__ void operator()(const float (&x)[1], float (&y)[1]) const { y[0] = factor * x[0]; }
 };
 struct Shift {
-  float* y;
-  const float* x;
   float term;
-  __device__ void operator()(Index i) const { y[i] = x[i] + term; }
+  __device__ void operator()(const float (&x)[1], float (&y)[1]) const { y[0] = x[0] + term; }
 };
 struct Clamp {
-  float* y;
-  const float* x;
   float low, high;
-  __device__ void operator()(Index i) const { y[i] = clamped(x[i], low, high); }
+  __device__ void operator()(const float (&x)[1], float (&y)[1]) const {
+    y[0] = clamped(x[0], low, high);
+  }
 };
 struct ClampBackward {
-  float* dx;
-  const float *dy, *x;
   float low, high;
-  __device__ void operator()(Index i) const {
-    dx[i] = clamped_gradient(dx[i], dy[i], x[i], low, high);
+  __device__ void operator()(const float (&x)[3], float (&y)[1]) const {
+    y[0] = clamped_gradient(x[0], x[1], x[2], low, high);
   }
 };
 
@@ -119,16 +89,30 @@ __device__ float combined_gradient(Arithmetic f, float d, float dy, float a, flo
 }
 
 struct Apply {
-  float* y;
-  const float* x;
   Function f;
-  __device__ void operator()(Index i) const { y[i] = function(f, x[i]); }
+  __device__ void operator()(const float (&x)[1], float (&y)[1]) const { y[0] = function(f, x[0]); }
 };
 struct ApplyBackward {
-  float* dx;
-  const float *dy, *x;
   Function f;
-  __device__ void operator()(Index i) const { dx[i] = function_gradient(f, dx[i], dy[i], x[i]); }
+  __device__ void operator()(const float (&x)[3], float (&y)[1]) const {
+    y[0] = function_gradient(f, x[0], x[1], x[2]);
+  }
+};
+
+/// Of operands that are whole tensors, and of such that stand beside a matrix.
+struct CombineWhole {
+  Arithmetic f;
+  __device__ void operator()(const float (&x)[2], float (&y)[1]) const {
+    y[0] = combined(f, x[0], x[1]);
+  }
+};
+struct CombineWholeBackward {
+  Arithmetic f;
+  bool by_a;
+  __device__ void operator()(const float (&x)[4], float (&y)[1]) const {
+    y[0] = by_a ? combined_gradient<true>(f, x[0], x[1], x[2], x[3])
+                : combined_gradient<false>(f, x[0], x[1], x[2], x[3]);
+  }
 };
 
 /// Element i of a matrix of c columns, by what stands beside it; all of a tensor is one row.
@@ -144,10 +128,11 @@ struct Combine {
   Operand<float> a, b;
   Arithmetic f;
   Index c;
-  __device__ void operator()(Index i) const {
+  __device__ float2 load(Index i) const {
     const Place at(i, c);
-    y[i] = combined(f, at.of(a), at.of(b));
+    return {at.of(a), at.of(b)};
   }
+  __device__ void store(Index i, float2 x) const { y[i] = combined(f, x.x, x.y); }
 };
 struct CombineBackward {
   float* d;
@@ -156,10 +141,13 @@ struct CombineBackward {
   Arithmetic f;
   bool by_a;
   Index c;
-  __device__ void operator()(Index i) const {
+  __device__ float4 load(Index i) const {
     const Place at(i, c);
-    d[i] = by_a ? combined_gradient<true>(f, d[i], dy[i], at.of(a), at.of(b))
-                : combined_gradient<false>(f, d[i], dy[i], at.of(a), at.of(b));
+    return {d[i], dy[i], at.of(a), at.of(b)};
+  }
+  __device__ void store(Index i, float4 x) const {
+    d[i] = by_a ? combined_gradient<true>(f, x.x, x.y, x.z, x.w)
+                : combined_gradient<false>(f, x.x, x.y, x.z, x.w);
   }
 };
 struct Assign {
@@ -169,10 +157,17 @@ struct Assign {
   float factor;
   bool accumulate;
   Index c;
-  __device__ void operator()(Index i) const {
+  struct Loaded {
+    Index to;
+    float x, y;
+  };
+  __device__ Loaded load(Index i) const {
     const Place at(i, c);
-    float& to = y[at.row * row + at.column];
-    to = accumulate ? fma(factor, at.of(x), to) : factor * at.of(x);
+    const Index to = at.row * row + at.column;
+    return {to, at.of(x), accumulate ? y[to] : 0.0F};
+  }
+  __device__ void store(Index, const Loaded& of) const {
+    y[of.to] = accumulate ? fma(factor, of.x, of.y) : factor * of.x;
   }
 };
 
@@ -200,33 +195,37 @@ __device__ float activation_gradient(float dx, float dy, float x) {
 
 template <Activation f>
 struct Activate {
-  float* y;
-  const float* x;
-  __device__ void operator()(Index i) const { y[i] = activation<f>(x[i]); }
+  __device__ void operator()(const float (&x)[1], float (&y)[1]) const {
+    y[0] = activation<f>(x[0]);
+  }
 };
 template <Activation f>
 struct ActivateBackward {
-  float* dx;
-  const float *dy, *x;
-  __device__ void operator()(Index i) const { dx[i] = activation_gradient<f>(dx[i], dy[i], x[i]); }
-};
-
-struct Swiglu {
-  float* y;
-  const float *gate, *up;
-  __device__ void operator()(Index i) const { y[i] = silu(gate[i]) * up[i]; }
-};
-struct SwigluBackward {
-  float *dgate, *dup;
-  const float *dy, *gate, *up;
-  __device__ void operator()(Index i) const {
-    const float g = gate[i];
-    const float s = sigmoid(g);
-    const float d = dy[i];
-    dgate[i] = fma(d * up[i], s * fma(g, 1.0F - s, 1.0F), dgate[i]);
-    dup[i] = fma(d, g * s, dup[i]);
+  __device__ void operator()(const float (&x)[3], float (&y)[1]) const {
+    y[0] = activation_gradient<f>(x[0], x[1], x[2]);
   }
 };
+
+/// gate, up.
+struct Swiglu {
+  __device__ void operator()(const float (&x)[2], float (&y)[1]) const {
+    y[0] = silu(x[0]) * x[1];
+  }
+};
+/// dgate, dup; dy, gate, up.
+struct SwigluBackward {
+  __device__ void operator()(const float (&x)[5], float (&y)[2]) const {
+    const float d = x[2], gate = x[3], up = x[4];
+    const float s = sigmoid(gate);
+    y[0] = fma(d * up, s * fma(gate, 1.0F - s, 1.0F), x[0]);
+    y[1] = fma(d, gate * s, x[1]);
+  }
+};
+
+/// Whether an operand beside a matrix of n rows and c columns is one like it.
+inline bool whole(const Operand<float>& x, Index n, Index c) {
+  return x.column == 1 && (x.row == c || n == 1);
+}
 
 }  // namespace gpu
 
@@ -245,12 +244,19 @@ void with_activation(Activation f, Body body) {
 /// y (N, C) = f(a, b), of what stands beside it.
 inline void combine_forward(Cuda device, float* y, Operand<float> a, Operand<float> b, Arithmetic f,
                             Index n, Index c) {
-  gpu::map(device, gpu::Combine{y, a, b, f, c}, n * c);
+  if (gpu::whole(a, n, c) && gpu::whole(b, n, c))
+    gpu::pointwise<2, 1>(device, gpu::CombineWhole{f}, {a.data, b.data}, {y}, n * c);
+  else
+    gpu::map(device, gpu::Combine{y, a, b, f, c}, n * c);
 }
 /// d (N, C) += dy · ∂f/∂a, or ∂f/∂b.
 inline void combine_backward(Cuda device, float* d, const float* dy, Operand<float> a,
                              Operand<float> b, Arithmetic f, bool by_a, Index n, Index c) {
-  gpu::map(device, gpu::CombineBackward{d, dy, a, b, f, by_a, c}, n * c);
+  if (gpu::whole(a, n, c) && gpu::whole(b, n, c))
+    gpu::pointwise<4, 1>(device, gpu::CombineWholeBackward{f, by_a}, {d, dy, a.data, b.data}, {d},
+                         n * c);
+  else
+    gpu::map(device, gpu::CombineBackward{d, dy, a, b, f, by_a, c}, n * c);
 }
 /// y[i · row + j] = or += factor · x(i, j), i < n, j < c.
 inline void assign(Cuda device, float* y, Index row, Operand<float> x, float factor,
@@ -259,60 +265,62 @@ inline void assign(Cuda device, float* y, Index row, Operand<float> x, float fac
 }
 /// y += scale · x, n elements (one fma each).
 inline void accumulate(Cuda device, float* y, const float* x, float scale, Index n) {
-  gpu::map(device, gpu::Accumulate{y, x, scale}, n);
+  gpu::pointwise<2, 1>(device, gpu::Accumulate{scale}, {y, x}, {y}, n);
 }
 /// y += *scale · x, with a scale that lies on the device: the host waits for nothing.
 inline void accumulate_by(Cuda device, float* y, const float* x, const float* scale, Index n) {
-  gpu::map(device, gpu::AccumulateBy{y, x, scale}, n);
+  gpu::pointwise<2, 1>(device, gpu::AccumulateBy{scale}, {y, x}, {y}, n);
 }
 /// y = factor · x, n elements; y may be x.
 inline void scale_forward(Cuda device, float* y, const float* x, float factor, Index n) {
-  gpu::map(device, gpu::Scale{y, x, factor}, n);
+  gpu::pointwise<1, 1>(device, gpu::Scale{factor}, {x}, {y}, n);
 }
 
 /// y = x + term, n elements.
 inline void shift_forward(Cuda device, float* y, const float* x, float term, Index n) {
-  gpu::map(device, gpu::Shift{y, x, term}, n);
+  gpu::pointwise<1, 1>(device, gpu::Shift{term}, {x}, {y}, n);
 }
 /// y = x within [low, high]; dx += dy where it is.
 inline void clamp_forward(Cuda device, float* y, const float* x, float low, float high, Index n) {
-  gpu::map(device, gpu::Clamp{y, x, low, high}, n);
+  gpu::pointwise<1, 1>(device, gpu::Clamp{low, high}, {x}, {y}, n);
 }
 inline void clamp_backward(Cuda device, float* dx, const float* dy, const float* x, float low,
                            float high, Index n) {
-  gpu::map(device, gpu::ClampBackward{dx, dy, x, low, high}, n);
+  gpu::pointwise<3, 1>(device, gpu::ClampBackward{low, high}, {dx, dy, x}, {dx}, n);
 }
 
 /// y = f(x), n elements.
 inline void activation_forward(Cuda device, float* y, const float* x, Activation f, Index n) {
-  with_activation(f, [=]<Activation kind>() { gpu::map(device, gpu::Activate<kind>{y, x}, n); });
+  with_activation(f, [=]<Activation kind>() {
+    gpu::pointwise<1, 1>(device, gpu::Activate<kind>{}, {x}, {y}, n);
+  });
 }
 /// dx += f'(x) · dy, n elements.
 inline void activation_backward(Cuda device, float* dx, const float* dy, const float* x,
                                 Activation f, Index n) {
   with_activation(f, [=]<Activation kind>() {
-    gpu::map(device, gpu::ActivateBackward<kind>{dx, dy, x}, n);
+    gpu::pointwise<3, 1>(device, gpu::ActivateBackward<kind>{}, {dx, dy, x}, {dx}, n);
   });
 }
 
 /// y = silu(gate) · up, n elements (Shazeer 2020, "GLU variants improve transformer").
 inline void swiglu_forward(Cuda device, float* y, const float* gate, const float* up, Index n) {
-  gpu::map(device, gpu::Swiglu{y, gate, up}, n);
+  gpu::pointwise<2, 1>(device, gpu::Swiglu{}, {gate, up}, {y}, n);
 }
 /// dgate += dy · up · silu'(gate); dup += dy · silu(gate).
 inline void swiglu_backward(Cuda device, float* dgate, float* dup, const float* dy,
                             const float* gate, const float* up, Index n) {
-  gpu::map(device, gpu::SwigluBackward{dgate, dup, dy, gate, up}, n);
+  gpu::pointwise<5, 2>(device, gpu::SwigluBackward{}, {dgate, dup, dy, gate, up}, {dgate, dup}, n);
 }
 
 /// y = f(x), n elements; y may be x.
 inline void function_forward(Cuda device, float* y, const float* x, Function f, Index n) {
-  gpu::map(device, gpu::Apply{y, x, f}, n);
+  gpu::pointwise<1, 1>(device, gpu::Apply{f}, {x}, {y}, n);
 }
 /// dx += f'(x) · dy, n elements.
 inline void function_backward(Cuda device, float* dx, const float* dy, const float* x, Function f,
                               Index n) {
-  gpu::map(device, gpu::ApplyBackward{dx, dy, x, f}, n);
+  gpu::pointwise<3, 1>(device, gpu::ApplyBackward{f}, {dx, dy, x}, {dx}, n);
 }
 
 }  // namespace kernels

@@ -25,21 +25,23 @@ namespace gpu {
 struct RoundToBf16 {
   Bf16Bits* y;
   const float* x;
-  __device__ void operator()(Index i) const {
-    y[i] = static_cast<Bf16Bits>(__float_as_uint(Bf16Sum::operand(x[i])) >> 16);
+  __device__ float load(Index i) const { return x[i]; }
+  __device__ void store(Index i, float of) const {
+    y[i] = static_cast<Bf16Bits>(__float_as_uint(Bf16Sum::operand(of)) >> 16);
   }
 };
 
 struct RoundOperand {
-  float* y;
-  const float* x;
-  __device__ void operator()(Index i) const { y[i] = Bf16Sum::operand(x[i]); }
+  __device__ void operator()(const float (&x)[1], float (&y)[1]) const {
+    y[0] = Bf16Sum::operand(x[0]);
+  }
 };
 
 struct ExpandBf16 {
   float* y;
   const Bf16Bits* x;
-  __device__ void operator()(Index i) const { y[i] = from_bf16(x[i]); }
+  __device__ Bf16Bits load(Index i) const { return x[i]; }
+  __device__ void store(Index i, Bf16Bits of) const { y[i] = from_bf16(of); }
 };
 
 /// One block of a row: its scale and codes, cpu/int8.hpp.
@@ -79,7 +81,7 @@ void launch_nt(Cuda device, const Product<T>& p) {
   if constexpr (Sum::kPairs) {  // rounded once: each of a column's lanes would do it again
     const Index size = p.out.m * p.k;
     const DeviceScratch<float> a(device, size);
-    map(device, RoundOperand{a.data(), p.a}, size);
+    pointwise<1, 1>(device, RoundOperand{}, {p.a}, {a.data()}, size);
     Product<T> rounded = p;
     rounded.a = a.data();
     rounded.a_wide = p.k % 4 == 0;

@@ -37,28 +37,6 @@ __device__ inline float4 add4(float4 a, float4 b) {
   return {a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w};
 }
 
-/// `count` floats (at most four) as a quad, the rest zeros. `wide`: at a 16-byte boundary, none or
-/// four.
-__device__ inline float4 load_quad(const float* p, int count, bool wide) {
-  float4 x{0.0F, 0.0F, 0.0F, 0.0F};
-  if (wide) {
-    if (count > 0) x = load4(p);
-    return x;
-  }
-  if (count > 0) x.x = p[0];
-  if (count > 1) x.y = p[1];
-  if (count > 2) x.z = p[2];
-  if (count > 3) x.w = p[3];
-  return x;
-}
-__device__ inline void store_quad(float* p, float4 x, int count, bool wide) {
-  if (wide) return store4(p, x);
-  p[0] = x.x;
-  if (count > 1) p[1] = x.y;
-  if (count > 2) p[2] = x.z;
-  if (count > 3) p[3] = x.w;
-}
-
 /// bf16 is the upper half of a float. Stored as its bits: a shared array cannot have a constructor.
 using Bf16Bits = std::uint16_t;
 __device__ inline float from_bf16(std::uint32_t bits) { return __uint_as_float(bits << 16); }
@@ -102,9 +80,6 @@ __device__ inline void copy16(T* to, const T* from, int left, bool wide) {
 #pragma unroll
   for (int j = 0; j < 16 / static_cast<int>(sizeof(T)); ++j) to[j] = j < left ? from[j] : T{};
 }
-
-/// max(0, min(4, n)).
-__device__ inline int quad_count(Index n) { return n >= 4 ? 4 : n > 0 ? static_cast<int>(n) : 0; }
 
 /// C and what happens to a sum on its way there. Threads own quads: four columns of a row.
 struct ProductOutput {
@@ -163,9 +138,6 @@ __device__ inline TilePlace tile_place(int group_bits) {
   return {blockIdx.y << group_bits | (blockIdx.x & ((1U << group_bits) - 1U)),
           blockIdx.x >> group_bits};
 }
-
-/// Whether p is null or at a 16-byte boundary.
-inline bool at_16_bytes(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; }
 
 /// Packed values as kernels see them.
 inline const float* stored(const float* packed) { return packed; }

@@ -15,39 +15,32 @@ namespace gpu {
 inline constexpr Index kSquaresBlock = 4096;  // elements per row reduction
 inline constexpr int kSquaresThreads = 128;
 
+/// parameter, m, v; gradient.
 struct AdamWUpdate {
-  float* parameter;
-  const float* grad;
-  float *m, *v;
   AdamWScalars scalars;
-  __device__ void operator()(Index i) const {
-    const AdamWElement next = adamw_element({parameter[i], m[i], v[i]}, grad[i], scalars);
-    m[i] = next.m;
-    v[i] = next.v;
-    parameter[i] = next.parameter;
+  __device__ void operator()(const float (&x)[4], float (&y)[3]) const {
+    const AdamWElement next = adamw_element({x[0], x[1], x[2]}, x[3], scalars);
+    y[0] = next.parameter;
+    y[1] = next.m;
+    y[2] = next.v;
   }
 };
 
+/// parameter, m; gradient.
 struct SgdUpdate {
-  float* parameter;
-  const float* grad;
-  float* m;
   SgdStep step;
-  __device__ void operator()(Index i) const {
-    const MomentumElement next = sgd_element({parameter[i], m[i]}, grad[i], step);
-    m[i] = next.m;
-    parameter[i] = next.parameter;
+  __device__ void operator()(const float (&x)[3], float (&y)[2]) const {
+    const MomentumElement next = sgd_element({x[0], x[1]}, x[2], step);
+    y[0] = next.parameter;
+    y[1] = next.m;
   }
 };
 struct LionUpdate {
-  float* parameter;
-  const float* grad;
-  float* m;
   LionStep step;
-  __device__ void operator()(Index i) const {
-    const MomentumElement next = lion_element({parameter[i], m[i]}, grad[i], step);
-    m[i] = next.m;
-    parameter[i] = next.parameter;
+  __device__ void operator()(const float (&x)[3], float (&y)[2]) const {
+    const MomentumElement next = lion_element({x[0], x[1]}, x[2], step);
+    y[0] = next.parameter;
+    y[1] = next.m;
   }
 };
 
@@ -81,17 +74,18 @@ __global__ void __launch_bounds__(kThreads)
 /// One step of AdamW on n parameters: `m` and `v` are the moments, zero before step 1.
 inline void adamw_update(Cuda device, float* parameter, const float* grad, float* m, float* v,
                          Index n, const AdamWStep& step) {
-  gpu::map(device, gpu::AdamWUpdate{parameter, grad, m, v, adamw_scalars(step)}, n);
+  gpu::pointwise<4, 3>(device, gpu::AdamWUpdate{adamw_scalars(step)}, {parameter, m, v, grad},
+                       {parameter, m, v}, n);
 }
 
 /// One step of gradient descent or of Lion on n parameters: m is the momentum, zero before step 1.
 inline void sgd_update(Cuda device, float* parameter, const float* grad, float* m, Index n,
                        const SgdStep& step) {
-  gpu::map(device, gpu::SgdUpdate{parameter, grad, m, step}, n);
+  gpu::pointwise<3, 2>(device, gpu::SgdUpdate{step}, {parameter, m, grad}, {parameter, m}, n);
 }
 inline void lion_update(Cuda device, float* parameter, const float* grad, float* m, Index n,
                         const LionStep& step) {
-  gpu::map(device, gpu::LionUpdate{parameter, grad, m, step}, n);
+  gpu::pointwise<3, 2>(device, gpu::LionUpdate{step}, {parameter, m, grad}, {parameter, m}, n);
 }
 
 /// *total, on the device, = Σ x²: blocks of 4096 elements by the 32-lane row reduction in float,
