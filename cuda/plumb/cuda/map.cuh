@@ -3,8 +3,8 @@
 // `pointwise` has four neighbours of each array, in one access of 16 bytes where they lie at such a
 // boundary, and eight where one array is read: two to five accesses under way, 48 KB and more in a
 // multiprocessor that is three quarters full, of which an H100 (3.35 TB/s, 700 ns, 132 of them)
-// needs 18 KB. A thread of `map`, for functions of an index, has kPerThread elements a block's width
-// apart.
+// needs 18 KB. A thread of `map`, for functions of an index, has kPerThread elements a block's
+// width apart.
 #pragma once
 
 #include <plumb/cuda/device.cuh>
