@@ -122,7 +122,8 @@ Table gemm(Cuda device, Index n) {
         rung.matmul(device, c.data(), a.floats(), b.floats(), n, n, n);
     };
     add(table, rung, run,
-        {2.0 * elements * static_cast<double>(n), elements * (halves ? 8.0 : 12.0), halves});
+        {2.0 * elements * static_cast<double>(n), elements * (halves ? 8.0 : 12.0),
+         rung.tensor_core});
   }
   return table;
 }

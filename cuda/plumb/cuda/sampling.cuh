@@ -35,11 +35,10 @@ __device__ inline TokenKey token_key(float logit, Index token) {
          static_cast<TokenKey>(~static_cast<std::uint32_t>(token));
 }
 
-/// The count-th largest key of a row, count ≥ 1. All threads call it, and get it. `histogram`: 256
-/// counts.
+/// The count-th largest key of a row, count ≥ 1. All threads call it, and get it, and meet at a
+/// barrier before they call it again. `histogram`: 256 counts.
 template <int kThreads>
-__device__ TokenKey select_key(const float* logits, Index v, Index count,
-                                      unsigned* histogram) {
+__device__ TokenKey select_key(const float* logits, Index v, Index count, unsigned* histogram) {
   __shared__ TokenKey chosen;
   __shared__ unsigned left;
   const int t = static_cast<int>(threadIdx.x);
@@ -64,9 +63,7 @@ __device__ TokenKey select_key(const float* logits, Index v, Index count,
     }
     __syncthreads();
   }
-  const TokenKey key = chosen;
-  __syncthreads();
-  return key;
+  return chosen;
 }
 
 /// Sorts n keys (a power of two) in global memory from the largest down. All threads call it.
@@ -113,10 +110,11 @@ __device__ void keep_from(float* weights, const float* logits, Index v, TokenKey
 }
 
 /// The key of the last token of the nucleus: the smallest set of the likeliest of mass `enough`.
+/// All threads call it, once in a kernel: `last` is read after the loop's last barrier, and written
+/// only behind those of a further turn.
 template <int kThreads>
-__device__ TokenKey nucleus_key(const float* weights, const float* logits, Index v,
-                                       Index most, double enough, TokenKey* keys,
-                                       unsigned* histogram) {
+__device__ TokenKey nucleus_key(const float* weights, const float* logits, Index v, Index most,
+                                double enough, TokenKey* keys, unsigned* histogram) {
   __shared__ unsigned gathered;
   __shared__ TokenKey last;
   const int t = static_cast<int>(threadIdx.x);
@@ -141,9 +139,7 @@ __device__ TokenKey nucleus_key(const float* weights, const float* logits, Index
       last = nucleus < sorted || mass >= enough || sorted == most ? keys[nucleus - 1] : 0;
     }
     __syncthreads();
-    const TokenKey found = last;
-    __syncthreads();
-    if (found != 0) return found;
+    if (const TokenKey found = last; found != 0) return found;
   }
 }
 
