@@ -141,9 +141,9 @@ def targets(table):
 
 
 def without_estimate(table):
-    """Families of kernels, and functors of map_kernel, that no row has and NO_ESTIMATE does not excuse."""
+    """Families of kernels, and functors of maps, that no row has and NO_ESTIMATE does not excuse."""
     def family(kernel):
-        return kernel if kernel.startswith("map_kernel") else kernel.split("<")[0]
+        return kernel if kernel.startswith(("map_kernel", "pointwise_kernel")) else kernel.split("<")[0]
 
     known = {family(launch.kernel) for row in rows() for launch in row.launches} | set(NO_ESTIMATE)
     return sorted({family(kernel) for kernel in table} - known)

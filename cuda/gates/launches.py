@@ -77,9 +77,22 @@ def product(mode, m, n, k, form=1, size=4):
     return [Launch(kernel, tiles, moved, flops, unit, done * k, way_out=True, trips=k / depth)]
 
 
+# Of functors of pointwise_kernel the arrays read and written; all others are map_kernel's.
+POINTWISE = {"Accumulate": (2, 1), "AccumulateBy": (2, 1), "AdamWUpdate": (4, 3), "Apply": (1, 1),
+             "ApplyBackward": (3, 1), "Clamp": (1, 1), "ClampBackward": (3, 1), "CombineWhole": (2, 1),
+             "CombineWholeBackward": (4, 1), "LionUpdate": (3, 2), "RoundOperand": (1, 1), "Scale": (1, 1),
+             "SgdUpdate": (3, 2), "Shift": (1, 1), "Swiglu": (2, 1), "SwigluBackward": (5, 2),
+             **{f"Activate<(Activation){i}> ": (1, 1) for i in range(5)},
+             **{f"ActivateBackward<(Activation){i}> ": (3, 1) for i in range(5)}}
+
+
 def mapped(functor, n, each, flops, **more):
-    """256 threads of 4 elements each; without a loop unless said otherwise."""
-    return Launch(f"map_kernel<256, {functor}>", over(n, 1024), n * each, n * flops, **{"straight": True, **more})
+    """256 threads of 4 elements, or 128 of 8 where one array is read; without a loop unless said otherwise."""
+    kernel = f"map_kernel<256, {functor}>"
+    if functor in POINTWISE:
+        read, written = POINTWISE[functor]
+        kernel = f"pointwise_kernel<{'128, 2' if read == 1 else '256, 1'}, {read}, {written}, {functor}>"
+    return Launch(kernel, over(n, 1024), n * each, n * flops, **{"straight": True, **more})
 
 
 def by_warps(kernel, n, c, each, flops):
@@ -142,9 +155,10 @@ def loss(stats, term, n, each, chain):
 # GPT-2 small: channels, hidden, tokens, parameters; and rows of a batch that is trained on.
 C, F, V, P, N = 768, 3072, 50257, 124_439_808, 4096
 
-# Of map_kernel's functors without a loop: bytes and FLOPs an element (activations 30 to 60: elementwise.cuh).
+# Of functors without a loop: bytes and FLOPs an element (activations 30 to 60: elementwise.cuh).
 MAPS = {"Accumulate": (12, 2), "AccumulateBy": (12, 2), "Apply": (8, 40), "ApplyBackward": (16, 40), "Assign": (8, 1),
         "Clamp": (8, 2), "ClampBackward": (16, 3), "Combine": (12, 1), "CombineBackward": (20, 3),
+        "CombineWhole": (12, 1), "CombineWholeBackward": (20, 3),
         "Expand": (5.125, 1), "ExpandBf16": (6, 0), "FinishProduct": (12, 2), "KvCopy<float> ": (16, 0),
         "KvCopy<unsigned short> ": (8, 0), "LogOdds": (8, 50), "LogOddsBackward": (16, 50), "RoundOperand": (8, 2),
         "RoundToBf16": (6, 2), "Scale": (8, 1), "Shift": (8, 1), "Swiglu": (12, 40), "SwigluBackward": (28, 45),
@@ -202,10 +216,10 @@ def rows():
     yield Row("adamw, 124M", [mapped("AdamWUpdate", P, 28, 12)])
     yield Row("sgd, 124M", [mapped("SgdUpdate", P, 20, 6)])
     yield Row("lion, 124M", [mapped("LionUpdate", P, 20, 8)])
-    yield Row("sum of squares, 124M",  # in blocks of 4096; the total by one thread, a sector of 8 at a time
+    yield Row("sum of squares, 124M",  # in blocks of 4096; the total by one thread, 32 at a time
               [Launch("squares_kernel<128>", over(P, 4 * 4096), 4 * P, 2 * P, clocks=128 * ADD, trips=16),
                Launch("squares_total_kernel<1>", 1, P / 1024, P / 4096, clocks=P / 4096 * DOUBLE,
-                      l2_trips=P / 4096 / 8)])
+                      l2_trips=P / 4096 / 32)])
     yield Row(f"policy loss, {N} tokens", loss("PolicyStats", "PolicyTerm", N, 20, DOUBLE))
     yield Row(f"value loss, {N} tokens", loss("ValueStats", "ValueLossTerm", N, 20, DOUBLE))
     yield Row(f"KL loss, {N} tokens", loss("NoStats", "KlLossTerm", N, 16, ADD))

@@ -42,8 +42,12 @@ MUTATIONS = [
     ("rows.cuh", "base + low, run);\n      __syncthreads();", "base + low, run);",
      "test_cuda_rows", "trace", "no barrier between two steps of the sort"),
     # Element by element.
-    ("elementwise.cuh", "y[i] = fma(factor, x[i], y[i]);", "y[i] = factor * x[i] + y[i];",
+    ("elementwise.cuh", "y[0] = fma(factor, x[1], x[0]);", "y[0] = factor * x[1] + x[0];",
      "test_cuda_rows", "fast", "rounded twice where the CPU rounds once"),
+    ("map.cuh", "wide = wide && first + (kQuads - 1) * kThreads * 4 + 4 <= n;", "wide = wide && first + 4 <= n;",
+     "test_emulated_memory", "trace", "a thread's second quad is read whole past the end"),
+    ("map.cuh", "const int count = wide ? 4 : quad_count(n - i);", "const int count = 4;",
+     "test_emulated_memory", "fast", "the last quad is written whole"),
     # Norms.
     ("norm.cuh", "const float r = 1.0F / sqrt(squares / static_cast<float>(c) + eps);",
      "const float r = 1.0F / sqrt((squares + eps) / static_cast<float>(c));",
