@@ -290,6 +290,19 @@ TEST_CASE("AdamW and the sum of squares have the CPU's bits") {
   }
 }
 
+TEST_CASE("the sum of squares adds its blocks in order") {
+  // 2^60 first: what a 1 adds to it is lost, where ones from the last on would add up.
+  std::vector<float> x(20 * 4096);
+  x[0] = 0x1p30F;
+  for (std::size_t block = 1; block < 20; ++block) x[block * 4096] = 8.0F;
+  check_same_bits(Cuda{}, [&](auto device, auto& at) {
+    const double sum = sum_of_squares(device, at.in(x), static_cast<Index>(x.size()));
+    CHECK(sum == 0x1p60);
+    const auto words = std::bit_cast<std::array<float, 2>>(sum);
+    at.out(std::vector<float>(words.begin(), words.end()));
+  });
+}
+
 TEST_CASE("gradient descent and Lion have the CPU's bits") {
   for (const auto& c : cases::optimizer::kSmall) {
     const Index n = c.n;
