@@ -257,7 +257,8 @@ struct DecodeSums {
   __device__ void gather(Shared& shared, const T* values, int keys, int size, bool aligned) {
     int counts[kEach];
 #pragma unroll
-    for (int e = 0; e < kEach; ++e) counts[e] = u < kQueries ? shared.count[u + e * kSlots] : 0;
+    for (int e = 0; e < kEach; ++e)
+      counts[e] = u < kQueries && d < size ? shared.count[u + e * kSlots] : 0;
     for (int tile = 0; tile * Shared::kTileKeys < keys; ++tile) {
       cp_async_wait<0>();
       __syncthreads();
