@@ -95,47 +95,35 @@ class Updates {
   float step(std::span<const Trained<D>> models, Gradients gradients, Look look, Name name,
              const BeforeStep& before_step = {}) {
     const auto clear = [&] {
-      reads_.forget();
       for (const Trained<D>& model : models) model.parameters->flat().zero_grad();
     };
     std::vector<double> squares(models.size());
-    for (const Trained<D>& model : models) model.parameters->flat().zero_grad();
-    try {
-      gradients();
-      if (before_step) before_step();
-      for (std::size_t i = 0; i < models.size(); ++i) {
-        const Tensor<D>& flat = models[i].parameters->flat();
-        sum_of_squares(D{}, reads_.room(&squares[i]), flat.grad(), flat.size());
-      }
-      reads_.fetch();
-    } catch (const NumericError& error) {
-      clear();
-      throw NumericError(str(name(), ": ", error.what()));
-    } catch (...) {
-      clear();
-      throw;
-    }
-    try {
-      check_steps();
-    } catch (...) {
-      clear();
-      throw;
-    }
     float first = 0;
+    clear();
     try {
-      look();
-      // All models step, or none.
-      std::vector<double> norms;
-      for (std::size_t i = 0; i < models.size(); ++i)
-        norms.push_back(models[i].optimizer->gradient_norm(squares[i]));
-      for (std::size_t i = 0; i < models.size(); ++i) {
-        const float norm = models[i].optimizer->step(models[i].lr, norms[i]);
-        if (i == 0) first = norm;
-      }
-    } catch (const NumericError& error) {
-      clear();
-      throw NumericError(str(name(), ": ", error.what()));
+      named(name, [&] {
+        gradients();
+        if (before_step) before_step();
+        for (std::size_t i = 0; i < models.size(); ++i) {
+          const Tensor<D>& flat = models[i].parameters->flat();
+          sum_of_squares(D{}, reads_.room(&squares[i]), flat.grad(), flat.size());
+        }
+        reads_.fetch();
+      });
+      check_steps();
+      named(name, [&] {
+        look();
+        // All models step, or none.
+        std::vector<double> norms;
+        for (std::size_t i = 0; i < models.size(); ++i)
+          norms.push_back(models[i].optimizer->gradient_norm(squares[i]));
+        for (std::size_t i = 0; i < models.size(); ++i) {
+          const float norm = models[i].optimizer->step(models[i].lr, norms[i]);
+          if (i == 0) first = norm;
+        }
+      });
     } catch (...) {
+      reads_.forget();
       clear();
       throw;
     }
@@ -161,12 +149,18 @@ class Updates {
     std::string name;
   };
   void check_steps() {
-    const std::deque<Stepped> all = std::exchange(stepped_, {});
-    for (const Stepped& one : all) try {
-        one.parameters->require_finite("after the step", one.squares);
-      } catch (const NumericError& error) {
-        throw NumericError(str(one.name, ": ", error.what()));
-      }
+    for (const Stepped& one : std::exchange(stepped_, {}))
+      named([&] { return one.name; },
+            [&] { one.parameters->require_finite("after the step", one.squares); });
+  }
+  // A NumericError of `work` names the minibatch.
+  template <class Name, class Work>
+  static void named(Name name, Work work) {
+    try {
+      work();
+    } catch (const NumericError& error) {
+      throw NumericError(str(name(), ": ", error.what()));
+    }
   }
 
   HostReads<D> reads_;
