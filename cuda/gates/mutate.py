@@ -15,6 +15,8 @@ Exit status: 0; 1 with the survivors.
 """
 import argparse
 import concurrent.futures
+import functools
+import json
 import os
 import re
 import shutil
@@ -187,16 +189,21 @@ def commands(build: Path, target: str) -> list:
     return [compiles[0], links[0]]
 
 
-def environment(test: str, way: str) -> dict:
-    """As tests/cuda/CMakeLists.txt sets it."""
-    exact = test in ("test_emulated_memory", "test_emulated_large") or (way != "fast" and test != "test_emulated_device")
-    return dict(os.environ, PLUMB_EMULATOR_ORDER="random", PLUMB_TEST_SANITIZED="1",
-                PLUMB_DEVICE_MEMORY="exact" if exact else "pool")
+@functools.cache
+def environments(build: Path) -> dict:
+    """What CTest sets for each test, by the test's name."""
+    listed = subprocess.run(["ctest", "--test-dir", str(build), "--show-only=json-v1"], check=True, text=True,
+                            capture_output=True).stdout
+    return {test["name"]: dict(line.split("=", 1) for of in test.get("properties", []) if of["name"] == "ENVIRONMENT"
+                               for line in of["value"]) for test in json.loads(listed)["tests"]}
 
 
-def passes(program: Path, test: str, way: str) -> bool:
+def passes(build: Path, program: Path, target: str) -> bool:
+    """As CTest runs it; with its threads in a random order where it has several."""
+    known = environments(build)
+    name = next(f"{target}_{order}" for order in ("random", "forward") if f"{target}_{order}" in known)
     try:
-        return subprocess.run([str(program)], env=environment(test, way), timeout=TIMEOUT,
+        return subprocess.run([str(program)], env=dict(os.environ, **known[name]), timeout=TIMEOUT,
                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
     except subprocess.TimeoutExpired:
         return False
@@ -219,13 +226,13 @@ def try_one(build: Path, mutation) -> str:
         place = re.search(r"-o (\S+\.o) -c", compiling).group(1)
         compiling = compiling.replace(f"-I{ROOT / 'cuda'} ", f"-I{copy} ").replace(f"-o {place} ", f"-o {made} ")
         compiling = re.sub(r"-MD -MT \S+ -MF \S+", "", compiling).replace("-Werror", "")
-        linking = linking.replace(place, str(made)).replace(f"{target} ", f"{target} ", 1)
+        linking = linking.replace(place, str(made))
         linking = re.sub(rf"-o \S*{target} ", f"-o {program} ", linking)
         for command in (compiling, linking):
             done = subprocess.run(command, shell=True, cwd=build, text=True, capture_output=True)
             if done.returncode != 0:
                 return "it does not compile: " + "".join(line for line in done.stderr.splitlines(True) if "error" in line)[:300]
-        return "SURVIVED" if passes(program, test, way) else "killed"
+        return "SURVIVED" if passes(build, program, target) else "killed"
 
 
 def main():
@@ -240,7 +247,7 @@ def main():
         program = build / "tests/cuda" / f"cuda_{test}_{way}"
         if not program.exists():
             sys.exit(f"mutate: {program} is missing. HINT: cmake -DPLUMB_ALL_TESTS=ON, and build it")
-        if not passes(program, test, way):
+        if not passes(build, program, program.name):
             sys.exit(f"mutate: {program.name} fails without a mutation")
     bad = 0
     with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
